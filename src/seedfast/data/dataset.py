@@ -1,0 +1,60 @@
+"""What the loop needs of data: indexed examples, and a corpus that holds them with everything that belongs to them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+"""Named tensors whose first dimension is the example."""
+
+
+class Dataset(Protocol):
+    """A fixed number of examples, reachable in any order at equal cost."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        ...
+
+    def batch(self, ids: list[int]) -> Batch:
+        """The examples with these ids, in this order, on the CPU. Safe to call from several threads."""
+        ...
+
+
+class Assets(Protocol):
+    """What a trained model needs of its data for ever after: the tokenizer, class names, units. Lives in checkpoints."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything into `folder` (which exists), as JSON or text."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Identity of the data: the digest of what is trained on, and of each file it came from, by name."""
+
+    digest: str
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Data made ready: both splits, the assets and the fingerprint."""
+
+    train: Dataset
+    validation: Dataset
+    assets: Any  # an Assets; each family states which kind it takes
+    fingerprint: Fingerprint
+
+
+class DataConfig(Protocol):
+    """The configuration of a data source, which loads the data or, with no data at hand, what a checkpoint kept of it."""
+
+    def load(self) -> Corpus:
+        """Prepare the data (from the cache if it has been prepared before). Raises UserError on unusable data."""
+        ...
+
+    def restore(self, folder: Path) -> Assets:
+        """The assets that `Assets.save` wrote into `folder`."""
+        ...

@@ -1,0 +1,36 @@
+"""Which example comes when: an endless stream of example ids, indexed by one integer."""
+
+import torch
+from torch import Tensor
+
+from seedfast import keys
+
+
+class Order:
+    """The sample stream: position n lies in epoch n // N, and each epoch is a keyed permutation of 0 … N-1.
+
+    Every position is evaluated on its own, so starting at step 10^9 costs the same as starting at step 0.
+    """
+
+    _CHUNK = 4096  # positions that are evaluated together: the arithmetic is cheap, its Python calls are not
+
+    def __init__(self, *, size: int, seed: int) -> None:
+        """size: the number of examples N. seed: the run's seed."""
+        self.size = size
+        self.seed = seed
+        self._start = 0
+        self._ids: list[int] = []
+
+    def ids_at(self, positions: Tensor) -> Tensor:
+        """The example ids at these stream positions, int64 [B] → int64 [B]."""
+        epoch = torch.div(positions, self.size, rounding_mode="floor")
+        epoch_key = keys.bits(keys.derive(self.seed, "order"), epoch, 1)[:, 0]
+        return keys.shuffle(epoch_key, positions - epoch * self.size, self.size)
+
+    def ids(self, start: int, stop: int) -> list[int]:
+        """The example ids at positions start … stop-1."""
+        if not self._start <= start <= stop <= self._start + len(self._ids):
+            count = max(self._CHUNK, stop - start)
+            self._start = start
+            self._ids = self.ids_at(torch.arange(start, start + count)).tolist()
+        return self._ids[start - self._start : stop - self._start]

@@ -1,0 +1,36 @@
+"""Durable files: everything that must survive a kill or a power cut is written through here."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk (a rename is durable only after its folder is)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def commit(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content` in one instant: a reader sees the old file or the new one, never a part."""
+    attempt = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    attempt.write_bytes(content.encode() if isinstance(content, str) else content)
+    sync(attempt)
+    attempt.replace(path)
+    sync(path.parent)
+
+
+def to_json(value: Any) -> str:
+    """JSON with a stable key order. NaN and infinity are refused: no standard reader could take them back."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, read in bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,169 @@
+"""Keyed randomness: every random number is a pure function of where it is used.
+
+A number is named by `(seed, stream, position, index)`: the run's seed, a named purpose ("mask", "time", ...), the
+example's position in the endless sample stream, and a counter within the example. Nothing is drawn in sequence,
+so nothing has to be saved, skipped or replayed, and numbers belong to the *example*: they do not depend on the
+micro-batch, the rank, the device or whatever was drawn before.
+
+The generator is counter based: SplitMix64's finaliser (Steele, Lea & Flood 2014, with Stafford's "mix 13"
+constants) over 64-bit words, in int64 tensor arithmetic that wraps around on the CPU and on CUDA alike.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, the Weyl increment of SplitMix64, as int64
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+_FEISTEL_ROUNDS = 10
+
+
+@lru_cache(maxsize=4096)
+def derive(seed: int, *path: str | int) -> int:
+    """The 64-bit key (as a signed integer) of a named purpose: the BLAKE2b hash of the seed and the path."""
+    text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in path)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def seed_torch(seed: int, *path: str | int) -> None:
+    """Reseed torch's own generators from a key, for the modules that draw for themselves (initialisation, dropout).
+
+    Such numbers depend on the order of the calls that follow, hence on the topology; all others do not.
+    """
+    torch.manual_seed(derive(seed, *path))
+
+
+def _shift(words: Tensor, places: int) -> Tensor:
+    """Logical right shift of int64 words (torch's `>>` keeps the sign)."""
+    return (words >> places) & ((1 << (64 - places)) - 1)
+
+
+def _mix(words: Tensor) -> Tensor:
+    """A bijection of 64-bit words in which every input bit moves every output bit with probability one half."""
+    words = (words ^ _shift(words, 30)) * _MIX_1
+    words = (words ^ _shift(words, 27)) * _MIX_2
+    return words ^ _shift(words, 31)
+
+
+@lru_cache(maxsize=64)
+def _counters(count: int, device: torch.device) -> Tensor:
+    return _mix(torch.arange(1, count + 1, dtype=torch.int64, device=device) * _GOLDEN)
+
+
+def bits(key: int, positions_B: Tensor, *shape: int) -> Tensor:
+    """Uniform 64-bit words, int64 of shape [B, *shape], on the device of `positions_B`."""
+    key_B1 = _mix(_mix(positions_B * _GOLDEN + key) ^ key).unsqueeze(1)
+    # Hashed counters, not consecutive ones: no two examples can hold shifted copies of each other's numbers.
+    words = _mix(key_B1 ^ _counters(math.prod(shape), positions_B.device))
+    return words.reshape(len(positions_B), *shape)
+
+
+def uniform(key: int, positions_B: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uniform numbers in [0, 1) of shape [B, *shape]: 24 random bits in float32, 53 in float64."""
+    words = bits(key, positions_B, *shape)
+    if dtype == torch.float64:
+        return _shift(words, 11).to(dtype) * 2.0**-53
+    return _shift(words, 40).to(torch.float32) * 2.0**-24
+
+
+def normal(key: int, positions_B: Tensor, *shape: int) -> Tensor:
+    """Standard normal numbers, float32 [B, *shape], by Box and Muller's transform evaluated in float64.
+
+    The integers below are equal on every device; the logarithm and cosine may differ in the last place.
+    """
+    u = uniform(key, positions_B, 2, *shape, dtype=torch.float64)
+    radius = torch.sqrt(-2 * torch.log1p(-u[:, 0]))
+    return (radius * torch.cos(2 * math.pi * u[:, 1])).to(torch.float32)
+
+
+def randint(key: int, positions_B: Tensor, *shape: int, high: int) -> Tensor:
+    """Integers uniform in 0 … high-1 (bias below high/2^53), int64 [B, *shape]."""
+    return (uniform(key, positions_B, *shape, dtype=torch.float64) * high).to(torch.int64)
+
+
+def permutation(key: int, positions_B: Tensor, n: int) -> Tensor:
+    """One uniform permutation of 0 … n-1 for each example, int64 [B, n]."""
+    return bits(key, positions_B, n).argsort(dim=1, stable=True)
+
+
+def shuffle(key: int | Tensor, index: Tensor, size: int) -> Tensor:
+    """Where a keyed permutation of 0 … size-1 sends each `index`, evaluated pointwise in O(1) memory.
+
+    A balanced Feistel network over the smallest 4^h ≥ size, walked along its cycle until it is back inside
+    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains"). `key` is one key or one for each index.
+    """
+    if not 0 < size < 1 << 62:
+        raise ValueError(f"a permutation needs a size between 1 and 2^62, not {size}")
+    half = max(1, (size - 1).bit_length() + 1 >> 1)
+    low = (1 << half) - 1
+
+    def encipher(x: Tensor) -> Tensor:
+        left, right = x >> half, x & low
+        for turn in range(_FEISTEL_ROUNDS):
+            left, right = right, left ^ (_mix(_mix(right * _GOLDEN + turn) ^ key) & low)
+        return left << half | right
+
+    image = encipher(index)
+    while bool((outside := image >= size).any()):
+        image = torch.where(outside, encipher(image), image)
+    return image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """All the randomness that a family may use for a batch: one keyed generator for each example.
+
+    seed: the run's seed.
+    scope: who draws ("train", "eval", "sample"): evaluation and sampling cannot move training.
+    positions_B: each example's position in its endless stream, int64.
+    group: how many consecutive positions form one global batch, over which `stratified` spreads its numbers.
+    """
+
+    seed: int
+    scope: str
+    positions_B: Tensor
+    group: int = 1
+
+    def at(self, stage: int) -> "Draws":
+        """The same examples at another stage of an iterative procedure (a sampler's step)."""
+        return replace(self, scope=f"{self.scope}/{stage}")
+
+    def _key(self, stream: str) -> int:
+        return derive(self.seed, self.scope, stream)
+
+    def uniform(self, stream: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Uniform in [0, 1), shape [B, *shape]."""
+        return uniform(self._key(stream), self.positions_B, *shape, dtype=dtype)
+
+    def normal(self, stream: str, *shape: int) -> Tensor:
+        """Standard normal, float32 [B, *shape]."""
+        return normal(self._key(stream), self.positions_B, *shape)
+
+    def randint(self, stream: str, *shape: int, high: int) -> Tensor:
+        """Uniform integers below `high`, int64 [B, *shape]."""
+        return randint(self._key(stream), self.positions_B, *shape, high=high)
+
+    def permutation(self, stream: str, n: int) -> Tensor:
+        """A permutation of 0 … n-1 for each example, int64 [B, n]."""
+        return permutation(self._key(stream), self.positions_B, n)
+
+    def stratified(self, stream: str) -> Tensor:
+        """One number in [0, 1) for each example, float64 [B], of which every group has one in each stratum.
+
+        Each number alone is uniform, so any estimator that is unbiased with independent times stays unbiased;
+        together they are spread evenly over the global batch (the low-discrepancy sampler of Kingma et al. 2021,
+        "Variational Diffusion Models", appendix I.1), whatever the micro-batch or the rank that holds them.
+        """
+        key = self._key(stream)
+        batch_B = torch.div(self.positions_B, self.group, rounding_mode="floor")
+        batches_U, which_B = torch.unique(batch_B, return_inverse=True)
+        strata_UG = permutation(key, batches_U, self.group)
+        stratum_B = strata_UG[which_B, self.positions_B - batch_B * self.group]
+        jitter_B = uniform(key, self.positions_B, 1, dtype=torch.float64)[:, 0]
+        # (stratum + jitter) can round up to the next integer; the last of them would leave [0, 1).
+        return ((stratum_B + jitter_B) / self.group).clamp(max=1 - 2.0**-53)
