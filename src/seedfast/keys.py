@@ -159,11 +159,10 @@ class Draws:
         together they are spread evenly over the global batch (the low-discrepancy sampler of Kingma et al. 2021,
         "Variational Diffusion Models", appendix I.1), whatever the micro-batch or the rank that holds them.
         """
-        key = self._key(stream)
         batch_B = torch.div(self.positions_B, self.group, rounding_mode="floor")
         batches_U, which_B = torch.unique(batch_B, return_inverse=True)
-        strata_UG = permutation(key, batches_U, self.group)
+        strata_UG = permutation(self._key(f"{stream}/strata"), batches_U, self.group)
         stratum_B = strata_UG[which_B, self.positions_B - batch_B * self.group]
-        jitter_B = uniform(key, self.positions_B, 1, dtype=torch.float64)[:, 0]
+        jitter_B = self.uniform(f"{stream}/jitter", 1, dtype=torch.float64)[:, 0]
         # (stratum + jitter) can round up to the next integer; the last of them would leave [0, 1).
         return ((stratum_B + jitter_B) / self.group).clamp(max=1 - 2.0**-53)

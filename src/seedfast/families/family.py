@@ -1,0 +1,98 @@
+"""The protocol of all families: what is asked, how well it was answered, and how to generate.
+
+A family is a frozen dataclass of options (the `Objective`) which, given the assets of the data, builds the `Family`
+itself. The loop knows only what stands in this file. Training and validation walk the same two functions:
+
+    batch ──task(batch, draws)──▶ Task (inputs, targets, weights) ──loss(network, task)──▶ Terms (sums in nats)
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from seedfast.data.dataset import Batch
+from seedfast.keys import Draws
+
+State = dict[str, Tensor]
+"""Whatever of a family adapts during training (an adaptive bias, a running average). Part of every checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a batch is asked: each family extends this with its inputs and targets.
+
+    weight_B: how much each example counts (for text: its number of scored tokens), known before any network is run,
+        so that a step can divide by the weight of the whole global batch before its first backward pass.
+    """
+
+    weight_B: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The same task on another device."""
+        moved = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How well a task was answered.
+
+    total_B: each example's loss, summed (not averaged) over what it counts, float32 and differentiable. The loss of
+        any set of examples is sum(total_B) / sum(weight_B).
+    diagnostics: further sums by name, each a tensor (sum, weight) of shape [2], reduced in the same way.
+    """
+
+    total_B: Tensor
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Family(ABC):
+    """One kind of generative model, bound to the assets of its data."""
+
+    is_bound: bool
+    """Whether the loss bounds the negative log-likelihood from above (a NELBO) instead of being equal to it."""
+
+    units: Mapping[str, float]
+    """What the loss times this factor is called, e.g. {"bits_per_byte": 0.41}: the units that people compare in."""
+
+    evaluation_draws: int = 1
+    """How many tasks are drawn for each validation example (more than one only where the loss is a random estimate)."""
+
+    @abstractmethod
+    def network(self, model: Any) -> nn.Module:
+        """Build the network that `model`, a network's configuration, describes, as this family needs it.
+
+        Raises UserError where the two do not fit.
+        """
+
+    @abstractmethod
+    def task(self, batch: Batch, draws: Draws) -> Task:
+        """Corrupt, mask or noise a batch. Cheap, on the CPU, without a network; all randomness comes from `draws`."""
+
+    @abstractmethod
+    def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
+        """Answer a task. A pure function of its arguments."""
+
+    def initial_state(self) -> State:
+        """The adaptive state before the first step. Most families have none."""
+        return {}
+
+    def adapt(self, state: State, diagnostics: Mapping[str, float]) -> State:
+        """The adaptive state after a step whose diagnostics, averaged over the global batch, were these."""
+        return state
+
+
+class Objective(Protocol):
+    """The options of a family."""
+
+    def build(self, assets: Any) -> Family:
+        """The family, bound to the assets of its data. Raises UserError where the two do not fit."""
+        ...
