@@ -38,6 +38,21 @@ class Fingerprint:
     files: dict[str, str] = field(default_factory=dict)
 
 
+def describe_difference(old: Fingerprint, new: Fingerprint) -> str:
+    """Which files changed, appeared or vanished between two fingerprints, in words; three names of each at most."""
+    groups = {
+        "changed": sorted(name for name in old.files.keys() & new.files.keys() if old.files[name] != new.files[name]),
+        "new": sorted(new.files.keys() - old.files.keys()),
+        "gone": sorted(old.files.keys() - new.files.keys()),
+    }
+    parts = [
+        f"{what}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for what, names in groups.items()
+        if names
+    ]
+    return "; ".join(parts) or "the same files, prepared in another way"
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Data made ready: both splits, the assets and the fingerprint."""

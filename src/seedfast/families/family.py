@@ -63,6 +63,9 @@ class Family(ABC):
     units: Mapping[str, float]
     """What the loss times this factor is called, e.g. {"bits_per_byte": 0.41}: the units that people compare in."""
 
+    counts: str
+    """What the weights count, in the plural: "tokens", "images"."""
+
     evaluation_draws: int = 1
     """How many tasks are drawn for each validation example (more than one only where the loss is a random estimate)."""
 

@@ -1,0 +1,89 @@
+"""Where a run runs: the device, the precision, and its share of a distributed job. One process is the simplest case."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from seedfast.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+T = TypeVar("T")
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One process of a run: its device, its rank, and how many there are."""
+
+    device: torch.device
+    precision: Precision = "fp32"
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def start(cls, device: str, precision: Precision) -> "Placement":
+        """Choose the device and, under torchrun, join the other processes.
+
+        Raises UserError if CUDA is asked for and absent.
+        """
+        world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda was asked for, but this PyTorch finds no CUDA device; say --device cpu or auto.")
+        use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        place = torch.device("cuda", local) if use_cuda else torch.device("cpu")
+        if use_cuda:
+            torch.cuda.set_device(place)
+            # cuBLAS is only deterministic with a fixed workspace; it reads this at its first call.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        if world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if use_cuda else "gloo")
+        return cls(place, precision, int(os.environ.get("RANK", 0)), world)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network whose backward pass averages gradients over all processes."""
+        if self.world == 1:
+            return network
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which the network computes: float32, or mixed precision with float32 weights."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
+
+    def syncing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """The context of a micro-batch: only the last one's backward pass averages gradients over processes."""
+        return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.world > 1:
+            on_device = tensor.to(self.device)
+            dist.all_reduce(on_device)
+            tensor.copy_(on_device)
+        return tensor
+
+    def told(self, value: T) -> T:
+        """The leading process's value: it decides, the others are told. Also a barrier."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def finish(self) -> None:
+        """Leave the distributed job."""
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,105 @@
+"""The live line: step, loss, bits per byte, learning rate, throughput, time left."""
+
+import math
+import time
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from seedfast.loop.session import Session
+
+_QUIET_SECONDS = 10.0  # between lines where the output is no terminal
+_BAR = 24
+
+
+class Progress(Protocol):
+    """Who is told of each step and validation."""
+
+    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+        """An optimizer step took `seconds`; `entry` is its journal line."""
+        ...
+
+    def validation(self, session: Session, record: dict[str, Any]) -> None:
+        """A validation: for each kind of weights, its score."""
+        ...
+
+
+class Line:
+    """A line that is rewritten on a terminal, and printed now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._loss = self._rate = math.nan
+        self._printed = self._since = time.monotonic()
+        self._weight = 0.0
+
+    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+        """Take in a step; show it every `log_every` steps."""
+        run = session.run
+        self._weight += entry["weight"]
+        if entry["loss"] is not None:
+            # An average over about twenty steps, for the eye only; the journal has every value.
+            self._loss = entry["loss"] if math.isnan(self._loss) else 0.95 * self._loss + 0.05 * entry["loss"]
+        if entry["step"] % run.log_every and entry["step"] != run.steps:
+            return
+        now = time.monotonic()
+        rate = self._weight / max(now - self._since, 1e-9)
+        self._rate = rate if math.isnan(self._rate) else 0.9 * self._rate + 0.1 * rate
+        self._since, self._weight = now, 0.0
+        text = self._text(session, entry)
+        if self._live:
+            if not self._live.is_started:
+                self._live.start()
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif now - self._printed > _QUIET_SECONDS or entry["step"] == run.steps:
+            self._printed = now
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _text(self, session: Session, entry: dict[str, Any]) -> str:
+        run, family, step = session.run, session.family, entry["step"]
+        units = " ".join(f"{name.replace('_', ' ')} {self._loss * factor:.3f}" for name, factor in family.units.items())
+        left = (run.steps - step) * entry["weight"] / self._rate
+        done = "━" * (_BAR * step // run.steps)
+        return (
+            f"{done:─<{_BAR}} step {step}/{run.steps}  loss {self._loss:.3f}  {units}  lr {entry['lr']:.2e}  "
+            f"{self._rate:,.0f} {family.counts}/s  {_clock(left)} left"
+        )
+
+    def validation(self, session: Session, record: dict[str, Any]) -> None:
+        """Print a validation on a line that stays."""
+        step = session.state.step
+        for weights, score in record.items():
+            units = " ".join(f"{name.replace('_', ' ')} {score[name]:.3f}" for name in session.family.units)
+            best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
+            sign = "≤ " if session.family.is_bound else ""
+            self._console.print(
+                f"step {step}  validation {weights}: loss {sign}{score['loss']:.4f} ± {score['standard_error']:.4f}  {units}{best}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        self._since = time.monotonic()  # validation is not training: leave it out of the throughput
+        self._weight = 0.0
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._live:
+            self._live.stop()
+
+
+class Silent:
+    """Says nothing: for the processes that do not lead."""
+
+    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+        """Say nothing."""
+
+    def validation(self, session: Session, record: dict[str, Any]) -> None:
+        """Say nothing."""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

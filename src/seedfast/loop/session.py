@@ -1,0 +1,200 @@
+"""A session of a run: everything that the loop needs, built anew or taken up again from the newest checkpoint."""
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import seedfast
+from seedfast import keys
+from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
+from seedfast.data.order import Order
+from seedfast.errors import UserError
+from seedfast.families.family import Family
+from seedfast.files import commit, to_json
+from seedfast.loop.checkpoint import Checkpoint, Checkpoints
+from seedfast.loop.ema import Average
+from seedfast.loop.journal import Journal
+from seedfast.loop.lock import locked
+from seedfast.loop.placement import Placement
+from seedfast.loop.run import Run, changes, from_mapping, read_yaml, refuse_changes, to_yaml
+from seedfast.loop.state import TrainState
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One process's hold on a run."""
+
+    run: Run
+    folder: Path
+    placement: Placement
+    corpus: Corpus
+    family: Family
+    network: nn.Module  # as the loss calls it: wrapped for several processes
+    state: TrainState
+    order: Order
+    checkpoints: Checkpoints
+    journal: Journal | None  # only the leading process has one
+
+    def save(self, validation: dict[str, Any] | None) -> Checkpoint:
+        """Commit the state, and everything that is needed to use it alone. Raises OSError with nothing changed."""
+        if self.journal:
+            self.journal.flush(durable=True)
+        facts = {
+            "versions": {"seedfast": seedfast.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "topology": {
+                "device": str(self.placement.device),
+                "processes": self.placement.world,
+                "threads": torch.get_num_threads(),
+            },
+            "fingerprint": self.corpus.fingerprint.digest,
+            "validation": validation,
+        }
+        checkpoint = self.checkpoints.save(self.state.step, self._write, facts)
+        commit(self.folder / "best.json", to_json({k: asdict(v) for k, v in self.state.best.items()}))
+        self.checkpoints.retire(protected={record.step for record in self.state.best.values()})
+        return checkpoint
+
+    def _write(self, folder: Path) -> None:
+        sys.audit("seedfast.save", self.state.step)
+        self.state.write(folder)
+        (folder / "run.yaml").write_text(to_yaml(self.run))
+        (folder / "data.json").write_text(to_json(asdict(self.corpus.fingerprint)))
+        (folder / "assets").mkdir()
+        self.corpus.assets.save(folder / "assets")
+
+
+@contextmanager
+def session(run: Run, folder: Path, *, allow_change: tuple[str, ...] = (), at: int | None = None) -> Iterator[Session]:
+    """Open a run folder for training: a new one, or the continuation of the run that it holds.
+
+    allow_change: fields that may differ from the stored run although that changes its meaning.
+    at: continue from the checkpoint of this step instead of the newest.
+    Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
+    """
+    placement = Placement.start(run.device, run.precision)
+    if run.batch_size % placement.world:
+        raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {placement.world} processes.")
+    with ExitStack() as stack:
+        stack.callback(placement.finish)
+        if placement.leads:
+            _claim(folder)
+            stack.enter_context(locked(folder))
+        placement.told(None)
+        opened = _build(run, folder, placement)
+        if opened.journal:
+            stack.enter_context(opened.journal)
+        _resume(opened, allow_change, at)
+        yield opened
+
+
+def _claim(folder: Path) -> None:
+    """Make sure that the folder is, or can become, a run folder."""
+    ours = ("lock", "journal.jsonl", "run.yaml")  # what a start that was killed at once has left, at most
+    if folder.is_dir() and not (folder / "run.yaml").exists() and any(
+        not path.name.startswith(ours) for path in folder.iterdir()
+    ):
+        raise UserError(f"{folder} has files in it and is not a run of seedfast; choose an empty or new folder for --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The run folder {folder} cannot be made: {error.strerror}.") from error
+
+
+def _build(run: Run, folder: Path, placement: Placement) -> Session:
+    """Everything but the past."""
+    corpus = run.data.load() if placement.leads else None
+    placement.told(None)  # the leading process has filled the cache from which the others now read
+    corpus = corpus or run.data.load()
+    family: Family = run.objective.build(corpus.assets)
+    with torch.random.fork_rng():
+        keys.seed_torch(run.seed, "init")
+        network = family.network(run.model).to(placement.device)
+    state = TrainState(
+        network=network,
+        optimizer=run.optimizer.build(network),
+        average=Average(network) if run.ema.half_life else None,
+        scaler=torch.amp.GradScaler(placement.device.type, enabled=run.precision == "fp16"),
+        family={name: tensor.to(placement.device) for name, tensor in family.initial_state().items()},
+    )
+    return Session(
+        run=run,
+        folder=folder,
+        placement=placement,
+        corpus=corpus,
+        family=family,
+        network=placement.wrap(network),
+        state=state,
+        order=Order(size=len(corpus.train), seed=run.seed),
+        checkpoints=Checkpoints(folder, keep=run.keep),
+        journal=Journal(folder) if placement.leads else None,
+    )
+
+
+def _resume(opened: Session, allow_change: tuple[str, ...], at: int | None) -> None:
+    """Take up the newest checkpoint that verifies, or start with a rehearsal of the commit."""
+    checkpoint = opened.placement.told(opened.checkpoints.newest(at=at) if opened.placement.leads else None)
+    if checkpoint is None:
+        _start(opened)
+        return
+    found = _compare(opened, checkpoint, allow_change)
+    try:
+        opened.state.read(checkpoint.folder)
+    except ValueError as error:
+        raise UserError(f"{checkpoint.folder} does not fit this run's network: {error}.") from error
+    if opened.journal is None:
+        return
+    for moved in opened.checkpoints.set_aside_after(checkpoint.step):
+        print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
+    opened.journal.rewind(checkpoint.step)
+    opened.journal.event("resumed", step=checkpoint.step, changes=found)
+    commit(opened.folder / "run.yaml", to_yaml(opened.run))
+
+
+def _start(opened: Session) -> None:
+    """A new run: enough room on the disk, a first checkpoint as a rehearsal, an empty journal."""
+    if opened.journal is None:
+        return
+    free, needed = shutil.disk_usage(opened.folder).free, 2 * opened.state.size()
+    if free < needed:
+        raise UserError(
+            f"{opened.folder} has {free / 1e9:.2f} GB free, and two checkpoints of this run need {needed / 1e9:.2f} GB."
+        )
+    opened.journal.rewind(0)
+    commit(opened.folder / "run.yaml", to_yaml(opened.run))
+    opened.save(None)
+    opened.journal.event("started", steps=opened.run.steps)
+
+
+def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> dict[str, Any]:
+    """Hold the wanted run and its data against the stored ones; what changed and may change is returned."""
+    stored = stored_run(opened.run, checkpoint.folder)
+    found = changes(stored, opened.run)
+    refuse_changes(found, allow_change)
+    facts = json.loads((checkpoint.folder / "data.json").read_text())
+    before, now = Fingerprint(**facts), opened.corpus.fingerprint
+    if before.digest != now.digest and "data" not in allow_change:
+        raise UserError(
+            f"The data is not what {opened.folder} was trained on ({describe_difference(before, now)}); restore it, use "
+            "another --out, or say --allow-change data to continue on the new data."
+        )
+    return {key: list(pair) for key, pair in found.items()}
+
+
+def stored_run(template: Run, folder: Path) -> Run:
+    """The run stored in `folder`, given any run of the same recipe. Raises UserError if it is another recipe's."""
+    path = folder / "run.yaml"
+    values = read_yaml(path)
+    if values.get("recipe") != template.recipe:
+        raise UserError(
+            f"{folder} holds a run of the recipe {values.get('recipe')}, not of {template.recipe}; use another --out."
+        )
+    return from_mapping(template, values, where=str(path))

@@ -1,0 +1,263 @@
+"""The loop. One page, one loss, every family.
+
+The order of events in a step:
+
+    1. tasks      the positions of this step → example ids → batches → what is asked (all randomness is keyed)
+    2. weight     the weight of the whole global batch: all micro-batches, all processes
+    3. gradient   loss and backward for each micro-batch, each divided by that one weight
+    4. check      loss and gradient norm are finite, or the optimizer does not move
+    5. update     clip, optimizer, average of the weights, adaptive state of the family
+    6. journal    one line
+    7. validate   every `eval_every` steps: the same loss on fixed examples, raw and averaged weights; best; plateau
+    8. commit     every `save_every` steps, at a new best, at the end, and when asked to stop
+"""
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedfast import keys
+from seedfast.errors import TrainingStopped
+from seedfast.families.family import Task
+from seedfast.keys import Draws
+from seedfast.loop.interrupt import Interrupt
+from seedfast.loop.progress import Progress
+from seedfast.loop.session import Session
+from seedfast.loop.state import BestRecord
+from seedfast.loop.validate import chosen_examples, validate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session of training ended: at `step`, by the signal number `interrupted_by` or, with None, finished."""
+
+    step: int
+    interrupted_by: int | None = None
+
+
+def train(session: Session, progress: Progress) -> Outcome:
+    """Train from the session's step to the end of its run.
+
+    Raises TrainingStopped when the loss is not finite (or the budget of skipped steps is spent); the checkpoints
+    committed before stay as they are.
+    """
+    run, state = session.run, session.state
+    retry = _Retry()
+    with Interrupt() as interrupt, closing(_prepared(session, state.step, run.steps)) as prepared:
+        for step, tasks in prepared:
+            began = time.perf_counter()
+            weight, stop, save_again = _agree(session, tasks, interrupt.pending, retry.due())
+            if stop:
+                _save(session, None, retry, last=True)
+                return Outcome(step, interrupt.number)
+            entry = _update(session, step, tasks, weight)
+            state.step = step + 1
+            seconds = time.perf_counter() - began
+            progress.step(session, entry, seconds)
+            if session.journal:
+                session.journal.record({**entry, "time": {"seconds": round(seconds, 6)}})
+            final = state.step == run.steps
+            validation, improved = None, False
+            if final or (run.eval_every and state.step % run.eval_every == 0):
+                validation, improved = _validate(session)
+                progress.validation(session, validation)
+            if final or improved or save_again or state.step % run.save_every == 0:
+                _save(session, validation, retry, last=final)
+    return Outcome(state.step)
+
+
+def _prepared(session: Session, start: int, stop: int) -> Iterator[tuple[int, list[Task]]]:
+    """The tasks of each step in turn; with workers, later steps are prepared meanwhile. Pure, so the order is free."""
+    workers = session.run.workers
+    if not workers:
+        yield from ((step, tasks_of(session, step)) for step in range(start, stop))
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
+        ahead = {step: pool.submit(tasks_of, session, step) for step in range(start, min(start + workers, stop))}
+        try:
+            for step in range(start, stop):
+                tasks = ahead.pop(step).result()
+                if step + workers < stop:
+                    ahead[step + workers] = pool.submit(tasks_of, session, step + workers)
+                yield step, tasks
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def tasks_of(session: Session, step: int) -> list[Task]:
+    """What this process is asked in a step: one task for each micro-batch of its share of the global batch."""
+    run, placement = session.run, session.placement
+    share = run.batch_size // placement.world
+    first = step * run.batch_size + placement.rank * share
+    size = min(run.micro_batch or share, share)
+    tasks = []
+    for start in range(first, first + share, size):
+        stop = min(start + size, first + share)
+        batch = session.corpus.train.batch(session.order.ids(start, stop))
+        draws = Draws(
+            seed=run.seed, scope="train", positions_B=torch.arange(start, stop), group=run.batch_size
+        )
+        tasks.append(session.family.task(batch, draws))
+    return tasks
+
+
+def _agree(session: Session, tasks: list[Task], stop: bool, save_again: bool) -> tuple[float, bool, bool]:
+    """The weight of the global batch, and whether any process was asked to stop or has a save to repeat."""
+    weight = sum(float(task.weight_B.sum()) for task in tasks)
+    if session.placement.world == 1:
+        return weight, stop, save_again
+    shared = session.placement.sum(torch.tensor([weight, stop, save_again], dtype=torch.float64))
+    return float(shared[0]), bool(shared[1]), bool(shared[2])
+
+
+def _update(session: Session, step: int, tasks: list[Task], weight: float) -> dict[str, Any]:
+    """Events 3 to 5: one optimizer step, or none if it would not be finite. Returns the journal's entry."""
+    run, state, optimizer = session.run, session.state, session.state.optimizer
+    rate = optimizer.set_rate(run.schedule.factor(step, run.steps) * state.plateau.scale)
+    optimizer.zero_grad()
+    loss, diagnostics = _gradient(session, step, tasks, weight)
+    for part in optimizer.parts:
+        state.scaler.unscale_(part)
+    gradients = [p.grad for p in session.network.parameters() if p.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    entry: dict[str, Any] = {
+        "step": step + 1,
+        "loss": loss if finite else None,
+        "gradient_norm": norm if finite else None,
+        "lr": rate,
+        "weight": weight,
+        "digest": _digest(session, step, loss, norm),
+    }
+    if not finite:
+        return entry | {"skipped": _refuse(session, step, loss)}
+    if run.clip is not None and norm > run.clip:
+        torch._foreach_mul_(gradients, run.clip / norm)
+    for part in optimizer.parts:
+        state.scaler.step(part)
+    state.scaler.update()
+    if state.average:
+        state.average.update(run.ema.decay(step, run.batch_size))
+    if diagnostics:
+        state.family = session.family.adapt(state.family, diagnostics)
+        entry["diagnostics"] = diagnostics
+    return entry
+
+
+def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> tuple[float, dict[str, float]]:
+    """Accumulate the gradient of total loss / weight; returns that loss and the diagnostics, over all processes."""
+    run, place, state = session.run, session.placement, session.state
+    total = torch.zeros((), dtype=torch.float64, device=place.device)
+    sums: dict[str, Tensor] = {}
+    session.network.train()
+    for index, task in enumerate(tasks):
+        keys.seed_torch(run.seed, "dropout", step, index, place.rank)
+        with place.syncing(session.network, last=index == len(tasks) - 1):
+            with place.autocast():
+                terms = session.family.loss(session.network, task.to(place.device), state.family)
+            # DistributedDataParallel averages over processes; the weight is already everybody's, so take that back.
+            state.scaler.scale(terms.total_B.sum() * (place.world / weight)).backward()
+        total += terms.total_B.detach().sum(dtype=torch.float64)
+        for name, pair in terms.diagnostics.items():
+            sums[name] = sums.get(name, torch.zeros_like(pair)) + pair.detach()
+    ratios = {name: place.sum(pair) for name, pair in sorted(sums.items())}
+    return float(place.sum(total)) / weight, {name: float(s[0] / s[1].clamp(min=1e-30)) for name, s in ratios.items()}
+
+
+def _refuse(session: Session, step: int, loss: float) -> str:
+    """Event 4, when the loss or the gradient is not finite: skip within the budget, or stop."""
+    run, state = session.run, session.state
+    if run.precision == "fp16" and math.isfinite(loss) and state.scaler.get_scale() > 1:
+        state.scaler.update()  # the scaled gradient overflowed: routine in fp16, the scale is lowered
+        return "overflow"
+    ids = session.order.ids(step * run.batch_size, (step + 1) * run.batch_size)
+    where = f"the loss or its gradient is not finite at step {step + 1} (examples {ids[:8]}{'…' if len(ids) > 8 else ''})"
+    if run.on_nonfinite == "stop":
+        raise TrainingStopped(
+            f"Training stopped: {where}. The checkpoints before it are intact; lower the learning rate, or say "
+            "--on-nonfinite skip, and run the same command again."
+        )
+    state.skipped += 1
+    if state.skipped > run.skip_budget:
+        raise TrainingStopped(f"Training stopped: {where}, and the budget of {run.skip_budget} skipped steps is spent.")
+    return "not finite"
+
+
+def _digest(session: Session, step: int, loss: float, norm: float) -> str:
+    """What this step did, in 16 digits: its examples, its loss and its gradient, to the last bit."""
+    ids = session.order.ids(step * session.run.batch_size, (step + 1) * session.run.batch_size)
+    return hashlib.blake2b(f"{ids} {loss.hex()} {norm.hex()}".encode(), digest_size=8).hexdigest()
+
+
+def _validate(session: Session) -> tuple[dict[str, Any], bool]:
+    """Event 7. Returns the record, and whether any kind of weights is the best so far."""
+    run, state, family = session.run, session.state, session.family
+    sys.audit("seedfast.validate", state.step)
+    networks = {"raw": state.network} | ({"ema": state.average.network} if state.average else {})
+    record: dict[str, Any] = {}
+    improved = False
+    for weights, network in networks.items():
+        score = validate(
+            family,
+            network,
+            state.family,
+            session.corpus.validation,
+            chosen_examples(len(session.corpus.validation), run.eval_examples, run.seed),
+            seed=run.seed,
+            batch_size=4 * (run.micro_batch or run.batch_size),  # no activations are kept, so more fit
+            draws=family.evaluation_draws,
+            placement=session.placement,
+        )
+        record[weights] = score.record(family.units)
+        best = state.best.get(weights)
+        if math.isfinite(score.loss) and (best is None or score.loss < best.loss):
+            state.best[weights] = BestRecord(state.step, score.loss, score.standard_error, score.examples, score.draws)
+            improved = True
+    state.plateau.observe(run.schedule, record[weights]["loss"])
+    if session.journal:
+        session.journal.record({"step": state.step, "validation": record})
+    return record, improved
+
+
+class _Retry:
+    """When a failed save is tried again: after 10 s, 20 s, 40 s … up to ten minutes."""
+
+    def __init__(self) -> None:
+        self.delay = 10.0
+        self._at = math.inf
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._at
+
+    def failed(self) -> None:
+        self._at = time.monotonic() + self.delay
+        self.delay = min(600.0, self.delay * 2)
+
+    def succeeded(self) -> None:
+        self.delay, self._at = 10.0, math.inf
+
+
+def _save(session: Session, validation: dict[str, Any] | None, retry: _Retry, *, last: bool) -> None:
+    """Event 8. A disk that is full does not end the training: the save is tried again later, and said aloud."""
+    if session.placement.leads:
+        try:
+            session.save(validation)
+            retry.succeeded()
+        except OSError as error:
+            if last:
+                raise TrainingStopped(
+                    f"Training reached step {session.state.step}, but its last checkpoint could not be saved ({error}); "
+                    "make room and run the same command again to continue from the one before."
+                ) from error
+            retry.failed()
+            print(f"seedfast: WARNING: could not save a checkpoint ({error}); training goes on", file=sys.stderr)
+    session.placement.told(None)

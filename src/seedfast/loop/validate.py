@@ -1,0 +1,123 @@
+"""Validation: the training loss on fixed examples with fixed keys, as a sum over a sum, with its standard error."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seedfast.data.dataset import Dataset
+from seedfast.data.order import Order
+from seedfast.families.family import Family, State, Task
+from seedfast.keys import Draws
+from seedfast.loop.placement import Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A validation loss.
+
+    loss: the total over the total weight (for text: nats per token).
+    standard_error: of `loss`, from the spread between examples; for a random estimate it contains that randomness too.
+    weight: what the total was divided by (for text: scored tokens).
+    examples, draws: how many examples, and how many tasks were drawn for each.
+    """
+
+    loss: float
+    standard_error: float
+    weight: float
+    examples: int
+    draws: int
+    diagnostics: dict[str, float] = field(default_factory=dict)
+
+    def record(self, units: dict[str, float]) -> dict[str, Any]:
+        """As JSON values, with the loss in the family's other units beside it."""
+        return {**asdict(self), **{unit: self.loss * factor for unit, factor in units.items()}}
+
+
+def chosen_examples(size: int, limit: int | None, seed: int) -> Sequence[int]:
+    """Which validation examples are scored: all of them, or a fixed keyed choice of `limit`."""
+    if limit is None or limit >= size:
+        return range(size)
+    return sorted(Order(size=size, seed=seed).ids(0, limit))
+
+
+@torch.no_grad()
+def validate(
+    family: Family,
+    network: nn.Module,
+    state: State,
+    dataset: Dataset,
+    examples: Sequence[int],
+    *,
+    seed: int,
+    batch_size: int,
+    draws: int,
+    placement: Placement,
+) -> Score:
+    """Score `network` on these examples, each once for every one of its `draws` tasks.
+
+    Example i's tasks have the positions i·draws … i·draws+draws-1 of the stream "eval", so they are the same whenever,
+    wherever and in whatever batches they are evaluated. Each process takes its share and all get the same score.
+    """
+    was_training = network.training
+    network.eval()
+    totals_E, weights_E = torch.zeros(len(examples), dtype=torch.float64), torch.zeros(len(examples), dtype=torch.float64)
+    sums: dict[str, Tensor] = {}
+    mine = range(placement.rank, len(examples), placement.world)
+    for rows, task in _tasks(family, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):
+        with placement.autocast():
+            terms = family.loss(network, task.to(placement.device), state)
+        totals_E.index_add_(0, rows, terms.total_B.double().cpu())
+        weights_E.index_add_(0, rows, task.weight_B.double())
+        for name, pair in terms.diagnostics.items():
+            sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair.double().cpu()
+    network.train(was_training)
+    placement.sum(totals_E)
+    placement.sum(weights_E)
+    diagnostics = {name: _ratio(placement.sum(pair)) for name, pair in sorted(sums.items())}
+    return _score(totals_E, weights_E, draws=draws, diagnostics=diagnostics)
+
+
+def _tasks(
+    family: Family,
+    dataset: Dataset,
+    examples: Sequence[int],
+    mine: Sequence[int],
+    *,
+    seed: int,
+    batch_size: int,
+    draws: int,
+) -> Iterator[tuple[Tensor, Task]]:
+    """The validation tasks in batches, with the row of `examples` that each belongs to."""
+    pairs = [(row, draw) for row in mine for draw in range(draws)]
+    for start in range(0, len(pairs), batch_size):
+        chunk = pairs[start : start + batch_size]
+        ids = [examples[row] for row, _ in chunk]
+        positions = torch.tensor([example * draws + draw for example, (_, draw) in zip(ids, chunk, strict=True)])
+        keyed = Draws(seed=seed, scope="eval", positions_B=positions, group=draws)
+        yield torch.tensor([row for row, _ in chunk]), family.task(dataset.batch(ids), keyed)
+
+
+def _ratio(pair: Tensor) -> float:
+    return float(pair[0] / pair[1]) if pair[1] else 0.0
+
+
+def _score(totals_E: Tensor, weights_E: Tensor, *, draws: int, diagnostics: dict[str, float]) -> Score:
+    weight = float(weights_E.sum())
+    loss = float(totals_E.sum()) / weight
+    # A ratio of sums: its standard error is that of the residuals total - loss * weight (Cochran 1977, section 6.4).
+    residuals_E = totals_E - loss * weights_E
+    count = len(totals_E)
+    spread = float(residuals_E.square().sum())
+    error = math.sqrt(spread * count / (count - 1)) / weight if count > 1 else math.nan
+    return Score(
+        loss=loss,
+        standard_error=error,
+        weight=weight / draws,
+        examples=count,
+        draws=draws,
+        diagnostics=diagnostics,
+    )
