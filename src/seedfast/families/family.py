@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.dataset import Batch
+from seedfast.data.dataset import Batch, Dataset
 from seedfast.keys import Draws
 
 State = dict[str, Tensor]
@@ -83,6 +83,14 @@ class Family(ABC):
     @abstractmethod
     def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
         """Answer a task. A pure function of its arguments."""
+
+    @abstractmethod
+    def sample(self, network: nn.Module, request: Any, draws: Draws) -> Any:
+        """Generate what the family's kind of request asks for. Raises UserError where it does not fit the model."""
+
+    @abstractmethod
+    def showcase(self, validation: Dataset) -> Any:
+        """A request that shows what a model of this family can do, made from held-out data."""
 
     def initial_state(self) -> State:
         """The adaptive state before the first step. Most families have none."""

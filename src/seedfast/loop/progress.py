@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -83,8 +83,10 @@ class Line:
         self._since = time.monotonic()  # validation is not training: leave it out of the throughput
         self._weight = 0.0
 
-    def close(self) -> None:
-        """Take the live line away."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Session:
     order: Order
     checkpoints: Checkpoints
     journal: Journal | None  # only the leading process has one
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # against the stored run: name → (old, new)
 
     def save(self, validation: dict[str, Any] | None) -> Checkpoint:
         """Commit the state, and everything that is needed to use it alone. Raises OSError with nothing changed."""
@@ -145,7 +146,7 @@ def _resume(opened: Session, allow_change: tuple[str, ...], at: int | None) -> N
     if checkpoint is None:
         _start(opened)
         return
-    found = _compare(opened, checkpoint, allow_change)
+    opened.changed = _compare(opened, checkpoint, allow_change)
     try:
         opened.state.read(checkpoint.folder)
     except ValueError as error:
@@ -155,7 +156,7 @@ def _resume(opened: Session, allow_change: tuple[str, ...], at: int | None) -> N
     for moved in opened.checkpoints.set_aside_after(checkpoint.step):
         print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
     opened.journal.rewind(checkpoint.step)
-    opened.journal.event("resumed", step=checkpoint.step, changes=found)
+    opened.journal.event("resumed", step=checkpoint.step, changes=opened.changed)
     commit(opened.folder / "run.yaml", to_yaml(opened.run))
 
 
@@ -174,7 +175,7 @@ def _start(opened: Session) -> None:
     opened.journal.event("started", steps=opened.run.steps)
 
 
-def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> dict[str, Any]:
+def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Hold the wanted run and its data against the stored ones; what changed and may change is returned."""
     stored = stored_run(opened.run, checkpoint.folder)
     found = changes(stored, opened.run)
@@ -186,7 +187,7 @@ def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
             f"The data is not what {opened.folder} was trained on ({describe_difference(before, now)}); restore it, use "
             "another --out, or say --allow-change data to continue on the new data."
         )
-    return {key: list(pair) for key, pair in found.items()}
+    return found
 
 
 def stored_run(template: Run, folder: Path) -> Run:

@@ -55,6 +55,7 @@ def train(session: Session, progress: Progress) -> Outcome:
     with Interrupt() as interrupt, closing(_prepared(session, state.step, run.steps)) as prepared:
         for step, tasks in prepared:
             began = time.perf_counter()
+            sys.audit("seedfast.step", step)
             weight, stop, save_again = _agree(session, tasks, interrupt.pending, retry.due())
             if stop:
                 _save(session, None, retry, last=True)

@@ -1,1 +1,66 @@
+"""Ready runs. A recipe is a plain function that returns a complete `Run`; one file for each subject.
 
+The modules are imported when a recipe is asked for, so that listing them costs nothing.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from seedfast.errors import UserError
+
+if TYPE_CHECKING:
+    from seedfast.loop.run import Run
+
+RECIPES = {
+    "text-autoregressive": ("text", "next-token language model: exact likelihood, cached generation"),
+    "text-masked": ("text", "masked diffusion language model: likelihood bound, infilling, parallel decoding"),
+}
+"""Name → (module in this package, what it trains). The function has the name's words, joined by underscores."""
+
+
+def make(name: str) -> "Run":
+    """The run of a recipe: a name in `RECIPES`, or `path/to/file.py:function` for one of your own.
+
+    Raises UserError if there is none, naming the nearest.
+    """
+    if ":" in name:
+        return _own(name)
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}."
+        raise UserError(f"There is no recipe called {name}; {hint}")
+    module = importlib.import_module(f"seedfast.recipes.{RECIPES[name][0]}")
+    recipe = cast("Callable[[], Run]", getattr(module, name.replace("-", "_")))
+    return recipe()
+
+
+def _own(name: str) -> "Run":
+    file, _, function = name.rpartition(":")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise UserError(f"The recipe {name} names the file {path}, which does not exist.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"The recipe file {path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(recipe := getattr(module, function, None)):
+        raise UserError(f"{path} has no function called {function}.")
+    return cast("Callable[[], Run]", recipe)()
+
+
+def stored(folder: Path) -> "Run":
+    """The run that a run folder (or a checkpoint in it) holds. Raises UserError if it holds none."""
+    from seedfast.loop.run import read_yaml
+    from seedfast.loop.session import stored_run
+
+    if not (folder / "run.yaml").is_file():
+        raise UserError(f"{folder} is not a run folder: it has no run.yaml.")
+    name = read_yaml(folder / "run.yaml").get("recipe")
+    if not isinstance(name, str):
+        raise UserError(f"{folder / 'run.yaml'} does not say which recipe the run started from.")
+    return stored_run(make(name), folder)

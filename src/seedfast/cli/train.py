@@ -1,0 +1,125 @@
+"""`seedfast train`."""
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from seedfast import recipes
+from seedfast.cli.sample import show_samples
+from seedfast.errors import UserError
+from seedfast.evaluate import sampling, trained
+from seedfast.loop.progress import Line, Silent
+from seedfast.loop.run import Run, from_mapping, read_yaml
+from seedfast.loop.session import Session, session
+from seedfast.loop.train import train as run_loop
+from seedfast.report import page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe, or continue the run that a folder holds.
+
+    Every field of the run is a flag; a recipe sets them all, --config overrides it, and flags override both.
+    On a folder with a committed checkpoint the stored run is continued bit for bit: flags then name what changes.
+    """
+
+    out: Path
+    """The run folder (default: runs/RECIPE)."""
+    data: str | None = None
+    """Where the data is; the same as --data.path."""
+    config: Path | None = None
+    """A YAML file with fields of the run, nested like `run.yaml`."""
+    allow_change: tuple[str, ...] = ()
+    """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
+    at: int | None = None
+    """Continue from the checkpoint of this step; later ones are set aside and the journal is cut there."""
+    run: Annotated[Run, tyro.conf.arg(name="")]
+
+
+def train(words: list[str]) -> int:
+    """Train a recipe or continue a run; see `Train` for the flags."""
+    if not words or words[0].startswith("-"):
+        print("usage: seedfast train RECIPE [flags]      (seedfast train RECIPE --help lists the flags)\n")
+        print("\n".join(f"  {name:<21} {what}" for name, (_, what) in recipes.RECIPES.items()))
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    asked = parse(words[0], words[1:])
+    with session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
+        console = Console(stderr=True)
+        if not opened.placement.leads:
+            return _status(run_loop(opened, Silent()).interrupted_by)
+        _introduce(opened, console)
+        with Line(console) as line:
+            outcome = run_loop(opened, line)
+        if outcome.interrupted_by is not None:
+            console.print(f"Interrupted and saved at step {outcome.step}; run the same command again to continue.")
+            return _status(outcome.interrupted_by)
+        _conclude(opened, console)
+    return 0
+
+
+def _status(signal_number: int | None) -> int:
+    return 0 if signal_number is None else 128 + signal_number
+
+
+def parse(recipe: str, words: list[str]) -> Train:
+    """The arguments of a recipe's training: recipe, then stored run or --config, then flags."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
+    first.add_argument("--config", type=Path)
+    known, _ = first.parse_known_args(words)
+    run = recipes.make(recipe)
+    if (known.out / "run.yaml").is_file():
+        stored = recipes.stored(known.out)
+        if stored.recipe != run.recipe:
+            raise UserError(f"{known.out} holds a run of the recipe {stored.recipe}, not of {recipe}; use another --out.")
+        run = stored
+    run = replace(run, recipe=recipe)
+    if known.config:
+        run = from_mapping(run, read_yaml(known.config), where=str(known.config))
+        if run.recipe != recipe:
+            raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {recipe}.")
+    asked = tyro.cli(
+        Train,
+        args=words,
+        default=Train(out=known.out, config=known.config, run=run),
+        prog=f"seedfast train {recipe}",
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    if asked.data is not None:
+        asked = replace(asked, run=replace(asked.run, data=replace(asked.run.data, path=asked.data)))
+    return asked
+
+
+def _introduce(opened: Session, console: Console) -> None:
+    """What is trained on what, where, and from which step."""
+    size = sum(p.numel() for p in opened.state.network.parameters())
+    run, place = opened.run, opened.placement
+    console.print(
+        f"[bold]{run.recipe}[/]  {size / 1e6:.2f} M parameters, {len(opened.corpus.train):,} training and "
+        f"{len(opened.corpus.validation):,} validation examples, {place.world} × {place.device.type}, {run.precision}",
+        highlight=False,
+    )
+    verb = "continues" if opened.state.step else "starts"
+    console.print(f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}", highlight=False)
+    for name, (old, new) in opened.changed.items():
+        console.print(f"  changed: {name} {old} → {new}", highlight=False)
+
+
+def _conclude(opened: Session, console: Console) -> None:
+    """Show what has been trained: samples, the report, and where everything is."""
+    folder, run = opened.folder, opened.run
+    model = trained.load(run, trained.find(folder), device=str(opened.placement.device.type))
+    request = opened.family.showcase(opened.corpus.validation)
+    samples = sampling.sample(model, request, seed=run.seed, count=1)
+    place = folder / "samples" / f"step-{opened.state.step:08d}.txt"
+    place.parent.mkdir(exist_ok=True)
+    show_samples(samples, Console(), copy_to=place)
+    written = page.write(folder)
+    console.print(f"run      {folder}", highlight=False)
+    console.print(f"report   {written}\nplot     {folder / 'report' / 'loss.png'}\nsamples  {place}", highlight=False)
+    sys.stdout.flush()

@@ -1,0 +1,115 @@
+"""`seedfast verify`: proofs that run on the user's own machine."""
+
+import argparse
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from seedfast.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Train a recipe without interruption and again with kills (SIGKILL), and compare every tensor and the journal.
+
+    The kills fall inside steps, checkpoints that are being written, renames and evaluations. All further flags are
+    those of `seedfast train RECIPE`.
+    """
+
+    recipe: tyro.conf.Positional[str]
+    """The recipe to train."""
+    kills: int = 3
+    """How often the second training is killed."""
+    kill_seed: int = 1
+    """Chooses the instants."""
+    keep: Path | None = None
+    """Keep both run folders here (default: a temporary folder)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identities:
+    """Check the mathematics on the installed code: closed forms, each beside a broken twin that must fail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Hash every file of every committed checkpoint again and compare with its manifest."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+
+
+PROOFS: dict[str, tuple[str, Any]] = {
+    "resume": ("train with and without kills and compare every bit", Resume),
+    "identities": ("check the mathematics on the installed code", Identities),
+    "checkpoint": ("hash every file of a run's checkpoints again", Checkpoint),
+}
+
+
+def verify(words: list[str]) -> int:
+    """Run a proof; exits with 1 if it fails."""
+    if not words or words[0].startswith("-"):
+        print("usage: seedfast verify PROOF …      (seedfast verify PROOF --help)\n")
+        print("\n".join(f"  {name:<11} {what}" for name, (what, _) in PROOFS.items()))
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    name, rest = words[0], words[1:]
+    if name not in PROOFS:
+        raise UserError(f"There is no proof called {name}; there are {', '.join(PROOFS)}.")
+    return {"resume": _resume, "identities": _identities, "checkpoint": _checkpoint}[name](rest)
+
+
+def _resume(words: list[str]) -> int:
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--kills")
+    own.add_argument("--kill-seed")
+    own.add_argument("--keep")
+    known, training = own.parse_known_args(words)
+    if not training or training[0] in ("-h", "--help"):
+        tyro.cli(Resume, args=["--help"], prog="seedfast verify resume")
+    flags = [w for k, v in vars(known).items() if v is not None for w in (f"--{k.replace('_', '-')}", v)]
+    asked = tyro.cli(Resume, args=[training[0], *flags], prog="seedfast verify resume")
+    from seedfast.cli.train import parse
+    from seedfast.verify.resume import prove_resume
+
+    parse(asked.recipe, training[1:])  # a wrong flag is said here, once
+    with tempfile.TemporaryDirectory(prefix="seedfast-verify-") as temporary:
+        folder = asked.keep or Path(temporary)
+        certificate = prove_resume(
+            training, kills=asked.kills, folder=folder, seed=asked.kill_seed
+        )
+    if certificate.difference:
+        print(f"NOT identical: {certificate.difference}.")
+        return 1
+    print(f"identical after {len(certificate.kills)} kills over {certificate.steps} steps: {', '.join(certificate.compared)}")
+    print(f"digest {certificate.digest}")
+    return 0
+
+
+def _identities(words: list[str]) -> int:
+    tyro.cli(Identities, args=words, prog="seedfast verify identities")
+    from seedfast.verify.identities import check_all
+
+    failed = 0
+    for check in check_all():
+        failed += not check.holds
+        print(f"{'ok  ' if check.holds else 'FAIL'} {check}")
+    print(f"{failed} failed" if failed else "all hold")
+    return 1 if failed else 0
+
+
+def _checkpoint(words: list[str]) -> int:
+    asked = tyro.cli(Checkpoint, args=words, prog="seedfast verify checkpoint")
+    from seedfast.loop.checkpoint import Checkpoints
+
+    committed = Checkpoints(asked.run).committed()
+    if not committed:
+        raise UserError(f"{asked.run} has no checkpoints.")
+    damaged = 0
+    for checkpoint in committed:
+        problems = checkpoint.problems()
+        damaged += bool(problems)
+        print(f"{'DAMAGED' if problems else 'intact '} {checkpoint.folder.name}" + "".join(f"\n  {p}" for p in problems))
+    return 1 if damaged else 0

@@ -1,0 +1,242 @@
+"""Autoregressive language models: next-token prediction, and generation with a key-value cache."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seedfast.data.dataset import Batch, Dataset
+from seedfast.data.text import TextAssets
+from seedfast.errors import UserError
+from seedfast.families.categorical import draw, shape
+from seedfast.families.family import State, Task, Terms
+from seedfast.families.text import Canvas, TextFamily, TextRequest, is_infill
+from seedfast.keys import Draws
+from seedfast.models.attention import PADDING
+
+Show = Callable[[int, Sequence[int], Sequence[bool]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoregressive:
+    """Next-token prediction."""
+
+    document_mask: bool = False
+    """Let tokens see only their own document where a window holds several."""
+
+    def build(self, assets: TextAssets) -> "AutoregressiveModel":
+        """The family, for this tokenizer and context."""
+        return AutoregressiveModel(self, assets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextTokenTask(Task):
+    """inputs_BL: tokens. targets_BL: their successors. scored_BL: which successors count. documents_BL: or None."""
+
+    inputs_BL: Tensor
+    targets_BL: Tensor
+    scored_BL: Tensor
+    documents_BL: Tensor | None = None
+
+
+class AutoregressiveModel(TextFamily):
+    """The autoregressive family. Its loss is the negative log-likelihood itself, not a bound."""
+
+    is_bound = False
+
+    def __init__(self, options: Autoregressive, assets: TextAssets) -> None:
+        super().__init__(assets)
+        self.options = options
+
+    def network(self, model: Any) -> nn.Module:
+        """A causal transformer over the vocabulary."""
+        network: nn.Module = model.build(vocabulary=self.vocabulary, context=self.assets.context, causal=True)
+        return network
+
+    def task(self, batch: Batch, draws: Draws) -> NextTokenTask:
+        """Predict each scored token from those before it in its window. Draws nothing."""
+        tokens, scored_BL = batch["tokens"], batch["scored"]
+        documents_BL = None
+        if self.options.document_mask:
+            # As an input, an end-of-text is the beginning of what follows it.
+            documents_BL = (tokens[:, :-1] == self.end_of_text).cumsum(dim=1)
+        return NextTokenTask(
+            weight_B=scored_BL.sum(dim=1),
+            inputs_BL=tokens[:, :-1],
+            targets_BL=tokens[:, 1:],
+            scored_BL=scored_BL,
+            documents_BL=documents_BL,
+        )
+
+    def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
+        """Each window's -Σ log q(x_i | x_{<i}) over its scored tokens, in nats."""
+        assert isinstance(task, NextTokenTask)
+        logits_BLV = network(task.inputs_BL, documents_BL=task.documents_BL).float()
+        ce_BL = F.cross_entropy(logits_BLV.flatten(0, 1), task.targets_BL.flatten(), reduction="none")
+        ce_BL = ce_BL.view_as(task.targets_BL) * task.scored_BL
+        diagnostics = {}
+        if not network.training:
+            hits = ((logits_BLV.argmax(dim=-1) == task.targets_BL) & task.scored_BL).sum()
+            diagnostics["accuracy"] = torch.stack([hits, task.scored_BL.sum()])
+        return Terms(total_B=ce_BL.sum(dim=1), diagnostics=diagnostics)
+
+    def showcase(self, validation: Dataset) -> TextRequest:
+        """The first half of a held-out window, to be continued."""
+        tokens = validation.batch([len(validation) // 2])["tokens"][0, 1:].tolist()
+        half = len(tokens) // 2
+        return TextRequest(prompts=(self.assets.tokenizer.decode(tokens[: half * 3 // 4]),), tokens=half)
+
+    @torch.no_grad()
+    def fill(
+        self,
+        network: nn.Module,
+        canvases: list[Canvas],
+        request: TextRequest,
+        draws: Draws,
+        show: Show | None,
+    ) -> list[list[int]]:
+        """Continue each prompt token by token; fill gaps by sampling and resampling (`_infill`).
+
+        Raises UserError for options of diffusion samplers.
+        """
+        if request.steps is not None or request.order is not None:
+            raise UserError(
+                "An autoregressive model writes one token at a time from left to right, so it takes neither --steps nor --order."
+            )
+        if any(is_infill(canvas) for canvas in canvases):
+            return [
+                self._infill_one(
+                    network, canvas, request, replace(draws, positions_B=draws.positions_B[row : row + 1]), row, show
+                )
+                for row, canvas in enumerate(canvases)
+            ]
+        if request.candidates is not None:
+            raise UserError("--candidates are weighed against the text after a gap; a continuation has none.")
+        prompts = [canvas.tokens_L[canvas.given_L].tolist() for canvas in canvases]
+        counts = [int((~canvas.given_L).sum()) for canvas in canvases]
+        written = self.generate(network, prompts, counts, request, draws, show)
+        return [prompt + new for prompt, new in zip(prompts, written, strict=True)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        network: nn.Module,
+        prompts: list[list[int]],
+        counts: list[int],
+        request: TextRequest,
+        draws: Draws,
+        show: Show | None = None,
+        *,
+        may_end: bool = True,
+        cached: bool = True,
+    ) -> list[list[int]]:
+        """Continue each prompt by up to `counts` tokens, less if the text ends. Prompts may differ in length.
+
+        cached=False computes every position anew for each token: the same text, slowly (a test's reference).
+        """
+        tokens_BL, documents_BL = self._padded(prompts, draws.positions_B.device)
+        ragged = bool((documents_BL == PADDING).any())
+        slots = tokens_BL.shape[1] + max(counts) - 1
+        cache: Any = network.new_cache(len(prompts), slots) if cached else None  # type: ignore[operator]
+        written: list[list[int]] = [[] for _ in prompts]
+        rows = list(range(len(prompts)))  # those that are still being written
+        for step in range(max(counts)):
+            new = slice(-1, None) if cached and step else slice(None)
+            seen_BL = documents_BL[:, new] if ragged else None
+            logits_BV = network(tokens_BL[:, new], documents_BL=seen_BL, cache=cache)[:, -1].double()
+            if not may_end:
+                logits_BV[:, self.end_of_text] = -torch.inf
+            probabilities_BV = shape(
+                logits_BV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p
+            )
+            next_B = draw(probabilities_BV, draws.at(step).uniform("token", 1, dtype=torch.float64)[:, 0])
+            unfinished = []
+            for index, (row, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
+                if token == self.end_of_text:
+                    continue
+                written[row].append(token)
+                if len(written[row]) < counts[row]:
+                    unfinished.append(index)
+                if show:
+                    show(row, prompts[row] + written[row], [False] * (len(prompts[row]) + len(written[row])))
+            if not unfinished:
+                break
+            kept = torch.tensor(unfinished, device=tokens_BL.device)
+            tokens_BL = torch.cat([tokens_BL, next_B.unsqueeze(1)], dim=1)[kept]
+            documents_BL = F.pad(documents_BL, (0, 1))[kept]
+            if len(unfinished) < len(rows):
+                rows = [rows[index] for index in unfinished]
+                draws = replace(draws, positions_B=draws.positions_B[kept])
+                if cached:
+                    cache.select(kept)
+        return written
+
+    def _padded(self, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Prompts as one batch, padded on the left: tokens and the document that each is of (PADDING or 0).
+
+        A text that begins with nothing begins after an end-of-text, as every document does in training.
+        """
+        starts = [prompt or [self.end_of_text] for prompt in prompts]
+        width = max(map(len, starts))
+        tokens = [[self.end_of_text] * (width - len(start)) + start for start in starts]
+        documents = [[PADDING] * (width - len(start)) + [0] * len(start) for start in starts]
+        return torch.tensor(tokens, device=device), torch.tensor(documents, device=device)
+
+    def _infill_one(
+        self, network: nn.Module, canvas: Canvas, request: TextRequest, draws: Draws, row: int, show: Show | None
+    ) -> list[int]:
+        """Fill gaps from left to right by sampling-importance-resampling (Rubin 1987).
+
+        Each gap's candidates are drawn from what stands before it; one is chosen with probability proportional to the
+        likelihood that it gives to the text after it, up to the next gap. That is exact as candidates grow.
+        """
+        tokens, given = canvas.tokens_L.tolist(), canvas.given_L.tolist()
+        text: list[int] = []
+        position, gap = 0, 0
+        while position < len(tokens):
+            if given[position]:
+                text.append(tokens[position])
+                position += 1
+                continue
+            end = position + _run(given, position)
+            until = end + _run(given, end)
+            drawn = draws.at(gap)
+            text += self._fill_gap(network, text, end - position, tokens[end:until], request, drawn)
+            position, gap = end, gap + 1
+            if show:
+                show(row, text + tokens[end:], [False] * len(text) + [not known for known in given[end:]])
+        return text
+
+    def _fill_gap(
+        self, network: nn.Module, before: list[int], count: int, after: list[int], request: TextRequest, draws: Draws
+    ) -> list[int]:
+        candidates = request.candidates or 16
+        device = draws.positions_B.device
+        several = replace(
+            draws,
+            scope=f"{draws.scope}/candidates/{int(draws.positions_B)}",
+            positions_B=torch.arange(candidates, device=device),
+        )
+        fillings = self.generate(
+            network, [before] * candidates, [count] * candidates, request, several, may_end=False
+        )
+        if not after:
+            return fillings[0]
+        start = before or [self.end_of_text]
+        rows_BL = torch.tensor([start + filling + after for filling in fillings], device=device)
+        log_q_BLV = network(rows_BL[:, :-1]).double().log_softmax(dim=-1)
+        log_q_BL = log_q_BLV.gather(2, rows_BL[:, 1:].unsqueeze(2)).squeeze(2)
+        weight_B = log_q_BL[:, -len(after) :].sum(dim=1).softmax(dim=0)
+        return fillings[int(draw(weight_B, draws.uniform("choice", 1, dtype=torch.float64)[0, 0]))]
+
+
+def _run(given: list[bool], start: int) -> int:
+    """How many positions from `start` on are alike."""
+    end = start
+    while end < len(given) and given[end] == given[start]:
+        end += 1
+    return end - start
+

@@ -1,0 +1,57 @@
+"""Categorical distributions: shaping them for sampling, and exact draws from them.
+
+Everything is in float64. Gumbel-max in float32 misses tails below 1e-7 and so lowers the temperature silently
+(Zheng et al. 2024, "Masked Diffusion Models are Secretly Time-Agnostic Masked Models"); one 53-bit uniform number and
+the inverse of the cumulative distribution do not.
+"""
+
+import torch
+from torch import Tensor
+
+from seedfast.errors import UserError
+
+
+def check_shaping(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Raise UserError for values that shape no distribution."""
+    if temperature < 0:
+        raise UserError(f"temperature must be 0 (the likeliest token) or positive, not {temperature}.")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top-k must keep at least 1 token, not {top_k}.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UserError(f"top-p must lie in (0, 1], not {top_p}.")
+
+
+def shape(logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    """Probabilities in float64 over the last dimension, after temperature, then top-k, then top-p.
+
+    Temperature 0 puts everything on the likeliest token. Top-p keeps the smallest set of likeliest tokens whose
+    probability reaches p (nucleus sampling, Holtzman et al. 2020).
+    """
+    logits = logits.double()
+    if temperature == 0:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        kept = logits.topk(top_k, dim=-1)
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
+    probabilities = logits.softmax(dim=-1)
+    if top_p is not None and top_p < 1:
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ranked.cumsum(dim=-1) - ranked  # the probability of all likelier tokens
+        kept_ranked = ranked.masked_fill(before >= top_p, 0.0)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept_ranked)
+        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
+    return probabilities
+
+
+def draw(probabilities: Tensor, u: Tensor) -> Tensor:
+    """The category at quantile `u` in [0, 1): float64 [..., V] and [...] → int64 [...].
+
+    Never a category of probability zero.
+    """
+    cumulative = probabilities.cumsum(dim=-1)
+    target = u.unsqueeze(-1) * cumulative[..., -1:]
+    chosen = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    # u · total can round up to the total itself: the last category that has any probability is meant.
+    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(dim=-1)
+    return torch.minimum(chosen, last)

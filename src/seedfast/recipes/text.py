@@ -1,0 +1,40 @@
+"""Text: language models on files, folders and data sets; by default on the standard library's source."""
+
+from seedfast.data.text import TextData
+from seedfast.families.autoregressive import Autoregressive
+from seedfast.families.masked import Masked
+from seedfast.loop.ema import EMA
+from seedfast.loop.optimizer import OptimizerConfig
+from seedfast.loop.run import Run
+from seedfast.loop.schedule import Schedule
+from seedfast.models.transformer import Transformer
+
+
+def text_autoregressive() -> Run:
+    """Next-token prediction: the reference that the other text families are compared with."""
+    return Run(
+        recipe="text-autoregressive",
+        objective=Autoregressive(),
+        data=TextData(context=128),
+        model=Transformer(layers=4, heads=4, width=192),
+        optimizer=OptimizerConfig(kind="muon", lr=4e-3, matrix_lr=0.02, weight_decay=0.01),
+        schedule=Schedule(shape="linear", warmup=20),
+        ema=EMA(half_life=50),
+        steps=1500,
+        batch_size=16,
+    )
+
+
+def text_masked() -> Run:
+    """Masked diffusion: predicts missing tokens from both sides, so it fills gaps as well as it continues."""
+    return Run(
+        recipe="text-masked",
+        objective=Masked(),
+        data=TextData(context=128),
+        model=Transformer(layers=4, heads=4, width=192),
+        optimizer=OptimizerConfig(kind="muon", lr=4e-3, matrix_lr=0.02, weight_decay=0.01),
+        schedule=Schedule(shape="linear", warmup=20),
+        ema=EMA(half_life=50),
+        steps=1500,
+        batch_size=16,
+    )
