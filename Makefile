@@ -1,0 +1,51 @@
+# make train   set up and train the default recipe          make setup   the set-up alone
+# make test    set up and run every check and the tests     make help    all targets
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/text-masked
+JOBS ?= auto
+
+.PHONY: train test test-slow setup check bench format help clean
+
+train: .venv/.ready  ## train the default recipe on the standard library's source (a few minutes on two cores)
+	$(BIN)/seedfast train text-masked --out $(RUN)
+
+test: .venv/.ready-dev check  ## every check, then the quick tests in parallel
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-slow: .venv/.ready-dev  ## the long campaigns: gigabyte corpora, many kills, trained bars
+	$(BIN)/python -m pytest -m slow
+
+setup: .venv/.ready-dev  ## create .venv and install everything that training, tests and checks need
+
+check: .venv/.ready-dev  ## style, types and the floors of the house
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.ready-dev  ## speed and quality against plain PyTorch, side by side
+	$(BIN)/python bench/loop_overhead.py
+
+format: .venv/.ready-dev  ## let ruff lay out the code
+	$(BIN)/ruff check --fix src tests bench
+	$(BIN)/ruff format src tests bench
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+clean:  ## remove the environment and caches; runs are kept
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seedfast needs Python 3.11 or newer; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/.ready: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/.ready-dev: .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
