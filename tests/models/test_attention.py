@@ -1,0 +1,178 @@
+"""Who sees whom: causality, documents, padding, rotary positions and the key-value cache."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from small_networks import build, tokens
+
+from seedfast.errors import UserError
+from seedfast.models.attention import rotary_table, rotate
+from seedfast.models.transformer import Transformer, TransformerNetwork
+
+SHAPES = [
+    Transformer(
+        layers=2,
+        heads=2,
+        width=16,
+        mlp=mlp,
+        norm=norm,
+        qk_norm=qk_norm,
+        positions=positions,
+        bias=bias,
+        tied=tied,
+    )
+    for (mlp, norm, bias), qk_norm, positions, tied in itertools.product(
+        [("relu2", "rms", False), ("swiglu", "layer", True), ("gelu", "layer", False)],
+        [True, False],
+        ["rope", "learned"],
+        [True, False],
+    )
+]
+NAMES = [f"{c.mlp}-{c.norm}-qk{c.qk_norm:d}-{c.positions}-tied{c.tied:d}" for c in SHAPES]
+
+
+def future_moves_past(network: TransformerNetwork) -> float:
+    """How far the logits before position 5 move when everything from there on changes."""
+    one_BL, other_BL = tokens(2, 12), tokens(2, 12, seed=2)
+    other_BL[:, :5] = one_BL[:, :5]
+    assert not torch.equal(network(one_BL)[:, 5:], network(other_BL)[:, 5:])
+    return float((network(one_BL)[:, :5] - network(other_BL)[:, :5]).abs().max())
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=NAMES)
+@torch.no_grad()
+def test_the_future_changes_nothing_before_it(config: Transformer) -> None:
+    assert future_moves_past(build(config)) == 0.0
+    assert future_moves_past(build(config, causal=False)) > 1e-3  # the broken twin is caught
+
+
+# Two documents: one at positions 0 to 5, one at 6 to 13.
+DOCUMENTS = torch.tensor([[0] * 6 + [1] * 8])
+
+
+def one_document_moves_the_other(network: TransformerNetwork, **inputs: Any) -> float:
+    one_BL = tokens(1, 14)
+    other_BL = one_BL.clone()
+    other_BL[:, :6] = one_BL[:, [3, 5, 0, 4, 2, 1]]
+    assert not torch.equal(one_BL, other_BL)
+    return float((network(one_BL, **inputs)[:, 6:] - network(other_BL, **inputs)[:, 6:]).abs().max())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+@torch.no_grad()
+def test_identity_14_permuting_a_document_leaves_the_other_alone(causal: bool, positions: Any) -> None:
+    network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
+    assert one_document_moves_the_other(network, documents_BL=DOCUMENTS) == 0.0
+    assert one_document_moves_the_other(network) > 1e-3  # the broken twin is caught
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+@torch.no_grad()
+def test_identity_14_packed_equals_unpacked(causal: bool, positions: Any) -> None:
+    network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
+    x_BL = tokens(1, 14)
+    restart_BL = torch.cat([torch.arange(6), torch.arange(8)])[None] if positions == "learned" else None
+    packed_BLV = network(x_BL, documents_BL=DOCUMENTS, positions_BL=restart_BL)
+    unpacked_BLV = torch.cat([network(x_BL[:, :6]), network(x_BL[:, 6:])], dim=1)
+    torch.testing.assert_close(packed_BLV, unpacked_BLV, atol=1e-5, rtol=0)
+
+
+def test_documents_need_not_be_contiguous() -> None:
+    network, x_BL = build(), tokens(1, 8)
+    documents_BL = torch.tensor([[0, 1] * 4])
+    apart = network(x_BL[:, 1::2], positions_BL=torch.tensor([[1, 3, 5, 7]]))
+    torch.testing.assert_close(network(x_BL, documents_BL=documents_BL)[:, 1::2], apart, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_padding_on_either_side_changes_nothing(causal: bool, positions: Any) -> None:
+    network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
+    x_BL = tokens(1, 9)
+    for real in ([False] * 3 + [True] * 9, [True] * 9 + [False] * 3):
+        real_BL = torch.tensor([real])
+        padded_BL = torch.zeros(1, 12, dtype=torch.int64).masked_scatter(real_BL, x_BL)
+        padded_BLV = network(padded_BL, real_BL=real_BL)
+        torch.testing.assert_close(padded_BLV[:, real_BL[0]], network(x_BL), atol=1e-5, rtol=0)
+        assert padded_BLV.isfinite().all()
+        padded_BLV.sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_rotary_scores_depend_on_distance_only_and_are_a_rotation() -> None:
+    turn_CP = torch.view_as_complex(rotary_table(64, 8).view(torch.float32))
+    q, k = torch.randn(2, 1, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+
+    def score(i: int, j: int) -> float:
+        return float((rotate(q, turn_CP[None, i : i + 1]) * rotate(k, turn_CP[None, j : j + 1])).sum())
+
+    for shift in (1, 17, 50):
+        assert score(3 + shift, 9 + shift) == pytest.approx(score(3, 9), abs=1e-5)
+    assert abs(score(3, 10) - score(3, 9)) > 1e-3
+    assert torch.equal(rotate(q, turn_CP[None, :1]), q)
+    assert rotate(q, turn_CP[None, 5:6]).norm().item() == pytest.approx(q.norm().item(), abs=1e-6)
+
+
+def test_rotary_logits_do_not_move_with_all_positions_and_learned_ones_do() -> None:
+    x_BL, shifted_BL = tokens(2, 8), torch.arange(8, 16).expand(2, 8)
+    rope = build()
+    torch.testing.assert_close(rope(x_BL, positions_BL=shifted_BL), rope(x_BL), atol=1e-5, rtol=0)
+    learned = build(Transformer(layers=2, heads=2, width=16, positions="learned"))
+    assert not torch.allclose(learned(x_BL, positions_BL=shifted_BL), learned(x_BL), atol=1e-3)
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=NAMES)
+@pytest.mark.parametrize("ragged", [False, True])
+@torch.no_grad()
+def test_cached_logits_equal_uncached_ones(config: Transformer, ragged: bool) -> None:
+    network, x_BL = build(config), tokens(3, 14)
+    lengths = [14, 9, 11] if ragged else [14, 14, 14]
+    real_BL = torch.stack([torch.arange(14) >= 14 - n for n in lengths])
+    cache = network.cache(3)
+    pieces = []
+    for start, end in ((0, 6), (6, 7), (7, 8), (8, 11), (11, 14)):  # prefill, single tokens, several at once
+        given = {"real_BL": real_BL[:, start:end]} if ragged and start == 0 else {}
+        pieces.append(network(x_BL[:, start:end], cache=cache, **given))
+    cached_BLV = torch.cat(pieces, dim=1)
+    assert cache.length == 14
+    for row, n in enumerate(lengths):  # each row alone, without padding and without a cache
+        alone = network(x_BL[row : row + 1, 14 - n :])
+        torch.testing.assert_close(cached_BLV[row : row + 1, 14 - n :], alone, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_cached_logits_equal_uncached_ones_with_time_and_memory() -> None:
+    network = build(time_conditioned=True, memory_width=5)
+    x_BL, time_B, memory_BMD = tokens(2, 10), torch.rand(2), torch.randn(2, 4, 5)
+    mask_BM = torch.tensor([[True, True, False, True], [True, False, False, False]])
+    whole = network(x_BL, time_B=time_B, memory_BMD=memory_BMD, memory_mask_BM=mask_BM)
+    cache = network.cache(2, 10)
+    first = network(x_BL[:, :6], time_B=time_B, memory_BMD=memory_BMD, memory_mask_BM=mask_BM, cache=cache)
+    then = network(x_BL[:, 6:], time_B=time_B, cache=cache)  # the cache remembers the memory and its mask
+    torch.testing.assert_close(torch.cat([first, then], dim=1), whole, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_selected_rows_of_a_cache_go_on_as_their_own() -> None:
+    network = build(memory_width=5)
+    x_BL, memory_BMD, rows_B = tokens(3, 10), torch.randn(3, 4, 5), torch.tensor([2, 0, 2])
+    cache = network.cache(3)
+    real_BL = torch.stack([torch.arange(6) >= n for n in (0, 2, 3)])
+    network(x_BL[:, :6], memory_BMD=memory_BMD, real_BL=real_BL, cache=cache)
+    cache.select(rows_B)
+    then = network(x_BL[rows_B, 6:], cache=cache)
+    real_BL = torch.cat([real_BL[rows_B], torch.ones(3, 4, dtype=torch.bool)], dim=1)
+    whole = network(x_BL[rows_B], memory_BMD=memory_BMD[rows_B], real_BL=real_BL)
+    torch.testing.assert_close(then, whole[:, 6:], atol=1e-5, rtol=0)
+
+
+def test_a_full_cache_refuses_more() -> None:
+    network = build()
+    cache = network.cache(1, 4)
+    network(tokens(1, 3), cache=cache)
+    with pytest.raises(UserError, match="5 tokens is longer than the 4 positions of this cache"):
+        network(tokens(1, 2), cache=cache)

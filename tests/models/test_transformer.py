@@ -1,0 +1,198 @@
+"""The transformer: shapes and counts, initialisation, conditioning, and what is refused."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from small_networks import SMALL, build, tokens
+from torch import nn
+from torch.nn import functional as F
+
+from seedfast.errors import UserError
+from seedfast.models.block import Block
+from seedfast.models.transformer import Transformer
+
+
+@pytest.mark.parametrize(
+    ("options", "inner"),
+    [
+        ({}, 3 * 16 * 43),
+        ({"mlp": "gelu"}, 8 * 16**2),
+        ({"mlp": "relu2"}, 8 * 16**2),
+        ({"hidden": 5}, 3 * 16 * 5),
+    ],
+)
+def test_the_number_of_parameters_is_the_known_one(options: dict[str, Any], inner: int) -> None:
+    network = dataclasses.replace(SMALL, **options).build(vocabulary=11, context=16, causal=True, outputs=9)
+    block = 4 * 16**2 + inner
+    assert sum(p.numel() for p in network.parameters()) == 2 * block + 11 * 16 + 9 * 16
+
+
+def test_gpt2_has_as_many_parameters_as_gpt2() -> None:
+    with torch.device("meta"):
+        network = Transformer.gpt2().build(vocabulary=50257, context=1024, causal=True)
+    assert sum(p.numel() for p in network.parameters()) == 124_439_808
+
+
+def test_tied_weights_share_storage_and_untied_ones_do_not() -> None:
+    tied = build(dataclasses.replace(SMALL, tied=True))
+    assert tied.get_output_embeddings().weight is tied.tokens.weight
+    assert tied.get_output_embeddings().weight.data_ptr() == tied.tokens.weight.data_ptr()
+    assert build().get_output_embeddings().weight.data_ptr() != build().tokens.weight.data_ptr()
+
+
+def test_the_first_loss_is_log_v_and_every_weight_gets_a_gradient_after_one_step() -> None:
+    torch.manual_seed(0)
+    network = SMALL.build(vocabulary=11, context=16, causal=True, time_conditioned=True, memory_width=3)
+    inputs: dict[str, Any] = {"time_B": torch.tensor([0.2, 0.7]), "memory_BMD": torch.randn(2, 4, 3)}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    x_BL = tokens(2, 16)
+    losses = []
+    for _ in range(4):
+        loss = F.cross_entropy(network(x_BL, **inputs).flatten(0, 1), x_BL.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(torch.tensor(11.0).log().item(), abs=1e-6)
+    dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert dead == []
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_every_block_starts_as_the_identity(conditioned: bool) -> None:
+    network = SMALL.build(vocabulary=11, context=16, causal=True, time_conditioned=conditioned)
+    entered: dict[int, torch.Tensor] = {}
+    for index, block in enumerate(network.blocks):
+        block.register_forward_hook(
+            lambda _module, arguments, out, index=index: entered.__setitem__(index, out - arguments[0])
+        )
+    network(tokens(2, 8), time_B=torch.rand(2) if conditioned else None)
+    assert all(not difference.any() for difference in entered.values())
+    assert len(entered) == 2
+
+
+def test_the_gpt2_initialisation_has_gpt2s_spread() -> None:
+    torch.manual_seed(0)
+    network = Transformer.gpt2(layers=8, heads=2, width=128).build(vocabulary=64, context=64, causal=True)
+    block = network.blocks[0]
+    assert isinstance(block, Block)
+    assert block.mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert block.mlp.down.weight.std().item() == pytest.approx(0.02 / 4, rel=0.03)
+    assert network.tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_time_does_nothing_at_first_and_something_after_a_step() -> None:
+    torch.manual_seed(0)
+    network = SMALL.build(vocabulary=11, context=16, causal=False, time_conditioned=True)
+    nn.init.normal_(network.head.weight)
+    x_BL, early_B, late_B = tokens(2, 8), torch.full((2,), 0.1), torch.full((2,), 0.9)
+    assert torch.equal(network(x_BL, time_B=early_B), network(x_BL, time_B=late_B))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    F.cross_entropy(network(x_BL, time_B=early_B).flatten(0, 1), x_BL.flatten()).backward()
+    optimizer.step()
+    assert not torch.allclose(network(x_BL, time_B=early_B), network(x_BL, time_B=late_B), atol=1e-4)
+
+
+def test_masked_memory_has_no_influence_and_visible_memory_has() -> None:
+    network = build(memory_width=5)
+    x_BL, memory_BMD = tokens(2, 8), torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    mask_BM = torch.tensor([[True] * 4 + [False] * 2, [True, False, True, False, True, False]])
+    other_BMD = torch.where(mask_BM[..., None], memory_BMD, 100.0)
+    logits_BLV = network(x_BL, memory_BMD=memory_BMD, memory_mask_BM=mask_BM)
+    assert torch.equal(logits_BLV, network(x_BL, memory_BMD=other_BMD, memory_mask_BM=mask_BM))
+    assert not torch.allclose(logits_BLV, network(x_BL, memory_BMD=other_BMD), atol=1e-3)  # without the mask
+    short = network(x_BL[:1], memory_BMD=memory_BMD[:1, :4])
+    torch.testing.assert_close(logits_BLV[:1], short, atol=1e-5, rtol=0)
+
+
+def test_embeddings_in_place_of_tokens_give_the_same_and_features_stop_before_the_head() -> None:
+    network, x_BL = build(), tokens(2, 8)
+    logits_BLV = network(x_BL)
+    assert torch.equal(network(embeddings_BLD=network.tokens(x_BL)), logits_BLV)
+    assert torch.equal(network.head(network.features(x_BL)), logits_BLV)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"layers": 3},
+        {"heads": 4},
+        {"width": 24},
+        {"mlp": "relu2"},
+        {"mlp": "gelu"},
+        {"mlp": "gelu-erf"},
+        {"hidden": 24},
+        {"norm": "layer"},
+        {"qk_norm": False},
+        {"positions": "learned"},
+        {"bias": True},
+        {"init": "gpt2"},
+        {"tied": True},
+        {"dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_every_option_changes_something(changed: dict[str, Any]) -> None:
+    def trained(config: Transformer) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = config.build(vocabulary=11, context=16, causal=True)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+        for step in range(3):
+            x_BL = tokens(4, 16, seed=step)
+            optimizer.zero_grad()
+            F.cross_entropy(network(x_BL).flatten(0, 1), x_BL.flatten()).backward()
+            optimizer.step()
+        logits_BLV: torch.Tensor = network.eval()(tokens(1, 16)).detach()
+        return logits_BLV
+
+    assert not torch.allclose(trained(dataclasses.replace(SMALL, **changed)), trained(SMALL), atol=1e-6)
+    assert {f.name for f in dataclasses.fields(Transformer)} >= changed.keys()
+
+
+def test_rotary_angles_survive_a_cast_of_the_network() -> None:
+    network = build()
+    before = network.rotary.clone()
+    assert torch.equal(network.to(torch.bfloat16).rotary, before)
+    assert network(tokens(1, 8)).dtype == torch.bfloat16
+    assert "rotary" not in network.state_dict()
+
+
+def test_autocast_to_bfloat16_gives_nearly_the_same() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits_BLV = build()(tokens(2, 8))
+    torch.testing.assert_close(logits_BLV.float(), build()(tokens(2, 8)), atol=0.3, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"heads": 3}, r"heads \(3\) must divide model.width \(16\).*15 and 18"),
+        ({"heads": 32}, "nearest widths that fit are 32"),
+        ({"width": 15, "heads": 5}, "head size must be even"),
+        ({"layers": 0}, "model.layers must be at least 1, not 0"),
+        ({"hidden": -1}, "model.hidden must be at least 1"),
+        ({"dropout": 1.0}, "model.dropout"),
+    ],
+)
+def test_impossible_shapes_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Transformer(**{"layers": 2, "heads": 2, "width": 16, **options})
+
+
+def test_impossible_networks_and_inputs_are_refused() -> None:
+    with pytest.raises(UserError, match="tied"):
+        dataclasses.replace(SMALL, tied=True).build(vocabulary=11, context=16, causal=True, outputs=10)
+    with pytest.raises(UserError, match="context of a transformer"):
+        SMALL.build(vocabulary=11, context=0, causal=True)
+    with pytest.raises(UserError, match="17 tokens is longer than the 16 positions"):
+        build()(tokens(1, 17))
+    with pytest.raises(UserError, match="causal"):
+        build(causal=False).cache(1)
+    with pytest.raises(UserError, match="longer than the context"):
+        build().cache(1, 17)
+    with pytest.raises(AssertionError, match="time_B"):
+        build()(tokens(1, 4), time_B=torch.zeros(1))
+    with pytest.raises(AssertionError, match="tokens or embeddings"):
+        build()()
