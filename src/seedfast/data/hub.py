@@ -1,0 +1,96 @@
+"""Data sets and tokenizers of the Hugging Face hub, or of its libraries' folders: optional extras."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from seedfast.data.sources import Document, Source, text_of
+from seedfast.data.tokenizers import Subwords
+from seedfast.errors import UserError
+
+
+@dataclass(frozen=True)
+class HubSource(Source):
+    """The rows of a map-style data set, whose Arrow files are its content."""
+
+    field: str = "text"
+    rows: Any = None
+
+    def documents(self) -> Iterator[Document]:
+        number = 0
+        for batch in self.rows.select_columns([self.field]).iter(batch_size=1024):
+            for value in batch[self.field]:
+                text = text_of(value, f"Row {number} of {self.title}", self.field)
+                yield Document(f"row {number}", number, (text,))
+                number += 1
+
+
+def hub_source(name: str, field: str) -> Source:
+    """The training split of the data set NAME or NAME:CONFIGURATION, or a folder that `save_to_disk` wrote.
+
+    Raises UserError if it is not at hand and cannot be fetched, or lacks the column `field`.
+    """
+    title = f"hf:{name}"
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise UserError(f"Reading {title} needs datasets: pip install 'seedfast[hub]'.") from None
+    path, _, configuration = name.partition(":")
+    folder = Path(path).expanduser()
+    try:
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            rows = datasets.load_from_disk(str(folder))
+            rows = rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
+        else:
+            rows = datasets.load_dataset(path, configuration or None, split="train")
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"The data set {title} cannot be loaded ({reason}): check the name or, where there is no "
+            "network, fetch it elsewhere, keep it with save_to_disk and name that folder."
+        ) from None
+    if field not in rows.column_names:
+        raise UserError(
+            f'The data set {title} lacks the column "{field}" (it has {", ".join(rows.column_names)}): '
+            "name the column that holds the text in field."
+        )
+    files = [Path(entry["filename"]) for entry in rows.cache_files]
+    if not files:
+        raise UserError(f"The data set {title} has no rows on the disk: choose another split or data set.")
+    names = tuple(file.name for file in files)
+    return HubSource(title, files[0].parent, names, field=field, rows=rows)
+
+
+def pretrained(name: str) -> Subwords:
+    """The tokenizer of a Hugging Face model, by folder or hub name.
+
+    Raises UserError if it is not at hand and cannot be fetched, has no fast form or no end-of-sequence token.
+    """
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        raise UserError(
+            f'The tokenizer "{name}" is neither characters, bytes nor bpe; as a pretrained one it needs '
+            "transformers: pip install 'seedfast[hub]'."
+        ) from None
+    try:
+        wrapper = transformers.AutoTokenizer.from_pretrained(str(Path(name).expanduser()))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f'The tokenizer "{name}" cannot be loaded ({reason}): choose characters, bytes, bpe or the name '
+            "of a pretrained one or, where there is no network, the folder that holds it."
+        ) from None
+    core = getattr(wrapper, "backend_tokenizer", None)
+    if not isinstance(core, tokenizers.Tokenizer):
+        raise UserError(
+            f'The tokenizer "{name}" has no fast form (tokenizer.json): convert it or choose another.'
+        )
+    if wrapper.eos_token_id is None:
+        raise UserError(
+            f'The tokenizer "{name}" has no end-of-sequence token, which has to part the documents.'
+        )
+    return Subwords(tokenizers.Tokenizer.from_str(core.to_str()), str(wrapper.eos_token))

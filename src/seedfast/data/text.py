@@ -1,0 +1,229 @@
+"""Text as data: one configuration, from the words on the disk to windows of tokens."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from seedfast.data import tokenizers
+from seedfast.data.console import listed, say
+from seedfast.data.dataset import Corpus, Fingerprint
+from seedfast.data.fingerprint import hash_files
+from seedfast.data.prepare import SPLITS, prepare
+from seedfast.data.sources import EXCLUDE, Mode, Source, file_source, folder_source, is_rows, python_source
+from seedfast.data.store import file_digests, prepared, read_tokens, token_type
+from seedfast.data.tokenizers import Tokenizer
+from seedfast.data.windows import Windows
+from seedfast.errors import UserError
+from seedfast.files import to_json
+
+_FORMAT = 1  # of the prepared data: raise it when the same input is prepared differently
+_BUILT_IN = ("characters", "bytes", "bpe")
+
+
+@dataclass(frozen=True)
+class TextAssets:
+    """What a text model needs of its data for ever after.
+
+    context: the window's length in tokens. validation_tokens: the scored tokens of the validation split (all
+    but the first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing.
+    """
+
+    tokenizer: Tokenizer
+    context: int
+    validation_tokens: int
+    validation_bytes: int
+
+    @property
+    def tokens_per_byte(self) -> float:
+        """Nats per token times this, divided by ln 2, are bits per byte."""
+        return self.validation_tokens / self.validation_bytes
+
+    def save(self, folder: Path) -> None:
+        """Write text.json and the tokenizer's files into an existing folder."""
+        tokenizers.save(self.tokenizer, folder)
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tokenizer"}
+        (folder / "text.json").write_text(to_json(numbers), "utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "TextAssets":
+        """What `save` wrote. Raises UserError if the folder holds none."""
+        path = folder / "text.json"
+        if not path.is_file():
+            raise UserError(f"There are no text assets in {folder}: it should hold a file text.json.")
+        return TextAssets(tokenizers.load(folder), **json.loads(path.read_text("utf-8")))
+
+
+@dataclass(frozen=True)
+class TextCorpus(Corpus):
+    """A corpus of text, and what came of its files.
+
+    splits: by the split's name, its "documents", "bytes" (UTF-8) and "tokens" (end-of-texts included).
+    skipped: what was left out, each with its reason.
+    """
+
+    splits: Mapping[str, Mapping[str, int]]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextData:
+    """Text to train on, how it is cut into tokens, and what of it validates."""
+
+    path: str = "python"
+    """Where the text is: python (the standard library's source code, on every machine), a file (text, .jsonl
+    or .parquet), a folder, or a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or hf:FOLDER)."""
+
+    tokenizer: str = "bpe"
+    """characters, bytes, bpe (learned from the training split), or a pretrained one's folder or hub name."""
+
+    vocabulary: int = 4096
+    """The number of tokens that bpe learns, end-of-text included."""
+
+    context: int = 256
+    """The length of a window in tokens."""
+
+    include: tuple[str, ...] = ()
+    """Patterns of the files taken from a folder, such as "*.py" or "docs/*"; if empty, `mode` decides."""
+
+    exclude: tuple[str, ...] = EXCLUDE
+    """Patterns of the files and folders that are left out of a folder."""
+
+    mode: Mode = "auto"
+    """Which endings are taken from a folder if `include` is empty: those of text, of source code, or both."""
+
+    field: str = "text"
+    """The field or column that holds the text, in JSONL, Parquet and Hugging Face data sets."""
+
+    validation: float = 0.1
+    """The part that validates: whole documents by their keyed hash, or the end of a single plain file."""
+
+    def load(self) -> TextCorpus:
+        """Prepare the data, or take them from the cache. Raises UserError on data that cannot be used."""
+        self._check()
+        source = self._source()
+        contents = hash_files(source.root, source.signatures())
+        given = None if self.tokenizer in _BUILT_IN else _given(self.tokenizer)
+        folder, facts = prepared(
+            self._key(contents, source, given),
+            lambda attempt: prepare(
+                source,
+                attempt,
+                kind=self.tokenizer,
+                vocabulary=self.vocabulary,
+                validation=self.validation,
+                given=given,
+            ),
+        )
+        if facts["skipped"]:
+            say(f"Left out of {source.title}: {listed(facts['skipped'])}.")
+        return self._corpus(source, folder, facts, contents)
+
+    def restore(self, folder: Path) -> TextAssets:
+        """The assets that `TextAssets.save` wrote into `folder`."""
+        return TextAssets.load(folder)
+
+    def _check(self) -> None:
+        if not 0 < self.validation < 1:
+            raise UserError(
+                f"validation={self.validation} is no part of the data: choose one between 0 and 1."
+            )
+        if self.context < 1:
+            raise UserError(f"context={self.context} is no length of a window: choose at least 1 token.")
+        if self.include and self.mode != "auto":
+            raise UserError(
+                f'include={self.include} replaces the endings of mode="{self.mode}": give one of them.'
+            )
+        if self.tokenizer != "bpe":
+            self._refuse_idle("vocabulary", f'tokenizer="{self.tokenizer}" has a vocabulary of its own')
+
+    def _refuse_idle(self, name: str, why: str) -> None:
+        """An option that could change nothing is refused: whoever sets it expects something of it."""
+        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+        if value != default:
+            raise UserError(f"{name}={value!r} has no effect, for {why}: leave it at {default!r}.")
+
+    def _source(self) -> Source:
+        """Find the documents, and refuse the options that have nothing to act on."""
+        path = Path(self.path).expanduser().absolute()
+        is_hub = self.path.startswith("hf:")
+        is_folder = self.path != "python" and not is_hub and path.is_dir()
+        if not is_folder:
+            for name in ("include", "exclude", "mode"):
+                self._refuse_idle(name, f'path="{self.path}" is not a folder')
+        if self.path == "python":
+            self._refuse_idle("field", "Python files have no fields")
+            return python_source()
+        if is_hub:
+            from seedfast.data.hub import hub_source
+
+            return hub_source(self.path.removeprefix("hf:"), self.field)
+        if is_folder:
+            source = folder_source(path, self.include, self.exclude, self.mode, self.field)
+        elif path.is_file():
+            source = file_source(path, self.field)
+        else:
+            raise UserError(
+                f'path="{self.path}" is neither a file nor a folder: name one, hf:NAME, or python for the '
+                "standard library's source code."
+            )
+        if not any(is_rows(Path(name)) for name in source.names):
+            self._refuse_idle("field", f'path="{self.path}" holds no JSONL or Parquet')
+        return source
+
+    def _key(self, contents: Mapping[str, str], source: Source, given: Tokenizer | None) -> str:
+        """The key of the prepared data: it depends on everything that shapes them."""
+        shape: dict[str, Any] = {
+            "format": _FORMAT,
+            "contents": dict(contents),
+            "skipped": source.skipped,
+            "plain": source.plain,
+            "field": self.field,
+            "validation": self.validation,
+            "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
+            "vocabulary": self.vocabulary,
+        }
+        return hashlib.sha256(to_json(shape).encode()).hexdigest()[:32]
+
+    def _corpus(
+        self, source: Source, folder: Path, facts: dict[str, Any], contents: dict[str, str]
+    ) -> TextCorpus:
+        for name in SPLITS:
+            if (targets := facts[name]["tokens"] - 1) < self.context:
+                raise UserError(
+                    f"The {name} split of {source.title} has {targets} tokens to predict, fewer than one "
+                    f"window of context={self.context}: lower context, change validation={self.validation}, "
+                    "or bring more text."
+                )
+        train, held_out = (
+            Windows(read_tokens(folder / f"{name}.bin", token_type(facts["size"])), self.context)
+            for name in SPLITS
+        )
+        assets = TextAssets(
+            tokenizer=tokenizers.load(folder),
+            context=self.context,
+            validation_tokens=held_out.targets,
+            validation_bytes=facts["validation"]["bytes"],
+        )
+        # What is trained on are these ids in these windows: what leaves them alone leaves the data the same.
+        identity = to_json({"prepared": file_digests(folder), "context": self.context})
+        return TextCorpus(
+            train=train,
+            validation=held_out,
+            assets=assets,
+            fingerprint=Fingerprint(hashlib.sha256(identity.encode()).hexdigest(), contents),
+            splits={name: facts[name] for name in SPLITS},
+            skipped=tuple(facts["skipped"]),
+        )
+
+
+def _given(name: str) -> Tokenizer:
+    """A tokenizer that exists already: one that a run kept, or a pretrained one."""
+    folder = Path(name).expanduser()
+    if (folder / "text.json").is_file():
+        return tokenizers.load(folder)
+    from seedfast.data.hub import pretrained
+
+    return pretrained(name)

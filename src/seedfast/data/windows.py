@@ -1,0 +1,40 @@
+"""Windows over a stream of tokens: every token but the first is scored exactly once in an epoch."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+
+from seedfast.data.dataset import Batch
+
+
+class Windows:
+    """Window i holds the L targets from min(i·L, M-L) on: the last one overlaps, and scores only what is new.
+
+    So nothing is padded and nothing is dropped, and all examples have the same shape.
+    """
+
+    def __init__(self, tokens: npt.NDArray[np.unsignedinteger], context: int) -> None:
+        """tokens: the stream [M+1], mapped from a file or not; M ≥ L. context: the window's length L."""
+        self.targets = len(tokens) - 1
+        if not 1 <= context <= self.targets:
+            raise ValueError(f"windows of {context} tokens do not fit into {self.targets} targets")
+        self.context = context
+        self._last_start = self.targets - context
+        # A view: row s is tokens[s : s+L+1]. Of a plain array: np.memmap's own indexing costs microseconds.
+        self._rows = sliding_window_view(np.asarray(tokens), context + 1)
+        self._columns = np.arange(context)
+
+    def __len__(self) -> int:
+        """⌈M / L⌉ windows."""
+        return -(-self.targets // self.context)
+
+    def batch(self, ids: list[int]) -> Batch:
+        """`tokens`, int64 [B, L+1], and `scored`, bool [B, L]: whether target tokens[:, 1+j] counts."""
+        wanted_B = np.array(ids, np.int64) * self.context
+        start_B = np.minimum(wanted_B, self._last_start)
+        if len(ids) and not 0 <= wanted_B.min() <= wanted_B.max() < self.targets:
+            raise IndexError(f"window ids lie in 0 … {len(self) - 1}, not in {min(ids)} … {max(ids)}")
+        tokens_BL = self._rows[start_B].astype(np.int64)
+        scored_BL = self._columns >= (wanted_B - start_B)[:, None]
+        return {"tokens": torch.from_numpy(tokens_BL), "scored": torch.from_numpy(scored_BL)}
