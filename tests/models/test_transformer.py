@@ -17,7 +17,7 @@ from seedfast.models.transformer import Transformer
 @pytest.mark.parametrize(
     ("options", "inner"),
     [
-        ({}, 3 * 16 * 43),
+        ({}, 3 * 16 * 40),
         ({"mlp": "gelu"}, 8 * 16**2),
         ({"mlp": "relu2"}, 8 * 16**2),
         ({"hidden": 5}, 3 * 16 * 5),

@@ -1,9 +1,9 @@
-"""One block of the transformer: attention, cross-attention if there is a memory, and an MLP."""
+"""One block of the transformer: attention, cross-attention if there is a memory, MLP, and what they see."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,28 @@ from torch.nn import functional as F
 from seedfast.models.attention import Cache, CrossAttention, SelfAttention
 
 Nonlinearity = Literal["relu2", "swiglu", "gelu", "gelu-erf"]
+
+
+class Inputs(TypedDict, total=False):
+    """What a network may be given beside its tokens; whatever is left out is absent."""
+
+    embeddings_BLD: Tensor | None
+    """Vectors of the network's width, instead of tokens."""
+    time_B: Tensor | None
+    """In [0, 1]; needed by a network that was built with a time."""
+    memory_BMD: Tensor | None
+    """What cross-attention reads. With a cache, later calls may leave it (and its mask) out."""
+    memory_mask_BM: Tensor | None
+    """True where the memory may be read (somewhere in each row)."""
+    documents_BL: Tensor | None
+    """Ids ≥ 0: a position sees only its own document."""
+    positions_BL: Tensor | None
+    """Each token's position (default: counted from the start of the sequence, padding left out).
+    With a cache: at every call or at none."""
+    real_BL: Tensor | None
+    """False where a sequence is padded: real positions do not see padding. Under a cache, pad on the left."""
+    cache: Cache | None
+    """Holds the positions before these ones, and takes these in."""
 
 
 @dataclass(frozen=True, kw_only=True)

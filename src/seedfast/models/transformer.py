@@ -4,7 +4,7 @@ Shapes: B batch, L new positions, M memory, V vocabulary, W width (D in the inpu
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from seedfast.models.attention import (
     rotary_table,
     sight,
 )
-from seedfast.models.block import MLP, Block, Nonlinearity, Surroundings, modulate, sinusoid
+from seedfast.models.block import MLP, Block, Inputs, Nonlinearity, Surroundings, modulate, sinusoid
 
 _TIME_CHANNELS = 128
 
@@ -43,7 +43,7 @@ class Transformer:
     """`swiglu`: gated SiLU (Shazeer 2020); `relu2`: squared ReLU (So et al. 2021); `gelu`: GPT-2's, by tanh;
     `gelu-erf`: nanoGPT's, exact."""
     hidden: int | None = None
-    """Channels inside the MLP (default: 4 × width; for swiglu 8/3 × width, which is as many parameters)."""
+    """Channels inside the MLP (default: 4 × width; for swiglu 8/3 × width in eights: as many parameters)."""
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm (Zhang & Sennrich 2019), without a gain, or LayerNorm with one."""
     qk_norm: bool = True
@@ -114,7 +114,8 @@ class Transformer:
         """Channels inside the MLP."""
         if self.hidden is not None:
             return self.hidden
-        return round(8 * self.width / 3) if self.mlp == "swiglu" else 4 * self.width
+        # In eights, because tensor cores are slow on anything else.
+        return max(1, round(self.width / 3)) * 8 if self.mlp == "swiglu" else 4 * self.width
 
     def build(
         self,
@@ -158,27 +159,6 @@ class Transformer:
         )
 
 
-class Inputs(TypedDict, total=False):
-    """What a network may be given beside its tokens; whatever is left out is absent."""
-
-    embeddings_BLD: Tensor | None
-    """Vectors of the network's width, instead of tokens."""
-    time_B: Tensor | None
-    """In [0, 1]; needed by a network that was built with a time."""
-    memory_BMD: Tensor | None
-    """What cross-attention reads. With a cache, later calls may leave it (and its mask) out."""
-    memory_mask_BM: Tensor | None
-    """True where the memory may be read (somewhere in each row)."""
-    documents_BL: Tensor | None
-    """Ids ≥ 0: a position sees only its own document."""
-    positions_BL: Tensor | None
-    """Each token's position (default: counted from the start of the sequence, padding left out)."""
-    real_BL: Tensor | None
-    """False where a sequence is padded: real positions do not see padding. Under a cache, pad on the left."""
-    cache: Cache | None
-    """Holds the positions before these ones, and takes these in."""
-
-
 class TransformerNetwork(nn.Module):
     """What `Transformer.build` builds. Call it for logits, `features` for what the output layer sees."""
 
@@ -218,7 +198,7 @@ class TransformerNetwork(nn.Module):
 
     def _norm(self) -> nn.Module:
         if self.config.norm == "rms":
-            # No gain: the matrix behind it can scale as well, and on a CPU a gain doubles the time of the norm.
+            # No gain: the matrix behind it can scale as well, and on a CPU a gain doubles the norm's time.
             return nn.RMSNorm(self.config.width, eps=EPSILON, elementwise_affine=False)
         affine = self.time is None  # with a time, its scale and shift take the place of gain and bias
         return nn.LayerNorm(self.config.width, elementwise_affine=affine, bias=self.config.bias)
@@ -322,9 +302,7 @@ class TransformerNetwork(nn.Module):
         return modulate(x_BLW, shift_B1W, scale_B1W)
 
     def _embed(self, tokens_BL: Tensor | None, embeddings_BLD: Tensor | None) -> Tensor:
-        assert (tokens_BL is None) != (embeddings_BLD is None), (
-            "a network takes tokens or embeddings, one of them"
-        )
+        assert (tokens_BL is None) != (embeddings_BLD is None), "a network takes tokens or embeddings"
         if embeddings_BLD is None:
             embeddings_BLD = self.tokens(tokens_BL)
         assert embeddings_BLD.shape[-1] == self.config.width, "embeddings must have the network's width"
@@ -369,29 +347,22 @@ class TransformerNetwork(nn.Module):
             positions_BL = cache.count(real_BL, length)
         elif positions_BL is None and real_BL is not None:
             positions_BL = (real_BL.cumsum(1) - 1).clamp(min=0)
-        return (
-            positions_BL
-            if positions_BL is not None
-            else torch.arange(start, start + length, device=x_BLW.device)
-        )
+        if positions_BL is not None:
+            return positions_BL
+        return torch.arange(start, start + length, device=x_BLW.device)
 
     def _embed_time(self, time_B: Tensor | None) -> Tensor | None:
-        assert (time_B is None) == (self.time is None), (
-            "time_B belongs to networks built with time_conditioned"
-        )
+        assert (time_B is None) == (self.time is None), "time_B and time_conditioned belong together"
         if time_B is None or self.time is None:
             return None
         time_BW: Tensor = self.time(sinusoid(time_B, _TIME_CHANNELS).to(self.tokens.weight.dtype))
         return time_BW
 
     def _memory_mask(self, inputs: Inputs) -> Tensor | None:
-        cache, given, mask_BM = (
-            inputs.get("cache"),
-            inputs.get("memory_BMD") is not None,
-            inputs.get("memory_mask_BM"),
-        )
+        cache, mask_BM = inputs.get("cache"), inputs.get("memory_mask_BM")
+        given = inputs.get("memory_BMD") is not None
         assert not given or self.memory_width is not None, (
-            "memory_BMD belongs to networks built with memory_width"
+            "memory_BMD needs a network built with memory_width"
         )
         assert given or mask_BM is None, "memory_mask_BM needs memory_BMD"
         if cache is None:
