@@ -42,7 +42,10 @@ def report(words: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """Print a completion script. For bash: seedfast completion bash > ~/.local/share/bash-completion/completions/seedfast"""
+    """Print a completion script.
+
+    For bash: seedfast completion bash > ~/.local/share/bash-completion/completions/seedfast
+    """
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "tcsh"]]
     """The shell that will read it."""
@@ -59,7 +62,8 @@ def completion(words: list[str]) -> int:
 
 def _parser() -> ArgumentParser:
     """The whole command line as one parser, which only the completion script is made from."""
-    from seedfast.cli import COMMANDS, measure, sample, train, verify
+    from seedfast.cli import COMMANDS, measure, sample, train
+    from seedfast.cli.verify import PROOFS
     from seedfast.recipes import RECIPES, make
 
     def add(to: Any, name: str, what: str, shape: Any, **default: Any) -> None:
@@ -76,8 +80,14 @@ def _parser() -> ArgumentParser:
         add(commands, name, COMMANDS[name][1], shape)
     of_train = commands.add_parser("train", help=COMMANDS["train"][1]).add_subparsers()
     for recipe, (_, what) in RECIPES.items():
-        add(of_train, recipe, what, train.Train, default=train.Train(out=Path("runs") / recipe, run=make(recipe)))
+        add(
+            of_train,
+            recipe,
+            what,
+            train.Train,
+            default=train.Train(out=Path("runs") / recipe, run=make(recipe)),
+        )
     of_verify = commands.add_parser("verify", help=COMMANDS["verify"][1]).add_subparsers()
-    for name, (what, shape) in verify.PROOFS.items():
+    for name, (what, shape) in PROOFS.items():
         add(of_verify, name, what, shape)
     return whole

@@ -17,7 +17,6 @@ from seedfast.loop.progress import Line, Silent
 from seedfast.loop.run import Run, from_mapping, read_yaml
 from seedfast.loop.session import Session, session
 from seedfast.loop.train import train as run_loop
-from seedfast.report import page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,9 @@ def parse(recipe: str, words: list[str]) -> Train:
     if (known.out / "run.yaml").is_file():
         stored = recipes.stored(known.out)
         if stored.recipe != run.recipe:
-            raise UserError(f"{known.out} holds a run of the recipe {stored.recipe}, not of {recipe}; use another --out.")
+            raise UserError(
+                f"{known.out} holds a run of the recipe {stored.recipe}, not of {recipe}; use another --out."
+            )
         run = stored
     run = replace(run, recipe=recipe)
     if known.config:
@@ -112,6 +113,8 @@ def _introduce(opened: Session, console: Console) -> None:
 
 def _conclude(opened: Session, console: Console) -> None:
     """Show what has been trained: samples, the report, and where everything is."""
+    from seedfast.report import page
+
     folder, run = opened.folder, opened.run
     model = trained.load(run, trained.find(folder), device=str(opened.placement.device.type))
     request = opened.family.showcase(opened.corpus.validation)

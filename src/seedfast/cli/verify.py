@@ -77,13 +77,12 @@ def _resume(words: list[str]) -> int:
     parse(asked.recipe, training[1:])  # a wrong flag is said here, once
     with tempfile.TemporaryDirectory(prefix="seedfast-verify-") as temporary:
         folder = asked.keep or Path(temporary)
-        certificate = prove_resume(
-            training, kills=asked.kills, folder=folder, seed=asked.kill_seed
-        )
+        certificate = prove_resume(training, kills=asked.kills, folder=folder, seed=asked.kill_seed)
     if certificate.difference:
         print(f"NOT identical: {certificate.difference}.")
         return 1
-    print(f"identical after {len(certificate.kills)} kills over {certificate.steps} steps: {', '.join(certificate.compared)}")
+    kills, compared = len(certificate.kills), ", ".join(certificate.compared)
+    print(f"identical after {kills} kills over {certificate.steps} steps: {compared}")
     print(f"digest {certificate.digest}")
     return 0
 
@@ -111,5 +110,7 @@ def _checkpoint(words: list[str]) -> int:
     for checkpoint in committed:
         problems = checkpoint.problems()
         damaged += bool(problems)
-        print(f"{'DAMAGED' if problems else 'intact '} {checkpoint.folder.name}" + "".join(f"\n  {p}" for p in problems))
+        print(
+            f"{'DAMAGED' if problems else 'intact '} {checkpoint.folder.name}" + "".join(f"\n  {p}" for p in problems)
+        )
     return 1 if damaged else 0

@@ -23,7 +23,7 @@ class Dataset(Protocol):
 
 
 class Assets(Protocol):
-    """What a trained model needs of its data for ever after: the tokenizer, class names, units. Lives in checkpoints."""
+    """What a trained model needs of its data for ever after: tokenizer, class names, units. Part of checkpoints."""
 
     def save(self, folder: Path) -> None:
         """Write everything into `folder` (which exists), as JSON or text."""
@@ -64,7 +64,7 @@ class Corpus:
 
 
 class DataConfig(Protocol):
-    """The configuration of a data source, which loads the data or, with no data at hand, what a checkpoint kept of it."""
+    """The configuration of a data source: it loads the data or, without them, what a checkpoint kept of them."""
 
     def load(self) -> Corpus:
         """Prepare the data (from the cache if it has been prepared before). Raises UserError on unusable data."""

@@ -86,11 +86,7 @@ def pretrained(name: str) -> Subwords:
         ) from None
     core = getattr(wrapper, "backend_tokenizer", None)
     if not isinstance(core, tokenizers.Tokenizer):
-        raise UserError(
-            f'The tokenizer "{name}" has no fast form (tokenizer.json): convert it or choose another.'
-        )
+        raise UserError(f'The tokenizer "{name}" has no fast form (tokenizer.json): convert it or choose another.')
     if wrapper.eos_token_id is None:
-        raise UserError(
-            f'The tokenizer "{name}" has no end-of-sequence token, which has to part the documents.'
-        )
+        raise UserError(f'The tokenizer "{name}" has no end-of-sequence token, which has to part the documents.')
     return Subwords(tokenizers.Tokenizer.from_str(core.to_str()), str(wrapper.eos_token))

@@ -18,8 +18,7 @@ class Order:
         """size: the number of examples N. seed: the run's seed."""
         self.size = size
         self.seed = seed
-        self._start = 0
-        self._ids: list[int] = []
+        self._held: tuple[int, list[int]] = (0, [])  # replaced as a whole: several threads may ask at once
 
     def ids_at(self, positions: Tensor) -> Tensor:
         """The example ids at these stream positions, int64 [B] → int64 [B]."""
@@ -29,8 +28,8 @@ class Order:
 
     def ids(self, start: int, stop: int) -> list[int]:
         """The example ids at positions start … stop-1."""
-        if not self._start <= start <= stop <= self._start + len(self._ids):
+        first, held = self._held
+        if not first <= start <= stop <= first + len(held):
             count = max(self._CHUNK, stop - start)
-            self._start = start
-            self._ids = self.ids_at(torch.arange(start, start + count)).tolist()
-        return self._ids[start - self._start : stop - self._start]
+            first, held = self._held = (start, self.ids_at(torch.arange(start, start + count)).tolist())
+        return held[start - first : stop - first]

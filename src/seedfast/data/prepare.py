@@ -1,6 +1,6 @@
 """From documents to token files. Streams: neither a text nor its ids are ever held whole."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import numpy as np
 from seedfast.data import tokenizers
 from seedfast.data.bpe import train_bpe
 from seedfast.data.console import Bar
+from seedfast.data.fingerprint import Signature
 from seedfast.data.sources import Source
 from seedfast.data.split import TRAIN, Passage, Split, passages, survey, utf8_size
 from seedfast.data.store import TokenWriter, token_type
@@ -32,14 +33,21 @@ class Piece(NamedTuple):
 
 
 def prepare(
-    source: Source, folder: Path, *, kind: str, vocabulary: int, validation: float, given: Tokenizer | None
+    source: Source,
+    folder: Path,
+    *,
+    seen: Mapping[str, Signature],
+    kind: str,
+    vocabulary: int,
+    validation: float,
+    given: Tokenizer | None,
 ) -> dict[str, Any]:
     """Fill `folder` with tokenizer.json, train.bin and validation.bin, and return the facts about them.
 
-    kind: "characters", "bytes" or "bpe" (of so large a `vocabulary`), unless a tokenizer is `given`.
-    validation: the part of the bytes that validates. Raises UserError on data that cannot be used.
+    seen: the files' signatures when their content was hashed. kind: "characters", "bytes" or "bpe" (of so
+    large a `vocabulary`), unless a tokenizer is `given`. validation: the part of the bytes that validates.
+    Raises UserError on data that cannot be used.
     """
-    seen = source.signatures()
     split = survey(source, validation, want_alphabet=kind == "characters" and given is None)
     tokenizer = given or _build(kind, vocabulary, source, split)
     tokenizers.save(tokenizer, folder)

@@ -104,9 +104,7 @@ def python_source() -> Source:
     """The source code of the running interpreter's standard library: about 11 MB, on every machine."""
     root = Path(sysconfig.get_path("stdlib"))
     names, skipped = _scan(root, ("*.py",), _PYTHON_EXCLUDE)
-    return FileSource(
-        "python (the standard library's source)", root, tuple(names), False, True, tuple(skipped)
-    )
+    return FileSource("python (the standard library's source)", root, tuple(names), False, True, tuple(skipped))
 
 
 def file_source(path: Path, field: str) -> Source:
@@ -116,9 +114,7 @@ def file_source(path: Path, field: str) -> Source:
     return FileSource(str(path), path.parent, (path.name,), plain=not is_rows(path), field=field)
 
 
-def folder_source(
-    root: Path, include: Sequence[str], exclude: Sequence[str], mode: Mode, field: str
-) -> Source:
+def folder_source(root: Path, include: Sequence[str], exclude: Sequence[str], mode: Mode, field: str) -> Source:
     """The files of a folder that match `include` (or, if that is empty, the usual endings of `mode`).
 
     A pattern without a slash is matched against names (of files, and for `exclude` of folders too), one with
@@ -128,9 +124,7 @@ def folder_source(
     names, skipped = _scan(root, include or [f"*.{ending}" for ending in endings.split()], exclude)
     if not names:
         wanted = f"include={tuple(include)}" if include else f'the endings of mode="{mode}"'
-        raise UserError(
-            f"No file in {root} matches {wanted} (exclude={tuple(exclude)}): name others in include."
-        )
+        raise UserError(f"No file in {root} matches {wanted} (exclude={tuple(exclude)}): name others in include.")
     for name in names:
         if is_rows(root / name) and not signature(root / name):
             raise UserError(f"The file {root / name} cannot be read: check its permissions, or exclude it.")
@@ -179,14 +173,11 @@ def _read_jsonl(path: Path, field: str) -> Iterator[tuple[int, str]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise UserError(
-                    f"Line {number} of {path} is not JSON ({error}): mend or remove it."
-                ) from None
+                raise UserError(f"Line {number} of {path} is not JSON ({error}): mend or remove it.") from None
             if not isinstance(row, dict) or field not in row:
                 has = f"its fields are {', '.join(row)}" if isinstance(row, dict) else "it is no JSON object"
                 raise UserError(
-                    f'Line {number} of {path} lacks the field "{field}" ({has}): name the field that '
-                    "holds the text."
+                    f'Line {number} of {path} lacks the field "{field}" ({has}): name the field that holds the text.'
                 )
             yield number, text_of(row[field], f"Line {number} of {path}", field)
 
@@ -202,9 +193,7 @@ def _read_parquet(path: Path, field: str) -> Iterator[tuple[int, str]]:
     try:
         table: Any = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
-        raise UserError(
-            f"The file {path} is not Parquet ({error}): name another, or write it anew."
-        ) from None
+        raise UserError(f"The file {path} is not Parquet ({error}): name another, or write it anew.") from None
     if field not in (columns := table.schema_arrow.names):
         raise UserError(
             f'The file {path} lacks the column "{field}" (it has {", ".join(columns)}): '
@@ -219,9 +208,7 @@ def _read_parquet(path: Path, field: str) -> Iterator[tuple[int, str]]:
 def text_of(value: object, place: str, field: str) -> str:
     """The value, if it is a text that UTF-8 can hold. Raises UserError naming the place if not."""
     if not isinstance(value, str):
-        raise UserError(
-            f'{place} has {value!r:.40} in "{field}", which is no text: remove it or name another field.'
-        )
+        raise UserError(f'{place} has {value!r:.40} in "{field}", which is no text: remove it or name another field.')
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -104,13 +104,15 @@ class TextData:
         """Prepare the data, or take them from the cache. Raises UserError on data that cannot be used."""
         self._check()
         source = self._source()
-        contents = hash_files(source.root, source.signatures())
+        seen = source.signatures()
+        contents = hash_files(source.root, seen)
         given = None if self.tokenizer in _BUILT_IN else _given(self.tokenizer)
         folder, facts = prepared(
             self._key(contents, source, given),
             lambda attempt: prepare(
                 source,
                 attempt,
+                seen=seen,
                 kind=self.tokenizer,
                 vocabulary=self.vocabulary,
                 validation=self.validation,
@@ -127,15 +129,11 @@ class TextData:
 
     def _check(self) -> None:
         if not 0 < self.validation < 1:
-            raise UserError(
-                f"validation={self.validation} is no part of the data: choose one between 0 and 1."
-            )
+            raise UserError(f"validation={self.validation} is no part of the data: choose one between 0 and 1.")
         if self.context < 1:
             raise UserError(f"context={self.context} is no length of a window: choose at least 1 token.")
         if self.include and self.mode != "auto":
-            raise UserError(
-                f'include={self.include} replaces the endings of mode="{self.mode}": give one of them.'
-            )
+            raise UserError(f'include={self.include} replaces the endings of mode="{self.mode}": give one of them.')
         if self.tokenizer != "bpe":
             self._refuse_idle("vocabulary", f'tokenizer="{self.tokenizer}" has a vocabulary of its own')
 
@@ -187,9 +185,7 @@ class TextData:
         }
         return hashlib.sha256(to_json(shape).encode()).hexdigest()[:32]
 
-    def _corpus(
-        self, source: Source, folder: Path, facts: dict[str, Any], contents: dict[str, str]
-    ) -> TextCorpus:
+    def _corpus(self, source: Source, folder: Path, facts: dict[str, Any], contents: dict[str, str]) -> TextCorpus:
         for name in SPLITS:
             if (targets := facts[name]["tokens"] - 1) < self.context:
                 raise UserError(
@@ -198,8 +194,7 @@ class TextData:
                     "or bring more text."
                 )
         train, held_out = (
-            Windows(read_tokens(folder / f"{name}.bin", token_type(facts["size"])), self.context)
-            for name in SPLITS
+            Windows(read_tokens(folder / f"{name}.bin", token_type(facts["size"])), self.context) for name in SPLITS
         )
         assets = TextAssets(
             tokenizer=tokenizers.load(folder),

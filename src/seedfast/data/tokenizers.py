@@ -113,9 +113,7 @@ def _checked(ids: Sequence[int] | npt.NDArray[np.integer], size: int) -> npt.NDA
     return array
 
 
-def _decode_runs(
-    ids: npt.NDArray[np.integer], end: int, decode_run: Callable[[npt.NDArray[np.integer]], str]
-) -> str:
+def _decode_runs(ids: npt.NDArray[np.integer], end: int, decode_run: Callable[[npt.NDArray[np.integer]], str]) -> str:
     """Decode the runs between the end-of-text ids, and show those by name."""
     first, *others = np.split(ids, np.flatnonzero(ids == end))
     return END_OF_TEXT.join([decode_run(first), *(decode_run(run[1:]) for run in others)])
@@ -141,9 +139,7 @@ class Characters:
 
     @cached_property
     def _table(self) -> npt.NDArray[np.uint32]:
-        table = np.full(
-            0x110000, self.size, np.uint32
-        )  # of all Unicode; `size` stands for "not in the alphabet"
+        table = np.full(0x110000, self.size, np.uint32)  # of all Unicode; `size` stands for "not in the alphabet"
         table[self._codes] = np.arange(len(self._codes))
         return table
 

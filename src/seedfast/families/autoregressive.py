@@ -15,7 +15,6 @@ from seedfast.families.categorical import draw, shape
 from seedfast.families.family import State, Task, Terms
 from seedfast.families.text import Canvas, TextFamily, TextRequest, is_infill
 from seedfast.keys import Draws
-from seedfast.models.attention import PADDING
 
 Show = Callable[[int, Sequence[int], Sequence[bool]], None]
 
@@ -104,12 +103,18 @@ class AutoregressiveModel(TextFamily):
         """
         if request.steps is not None or request.order is not None:
             raise UserError(
-                "An autoregressive model writes one token at a time from left to right, so it takes neither --steps nor --order."
+                "An autoregressive model writes one token at a time from left to right, "
+                "so it takes neither --steps nor --order."
             )
         if any(is_infill(canvas) for canvas in canvases):
             return [
                 self._infill_one(
-                    network, canvas, request, replace(draws, positions_B=draws.positions_B[row : row + 1]), row, show
+                    network,
+                    canvas,
+                    request,
+                    replace(draws, positions_B=draws.positions_B[row : row + 1]),
+                    row,
+                    show,
                 )
                 for row, canvas in enumerate(canvases)
             ]
@@ -137,16 +142,16 @@ class AutoregressiveModel(TextFamily):
 
         cached=False computes every position anew for each token: the same text, slowly (a test's reference).
         """
-        tokens_BL, documents_BL = self._padded(prompts, draws.positions_B.device)
-        ragged = bool((documents_BL == PADDING).any())
+        tokens_BL, real_BL = self._padded(prompts, draws.positions_B.device)
+        ragged = not bool(real_BL.all())
         slots = tokens_BL.shape[1] + max(counts) - 1
-        cache: Any = network.new_cache(len(prompts), slots) if cached else None  # type: ignore[operator]
+        cache: Any = network.cache(len(prompts), slots) if cached else None  # type: ignore[operator]
         written: list[list[int]] = [[] for _ in prompts]
         rows = list(range(len(prompts)))  # those that are still being written
         for step in range(max(counts)):
             new = slice(-1, None) if cached and step else slice(None)
-            seen_BL = documents_BL[:, new] if ragged else None
-            logits_BV = network(tokens_BL[:, new], documents_BL=seen_BL, cache=cache)[:, -1].double()
+            padding_BL = real_BL[:, new] if ragged else None
+            logits_BV = network(tokens_BL[:, new], real_BL=padding_BL, cache=cache)[:, -1].double()
             if not may_end:
                 logits_BV[:, self.end_of_text] = -torch.inf
             probabilities_BV = shape(
@@ -166,7 +171,7 @@ class AutoregressiveModel(TextFamily):
                 break
             kept = torch.tensor(unfinished, device=tokens_BL.device)
             tokens_BL = torch.cat([tokens_BL, next_B.unsqueeze(1)], dim=1)[kept]
-            documents_BL = F.pad(documents_BL, (0, 1))[kept]
+            real_BL = F.pad(real_BL, (0, 1), value=True)[kept]
             if len(unfinished) < len(rows):
                 rows = [rows[index] for index in unfinished]
                 draws = replace(draws, positions_B=draws.positions_B[kept])
@@ -175,18 +180,24 @@ class AutoregressiveModel(TextFamily):
         return written
 
     def _padded(self, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Prompts as one batch, padded on the left: tokens and the document that each is of (PADDING or 0).
+        """Prompts as one batch, padded on the left: tokens, and true where they are not padding.
 
         A text that begins with nothing begins after an end-of-text, as every document does in training.
         """
         starts = [prompt or [self.end_of_text] for prompt in prompts]
         width = max(map(len, starts))
         tokens = [[self.end_of_text] * (width - len(start)) + start for start in starts]
-        documents = [[PADDING] * (width - len(start)) + [0] * len(start) for start in starts]
-        return torch.tensor(tokens, device=device), torch.tensor(documents, device=device)
+        real = [[False] * (width - len(start)) + [True] * len(start) for start in starts]
+        return torch.tensor(tokens, device=device), torch.tensor(real, device=device)
 
     def _infill_one(
-        self, network: nn.Module, canvas: Canvas, request: TextRequest, draws: Draws, row: int, show: Show | None
+        self,
+        network: nn.Module,
+        canvas: Canvas,
+        request: TextRequest,
+        draws: Draws,
+        row: int,
+        show: Show | None,
     ) -> list[int]:
         """Fill gaps from left to right by sampling-importance-resampling (Rubin 1987).
 
@@ -211,7 +222,13 @@ class AutoregressiveModel(TextFamily):
         return text
 
     def _fill_gap(
-        self, network: nn.Module, before: list[int], count: int, after: list[int], request: TextRequest, draws: Draws
+        self,
+        network: nn.Module,
+        before: list[int],
+        count: int,
+        after: list[int],
+        request: TextRequest,
+        draws: Draws,
     ) -> list[int]:
         candidates = request.candidates or 16
         device = draws.positions_B.device
@@ -220,9 +237,7 @@ class AutoregressiveModel(TextFamily):
             scope=f"{draws.scope}/candidates/{int(draws.positions_B)}",
             positions_B=torch.arange(candidates, device=device),
         )
-        fillings = self.generate(
-            network, [before] * candidates, [count] * candidates, request, several, may_end=False
-        )
+        fillings = self.generate(network, [before] * candidates, [count] * candidates, request, several, may_end=False)
         if not after:
             return fillings[0]
         start = before or [self.end_of_text]
@@ -239,4 +254,3 @@ def _run(given: list[bool], start: int) -> int:
     while end < len(given) and given[end] == given[start]:
         end += 1
     return end - start
-

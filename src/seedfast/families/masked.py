@@ -27,7 +27,6 @@ from seedfast.families.categorical import draw, shape
 from seedfast.families.family import State, Task, Terms
 from seedfast.families.text import Canvas, TextFamily, TextRequest, is_infill
 from seedfast.keys import Draws
-from seedfast.models.attention import PADDING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +145,13 @@ class MaskedDiffusion(TextFamily):
     def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
         """Each example's estimate of its NELBO in nats. Visible tokens contribute exactly 0 (SUBS's carry-over)."""
         assert isinstance(task, MaskedTask)
-        logits_BLV = network(task.inputs_BL, documents_BL=task.documents_BL)[..., : self.vocabulary]
-        rows_M, columns_M = task.masked_BL.nonzero(as_tuple=True)
-        logits_MV = logits_BLV[rows_M, columns_M].float()
-        targets_M = task.targets_BL[rows_M, columns_M]
+        where_M = task.masked_BL.flatten().nonzero().squeeze(1)  # the output layer is needed nowhere else
+        logits_MV = network(task.inputs_BL, where_N=where_M, documents_BL=task.documents_BL)[
+            :, : self.vocabulary
+        ].float()
+        targets_M = task.targets_BL.flatten()[where_M]
         ce_M = F.cross_entropy(logits_MV, targets_M, reduction="none")
+        rows_M = torch.div(where_M, task.inputs_BL.shape[1], rounding_mode="floor")
         total_B = torch.zeros_like(task.scale_B).index_add(0, rows_M, ce_M) * task.scale_B
         diagnostics = {}
         if not network.training:
@@ -162,7 +163,10 @@ class MaskedDiffusion(TextFamily):
         """A held-out window with a gap of up to twenty tokens in its middle."""
         tokens = validation.batch([len(validation) // 2])["tokens"][0, 1:].tolist()
         gap = min(20, len(tokens) // 4)
-        middle, margin = len(tokens) // 2, len(tokens) // 8  # text cut in mid-word may take more tokens than before
+        middle, margin = (
+            len(tokens) // 2,
+            len(tokens) // 8,
+        )  # text cut in mid-word may take more tokens than before
         before, after = tokens[margin : middle - gap // 2], tokens[middle + gap // 2 : -margin or None]
         decode = self.assets.tokenizer.decode
         return TextRequest(infill=f"{decode(before)}⟨gap:{gap}⟩{decode(after)}")
@@ -183,13 +187,13 @@ class MaskedDiffusion(TextFamily):
         reverse process, in which each position is decided at a time of its own.
         """
         device = draws.positions_B.device
-        tokens_BL, open_BL, documents_BL = self._start(canvases, device)
+        tokens_BL, open_BL, real_BL = self._start(canvases, device)
         count_B = open_BL.sum(dim=1)
         steps = request.steps or int(count_B.max())
         may_end_B = torch.tensor([not is_infill(canvas) for canvas in canvases], device=device)
-        ragged = documents_BL if bool((documents_BL == PADDING).any()) else None
+        padding_BL = None if bool(real_BL.all()) else real_BL
         for step in range(steps):
-            logits_BLV = network(tokens_BL, documents_BL=ragged)[..., : self.vocabulary].double()
+            logits_BLV = network(tokens_BL, real_BL=padding_BL)[..., : self.vocabulary].double()
             # An infilled text goes on after its gaps, so it cannot end inside one.
             logits_BLV[..., self.end_of_text].masked_fill_(~may_end_B.unsqueeze(1), -torch.inf)
             probabilities_BLV = shape(
@@ -211,17 +215,17 @@ class MaskedDiffusion(TextFamily):
         ]
 
     def _start(self, canvases: list[Canvas], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Canvases as one batch: tokens with [MASK], which are open, and padding on the right as a document of its own."""
+        """Canvases as one batch: tokens with [MASK], which are open, and which are real (padding is on the right)."""
         length = max(len(canvas.tokens_L) for canvas in canvases)
         tokens_BL = torch.full((len(canvases), length), self.end_of_text, dtype=torch.int64)
         open_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
-        documents_BL = torch.full_like(tokens_BL, PADDING)
+        real_BL = torch.zeros_like(open_BL)
         for row, canvas in enumerate(canvases):
             size = len(canvas.tokens_L)
             tokens_BL[row, :size] = canvas.tokens_L.masked_fill(~canvas.given_L, self.mask)
             open_BL[row, :size] = ~canvas.given_L
-            documents_BL[row, :size] = 0
-        return tokens_BL.to(device), open_BL.to(device), documents_BL.to(device)
+            real_BL[row, :size] = True
+        return tokens_BL.to(device), open_BL.to(device), real_BL.to(device)
 
     def _hidden(self, request: TextRequest, progress: float) -> float:
         """The share of open positions that are still hidden after this much of the steps; 0 at the end.

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Literal
 
 import torch
@@ -56,8 +56,9 @@ class TextRequest:
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}.")
         if self.infill is not None and (self.prompts or self.tokens is not None):
-            raise UserError("An infill has its own text and gap lengths; it goes with neither a prompt nor a token count.")
-
+            raise UserError(
+                "An infill has its own text and gap lengths; it goes with neither a prompt nor a token count."
+            )
 
     @property
     def count(self) -> int:
@@ -112,7 +113,9 @@ class TextFamily(Family):
         filled = self.fill(network, canvases, request, draws, show if request.trace else None)
         for tokens, canvas in zip(filled, canvases, strict=True):
             kept = canvas.given_L[: len(tokens)]
-            assert torch.equal(torch.tensor(tokens)[kept], canvas.tokens_L[: len(tokens)][kept]), "a given token was altered"
+            assert torch.equal(torch.tensor(tokens)[kept], canvas.tokens_L[: len(tokens)][kept]), (
+                "a given token was altered"
+            )
         texts = [self.assets.tokenizer.decode(tokens) for tokens in filled]
         pieces = [self._pieces(tokens, canvas) for tokens, canvas in zip(filled, canvases, strict=True)]
         return TextSamples(texts, filled, pieces, frames if request.trace else [])
@@ -130,7 +133,7 @@ class TextFamily(Family):
         draws: Draws,
         show: Callable[[int, Sequence[int], Sequence[bool]], None] | None,
     ) -> list[list[int]]:
-        """Fill each canvas; a continuation ends before its first end-of-text. `show(row, tokens, open)` takes a trace."""
+        """Fill each canvas; a continuation ends before its first end-of-text. `show(row, tokens, open)` traces."""
         raise NotImplementedError
 
     def canvases(self, request: TextRequest) -> list[Canvas]:
@@ -163,7 +166,9 @@ class TextFamily(Family):
         parts.append((self.assets.tokenizer.encode(text[position:]), True))
         canvas = _canvas(parts)
         if bool(canvas.given_L.all()):
-            raise UserError("The infill has no gap: write one as ⟨gap:20⟩ (or <gap:20>) where twenty tokens are missing.")
+            raise UserError(
+                "The infill has no gap: write one as ⟨gap:20⟩ (or <gap:20>) where twenty tokens are missing."
+            )
         if len(canvas.tokens_L) > self.assets.context:
             raise UserError(
                 f"The infill has {len(canvas.tokens_L)} tokens with its gaps, but this model was trained on "
@@ -194,7 +199,7 @@ class TextFamily(Family):
 def is_infill(canvas: Canvas) -> bool:
     """Whether something given stands after something open."""
     given = canvas.given_L.tolist()
-    return any(later and not earlier for earlier, later in zip(given, given[1:], strict=False))
+    return any(later and not earlier for earlier, later in pairwise(given))
 
 
 def _canvas(parts: list[tuple[list[int], bool]]) -> Canvas:

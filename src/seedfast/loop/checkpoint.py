@@ -83,7 +83,10 @@ class Checkpoints:
             problems = candidate.problems()
             if not problems:
                 return candidate
-            print(f"seedfast: WARNING: checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}", file=sys.stderr)
+            print(
+                f"seedfast: WARNING: checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}",
+                file=sys.stderr,
+            )
         if candidates:
             raise UserError(
                 f"None of the {len(candidates)} checkpoints in {self.folder} is intact; restore one from a backup, "

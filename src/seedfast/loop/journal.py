@@ -45,7 +45,12 @@ class Journal:
 
     def event(self, name: str, **facts: Any) -> None:
         """Note something that happened to the process rather than to the run."""
-        line = {"event": name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": seedfast.__version__, **facts}
+        line = {
+            "event": name,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "version": seedfast.__version__,
+            **facts,
+        }
         with self._events.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

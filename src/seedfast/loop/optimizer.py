@@ -31,7 +31,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.kind == "adamw" and (self.matrix_lr, self.momentum) != (None, None):
             raise UserError(
-                "optimizer.matrix_lr and optimizer.momentum belong to Muon; leave them out or set optimizer.kind to muon."
+                "optimizer.matrix_lr and optimizer.momentum belong to Muon; "
+                "leave them out or set optimizer.kind to muon."
             )
         for key, value in (("lr", self.lr), ("matrix_lr", self.matrix_lr), ("eps", self.eps)):
             if value is not None and not value > 0:
@@ -65,9 +66,7 @@ class OptimizerConfig:
         return Optimizer(parts, dict(network.named_parameters()))
 
 
-def _groups(
-    network: nn.Module, *, muon: bool
-) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def _groups(network: nn.Module, *, muon: bool) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Split the trained parameters into Muon's matrices, AdamW's decayed and AdamW's undecayed ones.
 
     Embeddings and the output layer stay with AdamW under Muon: their rows are looked up or scored one by one, so

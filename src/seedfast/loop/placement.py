@@ -34,7 +34,9 @@ class Placement:
         """
         world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
         if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device cuda was asked for, but this PyTorch finds no CUDA device; say --device cpu or auto.")
+            raise UserError(
+                "device cuda was asked for, but this PyTorch finds no CUDA device; say --device cpu or auto."
+            )
         use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         place = torch.device("cuda", local) if use_cuda else torch.device("cpu")
         if use_cuda:

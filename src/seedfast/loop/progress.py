@@ -76,7 +76,8 @@ class Line:
             best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
             sign = "≤ " if session.family.is_bound else ""
             self._console.print(
-                f"step {step}  validation {weights}: loss {sign}{score['loss']:.4f} ± {score['standard_error']:.4f}  {units}{best}",
+                f"step {step}  validation {weights}: loss {sign}{score['loss']:.4f} ± {score['standard_error']:.4f}  "
+                f"{units}{best}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -169,7 +169,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def changes(stored: Run, wanted: Run) -> dict[str, tuple[Any, Any]]:
     """The fields in which two runs differ, as name → (stored, wanted)."""
     old, new = flatten(_plain(asdict(stored))), flatten(_plain(asdict(wanted)))
-    return {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+    return {
+        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+    }
 
 
 def refuse_changes(found: Mapping[str, tuple[Any, Any]], allowed: tuple[str, ...]) -> None:

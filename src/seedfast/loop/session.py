@@ -50,7 +50,11 @@ class Session:
         if self.journal:
             self.journal.flush(durable=True)
         facts = {
-            "versions": {"seedfast": seedfast.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "seedfast": seedfast.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
             "topology": {
                 "device": str(self.placement.device),
                 "processes": self.placement.world,
@@ -100,10 +104,14 @@ def session(run: Run, folder: Path, *, allow_change: tuple[str, ...] = (), at: i
 def _claim(folder: Path) -> None:
     """Make sure that the folder is, or can become, a run folder."""
     ours = ("lock", "journal.jsonl", "run.yaml")  # what a start that was killed at once has left, at most
-    if folder.is_dir() and not (folder / "run.yaml").exists() and any(
-        not path.name.startswith(ours) for path in folder.iterdir()
+    if (
+        folder.is_dir()
+        and not (folder / "run.yaml").exists()
+        and any(not path.name.startswith(ours) for path in folder.iterdir())
     ):
-        raise UserError(f"{folder} has files in it and is not a run of seedfast; choose an empty or new folder for --out.")
+        raise UserError(
+            f"{folder} has files in it and is not a run of seedfast; choose an empty or new folder for --out."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -184,8 +192,8 @@ def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
     before, now = Fingerprint(**facts), opened.corpus.fingerprint
     if before.digest != now.digest and "data" not in allow_change:
         raise UserError(
-            f"The data is not what {opened.folder} was trained on ({describe_difference(before, now)}); restore it, use "
-            "another --out, or say --allow-change data to continue on the new data."
+            f"The data is not what {opened.folder} was trained on ({describe_difference(before, now)}); restore it, "
+            "use another --out, or say --allow-change data to continue on the new data."
         )
     return found
 

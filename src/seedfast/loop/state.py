@@ -60,7 +60,10 @@ class TrainState:
     def write(self, folder: Path) -> None:
         """Write everything into `folder`: safetensors for tensors, JSON for the rest, nothing pickled."""
         for group, tensors in self.tensors().items():
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / f"{group}.safetensors")
+            save_file(
+                {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
+                folder / f"{group}.safetensors",
+            )
         values = {
             "step": self.step,
             "skipped": self.skipped,
@@ -105,9 +108,8 @@ def load_network(network: nn.Module, stored: dict[str, Tensor]) -> None:
             where = "the checkpoint" if name not in stored else "this network"
             raise ValueError(f"{where} has no tensor {name}")
         if own[name].shape != stored[name].shape:
-            raise ValueError(
-                f"{name} has shape {tuple(stored[name].shape)} in the checkpoint and {tuple(own[name].shape)} in this network"
-            )
+            shapes = f"{tuple(stored[name].shape)} in the checkpoint and {tuple(own[name].shape)} in this network"
+            raise ValueError(f"{name} has shape {shapes}")
         own[name].copy_(stored[name])
 
 

@@ -16,7 +16,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def train(session: Session, progress: Progress) -> Outcome:
     return Outcome(state.step)
 
 
-def _prepared(session: Session, start: int, stop: int) -> Iterator[tuple[int, list[Task]]]:
+def _prepared(session: Session, start: int, stop: int) -> Generator[tuple[int, list[Task]], None, None]:
     """The tasks of each step in turn; with workers, later steps are prepared meanwhile. Pure, so the order is free."""
     workers = session.run.workers
     if not workers:
@@ -104,9 +104,7 @@ def tasks_of(session: Session, step: int) -> list[Task]:
     for start in range(first, first + share, size):
         stop = min(start + size, first + share)
         batch = session.corpus.train.batch(session.order.ids(start, stop))
-        draws = Draws(
-            seed=run.seed, scope="train", positions_B=torch.arange(start, stop), group=run.batch_size
-        )
+        draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(start, stop), group=run.batch_size)
         tasks.append(session.family.task(batch, draws))
     return tasks
 
@@ -166,7 +164,7 @@ def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> 
             with place.autocast():
                 terms = session.family.loss(session.network, task.to(place.device), state.family)
             # DistributedDataParallel averages over processes; the weight is already everybody's, so take that back.
-            state.scaler.scale(terms.total_B.sum() * (place.world / weight)).backward()
+            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (place.world / weight)))
         total += terms.total_B.detach().sum(dtype=torch.float64)
         for name, pair in terms.diagnostics.items():
             sums[name] = sums.get(name, torch.zeros_like(pair)) + pair.detach()
@@ -181,7 +179,9 @@ def _refuse(session: Session, step: int, loss: float) -> str:
         state.scaler.update()  # the scaled gradient overflowed: routine in fp16, the scale is lowered
         return "overflow"
     ids = session.order.ids(step * run.batch_size, (step + 1) * run.batch_size)
-    where = f"the loss or its gradient is not finite at step {step + 1} (examples {ids[:8]}{'…' if len(ids) > 8 else ''})"
+    where = (
+        f"the loss or its gradient is not finite at step {step + 1} (examples {ids[:8]}{'…' if len(ids) > 8 else ''})"
+    )
     if run.on_nonfinite == "stop":
         raise TrainingStopped(
             f"Training stopped: {where}. The checkpoints before it are intact; lower the learning rate, or say "
@@ -256,8 +256,8 @@ def _save(session: Session, validation: dict[str, Any] | None, retry: _Retry, *,
         except OSError as error:
             if last:
                 raise TrainingStopped(
-                    f"Training reached step {session.state.step}, but its last checkpoint could not be saved ({error}); "
-                    "make room and run the same command again to continue from the one before."
+                    f"Training reached step {session.state.step}, but its last checkpoint could not be saved "
+                    f"({error}); make room and run the same command again to continue from the one before."
                 ) from error
             retry.failed()
             print(f"seedfast: WARNING: could not save a checkpoint ({error}); training goes on", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Validation: the training loss on fixed examples with fixed keys, as a sum over a sum, with its standard error."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class Score:
     draws: int
     diagnostics: dict[str, float] = field(default_factory=dict)
 
-    def record(self, units: dict[str, float]) -> dict[str, Any]:
+    def record(self, units: Mapping[str, float]) -> dict[str, Any]:
         """As JSON values, with the loss in the family's other units beside it."""
         return {**asdict(self), **{unit: self.loss * factor for unit, factor in units.items()}}
 
@@ -64,7 +64,10 @@ def validate(
     """
     was_training = network.training
     network.eval()
-    totals_E, weights_E = torch.zeros(len(examples), dtype=torch.float64), torch.zeros(len(examples), dtype=torch.float64)
+    totals_E, weights_E = (
+        torch.zeros(len(examples), dtype=torch.float64),
+        torch.zeros(len(examples), dtype=torch.float64),
+    )
     sums: dict[str, Tensor] = {}
     mine = range(placement.rank, len(examples), placement.world)
     for rows, task in _tasks(family, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):

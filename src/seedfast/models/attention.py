@@ -149,9 +149,7 @@ class SelfAttention(nn.Module):
     bounds the logits by √D, so large steps cannot saturate the softmax.
     """
 
-    def __init__(
-        self, *, width: int, heads: int, qk_norm: bool, bias: bool, dropout: float, layer: int
-    ) -> None:
+    def __init__(self, *, width: int, heads: int, qk_norm: bool, bias: bool, dropout: float, layer: int) -> None:
         super().__init__()
         self.heads, self.size, self.layer = heads, width // heads, layer
         self.qk_norm, self.dropout = qk_norm, dropout
@@ -220,9 +218,7 @@ class CrossAttention(nn.Module):
             cache.memory[self.layer] = pair
         return pair
 
-    def forward(
-        self, x_BLW: Tensor, memory_BMU: Tensor | None, mask_BM: Tensor | None, cache: Cache | None
-    ) -> Tensor:
+    def forward(self, x_BLW: Tensor, memory_BMU: Tensor | None, mask_BM: Tensor | None, cache: Cache | None) -> Tensor:
         """What each position takes from the memory, [B, L, W]. A cache remembers it."""
         k_BHMD, v_BHMD = self._memory(memory_BMU, cache)
         mask = None if mask_BM is None else mask_BM[:, None, None, :]

@@ -142,8 +142,6 @@ def sinusoid(time_B: Tensor, channels: int) -> Tensor:
 
     DiT's embedding (Peebles & Xie 2023, after Vaswani et al. 2017, section 3.5) of the time in thousandths.
     """
-    rate_P = 1000 * torch.exp(
-        -math.log(1e4) / (channels // 2) * torch.arange(channels // 2, device=time_B.device)
-    )
+    rate_P = 1000 * torch.exp(-math.log(1e4) / (channels // 2) * torch.arange(channels // 2, device=time_B.device))
     angle_BP = time_B.float()[:, None] * rate_P
     return torch.cat([angle_BP.cos(), angle_BP.sin()], dim=-1)

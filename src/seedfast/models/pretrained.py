@@ -66,9 +66,7 @@ def _open_gpt2(folder: Path) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise UserError(
-            "Reading a transformers model needs transformers: pip install seedfast[hub]"
-        ) from error
+        raise UserError("Reading a transformers model needs transformers: pip install seedfast[hub]") from error
     try:
         kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind != "gpt2":
@@ -143,9 +141,7 @@ def _names(network: TransformerNetwork) -> Iterator[tuple[str, str]]:
     yield "lm_head.weight", "head.weight"
     parts = {"transformer.ln_f": "norm"}
     for layer in range(network.config.layers):
-        parts |= {
-            f"transformer.h.{layer}.{theirs}": f"blocks.{layer}.{own}" for theirs, own in _BLOCK.items()
-        }
+        parts |= {f"transformer.h.{layer}.{theirs}": f"blocks.{layer}.{own}" for theirs, own in _BLOCK.items()}
     for theirs, own in parts.items():
         for kind in ("weight", "bias"):
             if f"{own}.{kind}" in ours or (own.endswith("qkv") and kind == "weight"):
@@ -159,13 +155,9 @@ def _load(network: TransformerNetwork, state: Mapping[str, Tensor], source: str)
         rest.setdefault("lm_head.weight", rest.get("transformer.wte.weight", torch.empty(0)))
     names = dict(_names(network))
     if missing := sorted(names.keys() - rest.keys()):
-        raise UserError(
-            f"{source} lacks {len(missing)} tensors that its shape needs: {', '.join(missing[:4])}."
-        )
+        raise UserError(f"{source} lacks {len(missing)} tensors that its shape needs: {', '.join(missing[:4])}.")
     if unexpected := sorted(rest.keys() - names.keys()):
-        raise UserError(
-            f"{source} has {len(unexpected)} tensors without a place: {', '.join(unexpected[:4])}."
-        )
+        raise UserError(f"{source} has {len(unexpected)} tensors without a place: {', '.join(unexpected[:4])}.")
     if network.config.tied and not torch.equal(rest["lm_head.weight"], rest["transformer.wte.weight"]):
         raise UserError(f"{source} should share lm_head.weight with transformer.wte.weight, but they differ.")
     own: dict[str, Tensor] = {}

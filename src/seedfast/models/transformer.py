@@ -185,9 +185,7 @@ class TransformerNetwork(nn.Module):
         self.time: nn.Sequential | None = None
         self.modulation: nn.Linear | None = None
         if time_conditioned:
-            self.time = nn.Sequential(
-                nn.Linear(_TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-            )
+            self.time = nn.Sequential(nn.Linear(_TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
             self.modulation = nn.Linear(width, 2 * width)
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
         self.norm = self._norm()
@@ -260,15 +258,13 @@ class TransformerNetwork(nn.Module):
         return self.head
 
     def cache(self, batch: int, length: int | None = None) -> Cache:
-        """An empty key-value cache for `length` positions (default: the whole context).
+        """An empty key-value cache of `length` slots (default: the context), of which padding takes some too.
 
         Raises UserError for a network that is not causal: there, new tokens change what the old ones saw.
         """
         if not self.causal:
             raise UserError("Only a causal network can use a key-value cache; this one sees both directions.")
         length = self.context if length is None else length
-        if length > self.context:
-            raise UserError(f"A cache of {length} positions is longer than the context of {self.context}.")
         config, weight = self.config, self.tokens.weight
         shape = (config.layers, batch, config.heads, length, config.width // config.heads)
         return Cache(
@@ -278,10 +274,16 @@ class TransformerNetwork(nn.Module):
             next_B=torch.zeros(batch, dtype=torch.int64, device=weight.device),
         )
 
-    def forward(self, tokens_BL: Tensor | None = None, **inputs: Unpack[Inputs]) -> Tensor:
-        """Logits, [B, L, V], of token ids (or of embeddings; `Inputs` says what else may be given)."""
-        logits_BLV: Tensor = self.head(self.features(tokens_BL, **inputs))
-        return logits_BLV
+    def forward(
+        self, tokens_BL: Tensor | None = None, *, where_N: Tensor | None = None, **inputs: Unpack[Inputs]
+    ) -> Tensor:
+        """Logits, [B, L, V], of token ids (or of embeddings; `Inputs` says what else may be given).
+
+        where_N: indices into the flattened B · L positions; logits are then computed only there, [N, V].
+        """
+        x_BLW = self.features(tokens_BL, **inputs)
+        logits: Tensor = self.head(x_BLW if where_N is None else x_BLW.flatten(0, 1).index_select(0, where_N))
+        return logits
 
     def features(self, tokens_BL: Tensor | None = None, **inputs: Unpack[Inputs]) -> Tensor:
         """What the output layer sees, [B, L, W]. Raises UserError if the sequence outgrows the context."""
@@ -361,9 +363,7 @@ class TransformerNetwork(nn.Module):
     def _memory_mask(self, inputs: Inputs) -> Tensor | None:
         cache, mask_BM = inputs.get("cache"), inputs.get("memory_mask_BM")
         given = inputs.get("memory_BMD") is not None
-        assert not given or self.memory_width is not None, (
-            "memory_BMD needs a network built with memory_width"
-        )
+        assert not given or self.memory_width is not None, "memory_BMD needs a network built with memory_width"
         assert given or mask_BM is None, "memory_mask_BM needs memory_BMD"
         if cache is None:
             return mask_BM

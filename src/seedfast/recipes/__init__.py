@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "text-autoregressive": ("text", "next-token language model: exact likelihood, cached generation"),
-    "text-masked": ("text", "masked diffusion language model: likelihood bound, infilling, parallel decoding"),
+    "text-masked": (
+        "text",
+        "masked diffusion language model: likelihood bound, infilling, parallel decoding",
+    ),
 }
 """Name → (module in this package, what it trains). The function has the name's words, joined by underscores."""
 

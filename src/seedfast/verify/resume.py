@@ -14,8 +14,8 @@ from typing import Any, get_args
 import torch
 
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import find
 from seedfast.loop import journal
+from seedfast.loop.checkpoint import Checkpoint, Checkpoints
 from seedfast.loop.state import digest, read_tensors
 from seedfast.verify.saboteur import Moment, Plan
 
@@ -43,7 +43,7 @@ def prove_resume(
     whole, killed = folder / "whole", folder / "killed"
     say(f"training without interruption in {whole}")
     _train([sys.executable, "-m", "seedfast"], arguments, whole)
-    steps = find(whole).step
+    steps = _newest(whole).step
     done = []
     for plan in plans(kills, steps, seed):
         status = _train([sys.executable, "-m", "seedfast.verify.saboteur", plan.encode()], arguments, killed)
@@ -55,10 +55,11 @@ def prove_resume(
     _train([sys.executable, "-m", "seedfast"], arguments, killed)
     if len(done) < kills:
         raise UserError(
-            f"Only {len(done)} of {kills} kills could be placed in {steps} steps; ask for more --steps or fewer --kills."
+            f"Only {len(done)} of {kills} kills could be placed in {steps} steps; ask for more --steps or "
+            "fewer --kills."
         )
     difference, compared = compare(whole, killed)
-    return Certificate(steps, done, digest(read_tensors(find(killed).folder)), difference, compared)
+    return Certificate(steps, done, digest(read_tensors(_newest(killed).folder)), difference, compared)
 
 
 def plans(kills: int, steps: int, seed: int) -> list[Plan]:
@@ -87,7 +88,7 @@ def _environment() -> dict[str, str]:
 
 def compare(first: Path, second: Path) -> tuple[str | None, list[str]]:
     """The first difference between two finished runs in words (None: equal), and what was compared."""
-    one, two = find(first), find(second)
+    one, two = _newest(first), _newest(second)
     if one.step != two.step:
         return f"one run ended at step {one.step}, the other at {two.step}", []
     tensors, others = read_tensors(one.folder), read_tensors(two.folder)
@@ -102,12 +103,22 @@ def compare(first: Path, second: Path) -> tuple[str | None, list[str]]:
     for path in ("state.json", "run.yaml", "data.json"):
         if (one.folder / path).read_bytes() != (two.folder / path).read_bytes():
             return f"{path} differs", []
-    lines, other_lines = [_timeless(entry) for entry in journal.read(first)], [_timeless(e) for e in journal.read(second)]
+    lines, other_lines = (
+        [_timeless(entry) for entry in journal.read(first)],
+        [_timeless(e) for e in journal.read(second)],
+    )
     if lines != other_lines:
         return f"the journals differ; {_first_step(first, second)}", []
     if (first / "best.json").read_bytes() != (second / "best.json").read_bytes():
         return "best.json differs", []
     return None, [f"{count} tensors", "schedule and counters", f"{len(lines)} journal lines", "best.json"]
+
+
+def _newest(folder: Path) -> Checkpoint:
+    checkpoint = Checkpoints(folder).newest()
+    if checkpoint is None:
+        raise UserError(f"{folder} has no checkpoint to compare.")
+    return checkpoint
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

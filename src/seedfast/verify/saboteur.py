@@ -6,6 +6,7 @@ switch for being killed: the loop announces its phases, and the interpreter anno
 
 import json
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -61,7 +62,9 @@ class Saboteur:
             case "write":
                 return event == "open" and "/checkpoints/step-" in first and ".tmp-" in first and self._third_write()
             case "rename":
-                return event == "os.rename" and "/checkpoints/step-" in first and first.rpartition("/")[2].count(".") == 1
+                return (
+                    event == "os.rename" and "/checkpoints/step-" in first and first.rpartition("/")[2].count(".") == 1
+                )
             case "pointer":
                 return event == "os.rename" and "latest.json.tmp-" in first
             case "retire":
@@ -78,7 +81,5 @@ def _die() -> None:
 
 
 if __name__ == "__main__":
-    sys.addaudithook(Saboteur(Plan(**json.loads(sys.argv[1]))))
-    from seedfast.cli import main
-
-    main(sys.argv[2:])
+    sys.addaudithook(Saboteur(Plan(**json.loads(sys.argv.pop(1)))))
+    runpy.run_module("seedfast", run_name="__main__", alter_sys=True)

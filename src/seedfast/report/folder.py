@@ -1,0 +1,132 @@
+"""What a run folder says about its run, besides the journal."""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seedfast.errors import UserError
+from seedfast.loop.checkpoint import Checkpoint, Checkpoints
+
+_SAMPLES_SHOWN = 20_000  # characters of a file of samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """The files of a run folder as values.
+
+    text: `run.yaml` as it stands. run: what it holds. best, latest: the pointers, empty before they exist.
+    events: what happened to the process, oldest first. manifests: of each committed checkpoint, oldest first;
+    None for one that cannot be read. samples: the newest samples' file name and text.
+    """
+
+    path: Path
+    text: str
+    run: Mapping[str, Any]
+    best: Mapping[str, Mapping[str, Any]]
+    latest: Mapping[str, Any]
+    events: list[Mapping[str, Any]]
+    manifests: list[tuple[Checkpoint, Mapping[str, Any] | None]]
+    samples: tuple[str, str] | None
+    trainer: bool
+    """Whether the process that last took the folder's lock is alive on this machine."""
+
+
+def read(path: Path) -> Folder:
+    """Read a run folder, also while it is being written. Raises UserError if it is none."""
+    text, run = _run(path)
+    return Folder(
+        path=path,
+        text=text,
+        run=run,
+        best=_json(path / "best.json"),
+        latest=_json(path / "latest.json"),
+        events=_events(path / "events.jsonl"),
+        manifests=[(checkpoint, _manifest(checkpoint)) for checkpoint in Checkpoints(path).committed()],
+        samples=_samples(path / "samples"),
+        trainer=_trainer_lives(path / "lock"),
+    )
+
+
+def _run(path: Path) -> tuple[str, Mapping[str, Any]]:
+    if not path.is_dir():
+        raise UserError(f"There is no run folder {path}.")
+    try:
+        text = (path / "run.yaml").read_text()
+        run = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} has no run.yaml, so it is not a run of seedfast.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path / 'run.yaml'} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(run, dict) or not isinstance(run.get("steps"), int) or "recipe" not in run:
+        raise UserError(
+            f"{path / 'run.yaml'} names no recipe or no number of steps, so {path} is not a run of seedfast."
+        )
+    return text, run
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    """A pointer: empty as long as nothing has been committed."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object.")
+    return value
+
+
+def _events(path: Path) -> list[Mapping[str, Any]]:
+    """A line that is still being written, or that a kill left half-written, is passed over."""
+    if not path.is_file():
+        return []
+    events: list[Mapping[str, Any]] = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def _manifest(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+    try:
+        return checkpoint.manifest
+    except (OSError, ValueError):
+        return None
+
+
+def _samples(path: Path) -> tuple[str, str] | None:
+    """The samples of the latest step; file names count their steps with leading zeros, or at least with digits."""
+    files = sorted(path.glob("*.txt"), key=lambda file: ([int(n) for n in re.findall(r"\d+", file.stem)], file.name))
+    if not files:
+        return None
+    with files[-1].open(errors="replace") as file:
+        text = file.read(_SAMPLES_SHOWN + 1)
+    if len(text) > _SAMPLES_SHOWN:
+        text = f"{text[:_SAMPLES_SHOWN]}\n\n[… the file goes on]"
+    return files[-1].name, text
+
+
+def _trainer_lives(path: Path) -> bool:
+    """Told from the owner's name in the lock, not by trying the lock, which would be in a starting process's way."""
+    try:
+        owner = re.fullmatch(r"process (\d+) on (.+)", path.read_text().strip())
+        if owner is None or owner[2] != socket.gethostname():
+            return False
+        os.kill(int(owner[1]), 0)
+    except PermissionError:
+        return True  # somebody else's process, but a living one
+    except OSError:
+        return False
+    return True

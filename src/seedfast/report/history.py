@@ -1,0 +1,135 @@
+"""A run's journal as columns of numbers: a million steps take some tens of megabytes."""
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedfast.errors import UserError
+from seedfast.loop import journal
+
+Floats = NDArray[np.float64]
+
+_OF_A_SCORE = frozenset({"loss", "standard_error", "weight", "examples", "draws", "diagnostics"})
+"""What every validation score has; a number of any other name is the loss in another unit."""
+
+
+@dataclass
+class Track:
+    """Some quantity at some steps."""
+
+    _steps: "array[float]" = field(default_factory=lambda: array("d"))
+    _values: "array[float]" = field(default_factory=lambda: array("d"))
+
+    def add(self, step: float, value: Any) -> None:
+        """Append one point; whatever is not a number becomes NaN."""
+        self._steps.append(step)
+        self._values.append(_number(value))
+
+    @property
+    def steps(self) -> Floats:
+        """The steps, ascending."""
+        return np.array(self._steps, dtype=np.float64)
+
+    @property
+    def values(self) -> Floats:
+        """The value at each of the steps; NaN where there is none."""
+        return np.array(self._values, dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+
+@dataclass
+class History:
+    """Everything that the report needs of the journal.
+
+    loss, gradient_norm, lr, weight, seconds: one point for each step.
+    diagnostics: by name, then by where it was measured: "training", or the kind of weights that was validated.
+    validation, standard_error: by kind of weights ("raw", "ema").
+    newest: the last validation's score by kind of weights, as it was recorded.
+    units: by name, what the loss times this factor is called.
+    skipped: the steps whose update was refused; reasons: how many for which reason.
+    """
+
+    loss: Track = field(default_factory=Track)
+    gradient_norm: Track = field(default_factory=Track)
+    lr: Track = field(default_factory=Track)
+    weight: Track = field(default_factory=Track)
+    seconds: Track = field(default_factory=Track)
+    diagnostics: dict[str, dict[str, Track]] = field(default_factory=dict)
+    validation: dict[str, Track] = field(default_factory=dict)
+    standard_error: dict[str, Track] = field(default_factory=dict)
+    newest: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
+    units: dict[str, float] = field(default_factory=dict)
+    skipped: Track = field(default_factory=Track)
+    reasons: Counter[str] = field(default_factory=Counter)
+    step: int = 0
+
+    def add_step(self, entry: Mapping[str, Any]) -> None:
+        """Take in the line of one optimizer step."""
+        step = entry["step"]
+        self.step = step
+        self.loss.add(step, entry["loss"])
+        self.gradient_norm.add(step, entry["gradient_norm"])
+        self.lr.add(step, entry["lr"])
+        self.weight.add(step, entry["weight"])
+        self.seconds.add(step, entry["time"]["seconds"])
+        if "skipped" in entry:
+            self.skipped.add(step, 1)
+            self.reasons[str(entry["skipped"])] += 1
+        self._diagnose("training", step, entry.get("diagnostics", {}))
+
+    def add_validation(self, step: int, record: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in the line of one validation."""
+        for weights, score in record.items():
+            loss = _number(score["loss"])
+            self.validation.setdefault(weights, Track()).add(step, loss)
+            self.standard_error.setdefault(weights, Track()).add(step, score["standard_error"])
+            self.newest[weights] = (step, score)
+            self._diagnose(weights, step, score.get("diagnostics", {}))
+            if math.isfinite(loss) and loss:
+                factors = {n: _number(v) / loss for n, v in score.items() if n not in _OF_A_SCORE}
+                self.units |= {n: factor for n, factor in factors.items() if math.isfinite(factor) and factor > 0}
+
+    def _diagnose(self, where: str, step: int, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            self.diagnostics.setdefault(name, {}).setdefault(where, Track()).add(step, value)
+
+    def throughput(self) -> tuple[Floats, Floats]:
+        """Steps, and the weight of each over its seconds."""
+        seconds, weight = self.seconds.values, self.weight.values
+        timed = seconds > 0
+        return self.seconds.steps[timed], weight[timed] / seconds[timed]
+
+
+def read(run_folder: Path) -> History:
+    """The history of the run in a folder, also while it is being written.
+
+    Raises UserError if the folder's journal is not one of seedfast.
+    """
+    history = History()
+    try:
+        for entry in journal.read(run_folder):
+            if "validation" in entry:
+                history.add_validation(entry["step"], entry["validation"])
+            else:
+                history.add_step(entry)
+    except FileNotFoundError as error:
+        raise UserError(f"{run_folder} has no journal.jsonl, so it is not a run of seedfast.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{run_folder / 'journal.jsonl'} is damaged or not a journal of seedfast "
+            f"(after step {history.step}: {type(error).__name__}: {error})."
+        ) from error
+    return history
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -1,0 +1,278 @@
+"""`report.html`: one static page about a run, made from its folder alone. No scripts, no network."""
+
+import base64
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import seedfast
+from seedfast.files import commit
+from seedfast.report import folder as folders
+from seedfast.report import history as histories
+from seedfast.report import plots
+from seedfast.report.folder import Folder
+from seedfast.report.history import History
+from seedfast.report.markup import Markup, element, join, table
+from seedfast.report.style import CSS
+
+_SUBJECTS = {
+    "loss": (
+        "Loss",
+        "Training loss of each step, its running mean, and the validation loss with one standard error to either side. "
+        "It is the objective itself: where that is a bound on the negative log-likelihood, so is every number here.",
+    ),
+    "rate": ("Learning rate and gradient norm", "The norm of the whole gradient before it is clipped, on a logarithmic axis."),
+    "throughput": ("Throughput", "Weight of a step (what its loss is divided by) over its time; validations are not in it."),
+    "diagnostics": ("Diagnostics", "Averages over the global batch, or over the validation examples."),
+}  # fmt: skip
+_EVENTS_SHOWN = 200
+
+
+def write(run_folder: Path) -> Path:
+    """Write `report.html` and the plots in `report/` (`loss.png`, `loss-dark.png`, …); returns the page's path.
+
+    Reads nothing but the run folder, and may be called while the run is going on. Raises UserError if it is no run.
+    """
+    folder = folders.read(run_folder)
+    history = histories.read(run_folder)
+    pictures = _draw(folder, history)
+    place = run_folder / "report"
+    place.mkdir(exist_ok=True)
+    for name, picture in pictures.items():
+        commit(place / f"{name}.png", picture)
+    path = run_folder / "report.html"
+    commit(path, render(folder, history, pictures).encode("utf-8", errors="replace"))
+    return path
+
+
+def _draw(folder: Folder, history: History) -> dict[str, bytes]:
+    """The plots by file name, the dark ones with "-dark" at its end."""
+    clip = folder.run.get("clip")
+    facts = plots.Facts(
+        title=str(folder.run["recipe"]),
+        clip=clip if isinstance(clip, int | float) else None,
+        best=folder.best,
+    )
+    light, dark = plots.draw(history, facts, plots.LIGHT), plots.draw(history, facts, plots.DARK)
+    return light | {f"{name}-dark": picture for name, picture in dark.items()}
+
+
+def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> str:
+    """The page as HTML: a function of what was read, so that the same run gives the same page."""
+    title = str(folder.run["recipe"])
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"{title} · step {history.step:,} of {folder.run['steps']:,}"),
+        element("style", Markup(CSS)),
+    )
+    sections = [
+        *_header(folder, history),
+        *_validation(folder, history),
+        *_plots(history, pictures),
+        *_samples(folder),
+        *_provenance(folder),
+        *_checkpoints(folder),
+        *_configuration(folder),
+        element("p", f"Written by seedfast {seedfast.__version__}.", class_="faint"),
+    ]
+    body = element("body", element("main", join(sections, "\n")))
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _header(folder: Folder, history: History) -> Iterator[Markup]:
+    """Title, state, and the numbers that one looks for first."""
+    steps = folder.run["steps"]
+    if history.step >= steps:
+        kind, state = "finished", "finished"
+    elif folder.trainer:
+        kind, state = "running", "running when this page was written"
+    else:
+        kind, state = "interrupted", f"interrupted after step {history.step:,}"
+    yield element(
+        "div",
+        element("h1", folder.run["recipe"]),
+        element("span", state, class_=f"state {kind}"),
+        class_="head",
+    )
+    yield element("p", element("code", folder.path.resolve().name), class_="faint")
+    yield element("progress", value=str(min(history.step, steps)), max=str(steps))
+    tiles = [
+        ("Step", f"{history.step:,}", f"of {steps:,}"),
+        *_best_tile(folder, history),
+        *_speed_tiles(history),
+    ]
+    if len(history.skipped):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in history.reasons.most_common(3))
+        tiles.append(("Skipped updates", f"{len(history.skipped):,}", reasons))
+    yield element(
+        "dl",
+        *(
+            element("div", element("dt", name), element("dd", value, element("span", note)))
+            for name, value, note in tiles
+        ),
+        class_="tiles",
+    )
+
+
+def _best_tile(folder: Folder, history: History) -> Iterator[tuple[str, str, str]]:
+    if not folder.best:
+        yield "Best validation", "none yet", "nothing has been validated and saved"
+        return
+    weights, best = min(folder.best.items(), key=lambda item: float(item[1]["loss"]))
+    where = f"{plots.NAMES.get(weights, weights)}, step {best['step']:,}"
+    yield "Best validation loss", measured(best["loss"], best["standard_error"]), where
+    for unit, factor in list(history.units.items())[:1]:
+        yield (
+            f"Best {spaced(unit)}",
+            measured(best["loss"] * factor, _scaled(best["standard_error"], factor)),
+            where,
+        )
+
+
+def _speed_tiles(history: History) -> Iterator[tuple[str, str, str]]:
+    _, speed = history.throughput()
+    if len(speed):
+        yield (
+            "Throughput",
+            f"{np.median(speed):,.4g}" if np.median(speed) < 1000 else f"{np.median(speed):,.0f}",
+            ("weight per second, median"),
+        )
+        yield (
+            "Time in steps",
+            duration(float(np.nansum(history.seconds.values))),
+            "validations and saves not counted",
+        )
+
+
+def _validation(folder: Folder, history: History) -> Iterator[Markup]:
+    """Best and last validation of each kind of weights."""
+    yield element("h2", "Validation")
+    rows = [_score_row(w, "best saved", best["step"], best, history.units) for w, best in folder.best.items()]
+    rows += [_score_row(w, "last", step, score, history.units) for w, (step, score) in history.newest.items()]
+    if not rows:
+        yield element("p", "There has been no validation yet.", class_="faint")
+        return
+    order = {"raw weights": 0, "averaged weights": 1}
+    rows.sort(key=lambda row: order.get(row[0], 2))
+    yield table(["Weights", "Which", "Step", "Loss", *map(spaced, history.units), "Examples", "Draws"], rows, words=2)
+    yield element("p", "± one standard error, from the spread between validation examples.", class_="faint")
+
+
+def _score_row(
+    weights: str, which: str, step: int, score: Mapping[str, Any], units: Mapping[str, float]
+) -> tuple[str, ...]:
+    loss, error = score["loss"], score["standard_error"]
+    return (
+        plots.NAMES.get(weights, weights),
+        which,
+        f"{step:,}",
+        measured(loss, error),
+        *(measured(loss * factor, _scaled(error, factor)) for factor in units.values()),
+        f"{score['examples']:,}",
+        f"{score['draws']:,}",
+    )
+
+
+def _plots(history: History, pictures: Mapping[str, bytes]) -> Iterator[Markup]:
+    """The plots, as a light and a dark picture each, of which the reader's system takes one."""
+    if not pictures:
+        yield element("h2", "Plots")
+        yield element("p", "No step has been taken yet.", class_="faint")
+    for name, (title, caption) in _SUBJECTS.items():
+        if name not in pictures:
+            continue
+        if name == "diagnostics" and plots.left_out(history):
+            caption += f" {plots.left_out(history)} more are in journal.jsonl."
+        dark = element("source", srcset=_data_uri(pictures[f"{name}-dark"]), media="(prefers-color-scheme: dark)")
+        picture = element("picture", dark, element("img", src=_data_uri(pictures[name]), alt=f"{title}. {caption}"))
+        yield element("h2", title)
+        yield element("figure", picture, element("figcaption", caption))
+
+
+def _samples(folder: Folder) -> Iterator[Markup]:
+    if folder.samples is not None:
+        name, text = folder.samples
+        yield element("h2", "Latest samples")
+        yield element("p", element("code", f"samples/{name}"), class_="faint")
+        yield element("pre", text)
+
+
+def _provenance(folder: Folder) -> Iterator[Markup]:
+    """What the newest checkpoint says about versions, machine and data; what happened to the process."""
+    yield element("h2", "Provenance")
+    manifest = next((m for _, m in reversed(folder.manifests) if m is not None), {})
+    rows = [(spaced(name), value) for name, value in _entries(manifest.get("versions"))]
+    rows += [(spaced(name), value) for name, value in _entries(manifest.get("topology"))]
+    if "fingerprint" in manifest:
+        rows.append(("data fingerprint", element("code", manifest["fingerprint"])))
+    if rows:
+        yield table(["What", "As of the newest checkpoint"], rows, words=2)
+    if folder.events:
+        yield element("h3", "Events")
+        shown = folder.events[-_EVENTS_SHOWN:]
+        if len(shown) < len(folder.events):
+            yield element("p", f"The last {len(shown)} of {len(folder.events):,} events.", class_="faint")
+        yield table(["Time", "Event", "", "Version"], [_event_row(event) for event in shown], words=4)
+
+
+def _event_row(event: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    facts = []
+    for name, value in event.items():
+        if name == "changes":
+            facts += [f"{key}: {_change(pair)}" for key, pair in _entries(value)]
+        elif name not in ("event", "time", "version"):
+            facts.append(f"{spaced(name)} {value:,}" if type(value) is int else f"{spaced(name)} {value}")
+    return (
+        str(event.get("time", "")).replace("T", " "),
+        str(event.get("event", "")),
+        "; ".join(facts),
+        str(event.get("version", "")),
+    )
+
+
+def _change(pair: Any) -> str:
+    return f"{pair[0]} → {pair[1]}" if isinstance(pair, list) and len(pair) == 2 else str(pair)
+
+
+def _checkpoints(folder: Folder) -> Iterator[Markup]:
+    yield element("h2", "Checkpoints")
+    if not folder.manifests:
+        yield element("p", "None has been committed yet.", class_="faint")
+        return
+    rows = []
+    for checkpoint, manifest in reversed(folder.manifests):
+        marks = ["latest"] if folder.latest.get("checkpoint") == checkpoint.folder.name else []
+        marks += [
+            f"best {plots.NAMES.get(w, w)}" for w, best in folder.best.items() if best.get("step") == checkpoint.step
+        ]
+        files = _entries(manifest.get("files")) if manifest is not None else []
+        size = sum(facts["size"] for _, facts in files) if manifest is not None else math.nan
+        remark = ", ".join(marks) if manifest is not None else "its manifest cannot be read"
+        name = element("code", f"checkpoints/{checkpoint.folder.name}")
+        rows.append((name, remark, f"{checkpoint.step:,}", f"{len(files)}", size(size)))
+    yield table(["Folder", "", "Step", "Files", "Size"], rows, words=2)
+
+
+def _configuration(folder: Folder) -> Iterator[Markup]:
+    yield element("h2", "Configuration")
+    yield element(
+        "p", "The resolved ", element("code", "run.yaml"), ", which rebuilds the run exactly.", class_="faint"
+    )
+    yield element("details", element("summary", "Show all settings"), element("pre", folder.text), open=True)
+
+
+def _entries(mapping: Any) -> list[tuple[str, Any]]:
+    return list(mapping.items()) if isinstance(mapping, Mapping) else []
+
+
+def _scaled(error: float | None, factor: float) -> float | None:
+    return None if error is None else error * factor
+
+
+def _data_uri(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"

@@ -1,0 +1,29 @@
+"""What all tests share: a quiet number of threads, a cache of their own, and a little text to train on."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads() -> None:
+    # The tests run side by side, and sums in another order would give other bits.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["SEEDFAST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain text file of about 12 kB, the same everywhere."""
+    path = tmp_path_factory.mktemp("text") / "story.txt"
+    nouns, verbs = ["cat", "dog", "bird", "fox"], ["sees", "likes", "hears"]
+    lines = [f"the {nouns[i % 4]} {verbs[i * 7 % 3]} the {nouns[i * 5 % 3]} {i % 10}.\n" for i in range(500)]
+    path.write_text("".join(lines))
+    return path

@@ -1,0 +1,172 @@
+"""The run as a value: YAML and back, refusals that name the key, and no key that does nothing."""
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.small import FAMILIES, small_run
+
+from seedfast import recipes
+from seedfast.errors import UserError
+from seedfast.loop.ema import EMA
+from seedfast.loop.optimizer import OptimizerConfig
+from seedfast.loop.run import Run, changes, from_mapping, read_yaml, to_yaml
+from seedfast.loop.schedule import Schedule
+
+
+@pytest.mark.parametrize("recipe", FAMILIES)
+def test_a_run_comes_back_from_its_yaml_unchanged(recipe: str) -> None:
+    run = replace(recipes.make(recipe), clip=None, optimizer=OptimizerConfig(lr=1e-5, betas=(0.8, 0.99)))
+    assert from_mapping(recipes.make(recipe), yaml.safe_load(to_yaml(run)), where="x") == run
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stepz": 3}, "unknown key stepz"),
+        ({"model": {"widht": 3}}, r"unknown key model\.widht"),
+        ({"steps": "many"}, "steps must be of type int, not 'many'"),
+        ({"steps": True}, "steps must be of type int"),
+        ({"steps": 1.5}, "steps must be of type int"),
+        ({"model": 7}, "model must be a mapping"),
+        ({"schedule": {"shape": "spiral"}}, r"schedule\.shape must be of type"),
+        ({"optimizer": {"betas": [0.9]}}, r"optimizer\.betas must be"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"clip": -1}, "clip must be a positive"),
+        ({"schedule": {"decay": 0.3}}, r"schedule\.decay has no meaning"),
+        ({"ema": {"ramp": 2}}, r"ema\.ramp"),
+        ({"optimizer": {"kind": "adamw"}}, "belong to Muon"),
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused_in_a_sentence_with_the_key(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_mapping(recipes.make("text-masked"), values, where="x.yaml")
+
+
+@pytest.mark.parametrize("text", ["{", "- 1\n- 2\n", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"x\.yaml"):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("optimizer: {lr: 1e-3}\n")
+    run = from_mapping(recipes.make("text-masked"), read_yaml(tmp_path / "x.yaml"), where="x")
+    assert run.optimizer.lr == 0.001
+
+
+def test_changes_are_found_at_any_depth() -> None:
+    run = recipes.make("text-masked")
+    other = replace(run, steps=7, ema=EMA(half_life=3))
+    assert changes(run, other) == {"steps": (run.steps, 7), "ema.half_life": (run.ema.half_life, 3)}
+
+
+# ---- no dead keys ---------------------------------------------------------------------------------------------
+
+ELSEWHERE = {
+    "recipe": "names the run",
+    "device": "only another machine shows it; test_session and test_cli use it",
+    "data.include": "tests/data", "data.exclude": "tests/data", "data.mode": "tests/data", "data.field": "tests/data",
+    "objective.evaluation_draws": "changes the validation, below",
+    "workers": "changes no bit by promise (test_exactness), and the threads, below",
+    "log_every": "changes the progress line (test_cli)",
+    "keep": "changes what is retained (test_checkpoint)",
+    "save_every": "changes what is saved (test_checkpoint)",
+}  # fmt: skip
+ALTERNATIVES: dict[str, Any] = {
+    "precision": "bf16", "on_nonfinite": "skip", "skip_budget": 3, "micro_batch": 2, "clip": 1e-3, "steps": 5,
+    "eval_examples": 3, "optimizer.kind": "muon", "optimizer.matrix_lr": 0.05, "optimizer.momentum": 0.5,
+    "optimizer.betas": (0.5, 0.6), "optimizer.eps": 0.1, "schedule.shape": "constant", "schedule.final": 0.5,
+    "schedule.decay": 0.5, "schedule.patience": 1, "schedule.shrink": 0.3, "ema.unit": "samples", "ema.ramp": 0.9,
+    "model.mlp": "gelu", "model.norm": "layer", "model.positions": "learned", "model.init": "gpt2", "model.hidden": 24,
+    "model.heads": 1, "model.dropout": 0.2, "data.tokenizer": "bytes", "data.vocabulary": 300, "data.validation": 0.3,
+    "objective.estimator": "continuous", "objective.schedule": "cosine",
+}  # fmt: skip
+
+
+def keys(value: Any, prefix: str = "") -> list[str]:
+    """The dotted names of all fields of a run."""
+    found = []
+    for f in fields(value):
+        inner = getattr(value, f.name)
+        found += keys(inner, f"{prefix}{f.name}.") if is_dataclass(inner) else [f"{prefix}{f.name}"]
+    return found
+
+
+def changed(run: Run, key: str) -> Run:
+    """The run with one key given another value."""
+    value: Any = run
+    for part in key.split("."):
+        value = getattr(value, part)
+    if key in ALTERNATIVES:
+        new = ALTERNATIVES[key]
+    elif isinstance(value, bool):
+        new = not value
+    else:
+        new = value * 2 if isinstance(value, int | float) and value else 1
+    nested: Any = new
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return from_mapping(run, nested, where=key)
+
+
+@pytest.mark.parametrize("recipe", FAMILIES)
+def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp_path: Path) -> None:
+    from tests.small import train_in
+
+    from seedfast.loop import journal
+    from seedfast.loop.session import session
+
+    def outcome(run: Run, name: str) -> str:
+        """Everything that a run leaves behind, but for times and its own configuration."""
+        train_in(tmp_path / name, run)
+        entries = [{k: v for k, v in e.items() if k != "time"} for e in journal.read(tmp_path / name)]
+        manifest = json.loads((tmp_path / name / "checkpoints/step-00000003/manifest.json").read_text())
+        tensors = {k: v["sha256"] for k, v in manifest["files"].items() if k.endswith(".safetensors")}
+        return json.dumps([entries, tensors])
+
+    text = tmp_path / "other.txt"
+    text.write_text(story.read_text()[::-1])
+    base = small_run(recipe, story, steps=3, batch_size=6, eval_every=2, micro_batch=None)
+    bases = {
+        "optimizer.matrix_lr": replace(base, optimizer=OptimizerConfig(kind="muon")),
+        "optimizer.momentum": replace(base, optimizer=OptimizerConfig(kind="muon")),
+        "schedule.decay": replace(base, schedule=Schedule(shape="wsd")),
+        "schedule.patience": replace(base, steps=9, schedule=Schedule(shape="plateau", patience=0), eval_every=1),
+        "schedule.shrink": replace(base, steps=9, schedule=Schedule(shape="plateau", patience=0), eval_every=1),
+        "data.vocabulary": replace(base, data=replace(base.data, tokenizer="bpe", vocabulary=270)),
+        "ema.ramp": replace(base, ema=EMA(half_life=1000)),
+    }
+    if recipe == "text-masked":
+        bases["objective.schedule"] = replace(base, objective=replace(base.objective, estimator="continuous"))
+    outcomes: dict[int, str] = {}
+    for key in keys(base):
+        if key in ELSEWHERE or key in (
+            "on_nonfinite",
+            "skip_budget",
+            "micro_batch",
+        ):  # test_session, test_exactness
+            continue
+        start = bases.get(key, base)
+        if id(start) not in outcomes:
+            outcomes[id(start)] = outcome(start, f"base-{len(outcomes)}")
+        try:
+            other = (
+                replace(base, data=replace(base.data, path=str(text))) if key == "data.path" else changed(start, key)
+            )
+            result = outcome(other, key)
+        except UserError:
+            continue
+        except FileNotFoundError:
+            assert key == "steps"  # another number of steps ends elsewhere
+            continue
+        if key == "objective.document_mask":
+            continue  # this text is one document: tests/families
+        assert result != outcomes[id(start)], f"{key} changes nothing"
+    with session(replace(base, workers=2), tmp_path / "threads") as opened:
+        assert opened.run.workers == 2

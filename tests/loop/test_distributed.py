@@ -1,0 +1,89 @@
+"""Two real processes under torchrun do what one does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tests.small import FAMILIES, flags, small_run
+
+from seedfast.loop import journal
+from seedfast.verify.resume import compare
+
+LAUNCH = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "seedfast",
+]
+
+
+def run(command: list[str], **options: object) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("recipe", FAMILIES)
+def test_33_two_processes_are_one_to_rounding(recipe: str, story: Path, tmp_path: Path) -> None:
+    words = ["train", recipe, *flags(small_run(recipe, story, micro_batch=2)), "--out"]
+    run([sys.executable, "-m", "seedfast", *words, str(tmp_path / "one")])
+    run([*LAUNCH, *words, str(tmp_path / "two")])
+    one, two = list(journal.read(tmp_path / "one")), list(journal.read(tmp_path / "two"))
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        if "loss" in a:
+            assert a["weight"] == b["weight"]  # the same samples
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)  # the same noise
+            assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
+        else:
+            assert a["validation"]["ema"]["loss"] == pytest.approx(b["validation"]["ema"]["loss"], rel=1e-5)
+    weights, others = (load_file(tmp_path / n / "checkpoints/step-00000020/model.safetensors") for n in ("one", "two"))
+    assert all((weights[name] - others[name]).abs().max() < 1e-3 for name in weights)
+
+
+def test_two_processes_resume_bit_for_bit_after_being_killed(story: Path, tmp_path: Path) -> None:
+    recipe = "text-masked"
+    words = [
+        "train",
+        recipe,
+        *flags(small_run(recipe, story, micro_batch=2, steps=60, save_every=20)),
+        "--out",
+    ]
+    run([*LAUNCH, *words, str(tmp_path / "whole")])
+    killed = subprocess.Popen(
+        [*LAUNCH, *words, str(tmp_path / "killed")], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed/checkpoints/step-00000020").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    # Elastic workers live in groups of their own; the lock is free once they are gone.
+    subprocess.run(["pkill", "-9", "-f", str(tmp_path / "killed")], check=False)
+    run([*LAUNCH, *words, str(tmp_path / "killed")])
+    assert compare(tmp_path / "whole", tmp_path / "killed")[0] is None
+    events = [json.loads(line)["event"] for line in (tmp_path / "killed/events.jsonl").read_text().splitlines()]
+    assert "resumed" in events
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(story: Path, tmp_path: Path) -> None:
+    words = [
+        "train",
+        "text-masked",
+        *flags(small_run("text-masked", story, batch_size=5)),
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    result = subprocess.run([*LAUNCH, *words], capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "cannot be shared evenly by 2 processes" in result.stderr

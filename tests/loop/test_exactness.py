@@ -1,0 +1,202 @@
+"""The promise: what may not change a bit changes none, and what may change rounding changes no more."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.small import FAMILIES, flags, small_run, train_in, train_until
+from torch import Tensor
+
+from seedfast.data.text import TextData
+from seedfast.loop import journal
+from seedfast.loop.session import session
+from seedfast.loop.state import digest, read_tensors
+from seedfast.loop.train import _agree, _gradient, tasks_of
+from seedfast.models.transformer import Transformer
+from seedfast.verify.resume import compare
+
+
+def weights(folder: Path) -> str:
+    newest = sorted((folder / "checkpoints").glob("step-????????"))[-1]
+    return digest(read_tensors(newest))
+
+
+@pytest.fixture(params=FAMILIES)
+def recipe(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_28_every_split_into_two_sessions_gives_the_same_bits(recipe: str, story: Path, tmp_path: Path) -> None:
+    run = small_run(recipe, story, steps=8, save_every=3, eval_every=3)
+    train_in(tmp_path / "whole", run)
+    for j in range(1, 8):
+        with session(run, tmp_path / str(j)) as opened:
+            train_until(opened, j)
+        train_in(tmp_path / str(j), run)
+        difference, compared = compare(tmp_path / "whole", tmp_path / str(j))
+        assert difference is None, f"split at {j}: {difference}"
+        assert compared
+
+
+def test_28_twin_a_session_that_forgets_its_average_is_seen(recipe: str, story: Path, tmp_path: Path) -> None:
+    run = small_run(recipe, story, steps=8)
+    train_in(tmp_path / "whole", run)
+    with session(run, tmp_path / "split") as opened:
+        train_until(opened, 4)
+    with session(run, tmp_path / "split") as opened:
+        assert opened.state.average is not None
+        for name, average in opened.state.average.network.named_parameters():
+            average.copy_(dict(opened.state.network.named_parameters())[name])
+        train_until(opened, 8)
+    difference, _ = compare(tmp_path / "whole", tmp_path / "split")
+    assert difference is not None
+    assert "ema/" in difference
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"eval_every": 0}, {"eval_every": 1}, {"eval_examples": None}, {"save_every": 1}, {"log_every": 1}, {"keep": 5},
+     {"workers": 1}, {"workers": 3}],
+    ids=str,
+)  # fmt: skip
+def test_31_schedules_of_other_things_change_no_bit(
+    recipe: str, change: dict[str, int], story: Path, tmp_path: Path
+) -> None:
+    run = small_run(recipe, story, steps=10, model=Transformer(layers=1, heads=2, width=16, dropout=0.1))
+    train_in(tmp_path / "a", run)
+    train_in(tmp_path / "b", replace(run, **change))
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_31_twin_another_seed_changes_bits(recipe: str, story: Path, tmp_path: Path) -> None:
+    run = small_run(recipe, story, steps=4)
+    train_in(tmp_path / "a", run)
+    train_in(tmp_path / "b", replace(run, seed=2))
+    assert weights(tmp_path / "a") != weights(tmp_path / "b")
+
+
+def wake(network: torch.nn.Module) -> None:
+    """Give layers that start at zero some weights: they hide the others' gradients."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.abs().sum() == 0:
+            torch.nn.init.normal_(parameter, std=0.1)
+
+
+def gradient(recipe: str, text: Path, folder: Path, micro_batch: int | None) -> tuple[float, list[Tensor]]:
+    """Loss and gradient of a step whose windows do not all have the same number of scored tokens."""
+    run = small_run(recipe, text, micro_batch=micro_batch, batch_size=24)
+    run = replace(run, data=TextData(path=str(text), tokenizer="characters", context=64))
+    with session(run, folder) as opened:
+        opened.order.ids = lambda start, stop: [(len(opened.corpus.train) - 1) - n % 3 for n in range(start, stop)]  # type: ignore[method-assign]
+        wake(opened.state.network)
+        tasks = tasks_of(opened, 0)
+        assert len({float(w) for task in tasks for w in task.weight_B}) > 1
+        loss, _ = _gradient(opened, 0, tasks, _agree(opened, tasks, False, False)[0])
+        return loss, [p.grad.clone() for p in opened.state.network.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 5, 7, 12])
+def test_29_micro_batches_add_up(recipe: str, micro_batch: int, story: Path, tmp_path: Path) -> None:
+    loss, whole = gradient(recipe, story, tmp_path / "a", None)
+    split_loss, split = gradient(recipe, story, tmp_path / "b", micro_batch)
+    assert split_loss == pytest.approx(loss, rel=1e-6)
+    error = sum((a - b).square().sum() for a, b in zip(whole, split, strict=True)).sqrt()
+    assert error / sum(a.square().sum() for a in whole).sqrt() < 1e-6
+
+
+def test_29_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_path: Path) -> None:
+    loss, _ = gradient(recipe, story, tmp_path / "a", None)
+    run = replace(
+        small_run(recipe, story, batch_size=24, micro_batch=7),
+        data=TextData(path=str(story), tokenizer="characters", context=64),
+    )
+    with session(run, tmp_path / "b") as opened:
+        opened.order.ids = lambda start, stop: [(len(opened.corpus.train) - 1) - n % 3 for n in range(start, stop)]  # type: ignore[method-assign]
+        wake(opened.state.network)
+        tasks = tasks_of(opened, 0)
+        means = [_gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
+    assert abs(sum(means) / len(means) - loss) > 1e-6 * loss
+
+
+def test_30_validation_with_the_training_key_is_the_training_loss(recipe: str, story: Path, tmp_path: Path) -> None:
+    from seedfast.keys import Draws
+
+    run = small_run(recipe, story, micro_batch=None)
+    with session(run, tmp_path) as opened:
+        tasks = tasks_of(opened, 0)
+        weight = _agree(opened, tasks, False, False)[0]
+        trained, _ = _gradient(opened, 0, tasks, weight)
+        ids = opened.order.ids(0, run.batch_size)
+        draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(run.batch_size), group=run.batch_size)
+        opened.state.network.eval()
+        task = opened.family.task(opened.corpus.train.batch(ids), draws)
+        validated = opened.family.loss(opened.state.network, task, {}).total_B.double().sum() / task.weight_B.sum()
+    assert float(validated.detach()) == pytest.approx(trained, rel=1e-7)
+
+
+def test_the_first_uncommitted_steps_of_a_killed_journal_are_cut(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=10)
+    train_in(tmp_path / "a", run)
+    clean = (tmp_path / "a/journal.jsonl").read_bytes()
+    with (tmp_path / "a/journal.jsonl").open("ab") as file:
+        file.write(b'{"step": 11, "loss": 0.0}\n{"step": 12, "lo')
+    train_in(tmp_path / "a", run)
+    assert (tmp_path / "a/journal.jsonl").read_bytes() == clean
+
+
+def test_resume_does_not_read_what_came_before(story: Path, tmp_path: Path) -> None:
+    """Steps far out cost what the first ones do: the stream is indexed, not consumed."""
+    run = small_run("text-masked", story)
+    with session(run, tmp_path) as opened:
+        opened.order.ids(0, 1)
+        far = 10**9
+        ids = [opened.order.ids(far * 6 + i, far * 6 + i + 1)[0] for i in range(6)]
+        assert ids == opened.order.ids_at(torch.arange(far * 6, far * 6 + 6)).tolist()
+        tasks = tasks_of(opened, far)
+        assert sum(len(task.weight_B) for task in tasks) == 6
+
+
+def test_rewinding_to_an_earlier_step_repeats_the_rest(recipe: str, story: Path, tmp_path: Path) -> None:
+    run = small_run(recipe, story, keep=10)
+    train_in(tmp_path, run)
+    before = weights(tmp_path)
+    lines = [json.dumps({k: v for k, v in e.items() if k != "time"}) for e in journal.read(tmp_path)]
+    train_in(tmp_path, run, at=10)
+    assert weights(tmp_path) == before
+    assert [json.dumps({k: v for k, v in e.items() if k != "time"}) for e in journal.read(tmp_path)] == lines
+    assert list((tmp_path / "checkpoints").glob("*.aside-1")), "the abandoned checkpoints are kept, out of the way"
+
+
+@pytest.mark.parametrize("moment", ["step", "validate", "save", "write", "rename", "pointer", "retire"])
+def test_28_kill_9_inside_every_phase(moment: str, story: Path, tmp_path: Path) -> None:
+    """Real processes, really killed: inside a step, an evaluation, a save, its rename, the pointers, a removal."""
+    from seedfast.verify.saboteur import Plan
+
+    recipe = FAMILIES[len(moment) % 2]
+    run = small_run(recipe, story)
+    train = [sys.executable, "-m", "seedfast", "train", recipe, *flags(run), "--out"]
+    plan = Plan(moment, after=9).encode()  # type: ignore[arg-type]
+    killed = [sys.executable, "-m", "seedfast.verify.saboteur", plan, *train[3:], str(tmp_path / "killed")]
+    assert subprocess.run(killed, capture_output=True).returncode == -9
+    subprocess.run([*train, str(tmp_path / "killed")], check=True, capture_output=True)
+    reference = _reference(tmp_path, train)
+    assert compare(reference, tmp_path / "killed")[0] is None
+
+
+def _reference(tmp_path: Path, train: list[str]) -> Path:
+    """The uninterrupted run, trained once for all moments that share it."""
+    import fcntl
+
+    name = hashlib.sha256(" ".join(train[4:]).encode()).hexdigest()[:12]
+    shared = tmp_path.parent / f"reference-{name}"
+    with (tmp_path.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "report.html").exists():
+            subprocess.run([*train, str(shared)], check=True, capture_output=True)
+    return shared

@@ -1,0 +1,165 @@
+"""Opening a run: whose folder it is, what may have changed, and numbers that diverge."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.small import small_run, train_in, train_until
+
+from seedfast.errors import TrainingStopped, UserError
+from seedfast.loop import journal
+from seedfast.loop.checkpoint import Checkpoints
+from seedfast.loop.optimizer import OptimizerConfig
+from seedfast.loop.schedule import Schedule
+from seedfast.loop.session import session
+from seedfast.verify.resume import compare
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(story: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="not a run"):
+        train_in(tmp_path, small_run("text-masked", story))
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(story: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        train_in(tmp_path / "x", small_run("text-masked", story))
+
+
+def test_another_recipe_in_the_folder_is_refused(story: Path, tmp_path: Path) -> None:
+    train_in(tmp_path, small_run("text-masked", story, steps=2))
+    with pytest.raises(UserError, match="recipe text-masked"):
+        train_in(tmp_path, small_run("text-autoregressive", story, steps=2))
+
+
+def test_two_processes_cannot_train_in_one_run(story: Path, tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib\nfrom seedfast.loop.lock import locked\n"
+            f"with locked(pathlib.Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match=f"process {holder.pid} "):
+        train_in(tmp_path, small_run("text-masked", story, steps=2))
+    holder.kill()  # a dead owner's lock is no lock
+    holder.wait()
+    train_in(tmp_path, small_run("text-masked", story, steps=2))
+
+
+def test_changes_of_meaning_have_to_be_named(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=4)
+    train_in(tmp_path, run)
+    other = replace(run, steps=6, optimizer=OptimizerConfig(lr=2e-2))
+    with pytest.raises(UserError, match=r"optimizer\.lr = 0\.01"):
+        train_in(tmp_path, other)
+    assert train_in(tmp_path, other, allow_change=("optimizer.lr",)).step == 6
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["changes"] == {"optimizer.lr": [0.01, 0.02], "steps": [4, 6]}
+
+
+def test_another_architecture_does_not_load(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=2)
+    train_in(tmp_path, run)
+    other = replace(run, model=replace(run.model, width=32))
+    with pytest.raises(UserError, match="shape"):
+        train_in(tmp_path, other, allow_change=("model.width",))
+
+
+def test_changed_data_is_named(tmp_path: Path, story: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(story.read_text())
+    run = small_run("text-masked", text, steps=2)
+    train_in(tmp_path / "run", run)
+    text.write_text(story.read_text().replace("fox", "cow"))
+    with pytest.raises(UserError, match=r"changed: own\.txt"):
+        train_in(tmp_path / "run", run)
+
+
+def _poison(run_folder: Path, run, **options) -> None:  # type: ignore[no-untyped-def]
+    """Train with an embedding that is not a number from step 5 on."""
+    with session(run, run_folder) as opened:
+        train_until(opened, 5)
+        whole = opened.family.loss
+        calls = iter(range(10**6))
+
+        def broken(network, task, state):  # type: ignore[no-untyped-def]
+            terms = whole(network, task, state)
+            return replace(terms, total_B=terms.total_B * torch.nan) if next(calls) in options["when"] else terms
+
+        opened.family.loss = broken  # type: ignore[method-assign]
+        from tests.small import Silent
+
+        from seedfast.loop.train import train
+
+        train(opened, Silent())
+
+
+def test_nan_stops_and_leaves_the_last_checkpoint(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story)
+    with pytest.raises(TrainingStopped, match="not finite at step 6 "):
+        _poison(tmp_path, run, when={0})
+    assert Checkpoints(tmp_path).newest().step == 5  # type: ignore[union-attr]
+    train_in(tmp_path / "whole", run)
+    train_in(tmp_path, run)  # without the poison it goes on as if nothing had been
+    assert compare(tmp_path / "whole", tmp_path)[0] is None
+
+
+def test_nan_is_skipped_within_the_budget_and_journalled(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, on_nonfinite="skip", skip_budget=1, eval_every=0, micro_batch=None)
+    _poison(tmp_path / "one", run, when={2})
+    skipped = [e for e in journal.read(tmp_path / "one") if "skipped" in e]
+    assert [(e["step"], e["loss"]) for e in skipped] == [(8, None)]
+    with pytest.raises(TrainingStopped, match="budget of 1"):
+        _poison(tmp_path / "two", run, when={2, 3})
+
+
+def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Path) -> None:
+    run = small_run(
+        "text-masked",
+        story,
+        schedule=Schedule(shape="plateau", patience=0, shrink=0.5),
+        optimizer=OptimizerConfig(lr=0.5),  # far too high: validation gets worse
+        eval_every=2,
+    )
+    train_in(tmp_path / "whole", run)
+    with session(run, tmp_path / "split") as opened:
+        train_until(opened, 11)
+    train_in(tmp_path / "split", run)
+    assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
+    rates = [e["lr"] for e in journal.read(tmp_path / "whole") if "lr" in e]
+    assert rates[-1] < rates[0], "the rate must have fallen, or this test shows nothing"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes_to_the_same_bits(precision: str, story: Path, tmp_path: Path) -> None:
+    run = small_run("text-autoregressive", story, precision=precision, steps=12)
+    train_in(tmp_path / "whole", run)
+    with session(run, tmp_path / "split") as opened:
+        train_until(opened, 7)
+    train_in(tmp_path / "split", run)
+    assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
+    losses = [e["loss"] for e in journal.read(tmp_path / "whole") if e.get("loss")]
+    assert losses[-1] < losses[0]
+    stored = json.loads((tmp_path / "whole/checkpoints/step-00000012/state.json").read_text())
+    assert bool(stored["scaler"]) == (precision == "fp16")
+
+
+def test_muon_resumes_to_the_same_bits(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, optimizer=OptimizerConfig(kind="muon", lr=1e-2), steps=10)
+    train_in(tmp_path / "whole", run)
+    with session(run, tmp_path / "split") as opened:
+        train_until(opened, 6)
+    train_in(tmp_path / "split", run)
+    assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
