@@ -32,6 +32,4 @@ def write(tmp_path: Path) -> Writer:
 @pytest.fixture
 def documents() -> dict[str, str]:
     """Forty documents of different lengths, not all ASCII."""
-    return {
-        f"part{n % 3}/doc{n:02}.txt": f"Document {n}: naïve café €{n} 🌱\r\n" * (n + 1) for n in range(40)
-    }
+    return {f"part{n % 3}/doc{n:02}.txt": f"Document {n}: naïve café €{n} 🌱\r\n" * (n + 1) for n in range(40)}

@@ -12,6 +12,7 @@ from text_helpers import Writer, hub_folder, stream, texts
 
 from seedfast.data import split as split_module
 from seedfast.data.dataset import describe_difference
+from seedfast.data.fingerprint import hash_files, signature
 from seedfast.data.text import TextAssets, TextData
 from seedfast.errors import UserError
 
@@ -51,9 +52,7 @@ def test_one_file_is_cut_by_characters_and_has_no_final_end_of_text(write: Write
     assert decode(validation[1:]) == text[-held_out:]
 
 
-def test_long_documents_are_tokenised_in_pieces_as_if_whole(
-    write: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_documents_are_tokenised_in_pieces_as_if_whole(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "".join(f"The {n}th sentence, isn't it?\n\n  (No: {n * n}.)\t" for n in range(3000))
     folder = write({"a.txt": long, "b.txt": long[:9000]})
     whole = TextData(path=str(folder), vocabulary=400, context=9).load()
@@ -97,13 +96,16 @@ def test_the_split_is_the_same_again_and_moves_little(
     assert "new.txt" in describe_difference(before.fingerprint, after.fingerprint)
 
 
-def test_a_larger_part_validates_when_asked_and_contains_the_smaller(
-    documents: dict[str, str], write: Writer
-) -> None:
+def test_the_split_is_pinned(documents: dict[str, str], write: Writer) -> None:
+    """A change of the rule would move documents of old runs from training to validation."""
+    corpus = TextData(path=str(write(documents)), tokenizer="bytes", context=16).load()
+    names = {text: Path(name).stem for name, text in documents.items()}
+    assert [names[text] for text in texts(corpus, corpus.validation)] == ["doc36", "doc05", "doc11", "doc29"]
+
+
+def test_a_larger_part_validates_when_asked_and_contains_the_smaller(documents: dict[str, str], write: Writer) -> None:
     folder = str(write(documents))
-    small, large = (
-        TextData(path=folder, tokenizer="bytes", context=16, validation=part).load() for part in (0.1, 0.5)
-    )
+    small, large = (TextData(path=folder, tokenizer="bytes", context=16, validation=part).load() for part in (0.1, 0.5))
     assert set(texts(small, small.validation)) < set(texts(large, large.validation))
     assert large.splits["validation"]["bytes"] >= 0.5 * (
         small.splits["train"]["bytes"] + small.splits["validation"]["bytes"]
@@ -151,15 +153,16 @@ def test_context_is_part_of_the_identity(documents: dict[str, str], write: Write
 
 
 def test_changed_content_changes_the_fingerprint_and_touching_does_not(
-    documents: dict[str, str], write: Writer
+    documents: dict[str, str], write: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("seedfast.data.fingerprint._RACY", 0)
     folder = write(documents)
     data = TextData(path=str(folder), tokenizer="bytes", context=16)
     before = data.load().fingerprint
     name = "part1/doc07.txt"
-    times = (folder / name).stat()
     os.utime(folder / name)
     assert data.load().fingerprint == before
+    times = (folder / name).stat()
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content.replace(b"7", b"8"))
     os.utime(folder / name, ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time
@@ -167,6 +170,15 @@ def test_changed_content_changes_the_fingerprint_and_touching_does_not(
     assert after.digest != before.digest
     assert name in describe_difference(before, after)
     assert "doc08" not in describe_difference(before, after)
+
+
+def test_the_content_of_a_young_file_is_not_remembered(write: Writer) -> None:
+    """It may change once more without a change of its times."""
+    folder = write({"a.txt": "one"})
+    seen = {"a.txt": signature(folder / "a.txt")}
+    before = hash_files(folder, seen)
+    write({"a.txt": "two"})
+    assert hash_files(folder, seen) != before
 
 
 def test_old_files_are_not_hashed_again(
@@ -205,25 +217,17 @@ def test_python_is_the_standard_library() -> None:
     assert 5e6 < size < 20e6
     names = corpus.fingerprint.files
     assert "json/decoder.py" in names
-    assert not [
-        name for name in names if {"test", "tests", "site-packages", "lib2to3"} & set(name.split("/"))
-    ]
+    assert not [name for name in names if {"test", "tests", "site-packages", "lib2to3"} & set(name.split("/"))]
     assert 0.1 <= corpus.splits["validation"]["bytes"] / size < 0.2
 
 
-def test_lossy_tokenizers_are_refused_by_document(
-    documents: dict[str, str], write: Writer, tmp_path: Path
-) -> None:
+def test_lossy_tokenizers_are_refused_by_document(documents: dict[str, str], write: Writer, tmp_path: Path) -> None:
     lossless = str(hub_folder(tmp_path / "lossless", list(documents.values())))
     lossy = str(hub_folder(tmp_path / "lossy", list(documents.values()), lowercase=True))
     folder = str(write(documents))
     corpus = TextData(path=folder, tokenizer=lossless, context=16).load()
-    assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(
-        documents.values()
-    )
-    with pytest.raises(
-        UserError, match=r"does not give back the document .*doc\d\d\.txt: 'Document.*'document"
-    ):
+    assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(documents.values())
+    with pytest.raises(UserError, match=r"does not give back the document .*doc\d\d\.txt: 'Document.*'document"):
         TextData(path=folder, tokenizer=lossy, context=16).load()
 
 

@@ -24,10 +24,7 @@ def grown(path: Path, tokenizer: str) -> int:
 
 def text_file(path: Path, megabytes: int) -> Path:
     letters = random.Random(0)
-    words = [
-        "".join(letters.choices("abcdefghijklmnopqrstuvwxyzé", k=letters.randint(1, 9)))
-        for _ in range(20_000)
-    ]
+    words = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyzé", k=letters.randint(1, 9))) for _ in range(20_000)]
     block = "".join(" ".join(letters.choices(words, k=20)) + "\n\n" for _ in range(8_000)).encode()
     with path.open("wb") as file:
         for _ in range(megabytes * 10**6 // len(block) + 1):

@@ -77,9 +77,7 @@ def test_damaged_data_are_prepared_again(
     assert after.fingerprint == before.fingerprint
 
 
-def test_a_count_that_was_altered_is_noticed(
-    data: TextData, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_count_that_was_altered_is_noticed(data: TextData, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = data.load().assets
     manifest = prepared(cache) / "manifest.json"
     content = json.loads(manifest.read_bytes())
@@ -95,6 +93,17 @@ from seedfast.data.text import TextData
 corpus = TextData(path=sys.argv[1], vocabulary=300, context=16).load()
 print(corpus.fingerprint.digest, corpus.train.batch([0])["tokens"].sum().item())
 """
+SLOW = """
+import sys, time
+import seedfast.data.store as store
+seal = store._seal
+def slow(*arguments):
+    with open(sys.argv[2], "a") as log:
+        log.write("prepared once\\n")
+    time.sleep(1.5)
+    seal(*arguments)
+store._seal = slow
+"""
 DIE = """
 import os, signal
 import seedfast.data.store as store
@@ -102,12 +111,13 @@ store._seal = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_two_processes_that_prepare_at_once_both_end_well(data: TextData, cache: Path) -> None:
-    command = [sys.executable, "-c", LOAD, data.path]
+def test_of_processes_that_want_the_same_one_prepares_it(data: TextData, cache: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLOW + LOAD, data.path, str(tmp_path / "log")]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = {run.communicate()[0] for run in runs}
     assert [run.returncode for run in runs] == [0, 0, 0]
     assert answers == {f"{data.load().fingerprint.digest} {data.load().train.batch([0])['tokens'].sum()}\n"}
+    assert (tmp_path / "log").read_text() == "prepared once\n"
     prepared(cache)
 
 
@@ -121,9 +131,7 @@ def test_a_killed_preparation_leaves_nothing_that_counts(data: TextData, cache: 
     assert ".tmp-" not in prepared(cache).name
 
 
-def test_a_failed_preparation_is_cleared_away(
-    data: TextData, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_preparation_is_cleared_away(data: TextData, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -169,9 +177,7 @@ def test_the_boundary_between_the_types_on_real_text(alphabet: int, write: Write
     tokenizer = corpus.assets.tokenizer
     assert tokenizer.size == alphabet + 1
     held_out = round(alphabet * 0.1)
-    assert (prepared(cache) / "validation.bin").stat().st_size == (2 if alphabet == 65535 else 4) * (
-        held_out + 1
-    )
+    assert (prepared(cache) / "validation.bin").stat().st_size == (2 if alphabet == 65535 else 4) * (held_out + 1)
     last = corpus.validation.batch([len(corpus.validation) - 1])["tokens"][0].tolist()
     assert tokenizer.decode(last) == text[-501:]
     assert corpus.train.batch([0])["tokens"][0, 0] == alphabet  # end-of-text, the largest id

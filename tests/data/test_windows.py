@@ -24,9 +24,7 @@ def test_each_target_is_scored_exactly_once(context: int, more: int, batch: int)
         assert counts.dtype == torch.bool
         assert tokens.shape == (counts.shape[0], context + 1)
         assert counts.shape[1] == context
-        assert torch.equal(
-            tokens[:, 1:], tokens[:, :-1] + 1
-        )  # the predecessor of every target stands before it
+        assert torch.equal(tokens[:, 1:], tokens[:, :-1] + 1)  # the predecessor of every target stands before it
         scored += tokens[:, 1:][counts].tolist()
     assert scored == list(range(1, targets + 1))
 

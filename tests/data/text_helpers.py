@@ -28,9 +28,7 @@ def texts(corpus: TextCorpus, windows: object) -> list[str]:
     return [corpus.assets.tokenizer.decode(ids[a + 1 : b]) for a, b in pairwise(places)]
 
 
-def hub_folder(
-    folder: Path, texts: Sequence[str], *, lowercase: bool = False, eos: str | None = "</s>"
-) -> Path:
+def hub_folder(folder: Path, texts: Sequence[str], *, lowercase: bool = False, eos: str | None = "</s>") -> Path:
     """A pretrained tokenizer as a Hugging Face model has it."""
     transformers = pytest.importorskip("transformers")
     core = library.Tokenizer(library.models.BPE())
