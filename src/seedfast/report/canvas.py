@@ -58,7 +58,9 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
     for number, title in enumerate(titles):
         axes = whole.add_subplot(rows, columns, number + 1, facecolor=theme.paper)
         size = 10.5 if columns == 1 else 9
-        axes.set_title(title, loc="left", fontsize=size, color=theme.ink, fontweight="bold", parse_math=False)
+        axes.set_title(
+            _printable(title), loc="left", fontsize=size, color=theme.ink, fontweight="bold", parse_math=False
+        )
         axes.grid(True, color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -71,6 +73,11 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
             axis.get_offset_text().set_fontsize(8)
         panels.append(axes)
     return whole, panels
+
+
+def _printable(text: str) -> str:
+    """Names come from anywhere; what has no shape cannot be drawn."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def steps(axes: "Axes", history: History, *, named: bool = True, ticks: int = 8) -> None:

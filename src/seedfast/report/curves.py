@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Curve:
 
 
 def by_mean(steps: Floats, values: Floats, weights: Floats | None = None) -> Curve | None:
-    """Smoothed by the running weighted mean: for a loss, which is a sum over a sum. None if no value is finite."""
+    """Smoothed by the running weighted mean, for a loss is a sum over a sum. None if no value is finite."""
     return _curve(steps, values, np.ones_like(values) if weights is None else weights, _mean)
 
 
@@ -56,7 +57,7 @@ def _curve(steps: Floats, values: Floats, weights: Floats, middle: Middle) -> Cu
     steps, values, weights = steps[finite], values[finite], weights[finite]
     count = len(values) if len(values) <= _SINGLE else _BUCKETS
     edges = np.linspace(0, len(values), count + 1).round().astype(int)
-    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    spans = list(pairwise(edges))
     centres = np.array([middle(values[a:b], weights[a:b]) for a, b in spans])
     return Curve(
         steps=np.add.reduceat(steps, edges[:-1]) / np.diff(edges),
@@ -70,8 +71,8 @@ def _curve(steps: Floats, values: Floats, weights: Floats, middle: Middle) -> Cu
 def _running(values: Floats, weights: Floats, middle: Middle) -> Floats:
     """The middle of a window around each point.
 
-    Near the start the window shrinks on both sides, so that the steep first steps are not mixed with what follows;
-    near the end it loses only its later half, so that the curve's last value is about as smooth as the others.
+    Near the start the window shrinks on both sides, so that the steep first steps do not mix with what follows;
+    near the end it loses only its later half, so that the curve's last value is smooth too.
     """
     count = len(values)
     reach = round(count / _SPAN)

@@ -45,7 +45,7 @@ def read(path: Path) -> Folder:
         path=path,
         text=text,
         run=run,
-        best=_json(path / "best.json"),
+        best=_best(path / "best.json"),
         latest=_json(path / "latest.json"),
         events=_events(path / "events.jsonl"),
         manifests=[(checkpoint, _manifest(checkpoint)) for checkpoint in Checkpoints(path).committed()],
@@ -84,6 +84,14 @@ def _json(path: Path) -> Mapping[str, Any]:
     return value
 
 
+def _best(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    best = _json(path)
+    for record in best.values():
+        if not isinstance(record, dict) or not record.keys() >= {"step", "loss", "standard_error", "examples", "draws"}:
+            raise UserError(f"{path} does not hold the best validations of a run of seedfast.")
+    return best
+
+
 def _events(path: Path) -> list[Mapping[str, Any]]:
     """A line that is still being written, or that a kill left half-written, is passed over."""
     if not path.is_file():
@@ -107,7 +115,7 @@ def _manifest(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
 
 
 def _samples(path: Path) -> tuple[str, str] | None:
-    """The samples of the latest step; file names count their steps with leading zeros, or at least with digits."""
+    """The samples of the latest step, which is the number in the file's name."""
     files = sorted(path.glob("*.txt"), key=lambda file: ([int(n) for n in re.findall(r"\d+", file.stem)], file.name))
     if not files:
         return None
@@ -119,7 +127,7 @@ def _samples(path: Path) -> tuple[str, str] | None:
 
 
 def _trainer_lives(path: Path) -> bool:
-    """Told from the owner's name in the lock, not by trying the lock, which would be in a starting process's way."""
+    """Told from the owner's name in the lock. Trying the lock itself would get in a starting process's way."""
     try:
         owner = re.fullmatch(r"process (\d+) on (.+)", path.read_text().strip())
         if owner is None or owner[2] != socket.gethostname():

@@ -51,7 +51,7 @@ class History:
     """Everything that the report needs of the journal.
 
     loss, gradient_norm, lr, weight, seconds: one point for each step.
-    diagnostics: by name, then by where it was measured: "training", or the kind of weights that was validated.
+    diagnostics: by name, then by where it was measured: "training", or the kind of weights validated.
     validation, standard_error: by kind of weights ("raw", "ema").
     newest: the last validation's score by kind of weights, as it was recorded.
     units: by name, what the loss times this factor is called.

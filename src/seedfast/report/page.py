@@ -13,28 +13,36 @@ from seedfast.files import commit
 from seedfast.report import folder as folders
 from seedfast.report import history as histories
 from seedfast.report import plots
+from seedfast.report.canvas import DARK, LIGHT
 from seedfast.report.folder import Folder
 from seedfast.report.history import History
 from seedfast.report.markup import Markup, element, join, table
 from seedfast.report.style import CSS
+from seedfast.report.words import counted, duration, measured, size, spaced, weights_named
 
 _SUBJECTS = {
     "loss": (
         "Loss",
-        "Training loss of each step, its running mean, and the validation loss with one standard error to either side. "
-        "It is the objective itself: where that is a bound on the negative log-likelihood, so is every number here.",
+        "Training loss of each step, its running mean, and the validation loss with one standard error to either "
+        "side. It is the objective itself: where that is a bound on the negative log-likelihood, so is every number.",
     ),
-    "rate": ("Learning rate and gradient norm", "The norm of the whole gradient before it is clipped, on a logarithmic axis."),
-    "throughput": ("Throughput", "Weight of a step (what its loss is divided by) over its time; validations are not in it."),
+    "rate": (
+        "Learning rate and gradient norm",
+        "The norm is that of the whole gradient before it is clipped, on a logarithmic axis.",
+    ),
+    "throughput": (
+        "Throughput",
+        "The weight of a step (what its loss is divided by) over its time, in which validations are not counted.",
+    ),
     "diagnostics": ("Diagnostics", "Averages over the global batch, or over the validation examples."),
-}  # fmt: skip
+}
 _EVENTS_SHOWN = 200
 
 
 def write(run_folder: Path) -> Path:
-    """Write `report.html` and the plots in `report/` (`loss.png`, `loss-dark.png`, …); returns the page's path.
+    """Write `report.html`, and the plots in `report/` (`loss.png`, `loss-dark.png`, …); returns the page's path.
 
-    Reads nothing but the run folder, and may be called while the run is going on. Raises UserError if it is no run.
+    Reads nothing but the run folder, and may be called while the run goes on. Raises UserError if it is no run.
     """
     folder = folders.read(run_folder)
     history = histories.read(run_folder)
@@ -56,7 +64,7 @@ def _draw(folder: Folder, history: History) -> dict[str, bytes]:
         clip=clip if isinstance(clip, int | float) else None,
         best=folder.best,
     )
-    light, dark = plots.draw(history, facts, plots.LIGHT), plots.draw(history, facts, plots.DARK)
+    light, dark = plots.draw(history, facts, LIGHT), plots.draw(history, facts, DARK)
     return light | {f"{name}-dark": picture for name, picture in dark.items()}
 
 
@@ -124,7 +132,7 @@ def _best_tile(folder: Folder, history: History) -> Iterator[tuple[str, str, str
         yield "Best validation", "none yet", "nothing has been validated and saved"
         return
     weights, best = min(folder.best.items(), key=lambda item: float(item[1]["loss"]))
-    where = f"{plots.NAMES.get(weights, weights)}, step {best['step']:,}"
+    where = f"{weights_named(weights)}, step {best['step']:,}"
     yield "Best validation loss", measured(best["loss"], best["standard_error"]), where
     for unit, factor in list(history.units.items())[:1]:
         yield (
@@ -137,16 +145,8 @@ def _best_tile(folder: Folder, history: History) -> Iterator[tuple[str, str, str
 def _speed_tiles(history: History) -> Iterator[tuple[str, str, str]]:
     _, speed = history.throughput()
     if len(speed):
-        yield (
-            "Throughput",
-            f"{np.median(speed):,.4g}" if np.median(speed) < 1000 else f"{np.median(speed):,.0f}",
-            ("weight per second, median"),
-        )
-        yield (
-            "Time in steps",
-            duration(float(np.nansum(history.seconds.values))),
-            "validations and saves not counted",
-        )
+        yield "Throughput", counted(float(np.median(speed))), "weight per second, median"
+        yield "Time in steps", duration(float(np.nansum(history.seconds.values))), "validations and saves not counted"
 
 
 def _validation(folder: Folder, history: History) -> Iterator[Markup]:
@@ -168,7 +168,7 @@ def _score_row(
 ) -> tuple[str, ...]:
     loss, error = score["loss"], score["standard_error"]
     return (
-        plots.NAMES.get(weights, weights),
+        weights_named(weights),
         which,
         f"{step:,}",
         measured(loss, error),
@@ -205,7 +205,8 @@ def _samples(folder: Folder) -> Iterator[Markup]:
 def _provenance(folder: Folder) -> Iterator[Markup]:
     """What the newest checkpoint says about versions, machine and data; what happened to the process."""
     yield element("h2", "Provenance")
-    manifest = next((m for _, m in reversed(folder.manifests) if m is not None), {})
+    manifests = [manifest for _, manifest in folder.manifests if manifest is not None]
+    manifest: Mapping[str, Any] = manifests[-1] if manifests else {}
     rows = [(spaced(name), value) for name, value in _entries(manifest.get("versions"))]
     rows += [(spaced(name), value) for name, value in _entries(manifest.get("topology"))]
     if "fingerprint" in manifest:
@@ -247,14 +248,12 @@ def _checkpoints(folder: Folder) -> Iterator[Markup]:
     rows = []
     for checkpoint, manifest in reversed(folder.manifests):
         marks = ["latest"] if folder.latest.get("checkpoint") == checkpoint.folder.name else []
-        marks += [
-            f"best {plots.NAMES.get(w, w)}" for w, best in folder.best.items() if best.get("step") == checkpoint.step
-        ]
+        marks += [f"best {weights_named(w)}" for w, best in folder.best.items() if best.get("step") == checkpoint.step]
         files = _entries(manifest.get("files")) if manifest is not None else []
-        size = sum(facts["size"] for _, facts in files) if manifest is not None else math.nan
+        total = sum(facts["size"] for _, facts in files) if manifest is not None else math.nan
         remark = ", ".join(marks) if manifest is not None else "its manifest cannot be read"
         name = element("code", f"checkpoints/{checkpoint.folder.name}")
-        rows.append((name, remark, f"{checkpoint.step:,}", f"{len(files)}", size(size)))
+        rows.append((name, remark, f"{checkpoint.step:,}", f"{len(files)}", size(total)))
     yield table(["Folder", "", "Step", "Files", "Size"], rows, words=2)
 
 

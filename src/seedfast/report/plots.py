@@ -1,12 +1,9 @@
 """The plots of a run, each drawn for light and for dark pages.
 
 Figures are made through matplotlib's objects: no pyplot, so nothing is global and nothing has to be closed.
-matplotlib is imported only when something is drawn. The colours are Okabe and Ito's (2008), which people with any
-kind of colour vision tell apart; shape tells the same things again.
+What colours tell, shapes tell again.
 """
 
-import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seedfast.report import curves
+from seedfast.report.canvas import Theme, figure, legend, logarithmic, png, steps
 from seedfast.report.history import History, Track
+from seedfast.report.words import counted, measured, spaced, weights_named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_POINTS = 150  # validations drawn at most for each kind of weights
+_POINTS = 80  # validations drawn at most for each kind of weights
 _PANELS = 24  # diagnostics drawn at most
 
-
-NAMES = {"raw": "raw weights", "ema": "averaged weights"}
 _MARKERS = {"raw": "s", "ema": "o"}
 
 
@@ -38,7 +35,7 @@ class Facts:
 
 
 def draw(history: History, facts: Facts, theme: Theme) -> dict[str, bytes]:
-    """PNG pictures by name: "loss", "rate", "throughput", "diagnostics"; those that there is anything to show in."""
+    """PNG pictures by name ("loss", "rate", "throughput", "diagnostics"): those that have anything to show."""
     pages = {
         "loss": loss(history, facts, theme),
         "rate": rate(history, facts, theme),
@@ -49,7 +46,7 @@ def draw(history: History, facts: Facts, theme: Theme) -> dict[str, bytes]:
 
 
 def loss(history: History, facts: Facts, theme: Theme) -> "Figure | None":
-    """Training loss of every step and smoothed; validations with their standard errors; the best; skipped steps."""
+    """Training loss, each step and smoothed; validations with their standard errors; the best; skipped steps."""
     curve = curves.by_mean(history.loss.steps, history.loss.values, history.weight.values)
     if curve is None and not history.validation:
         return None
@@ -69,7 +66,7 @@ def loss(history: History, facts: Facts, theme: Theme) -> "Figure | None":
     steps(axes, history)
     for name, factor in list(history.units.items())[:1]:
         second = axes.secondary_yaxis("right", functions=(_times(factor), _times(1 / factor)))
-        second.set_ylabel(name.replace("_", " "), color=theme.faint, fontsize=9, parse_math=False)
+        second.set_ylabel(spaced(name), color=theme.faint, fontsize=9, parse_math=False)
         second.tick_params(colors=theme.faint, labelsize=8.5, length=0)
         second.spines[:].set_visible(False)
     legend(axes, theme)
@@ -117,7 +114,7 @@ def throughput(history: History, facts: Facts, theme: Theme) -> "Figure | None":
     _draw_curve(axes, curve, theme.training, "running median", "each step")
     axes.set_ylim(0, max(float(np.quantile(curve.high, 0.98)), float(curve.smooth.max())) * 1.2)
     axes.set_ylabel("weight per second")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: counted(value))
     steps(axes, history)
     legend(axes, theme, place="lower right")
     return page
@@ -144,7 +141,7 @@ def diagnostics(history: History, facts: Facts, theme: Theme) -> "Figure | None"
                 track.steps[keep], track.values[keep], color=theme.of(where), linewidth=1,
                 marker=_MARKERS.get(where, "D"), markersize=3.5 if len(keep) < 40 else 0,
                 markerfacecolor=theme.paper if where == "raw" else None,
-                label=f"validation, {NAMES.get(where, where)}",
+                label=f"validation, {weights_named(where)}",
             )  # fmt: skip
         steps(axes, history, named=axes in panels[-columns:], ticks=3)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
@@ -159,7 +156,9 @@ def left_out(history: History) -> int:
 
 def _draw_curve(axes: "Axes", curve: curves.Curve, colour: str, label: str, raw: str) -> None:
     """The steps themselves, faint, and the smooth curve through them."""
-    if curve.single:
+    if curve.single and np.array_equal(curve.low, curve.smooth):
+        pass  # so few steps that nothing was smoothed
+    elif curve.single:
         axes.plot(curve.steps, curve.low, color=colour, alpha=0.28, linewidth=0.8, label=raw)
     else:
         axes.fill_between(
@@ -176,30 +175,30 @@ def _draw_curve(axes: "Axes", curve: curves.Curve, colour: str, label: str, raw:
 
 def _draw_validation(axes: "Axes", losses: Track, errors: Track, weights: str, facts: Facts, theme: Theme) -> None:
     """Points with bars of one standard error to either side, and a star at the best."""
-    steps, values, bars = losses.steps, losses.values, errors.values
+    at, values, bars = losses.steps, losses.values, errors.values
     keep = np.flatnonzero(np.isfinite(values))
     if not len(keep):
         return
     keep = _thin(keep, _POINTS)
     colour, marker = theme.of(weights), _MARKERS.get(weights, "D")
-    best, label = facts.best.get(weights), f"validation, {NAMES.get(weights, weights)}"
+    best, label = facts.best.get(weights), f"validation, {weights_named(weights)}"
     if best is not None:
         label += f": best {measured(best['loss'], best['standard_error'])} at step {best['step']:,}"
+    few = len(keep) < 60
     axes.errorbar(
-        steps[keep], values[keep], yerr=np.nan_to_num(bars[keep], nan=0.0, posinf=0.0), fmt=marker, color=colour,
-        markersize=4.5 if len(keep) < 60 else 3, markerfacecolor=theme.paper if weights == "raw" else colour,
-        markeredgewidth=1.2, elinewidth=1.1, capsize=2.5 if len(keep) < 60 else 0, linestyle="-", linewidth=0.7,
-        label=label, zorder=4,
+        at[keep], values[keep], yerr=np.nan_to_num(bars[keep], posinf=0.0), label=label, color=colour, zorder=4,
+        fmt=marker, markersize=4.5 if few else 3, markerfacecolor=theme.paper if weights == "raw" else colour,
+        markeredgewidth=1.2, elinewidth=1.1, capsize=2.5 if few else 0, linestyle="-", linewidth=0.7,
     )  # fmt: skip
     if best is not None:
         axes.plot(
-            [best["step"]], [best["loss"]], marker="*", markersize=15, color=colour, markeredgecolor=theme.paper,
-            markeredgewidth=1, linestyle="none", zorder=5,
+            [best["step"]], [best["loss"]], marker="*", markersize=15, color=colour, linestyle="none",
+            markeredgecolor=theme.paper, markeredgewidth=1, zorder=5,
         )  # fmt: skip
 
 
 def _notes(axes: "Axes", history: History) -> list[str]:
-    """Set limits that the run's body fills, and say what leaves them (the first steps, as a rule) and what bars are."""
+    """Set limits that the run's body fills; say what leaves them (as a rule the first steps) and what bars are."""
     training = history.loss.values[np.isfinite(history.loss.values)]
     tops, bottoms, notes = [], [], []
     if len(training):

@@ -13,7 +13,13 @@ def measured(value: float, error: float | None) -> str:
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
+def weights_named(kind: str) -> str:
+    """What people call a kind of weights."""
+    return {"raw": "raw weights", "ema": "averaged weights"}.get(kind, kind)
+
+
 def spaced(name: str) -> str:
+    """A name without its underscores."""
     return str(name).replace("_", " ")
 
 
@@ -29,7 +35,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def counted(value: float) -> str:
+    """A large number with separators, a small one with four digits."""
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
 def size(count: float) -> str:
+    """A number of bytes, in the unit that suits it."""
     if math.isnan(count):
         return "?"
     for unit in ("bytes", "kB", "MB", "GB"):
