@@ -1,0 +1,247 @@
+"""The page tells what the run folder says: all of it, truly, escaped, and at every moment of a run's life."""
+
+import base64
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from folders import STEPS, make, save, score, step, validation
+
+from seedfast.errors import UserError
+from seedfast.report import page
+
+HOSTILE = "<script>alert('x')</script> & \"$\\frac{$ \x00 ü"
+
+
+class Reader(HTMLParser):
+    """A page's elements and visible text; refuses elements that are closed in the wrong order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: list[list[str]] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "source"):
+            self._open.append(tag)
+        if tag == "tr":
+            self.cells.append([])
+        if tag == "td":
+            self.cells[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self._open:
+            self.cells[-1][-1] += data
+        if "style" not in self._open:
+            self.words += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def read(folder: Path) -> Reader:
+    return Reader(page.write(folder).read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that has everything a run can have, with hostile text wherever text is free."""
+    folder = tmp_path_factory.mktemp("whole") / "run<b>"
+    journal = [step(n, 4.0 - n / 4, diagnostics={HOSTILE: n / 10}) for n in range(1, STEPS + 1)]
+    journal[3] = step(4, None, skipped=f"not finite {HOSTILE}")
+    raw = score(2.5, bits_per_byte=1.25, diagnostics={"accuracy": 0.25})
+    journal.insert(4, validation(4, raw=raw, ema=score(3.5, bits_per_byte=1.75)))
+    journal.append(validation(8, raw=score(2.75, 0.0314, bits_per_byte=1.375), ema=score(2.25, bits_per_byte=1.125)))
+    make(folder, journal, recipe=HOSTILE.replace("\x00", ""))
+    best = {"raw": (4, 2.5), "ema": (8, 2.25)}
+    (folder / "best.json").write_text(json.dumps({k: {**score(loss), "step": at} for k, (at, loss) in best.items()}))
+    save(folder, 4)
+    save(folder, 8, versions={"torch": "9.9.9"}, topology={"device": HOSTILE}, fingerprint="f00d" * 16)
+    resumed = {"event": "resumed", "time": "2026-01-02T03:04:05+0000", "version": "0.1.0", "step": 4}
+    events = [{"event": "started", "steps": 4}, resumed | {"changes": {"steps": [4, 8]}}]
+    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"event": "half')
+    (folder / "samples").mkdir()
+    (folder / "samples" / "step-9.txt").write_text("older samples")
+    (folder / "samples" / "step-10.txt").write_text(HOSTILE)
+    page.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(whole: Path) -> Reader:
+    return Reader((whole / "report.html").read_text())
+
+
+def test_free_text_appears_as_it_is_and_never_as_markup(seen: Reader) -> None:
+    assert seen.named("script") == []
+    assert seen.named("b") == []
+    text = seen.words.replace("\x00", "\ufffd")
+    assert text.count("<script>alert('x')</script> & \"$\\frac{$") >= 4  # title, heading, sample, device, reason
+    assert not any(key.startswith("on") for _, attributes in seen.elements for key in attributes)
+
+
+def test_the_table_has_the_best_and_the_last_of_raw_and_averaged_weights(seen: Reader) -> None:
+    rows = [row for row in seen.cells if row and row[0] in ("raw weights", "averaged weights")]
+    assert rows == [
+        ["raw weights", "best saved", "4", "2.500 ± 0.020", "1.250 ± 0.010", "32", "4"],
+        ["raw weights", "last", "8", "2.750 ± 0.031", "1.375 ± 0.016", "32", "4"],
+        ["averaged weights", "best saved", "8", "2.250 ± 0.020", "1.125 ± 0.010", "32", "4"],
+        ["averaged weights", "last", "8", "2.250 ± 0.020", "1.125 ± 0.010", "32", "4"],
+    ]
+
+
+def test_state_progress_and_speed_stand_at_the_top(seen: Reader) -> None:
+    assert [s["class"] for s in seen.named("span") if "class" in s] == ["state finished"]
+    assert seen.named("progress") == [{"value": "8", "max": "8"}]
+    assert "Throughput400weight per second" in seen.words  # 100 in 0.25 s
+    assert "Time in steps2 s" in seen.words
+    assert "Skipped updates1" in seen.words
+
+
+def test_provenance_comes_from_the_newest_checkpoint_and_the_events(seen: Reader) -> None:
+    assert ["torch", "9.9.9"] in seen.cells
+    assert ["data fingerprint", "f00d" * 16] in seen.cells
+    assert ["2026-01-02 03:04:05+0000", "resumed", "step 4; steps: 4 → 8", "0.1.0"] in seen.cells
+    assert ["", "started", "steps 4", ""] in seen.cells
+    assert ["checkpoints/step-00000008", "latest, best averaged weights", "8", "2", "2 MB"] in seen.cells
+    assert ["checkpoints/step-00000004", "best raw weights", "4", "2", "2 MB"] in seen.cells
+
+
+def test_only_the_samples_of_the_latest_step_are_shown(seen: Reader) -> None:
+    assert "samples/step-10.txt" in seen.words
+    assert "older samples" not in seen.words
+
+
+def test_the_configuration_is_run_yaml_to_the_letter(whole: Path, seen: Reader) -> None:
+    assert (whole / "run.yaml").read_text() in seen.words
+
+
+def test_the_page_is_self_contained_and_its_pictures_are_those_beside_it(whole: Path, seen: Reader) -> None:
+    light = [image["src"] for image in seen.named("img")]
+    dark = [source["srcset"] for source in seen.named("source")]
+    for names, uris in (("", light), ("-dark", dark)):
+        pictures = [
+            (whole / "report" / f"{n}{names}.png").read_bytes() for n in ("loss", "rate", "throughput", "diagnostics")
+        ]
+        assert uris == [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
+    assert all(source["media"] == "(prefers-color-scheme: dark)" for source in seen.named("source"))
+    assert not re.search(r"https?://|url\(|@import", (whole / "report.html").read_text())
+    assert seen.named("link") == []
+
+
+def test_the_plots_are_pictures_with_something_on_them(whole: Path) -> None:
+    for path in (whole / "report").iterdir():
+        picture = matplotlib.image.imread(path)
+        paper = picture[0, 0]
+        assert picture.shape[1] == 1600
+        assert (paper[:3].mean() < 0.2) == path.stem.endswith("-dark")
+        assert np.abs(picture - paper).max(axis=2).mean() > 0.005, path.name  # ink on more than the axes
+
+
+def test_a_bound_is_never_called_by_another_name(seen: Reader) -> None:
+    assert "perplexity" not in seen.words.lower()
+
+
+def test_the_same_folder_gives_the_same_page_and_leaves_nothing_else(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    page.write(whole)
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("journal", "words"), [
+    ([], "No step has been taken yet."),
+    ([step(1)], "interrupted after step 1"),
+    ([step(n, None, skipped="overflow") for n in (1, 2, 3)], "Skipped updates33 overflow"),
+    ([step(1), validation(1, raw=score(float("nan"), float("nan")))], "not finite"),
+    ([step(1, -2.0), validation(1, other=score(0.0, float("nan")))], "other"),
+])  # fmt: skip
+def test_every_beginning_of_a_run_has_a_page(tmp_path: Path, journal: list[dict[str, object]], words: str) -> None:
+    seen = read(make(tmp_path / "run", journal))
+    assert words in seen.words
+    assert ("There has been no validation yet." in seen.words) == (not any("validation" in e for e in journal))
+    assert "None has been committed yet." in seen.words
+
+
+def test_a_line_that_is_still_being_written_is_passed_over(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", [step(1), step(2)])
+    with (folder / "journal.jsonl").open("a") as file:
+        file.write(json.dumps(step(3))[:40])
+    assert read(folder).named("progress") == [{"value": "2", "max": str(STEPS)}]
+
+
+def test_a_run_whose_trainer_lives_is_running(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", [])
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for process, host, state in (
+        (os.getpid(), socket.gethostname(), "state running"),
+        (dead.pid, socket.gethostname(), "state interrupted"),
+        (os.getpid(), "elsewhere", "state interrupted"),
+    ):
+        (folder / "lock").write_text(f"process {process} on {host}")
+        assert state in [span.get("class") for span in read(folder).named("span")]
+
+
+def test_long_samples_are_cut_aloud(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", [])
+    (folder / "samples").mkdir()
+    (folder / "samples" / "step-1.txt").write_bytes(b"\xff" + b"x" * 30_000)
+    seen = read(folder)
+    assert "x" * 19_999 + "\n\n[… the file goes on]" in seen.words
+
+
+def test_a_damaged_manifest_is_named_and_hides_nothing_else(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", [step(1)])
+    save(folder, 1, versions={"torch": "1"})
+    (save(folder, 2) / "manifest.json").write_text("{")
+    seen = read(folder)
+    assert ["checkpoints/step-00000002", "its manifest cannot be read", "2", "0", "?"] in seen.cells
+    assert ["torch", "1"] in seen.cells
+
+
+@pytest.mark.parametrize(("files", "words"), [
+    (None, "There is no run folder"),
+    ({}, "no run.yaml"),
+    ({"run.yaml": "recipe: x\nsteps: 3\n"}, "no journal.jsonl"),
+    ({"run.yaml": "just text"}, "not a run of seedfast"),
+    ({"run.yaml": "a: [", "journal.jsonl": ""}, "cannot be read"),
+    ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": "not json\n"}, "damaged"),
+    ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": '{"other": 1}\n'}, "damaged"),
+    ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": "[]\n"}, "damaged"),
+    ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": "", "best.json": '{"raw": 1}'}, "best validations"),
+])  # fmt: skip
+def test_a_folder_that_is_no_run_is_refused_in_a_sentence(
+    tmp_path: Path, files: dict[str, str] | None, words: str
+) -> None:
+    folder = tmp_path / "folder"
+    if files is not None:
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        page.write(folder)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+    assert not (folder / "report.html").exists()
+    assert not (folder / "report").exists()
+
+
+def test_importing_the_page_imports_neither_matplotlib_nor_torch() -> None:
+    code = "import sys, seedfast.report.page; sys.exit(any(m in sys.modules for m in ('matplotlib', 'torch')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
