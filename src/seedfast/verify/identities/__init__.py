@@ -1,0 +1,40 @@
+"""The mathematics on the installed code: closed forms and enumeration, without a trained model, in seconds.
+
+Each identity is a function of the component under test, whose default is the installed one, so that it can also be
+handed a broken twin, which it must refuse.
+
+Sahoo et al. 2024 is "Simple and Effective Masked Diffusion Language Models" (MDLM); Zheng et al. 2024 is "Masked
+Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling".
+"""
+
+from collections.abc import Iterator
+
+from seedfast.verify.identities import likelihood, loop, masked, sampling
+from seedfast.verify.identities.check import Check
+
+__all__ = ["Check", "check_all"]
+
+
+def check_all() -> Iterator[Check]:
+    """Every identity on the installed code, each as soon as it has been checked."""
+    yield masked.subs()
+    yield masked.nelbo_three_ways()
+    yield masked.schedule_invariance()
+    yield masked.tightness()
+    yield masked.uniform_network()
+    yield masked.estimator_variance()
+    yield sampling.exact_sampler()
+    yield sampling.exact_generation()
+    yield likelihood.next_token_loss()
+    yield likelihood.windows_score_once()
+    yield likelihood.context_only_helps()
+    yield likelihood.cached_generation()
+    yield likelihood.bits_per_byte()
+    yield likelihood.known_entropy_causal()
+    yield likelihood.known_entropy_masked()
+    yield sampling.categorical_frequencies()
+    yield sampling.categorical_boundaries()
+    yield loop.accumulation()
+    yield loop.validation_is_training_loss()
+    yield loop.moving_average()
+    yield loop.split_invariance()

@@ -1,0 +1,156 @@
+"""Identities 29, 30, 32 and 33, as far as one process without a run folder shows them: sums, keys and averages.
+
+That whole runs keep them, with kills and with several processes, is for `seedfast verify resume` and the tests to show.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seedfast.data.dataset import Batch
+from seedfast.data.windows import Windows
+from seedfast.families.autoregressive import Autoregressive
+from seedfast.families.family import Task
+from seedfast.families.masked import Masked, MaskedDiffusion, MaskedTask
+from seedfast.families.text import TextFamily
+from seedfast.keys import Draws
+from seedfast.loop.ema import EMA, Average
+from seedfast.loop.placement import Placement
+from seedfast.loop.validate import Score, validate
+from seedfast.verify.identities.check import Check, apart
+from seedfast.verify.identities.toys import arbitrary_history, arbitrary_table, assets, numbers
+
+_VOCABULARY, _LENGTH = 3, 4
+_SPLITS: tuple[tuple[int, ...], ...] = ((6, 6), (1, 5, 4, 2), (1,) * 12)
+
+
+def default_families() -> list[tuple[TextFamily, nn.Module]]:
+    """Every family, with a network whose gradient is different everywhere."""
+    home = assets(_VOCABULARY, _LENGTH)
+    table = arbitrary_table(_VOCABULARY, _LENGTH)
+    return [
+        (Masked().build(home), table),
+        (Masked(estimator="continuous", schedule="cosine").build(home), table),
+        (Autoregressive().build(home), arbitrary_history(_VOCABULARY, _LENGTH)),
+    ]
+
+
+def _batch(count: int = 12) -> Batch:
+    """Windows of which not every one has the same number of scored tokens."""
+    tokens_BL = (numbers("batch", count, _LENGTH + 1).abs() * 10).long() % _VOCABULARY
+    unscored_B = torch.arange(count) % _LENGTH
+    return {"tokens": tokens_BL, "scored": torch.arange(_LENGTH) >= unscored_B[:, None]}
+
+
+def _tasks(family: TextFamily, sizes: Sequence[int]) -> list[Task]:
+    batch, stops, tasks = _batch(sum(sizes)), 0, []
+    for size in sizes:
+        rows = slice(stops, stops + size)
+        draws = Draws(seed=0, scope="train", positions_B=torch.arange(rows.start, rows.stop), group=sum(sizes))
+        tasks.append(family.task({name: part[rows] for name, part in batch.items()}, draws))
+        stops += size
+    return tasks
+
+
+def split_invariance(families: Callable[[], list[tuple[TextFamily, nn.Module]]] = default_families) -> Check:
+    """33. What an example is asked does not depend on the micro-batch or the process that holds it, to the last bit."""
+    different = []
+    for family, _ in families():
+        (whole,) = _tasks(family, (12,))
+        for sizes in _SPLITS:
+            parts = _tasks(family, sizes)
+            for name in (f.name for f in fields(whole)):
+                values = [getattr(part, name) for part in parts]
+                if isinstance(values[0], Tensor) and not torch.equal(torch.cat(values), getattr(whole, name)):
+                    different.append(f"{type(family).__name__}.{name} in {len(sizes)} parts")
+    detail = f"NOT for {', '.join(different)}" if different else "the same tasks in 1, 2, 4 and 12 parts, bit for bit"
+    return Check(33, "noise belongs to the example", not different, detail)
+
+
+def global_weight(tasks: Sequence[Task], index: int) -> float:
+    """What the loss of micro-batch `index` is divided by in the loop: the weight of the whole global batch."""
+    return sum(float(task.weight_B.sum()) for task in tasks)
+
+
+def accumulation(
+    families: Callable[[], list[tuple[TextFamily, nn.Module]]] = default_families,
+    divisor: Callable[[Sequence[Task], int], float] = global_weight,
+) -> Check:
+    """29. The gradient of a batch is the sum of its micro-batches', although their token counts differ."""
+    error = 0.0
+    for family, network in families():
+        whole = _gradient(family, network, (12,), divisor)
+        for sizes in _SPLITS:
+            difference = _gradient(family, network, sizes, divisor) - whole
+            error = max(error, float(difference.norm() / whole.norm()))
+    return Check(29, "micro-batches add up", error < 1e-6, f"relative difference of gradients {error:.0e}")
+
+
+def _gradient(
+    family: TextFamily, network: nn.Module, sizes: Sequence[int], divisor: Callable[[Sequence[Task], int], float]
+) -> Tensor:
+    tasks = _tasks(family, sizes)
+    losses = [family.loss(network, task, {}).total_B.sum() / divisor(tasks, i) for i, task in enumerate(tasks)]
+    slopes = torch.autograd.grad(torch.stack(losses).sum(), list(network.parameters()))
+    return torch.cat([slope.flatten() for slope in slopes])
+
+
+class _TrainingKeys(MaskedDiffusion):
+    """Masked diffusion whose validation is asked what a training step was asked: its positions are the batch's rows."""
+
+    def task(self, batch: Batch, draws: Draws) -> MaskedTask:
+        return super().task(batch, replace(draws, scope="train", group=self.evaluation_group))
+
+    evaluation_group = 1
+
+
+@torch.no_grad()
+def validation_is_training_loss(validation: Callable[..., Score] = validate) -> Check:
+    """30. Validation on a training batch with the training key is the training loss, in whatever batches it is scored.
+
+    The windows differ in their number of scored tokens, so a mean of means would not be.
+    """
+    stream = (numbers("stream", 46).abs() * 10).long() % _VOCABULARY
+    split = Windows(stream.numpy().astype(np.uint16), _LENGTH)
+    family, network = _TrainingKeys(Masked(), assets(_VOCABULARY, _LENGTH)), arbitrary_table(_VOCABULARY, _LENGTH)
+    family.evaluation_group = len(split)
+    ids = list(range(len(split)))
+    draws = Draws(seed=0, scope="train", positions_B=torch.arange(len(split)), group=len(split))
+    task = MaskedDiffusion.task(family, split.batch(ids), draws)
+    trained = float(family.loss(network, task, {}).total_B.sum(dtype=torch.float64)) / float(task.weight_B.sum())
+    place = Placement(torch.device("cpu"))
+    validated = [
+        validation(family, network, {}, split, ids, seed=0, batch_size=size, draws=1, placement=place).loss
+        for size in (1, 5, len(split))
+    ]
+    difference = max(apart(each, trained) for each in validated)
+    detail = f"{trained:.6f} nats per token in batches of 1, 5 and {len(split)} (difference {difference:.0e})"
+    return Check(30, "validation = training loss", difference < 1e-7, detail)
+
+
+def moving_average(average: Callable[[nn.Module], Average] = Average, config: Callable[..., EMA] = EMA) -> Check:
+    """32. From 0, with decay d and weights 1, 2, …, n, the average is n - d(1-dⁿ)/(1-d).
+
+    And h updates with half-life h keep one half of what was there; integer buffers are copied, not averaged.
+    """
+    n, d = 50, 0.9
+    network = nn.BatchNorm1d(1, dtype=torch.float64)  # it has parameters, and buffers of which one counts in integers
+    nn.init.zeros_(network.weight)
+    own = average(network)
+    for i in range(1, n + 1):
+        nn.init.constant_(network.weight, i)
+        network.num_batches_tracked.fill_(i)  # type: ignore[union-attr]
+        own.update(d)
+    difference = apart(own.network.weight, n - d * (1 - d**n) / (1 - d))  # type: ignore[arg-type]
+    counter = int(own.network.num_batches_tracked)  # type: ignore[arg-type]
+    kept = 1.0
+    for step in range(1000, 1020):
+        kept *= config(half_life=20).decay(step, 8)
+    samples = config(half_life=160, unit="samples").decay(1000, 8)
+    half = max(apart(kept, 0.5), apart(samples**20, 0.5))
+    holds = difference < 1e-12 and counter == n and half < 1e-12
+    detail = f"differs from n - d(1-dⁿ)/(1-d) by {difference:.0e}, from one half after a half-life by {half:.0e}"
+    return Check(32, "moving average", holds, detail)
