@@ -27,14 +27,15 @@ class Answer(Toy):
 
     def answer(self, tokens_BL: Tensor) -> Tensor:
         """Logits [B, L, V]."""
-        return self._function(tokens_BL)
+        logits_BLV: Tensor = self._function(tokens_BL)
+        return logits_BLV
 
 
 def blurred(network: nn.Module, share: float) -> Answer:
     """Another network than the given one: its probabilities mixed with the uniform distribution's."""
 
     def answer(tokens_BL: Tensor) -> Tensor:
-        p_BLV = network(tokens_BL).softmax(dim=-1)
+        p_BLV: Tensor = network(tokens_BL).softmax(dim=-1)
         return ((1 - share) * p_BLV + share / p_BLV.shape[-1]).log()
 
     return Answer(answer)
@@ -101,7 +102,8 @@ class Markov:
     @cached_property
     def stationary(self) -> Tensor:
         """The distribution of any one symbol, [V]: repeated squaring has long converged after 2^30 steps."""
-        return torch.linalg.matrix_power(self.transition, 1 << 30)[0]
+        powers_VV: Tensor = torch.linalg.matrix_power(self.transition, 1 << 30)
+        return powers_VV[0]
 
     def tokens(self, count: int, length: int) -> Tokens:
         """A stream of count + 1 tokens."""
