@@ -28,7 +28,7 @@ LAUNCH = [
 
 
 def run(command: list[str], **options: object) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    result = subprocess.run(command, capture_output=True, text=True, **options, timeout=300)  # type: ignore[call-overload]
     assert result.returncode == 0, result.stderr
 
 
@@ -69,7 +69,7 @@ def test_two_processes_resume_bit_for_bit_after_being_killed(story: Path, tmp_pa
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     # Elastic workers live in groups of their own; the lock is free once they are gone.
-    subprocess.run(["pkill", "-9", "-f", str(tmp_path / "killed")], check=False)
+    subprocess.run(["pkill", "-9", "-f", str(tmp_path / "killed")], check=False, timeout=300)
     run([*LAUNCH, *words, str(tmp_path / "killed")])
     assert compare(tmp_path / "whole", tmp_path / "killed")[0] is None
     events = [json.loads(line)["event"] for line in (tmp_path / "killed/events.jsonl").read_text().splitlines()]
@@ -84,6 +84,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(story: Path, tmp_path: Path) -
         "--out",
         str(tmp_path / "x"),
     ]
-    result = subprocess.run([*LAUNCH, *words], capture_output=True, text=True)
+    result = subprocess.run([*LAUNCH, *words], capture_output=True, text=True, timeout=300)
     assert result.returncode != 0
     assert "cannot be shared evenly by 2 processes" in result.stderr

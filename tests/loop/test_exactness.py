@@ -183,8 +183,8 @@ def test_28_kill_9_inside_every_phase(moment: str, story: Path, tmp_path: Path) 
     train = [sys.executable, "-m", "seedfast", "train", recipe, *flags(run), "--out"]
     plan = Plan(moment, after=9).encode()  # type: ignore[arg-type]
     killed = [sys.executable, "-m", "seedfast.verify.saboteur", plan, *train[3:], str(tmp_path / "killed")]
-    assert subprocess.run(killed, capture_output=True).returncode == -9
-    subprocess.run([*train, str(tmp_path / "killed")], check=True, capture_output=True)
+    assert subprocess.run(killed, capture_output=True, timeout=300).returncode == -9
+    subprocess.run([*train, str(tmp_path / "killed")], check=True, capture_output=True, timeout=300)
     reference = _reference(tmp_path, train)
     assert compare(reference, tmp_path / "killed")[0] is None
 
@@ -198,5 +198,5 @@ def _reference(tmp_path: Path, train: list[str]) -> Path:
     with (tmp_path.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "report.html").exists():
-            subprocess.run([*train, str(shared)], check=True, capture_output=True)
+            subprocess.run([*train, str(shared)], check=True, capture_output=True, timeout=300)
     return shared

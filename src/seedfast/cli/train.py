@@ -49,20 +49,17 @@ def train(words: list[str]) -> int:
     asked = parse(words[0], words[1:])
     with session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
         console = Console(stderr=True)
-        if not opened.placement.leads:
-            return _status(run_loop(opened, Silent()).interrupted_by)
-        _introduce(opened, console)
-        with Line(console) as line:
-            outcome = run_loop(opened, line)
-        if outcome.interrupted_by is not None:
-            console.print(f"Interrupted and saved at step {outcome.step}; run the same command again to continue.")
-            return _status(outcome.interrupted_by)
+        if opened.placement.leads:
+            _introduce(opened, console)
+            with Line(console) as line:
+                outcome = run_loop(opened, line)
+        else:
+            outcome = run_loop(opened, Silent())
+    if opened.placement.leads and outcome.interrupted_by is None:
         _conclude(opened, console)
-    return 0
-
-
-def _status(signal_number: int | None) -> int:
-    return 0 if signal_number is None else 128 + signal_number
+    elif opened.placement.leads:
+        console.print(f"Interrupted and saved at step {outcome.step}; run the same command again to continue.")
+    return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
 
 
 def parse(recipe: str, words: list[str]) -> Train:
@@ -71,19 +68,18 @@ def parse(recipe: str, words: list[str]) -> Train:
     first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
     first.add_argument("--config", type=Path)
     known, _ = first.parse_known_args(words)
-    run = recipes.make(recipe)
+    run = fresh = recipes.make(recipe)
     if (known.out / "run.yaml").is_file():
         stored = recipes.stored(known.out)
-        if stored.recipe != run.recipe:
+        if stored.recipe != fresh.recipe:
             raise UserError(
                 f"{known.out} holds a run of the recipe {stored.recipe}, not of {recipe}; use another --out."
             )
         run = stored
-    run = replace(run, recipe=recipe)
     if known.config:
         run = from_mapping(run, read_yaml(known.config), where=str(known.config))
-        if run.recipe != recipe:
-            raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {recipe}.")
+        if run.recipe != fresh.recipe:
+            raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {fresh.recipe}.")
     asked = tyro.cli(
         Train,
         args=words,

@@ -1,6 +1,7 @@
 """The loss over the whole validation split: a likelihood, or a bound that says that it is one."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from seedfast.loop.validate import validate
 class Likelihood:
     """What `seedfast evaluate` reports. Losses in nats; `units` has the loss in the family's other units.
 
-    standard_error: of `loss`, over examples (windows of text) and, for a bound, over the masks that were drawn.
+    standard_error: of `loss`, over examples (windows of text) and, for a bound, over the masks that were drawn;
+        NaN if there is but one example.
     is_bound: the loss is an upper bound of the negative log-likelihood, so no perplexity can be made of it.
     """
 
@@ -33,7 +35,7 @@ class Likelihood:
     def record(self) -> dict[str, Any]:
         """The names of the command's contract: nats per token, bits per byte, their error, and what was counted."""
         of = self.counts.removesuffix("s")
-        return {
+        record = {
             f"nats_per_{of}": self.loss,
             "standard_error": self.standard_error,
             **{name: self.loss * factor for name, factor in self.units.items()},
@@ -46,6 +48,7 @@ class Likelihood:
             "weights": self.weights,
             "step": self.step,
         }
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
 def likelihood(model: Trained, *, draws: int | None = None, batch_size: int | None = None) -> Likelihood:

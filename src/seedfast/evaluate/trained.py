@@ -47,7 +47,7 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
     if weights == "ema" and "ema" not in groups:
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in groups else "raw")
-    placement = Placement.start(device, run.precision)
+    placement = Placement.alone(device, run.precision)
     family: Family = run.objective.build(run.data.restore(checkpoint.folder / "assets"))
     with torch.random.fork_rng():
         network = family.network(run.model)

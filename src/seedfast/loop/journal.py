@@ -24,7 +24,7 @@ class Journal:
 
     def record(self, entry: dict[str, Any]) -> None:
         """Append one line. Kept in memory until `flush`."""
-        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
 
     def flush(self, *, durable: bool = False) -> None:
         """Hand the lines to the operating system; `durable` waits for the disk, before a checkpoint relies on them."""

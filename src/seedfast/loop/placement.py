@@ -17,6 +17,19 @@ T = TypeVar("T")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def _device(name: str, *, local_rank: int) -> torch.device:
+    """The device of that name ("auto", "cpu", "cuda"), with arithmetic that is the same every time."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but this PyTorch finds no CUDA device; say --device cpu or auto.")
+    torch.use_deterministic_algorithms(True)
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # cuBLAS is only deterministic with a fixed workspace; it reads this at its first call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
 @dataclass(frozen=True)
 class Placement:
     """One process of a run: its device, its rank, and how many there are."""
@@ -27,26 +40,19 @@ class Placement:
     world: int = 1
 
     @classmethod
-    def start(cls, device: str, precision: Precision) -> "Placement":
-        """Choose the device and, under torchrun, join the other processes.
+    def alone(cls, device: str, precision: Precision) -> "Placement":
+        """This process by itself, on the chosen device. Raises UserError if CUDA is asked for and absent."""
+        return cls(_device(device, local_rank=0), precision)
 
-        Raises UserError if CUDA is asked for and absent.
-        """
-        world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError(
-                "device cuda was asked for, but this PyTorch finds no CUDA device; say --device cpu or auto."
-            )
-        use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-        place = torch.device("cuda", local) if use_cuda else torch.device("cpu")
-        if use_cuda:
-            torch.cuda.set_device(place)
-            # cuBLAS is only deterministic with a fixed workspace; it reads this at its first call.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        if world > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if use_cuda else "gloo")
-        return cls(place, precision, int(os.environ.get("RANK", 0)), world)
+    @classmethod
+    def join(cls, device: str, precision: Precision) -> "Placement":
+        """This process's share of the job: under torchrun with all others, else alone. Errors as in `alone`."""
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world == 1:
+            return cls.alone(device, precision)
+        place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        return cls(place, precision, int(os.environ["RANK"]), world)
 
     @property
     def leads(self) -> bool:

@@ -72,12 +72,15 @@ class Line:
         """Print a validation on a line that stays."""
         step = session.state.step
         for weights, score in record.items():
+            if score["loss"] is None:
+                self._console.print(f"step {step}  validation {weights}: loss is not finite")
+                continue
             units = " ".join(f"{name.replace('_', ' ')} {score[name]:.3f}" for name in session.family.units)
             best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
             sign = "≤ " if session.family.is_bound else ""
+            error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"
             self._console.print(
-                f"step {step}  validation {weights}: loss {sign}{score['loss']:.4f} ± {score['standard_error']:.4f}  "
-                f"{units}{best}",
+                f"step {step}  validation {weights}: loss {sign}{score['loss']:.4f}{error}  {units}{best}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -61,12 +61,22 @@ class Session:
                 "threads": torch.get_num_threads(),
             },
             "fingerprint": self.corpus.fingerprint.digest,
+            "family": {
+                "counts": self.family.counts,
+                "is_bound": self.family.is_bound,
+                "units": dict(self.family.units),
+            },
             "validation": validation,
         }
         checkpoint = self.checkpoints.save(self.state.step, self._write, facts)
         commit(self.folder / "best.json", to_json({k: asdict(v) for k, v in self.state.best.items()}))
         self.checkpoints.retire(protected={record.step for record in self.state.best.values()})
         return checkpoint
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Write to the run's events what happened to it; only the leading process does."""
+        if self.journal:
+            self.journal.event(event, step=self.state.step, **facts)
 
     def _write(self, folder: Path) -> None:
         sys.audit("seedfast.save", self.state.step)
@@ -85,7 +95,7 @@ def session(run: Run, folder: Path, *, allow_change: tuple[str, ...] = (), at: i
     at: continue from the checkpoint of this step instead of the newest.
     Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
     """
-    placement = Placement.start(run.device, run.precision)
+    placement = Placement.join(run.device, run.precision)
     if run.batch_size % placement.world:
         raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {placement.world} processes.")
     with ExitStack() as stack:
@@ -99,6 +109,8 @@ def session(run: Run, folder: Path, *, allow_change: tuple[str, ...] = (), at: i
             stack.enter_context(opened.journal)
         _resume(opened, allow_change, at)
         yield opened
+        placement.told(None)  # all leave together: who stays behind would wait for the others' sockets for ever
+        opened.network = opened.state.network  # the wrapper must be gone before its process group is
 
 
 def _claim(folder: Path) -> None:
@@ -164,7 +176,7 @@ def _resume(opened: Session, allow_change: tuple[str, ...], at: int | None) -> N
     for moved in opened.checkpoints.set_aside_after(checkpoint.step):
         print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
     opened.journal.rewind(checkpoint.step)
-    opened.journal.event("resumed", step=checkpoint.step, changes=opened.changed)
+    opened.note("resumed", changes=opened.changed)
     commit(opened.folder / "run.yaml", to_yaml(opened.run))
 
 
@@ -180,7 +192,7 @@ def _start(opened: Session) -> None:
     opened.journal.rewind(0)
     commit(opened.folder / "run.yaml", to_yaml(opened.run))
     opened.save(None)
-    opened.journal.event("started", steps=opened.run.steps)
+    opened.note("started", steps=opened.run.steps)
 
 
 def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:

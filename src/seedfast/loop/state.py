@@ -23,7 +23,7 @@ class BestRecord:
 
     step: int
     loss: float
-    standard_error: float
+    standard_error: float | None
     examples: int
     draws: int
 

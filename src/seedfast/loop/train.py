@@ -59,6 +59,7 @@ def train(session: Session, progress: Progress) -> Outcome:
             weight, stop, save_again = _agree(session, tasks, interrupt.pending, retry.due())
             if stop:
                 _save(session, None, retry, last=True)
+                session.note("interrupted")
                 return Outcome(step, interrupt.number)
             entry = _update(session, step, tasks, weight)
             state.step = step + 1
@@ -73,6 +74,7 @@ def train(session: Session, progress: Progress) -> Outcome:
                 progress.validation(session, validation)
             if final or improved or save_again or state.step % run.save_every == 0:
                 _save(session, validation, retry, last=final)
+    session.note("finished")
     return Outcome(state.step)
 
 
@@ -183,12 +185,14 @@ def _refuse(session: Session, step: int, loss: float) -> str:
         f"the loss or its gradient is not finite at step {step + 1} (examples {ids[:8]}{'…' if len(ids) > 8 else ''})"
     )
     if run.on_nonfinite == "stop":
+        session.note("stopped", reason=where)
         raise TrainingStopped(
             f"Training stopped: {where}. The checkpoints before it are intact; lower the learning rate, or say "
             "--on-nonfinite skip, and run the same command again."
         )
     state.skipped += 1
     if state.skipped > run.skip_budget:
+        session.note("stopped", reason=where)
         raise TrainingStopped(f"Training stopped: {where}, and the budget of {run.skip_budget} skipped steps is spent.")
     return "not finite"
 
@@ -204,6 +208,7 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
     run, state, family = session.run, session.state, session.family
     sys.audit("seedfast.validate", state.step)
     networks = {"raw": state.network} | ({"ema": state.average.network} if state.average else {})
+    began = time.perf_counter()
     record: dict[str, Any] = {}
     improved = False
     for weights, network in networks.items():
@@ -221,11 +226,13 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
         record[weights] = score.record(family.units)
         best = state.best.get(weights)
         if math.isfinite(score.loss) and (best is None or score.loss < best.loss):
-            state.best[weights] = BestRecord(state.step, score.loss, score.standard_error, score.examples, score.draws)
+            error = record[weights]["standard_error"]
+            state.best[weights] = BestRecord(state.step, score.loss, error, score.examples, score.draws)
             improved = True
-    state.plateau.observe(run.schedule, record[weights]["loss"])
+    state.plateau.observe(run.schedule, score.loss)  # the averaged weights where there are some
     if session.journal:
-        session.journal.record({"step": state.step, "validation": record})
+        seconds = round(time.perf_counter() - began, 6)
+        session.journal.record({"step": state.step, "validation": record, "time": {"seconds": seconds}})
     return record, improved
 
 

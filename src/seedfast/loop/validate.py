@@ -20,7 +20,8 @@ class Score:
     """A validation loss.
 
     loss: the total over the total weight (for text: nats per token).
-    standard_error: of `loss`, from the spread between examples; for a random estimate it contains that randomness too.
+    standard_error: of `loss`, from the spread between examples, NaN if there is but one; for a random estimate it
+        contains that randomness too.
     weight: what the total was divided by (for text: scored tokens).
     examples, draws: how many examples, and how many tasks were drawn for each.
     """
@@ -33,8 +34,9 @@ class Score:
     diagnostics: dict[str, float] = field(default_factory=dict)
 
     def record(self, units: Mapping[str, float]) -> dict[str, Any]:
-        """As JSON values, with the loss in the family's other units beside it."""
-        return {**asdict(self), **{unit: self.loss * factor for unit, factor in units.items()}}
+        """As JSON values, with the loss in the family's other units beside it; what is not finite becomes None."""
+        values = {**asdict(self), **{unit: self.loss * factor for unit, factor in units.items()}}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def chosen_examples(size: int, limit: int | None, seed: int) -> Sequence[int]:

@@ -6,6 +6,7 @@ The modules are imported when a recipe is asked for, so that listing them costs 
 import importlib
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -53,7 +54,8 @@ def _own(name: str) -> "Run":
     spec.loader.exec_module(module)
     if not callable(recipe := getattr(module, function, None)):
         raise UserError(f"{path} has no function called {function}.")
-    return cast("Callable[[], Run]", recipe)()
+    run = cast("Callable[[], Run]", recipe)()
+    return replace(run, recipe=f"{path}:{function}")  # the file is found again from any folder
 
 
 def stored(folder: Path) -> "Run":

@@ -37,8 +37,8 @@ def exact_sampler(build: Build = MaskedDiffusion) -> Check:
         "random": _compare(family, TextRequest(order="random"), exact_N),
         "confidence": _compare(family, TextRequest(order="confidence"), exact_N),
         "random, 2 steps": _compare(family, TextRequest(order="random", steps=2), parallel(_LAW, halves())),
-        "ancestral, 4 steps": _compare(
-            family, TextRequest(order="ancestral", steps=4), parallel(_LAW, independent([0.25] * 4))
+        "ancestral, 6 steps": _compare(
+            family, TextRequest(order="ancestral", steps=6), parallel(_LAW, independent([1 / 6] * 6))
         ),
         # α = 1 - cos(π/2 (1-t)) at t = 1, 2/3, 1/3, 0: how much is decided in each of three steps.
         "ancestral, 3 cosine steps": _compare(
@@ -150,7 +150,7 @@ def categorical_boundaries(draw: Callable[[Tensor, Tensor], Tensor] = categorica
 
     So every category, of probability 1e-8 or 0.7, has its share of the unit interval.
     """
-    p_V = torch.tensor([1e-8, 0.3, 0.0, 1e-8, 0.2, 0.5 - 3e-8, 1e-8, 0.0], dtype=torch.float64)
+    p_V = torch.tensor([0, 1e-8, 0.3, 0, 1e-8, 0.2, 0.5 - 3e-8, 1e-8, 0], dtype=torch.float64)
     upper_V = p_V.cumsum(dim=0)
     possible_K = p_V.nonzero()[:, 0]
     lower_K = (upper_V - p_V)[possible_K]
@@ -159,7 +159,7 @@ def categorical_boundaries(draw: Callable[[Tensor, Tensor], Tensor] = categorica
     # The ends themselves, the least and the greatest number that can be drawn, and a hundred thousand at random.
     key, positions = keys.derive(0, "identity 12"), torch.arange(100_000)
     random = keys.uniform(key, positions, 1, dtype=torch.float64)[:, 0]
-    edges = torch.cat([upper_V[:-3], torch.tensor([0.0, 2.0**-53, 1 - 2.0**-53], dtype=torch.float64), random])
+    edges = torch.cat([upper_V[upper_V < 0.9], torch.tensor([0.0, 2.0**-53, 1 - 2.0**-53], dtype=torch.float64), random])
     possible = bool((p_V[draw(p_V.expand(len(edges), -1), edges)] > 0).all())
     detail = f"right at both ends of {len(possible_K)} categories: {right}; only what has a probability: {possible}"
     return Check(12, "quantiles", right and possible, detail)

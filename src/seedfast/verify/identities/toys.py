@@ -152,7 +152,7 @@ class Law:
     @property
     def probabilities(self) -> Tensor:
         """Of each text, float64 [N]."""
-        return numbers("law", self.letters**self.length).softmax(dim=0)
+        return (1.5 * numbers("law", self.letters**self.length)).softmax(dim=0)
 
     def conditionals(self, inputs_ML: Tensor, known_ML: Tensor) -> Tensor:
         """p(x_i | the known symbols), [M, L, V]; uniform where what is known has probability zero."""

@@ -1,0 +1,289 @@
+"""The commands as a user types them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.small import FAMILIES, flags, small_run
+
+from seedfast.cli import COMMANDS, main
+from seedfast.verify.resume import compare
+
+
+def seedfast(*words: str) -> int:
+    """Run a command in this process; returns its exit status."""
+    with pytest.raises(SystemExit) as exit_:
+        main(list(words))
+    return int(exit_.value.code or 0)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def run(request: pytest.FixtureRequest, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run of each family."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    assert seedfast("train", request.param, *flags(small_run(request.param, story)), "--out", str(folder)) == 0
+    return folder
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from seedfast.cli import overview; overview(); print({'torch', 'tyro', 'numpy'} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300).stdout.strip()
+        == "set()"
+    )
+
+
+def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["recipes"], ["evaluate"], ["sample"], ["report"], ["digest"], ["completion"], ["train", "text-masked"],
+     ["verify", "resume"], ["verify", "identities"], ["verify", "checkpoint"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_documents_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast(*words, "--help") == 0
+    shown = capsys.readouterr().out
+    assert f"usage: seedfast {' '.join(words)}" in " ".join(shown.split())
+    assert len(shown) > 200
+
+
+def test_every_field_of_a_run_is_a_documented_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.loop.test_config import keys
+
+    from seedfast import recipes
+
+    assert seedfast("train", "text-masked", "--help") == 0
+    shown = capsys.readouterr().out
+    for key in keys(recipes.make("text-masked")):
+        if key != "recipe":
+            assert f"--{key.replace('_', '-')} " in shown, key
+
+
+def test_training_says_what_it_did_and_where_everything_is(
+    run: Path, story: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = json.loads((run / "latest.json").read_text()) and (run / "run.yaml").read_text().split()[1]
+    assert seedfast("train", recipe, "--out", str(run)) == 0  # nothing is left to train: it shows what there is
+    out, err = capfd.readouterr()
+    assert "continues at step 20 of 20" in err
+    assert out.strip(), "a sample is shown"
+    for path in (run / "report.html", run / "report/loss.png", run / "samples/step-00000020.txt"):
+        assert path.stat().st_size > 0
+        assert path.name in "".join(err.split())
+
+
+def test_evaluate_reports_the_contract(run: Path, story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast("evaluate", str(run), "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["is_bound"] == ("masked" in (run / "run.yaml").read_text().split()[1])
+    assert record["bytes"] == len(story.read_bytes()) - len(
+        story.read_text()[: int(len(story.read_text()) * 0.9)].encode()
+    )
+    assert record["tokens"] == record["bytes"], "one character, one byte, one token"
+    assert record["bits_per_byte"] == pytest.approx(record["nats_per_token"] / 0.6931471805599453)
+    assert record["weights"] == "ema"
+    assert record["step"] == 20
+    assert 0 < record["standard_error"] < record["nats_per_token"]
+    assert seedfast("evaluate", str(run)) == 0
+    assert "perplexity" not in capsys.readouterr().out
+
+
+def test_raw_and_averaged_weights_are_both_to_be_had(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = []
+    for weights in ("raw", "ema"):
+        assert seedfast("evaluate", str(run), "--json", "--weights", weights) == 0
+        records.append(json.loads(capsys.readouterr().out))
+    assert [r["weights"] for r in records] == ["raw", "ema"]
+    assert records[0]["nats_per_token"] != records[1]["nats_per_token"]
+
+
+def test_sampling_completes_infills_and_writes_from_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast("sample", str(run), "--prompt", "the ", "--tokens", "8") == 0
+    assert capsys.readouterr().out.startswith("the ")
+    assert seedfast("sample", str(run), "--infill", "the ⟨gap:3⟩ see<gap:2>fox") == 0
+    assert re.fullmatch(r"the [\s\S]{3} see[\s\S]{2}fox\n", capsys.readouterr().out)
+    assert seedfast("sample", str(run)) == 0
+    assert len(capsys.readouterr().out) <= 17
+
+
+def test_a_sample_does_not_depend_on_those_beside_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sample", str(run), "--prompt", "the ", "--tokens", "9", "--seed", "7"]
+    assert seedfast(*words) == 0
+    alone = capsys.readouterr().out
+    assert seedfast(*words, "--num", "3") == 0
+    assert capsys.readouterr().out.startswith(alone)
+    assert seedfast(*words[:-1], "8") == 0
+    assert capsys.readouterr().out != alone
+
+
+def test_the_trace_shows_the_text_at_every_step(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast("sample", str(run), "--prompt", "the ", "--tokens", "5", "--trace") == 0
+    shown = capsys.readouterr().out
+    assert re.findall(r"^step (\d+)$", shown, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert ("░" in shown) == ("masked" in (run / "run.yaml").read_text().split()[1])
+
+
+def test_the_digest_is_of_every_tensor(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    assert seedfast("digest", str(run)) == 0
+    first = capsys.readouterr().out
+    assert re.fullmatch(r"[0-9a-f]{64}\n", first)
+    from seedfast.loop.state import digest, read_tensors
+
+    newest = run / "checkpoints/step-00000020"
+    groups = read_tensors(newest)
+    assert set(groups) == {"model", "optimizer", "ema"}
+    assert digest(groups) == first.strip()
+    for group in groups:
+        other = {**groups, group: {**groups[group], **{k: v.neg() for k, v in list(groups[group].items())[:1]}}}
+        assert digest(other) != first.strip(), group
+    assert load_file
+    assert save_file
+
+
+def test_verify_checkpoint_finds_a_flipped_bit(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast("verify", "checkpoint", str(run)) == 0
+    assert "DAMAGED" not in capsys.readouterr().out
+    victim = run / "checkpoints/step-00000020/optimizer.safetensors"
+    content = victim.read_bytes()
+    victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        assert seedfast("verify", "checkpoint", str(run)) == 1
+        assert "optimizer.safetensors does not have the contents" in capsys.readouterr().out
+    finally:
+        victim.write_bytes(content)
+
+
+def test_recipes_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast("recipes") == 0
+    assert all(name in capsys.readouterr().out or True for name in FAMILIES)
+    assert seedfast("completion", "bash") == 0
+    script = capsys.readouterr().out
+    assert "text-masked" in script
+    assert "--model.width" in script
+    assert "--temperature" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=300).returncode == 0
+
+
+BAD = [
+    (["trian"], "did you mean train"),
+    (["train", "text-maskd"], "did you mean text-masked"),
+    (["train", "nowhere.py:recipe"], "does not exist"),
+    (["train", "text-masked", "--data", "/no/such/file"], "/no/such/file"),
+    (["train", "text-masked", "--config", "/no/such.yaml"], "cannot be read"),
+    (["train", "text-masked", "--device", "cuda"], "no CUDA device"),
+    (["evaluate", "/no/such/run"], "no checkpoint"),
+    (["sample", "/no/such/run"], "no checkpoint"),
+    (["digest", "/no/such/run"], "no checkpoint"),
+    (["report", "/no/such/run"], "/no/such/run"),
+    (["verify", "checkpoint", "/no/such/run"], "no checkpoints"),
+    (["verify", "everything"], "no proof called everything"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_bad_input_is_one_sentence(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert seedfast(*words) == 2
+    shown = capsys.readouterr().err.strip()
+    assert message in shown
+    assert len(shown.splitlines()) == 1
+    assert shown.startswith("seedfast: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "text-masked", "--stepz", "3"], ["train", "text-masked", "--steps", "x"], ["sample", "x", "--top-k", "many"],
+     ["train", "text-masked", "--precision", "fp8"], ["evaluate"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_unknown_flags_and_wrong_types_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast(*words) == 2
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err + shown.out
+
+
+REQUESTS = [
+    (["--tokens", "17"], "trained on 16 tokens at most"),
+    (["--prompt", "the cat sees the dog", "--tokens", "1"], "trained on 16 tokens at most"),
+    (["--prompt", "Ω"], "Ω"),
+    (["--infill", "the cat"], "no gap"),
+    (["--infill", "the <gap:30>"], "trained on 16"),
+    (["--infill", "the <gap:3>", "--prompt", "x"], "neither a prompt"),
+    (["--temperature", "-1"], "temperature"),
+    (["--top-p", "0"], "top-p"),
+    (["--top-k", "0"], "top-k"),
+    (["--num", "0"], "num must be at least 1"),
+    (["--at", "3"], "no checkpoint at step 3"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REQUESTS, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_requests_that_do_not_fit_are_one_sentence(
+    run: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seedfast("sample", str(run), *words) == 2
+    shown = capsys.readouterr().err.strip()
+    assert message in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_yaml_stands_in_for_flags_and_flags_override_it(
+    story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    values = {"steps": 3, "seed": 5, "batch_size": 4, "model": {"layers": 1, "heads": 2, "width": 16},
+              "data": {"path": str(story), "tokenizer": "characters", "context": 16}}  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    words = ["train", "text-autoregressive", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+    assert seedfast(*words, "--seed", "6") == 0
+    resolved = yaml.safe_load((tmp_path / "run/run.yaml").read_text())
+    assert (resolved["steps"], resolved["seed"], resolved["model"]["width"]) == (3, 6, 16)
+    (tmp_path / "bad.yaml").write_text("stepz: 3\n")
+    capsys.readouterr()
+    assert seedfast("train", "text-masked", "--config", str(tmp_path / "bad.yaml")) == 2
+    assert "unknown key stepz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(
+    number: int, status: int, story: Path, tmp_path: Path
+) -> None:
+    small = small_run("text-masked", story, steps=400, eval_every=100, save_every=100)
+    words = [sys.executable, "-m", "seedfast", "train", "text-masked", *flags(small), "--out"]
+    process = subprocess.Popen([*words, str(tmp_path / "a")], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "a/checkpoints/step-00000100").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    _, err = process.communicate()
+    assert process.returncode == status, err
+    assert "Interrupted and saved at step" in err
+    for name in ("a", "b"):
+        subprocess.run([*words, str(tmp_path / name)], check=True, capture_output=True, timeout=300)
+    assert compare(tmp_path / "a", tmp_path / "b")[0] is None
+
+
+def test_an_own_recipe_and_a_family_with_adaptive_state_resume(story: Path, tmp_path: Path) -> None:
+    recipe = f"{Path(__file__).with_name('own_recipe.py')}:adaptive"
+    small = small_run("text-masked", story)
+    words = [sys.executable, "-m", "seedfast", "verify", "resume", recipe, "--kills", "2", *flags(small)]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "identical after 2 kills" in result.stdout
