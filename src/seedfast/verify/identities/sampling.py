@@ -159,7 +159,9 @@ def categorical_boundaries(draw: Callable[[Tensor, Tensor], Tensor] = categorica
     # The ends themselves, the least and the greatest number that can be drawn, and a hundred thousand at random.
     key, positions = keys.derive(0, "identity 12"), torch.arange(100_000)
     random = keys.uniform(key, positions, 1, dtype=torch.float64)[:, 0]
-    edges = torch.cat([upper_V[upper_V < 0.9], torch.tensor([0.0, 2.0**-53, 1 - 2.0**-53], dtype=torch.float64), random])
+    edges = torch.cat(
+        [upper_V[upper_V < 0.9], torch.tensor([0.0, 2.0**-53, 1 - 2.0**-53], dtype=torch.float64), random]
+    )
     possible = bool((p_V[draw(p_V.expand(len(edges), -1), edges)] > 0).all())
     detail = f"right at both ends of {len(possible_K)} categories: {right}; only what has a probability: {possible}"
     return Check(12, "quantiles", right and possible, detail)

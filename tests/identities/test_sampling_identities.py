@@ -1,0 +1,258 @@
+"""Identities 7 and 12, and samplers that each distort the distribution."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seedfast import keys
+from seedfast.families import categorical
+from seedfast.families.autoregressive import AutoregressiveModel
+from seedfast.families.categorical import draw
+from seedfast.families.masked import MaskedDiffusion
+from seedfast.families.text import Canvas, TextRequest
+from seedfast.keys import Draws
+from seedfast.verify.identities import sampling
+from seedfast.verify.identities.check import p_value, total_variation
+from seedfast.verify.identities.masked import Build
+from seedfast.verify.identities.toys import Law, all_texts
+
+Show = Callable[[int, Sequence[int], Sequence[bool]], None]
+
+
+class Likeliest(MaskedDiffusion):
+    """It decides on the likeliest token instead of drawing one."""
+
+    def fill(
+        self, network: nn.Module, canvases: list[Canvas], request: TextRequest, draws: Draws, show: Show | None
+    ) -> list[list[int]]:
+        return super().fill(network, canvases, replace(request, temperature=0.0), draws, show)
+
+
+class Cool(MaskedDiffusion):
+    """Its temperature is a little too low."""
+
+    def fill(
+        self, network: nn.Module, canvases: list[Canvas], request: TextRequest, draws: Draws, show: Show | None
+    ) -> list[list[int]]:
+        return super().fill(network, canvases, replace(request, temperature=0.9), draws, show)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneNumber(Draws):
+    """All positions of an example share one random number."""
+
+    def uniform(self, stream: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return super().uniform(stream, 1, dtype=dtype).expand(-1, *shape)
+
+    def at(self, stage: int) -> "OneNumber":
+        return self
+
+
+class SharesNumbers(MaskedDiffusion):
+    """It draws all tokens of a text with the same number."""
+
+    def fill(
+        self, network: nn.Module, canvases: list[Canvas], request: TextRequest, draws: Draws, show: Show | None
+    ) -> list[list[int]]:
+        shared = OneNumber(seed=draws.seed, scope=draws.scope, positions_B=draws.positions_B)
+        return super().fill(network, canvases, request, shared, show)
+
+
+class ConfidentOfItsDraw(MaskedDiffusion):
+    """It draws tokens everywhere and keeps the one whose own probability is highest: likely tokens win too often."""
+
+    def _decided(
+        self,
+        open_BL: Tensor,
+        count_B: Tensor,
+        hidden: float,
+        probabilities_BLV: Tensor,
+        request: TextRequest,
+        draws: Draws,
+        step: int,
+    ) -> Tensor:
+        u_BL = draws.at(step).uniform("token", open_BL.shape[1], dtype=torch.float64)
+        drawn_BL1 = draw(probabilities_BLV, u_BL).unsqueeze(2)
+        only_drawn_BLV = torch.zeros_like(probabilities_BLV).scatter(
+            2, drawn_BL1, probabilities_BLV.gather(2, drawn_BL1)
+        )
+        return super()._decided(open_BL, count_B, hidden, only_drawn_BLV, request, draws, step)
+
+
+class ForgetsTimes(MaskedDiffusion):
+    """In the reverse process, it draws the positions' times anew in every step."""
+
+    def _decided(
+        self,
+        open_BL: Tensor,
+        count_B: Tensor,
+        hidden: float,
+        probabilities_BLV: Tensor,
+        request: TextRequest,
+        draws: Draws,
+        step: int,
+    ) -> Tensor:
+        return super()._decided(open_BL, count_B, hidden, probabilities_BLV, request, draws.at(step), step)
+
+
+class IgnoresItsSchedule(MaskedDiffusion):
+    """It decides as many tokens in every step, whatever the noise schedule."""
+
+    def _hidden(self, request: TextRequest, progress: float) -> float:
+        return 1 - progress
+
+
+class Hurries(MaskedDiffusion):
+    """It decides all positions at once, whatever is asked."""
+
+    def fill(
+        self, network: nn.Module, canvases: list[Canvas], request: TextRequest, draws: Draws, show: Show | None
+    ) -> list[list[int]]:
+        return super().fill(network, canvases, replace(request, steps=1), draws, show)
+
+
+def test_7_samplers_reproduce_the_distribution() -> None:
+    assert sampling.exact_sampler().holds
+
+
+@pytest.mark.parametrize("twin", [Likeliest, Cool, SharesNumbers, Hurries])
+def test_7_twins_that_distort_every_order_are_refused(twin: Build) -> None:
+    check = sampling.exact_sampler(twin)
+    assert not check.holds
+    assert all(p < 1e-5 for p in p_values(check.detail)[:2])
+
+
+def p_values(detail: str) -> list[float]:
+    return [float(part.split("χ² p = ")[1].rstrip(")")) for part in detail.split("; ")]
+
+
+@pytest.mark.parametrize(("twin", "cases"), [(ConfidentOfItsDraw, [1]), (ForgetsTimes, [3]), (IgnoresItsSchedule, [4])])
+def test_7_twins_that_distort_one_order_are_refused_for_that_order(twin: Build, cases: list[int]) -> None:
+    check = sampling.exact_sampler(twin)
+    assert not check.holds
+    assert [case for case, p in enumerate(p_values(check.detail)) if p < 1e-5] == cases
+
+
+def test_7_generation_from_left_to_right_reproduces_the_distribution() -> None:
+    assert sampling.exact_generation().holds
+
+
+class LikeliestNext(AutoregressiveModel):
+    """It generates greedily."""
+
+    def fill(
+        self, network: nn.Module, canvases: list[Canvas], request: TextRequest, draws: Draws, show: Show | None
+    ) -> list[list[int]]:
+        return super().fill(network, canvases, replace(request, temperature=0.0), draws, show)
+
+
+class RepeatsNumbers(AutoregressiveModel):
+    """Each of its steps draws with the same number."""
+
+    def fill(
+        self, network: nn.Module, canvases: list[Canvas], request: TextRequest, draws: Draws, show: Show | None
+    ) -> list[list[int]]:
+        shared = OneNumber(seed=draws.seed, scope=draws.scope, positions_B=draws.positions_B)
+        return super().fill(network, canvases, request, shared, show)
+
+
+@pytest.mark.parametrize("twin", [LikeliestNext, RepeatsNumbers])
+def test_7_twins_that_distort_generation_are_refused(twin: type[AutoregressiveModel]) -> None:
+    assert not sampling.exact_generation(twin).holds
+
+
+def test_7_many_steps_of_the_reverse_process_approach_the_distribution() -> None:
+    """The enumerated reference itself: what two, four, eight … steps give comes ever closer to p."""
+    law = Law(vocabulary=4, length=4, ends=False)
+    distances = [
+        float((sampling.parallel(law, sampling.independent([1 / n] * n)) - law.probabilities).abs().sum() / 2)
+        for n in (1, 2, 4, 6)
+    ]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[3] < distances[0] / 4
+    assert float(sampling.parallel(law, sampling.halves()).sum()) == pytest.approx(1, abs=1e-12)
+
+
+def test_the_exact_conditionals_are_exact() -> None:
+    """They multiply to the law along the chain rule, in both networks, and need no order."""
+    law = Law(vocabulary=4, length=4, ends=False)
+    texts_NL = law.texts
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        product_N = torch.ones(len(texts_NL), dtype=torch.float64)
+        for j, position in enumerate(order):
+            inputs_NL = texts_NL.clone()
+            inputs_NL[:, order[j:]] = law.vocabulary
+            q_NV = law.network()(inputs_NL)[:, position].softmax(dim=-1)
+            product_N *= q_NV.gather(1, texts_NL[:, position, None])[:, 0].detach()
+        assert torch.allclose(product_N, law.probabilities, rtol=1e-12)
+    read_NL = torch.cat([torch.full((len(texts_NL), 1), 3), texts_NL[:, :-1]], dim=1)
+    q_NLV = law.causal_network()(read_NL).softmax(dim=-1).detach()
+    product_N = q_NLV.gather(2, texts_NL[..., None])[..., 0].prod(dim=1)
+    assert torch.allclose(product_N, law.probabilities, rtol=1e-12)
+    assert torch.equal(texts_NL, all_texts(3, 4))
+
+
+def test_12_categorical_draws_have_the_exact_frequencies() -> None:
+    assert sampling.categorical_frequencies().holds
+
+
+def gumbel_max_in_float32(probabilities_V: Tensor, positions_N: Tensor) -> Tensor:
+    """argmax of log p + G with G = -log(-log u) and u of 24 bits, as it is usually written.
+
+    A million numbers per draw are too many, so the largest of the rare categories' numbers, which are equally likely,
+    is drawn at once by its quantile function and then rounded to the same grid.
+    """
+    head, rare = probabilities_V[:4], probabilities_V[4:]
+    u_N5 = keys.uniform(7, positions_N, 6, dtype=torch.float64)
+    u_N5[:, 4] = u_N5[:, 4] ** (1 / len(rare))
+    grid_N5 = ((u_N5[:, :5] * 2**24).floor() / 2**24).clamp(min=2.0**-24).float()
+    log_p_5 = torch.cat([head, rare[:1]]).log().float()
+    winner_N = (log_p_5 - (-grid_N5.log()).log()).argmax(dim=1)
+    return torch.where(winner_N < 4, winner_N, 4 + (u_N5[:, 5] * len(rare)).long())
+
+
+def test_12_twin_gumbel_max_in_float32_loses_the_tails() -> None:
+    check = sampling.categorical_frequencies(gumbel_max_in_float32)
+    assert not check.holds
+    drawn = gumbel_max_in_float32(sampling.tails(), torch.arange(1 << 18))
+    assert float((drawn >= 4).double().mean()) < 0.005  # they should have one percent
+
+
+def test_12_twin_the_same_gumbel_max_is_right_where_there_are_no_tails() -> None:
+    head = torch.tensor([0.4, 0.3, 0.2, 0.05], dtype=torch.float64)
+    drawn = gumbel_max_in_float32(torch.cat([head, torch.tensor([0.05]).double()]), torch.arange(1 << 18))
+    expected = torch.tensor([0.4, 0.3, 0.2, 0.05, 0.05], dtype=torch.float64)
+    assert p_value(torch.bincount(drawn, minlength=5), expected) > 1e-5
+
+
+def test_12_quantiles_are_exact() -> None:
+    assert sampling.categorical_boundaries().holds
+
+
+def _float32(probabilities: Tensor, u: Tensor) -> Tensor:
+    return categorical.draw(probabilities.float(), u.float())
+
+
+def _left(probabilities: Tensor, u: Tensor) -> Tensor:
+    """It takes the lower category at a boundary, hence an impossible first one at u = 0."""
+    return torch.searchsorted(probabilities.cumsum(dim=-1), u.unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("twin", [_float32, _left])
+def test_12_twins_that_miss_a_boundary_are_refused(twin: Callable[[Tensor, Tensor], Tensor]) -> None:
+    assert not sampling.categorical_boundaries(twin).holds
+
+
+def test_the_chi_square_test_is_the_textbook_s() -> None:
+    from scipy import stats
+
+    counts, probabilities = torch.tensor([18, 25, 31, 26]), torch.tensor([0.25] * 4)
+    assert p_value(counts, probabilities) == pytest.approx(stats.chisquare(counts.numpy()).pvalue, rel=1e-9)
+    assert p_value(torch.tensor([5, 5, 1]), torch.tensor([0.5, 0.5, 0.0])) == 0
+    measured, noise = total_variation(torch.tensor([60, 40]), torch.tensor([0.5, 0.5]))
+    assert measured == pytest.approx(0.1)
+    assert noise == pytest.approx(math.sqrt(2 / math.pi * 0.25 / 100), rel=1e-6)
