@@ -32,7 +32,7 @@ def run(request: pytest.FixtureRequest, story: Path, tmp_path_factory: pytest.Te
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from seedfast.cli import overview; overview(); print({'torch', 'tyro', 'numpy'} & set(sys.modules))"
+    code = "import sys; from seedfast.cli import overview; overview(); print({'torch', 'tyro'} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300).stdout.strip()
         == "set()"
@@ -135,8 +135,6 @@ def test_the_trace_shows_the_text_at_every_step(run: Path, capsys: pytest.Captur
 
 
 def test_the_digest_is_of_every_tensor(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from safetensors.torch import load_file, save_file
-
     assert seedfast("digest", str(run)) == 0
     first = capsys.readouterr().out
     assert re.fullmatch(r"[0-9a-f]{64}\n", first)
@@ -149,8 +147,6 @@ def test_the_digest_is_of_every_tensor(run: Path, capsys: pytest.CaptureFixture[
     for group in groups:
         other = {**groups, group: {**groups[group], **{k: v.neg() for k, v in list(groups[group].items())[:1]}}}
         assert digest(other) != first.strip(), group
-    assert load_file
-    assert save_file
 
 
 def test_verify_checkpoint_finds_a_flipped_bit(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +164,8 @@ def test_verify_checkpoint_finds_a_flipped_bit(run: Path, capsys: pytest.Capture
 
 def test_recipes_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert seedfast("recipes") == 0
-    assert all(name in capsys.readouterr().out or True for name in FAMILIES)
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in FAMILIES)
     assert seedfast("completion", "bash") == 0
     script = capsys.readouterr().out
     assert "text-masked" in script
@@ -207,8 +204,8 @@ def test_bad_input_is_one_sentence(
 
 @pytest.mark.parametrize(
     "words",
-    [["train", "text-masked", "--stepz", "3"], ["train", "text-masked", "--steps", "x"], ["sample", "x", "--top-k", "many"],
-     ["train", "text-masked", "--precision", "fp8"], ["evaluate"]],
+    [["train", "text-masked", "--stepz", "3"], ["train", "text-masked", "--steps", "x"],
+     ["sample", "x", "--top-k", "many"], ["train", "text-masked", "--precision", "fp8"], ["evaluate"]],
     ids=" ".join,
 )  # fmt: skip
 def test_unknown_flags_and_wrong_types_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,8 @@
 """`seedfast recipes`, `seedfast report` and `seedfast completion`."""
 
-from argparse import ArgumentParser
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
@@ -54,40 +53,40 @@ class Completion:
 def completion(words: list[str]) -> int:
     """Print a completion script for every command, recipe and flag."""
     asked = tyro.cli(Completion, args=words, prog="seedfast completion")
-    import shtab
-
-    print(shtab.complete(_parser(), asked.shell))
+    tyro.cli(
+        _everything(),
+        prog="seedfast",
+        args=["--tyro-print-completion", asked.shell],
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
     return 0
 
 
-def _parser() -> ArgumentParser:
-    """The whole command line as one parser, which only the completion script is made from."""
+def _everything() -> Any:
+    """The whole command line as one type, which only the completion script is made from."""
     from seedfast.cli import COMMANDS, measure, sample, train
     from seedfast.cli.verify import PROOFS
     from seedfast.recipes import RECIPES, make
 
-    def add(to: Any, name: str, what: str, shape: Any, **default: Any) -> None:
-        parser = tyro.extras.get_parser(shape, config=(tyro.conf.FlagConversionOff,) if default else (), **default)
-        to.add_parser(name, help=what, parents=[parser], add_help=False, conflict_handler="resolve")
+    def one_of(choices: dict[str, Any]) -> Any:
+        return make_dataclass("Choice", [("choice", Union[tuple(choices.values())])])  # noqa: UP007
 
-    whole = ArgumentParser(prog="seedfast")
-    commands = whole.add_subparsers()
+    def named(name: str, what: str, shape: Any, **default: Any) -> Any:
+        return Annotated[shape, tyro.conf.subcommand(name, description=what, **default)]
+
     shapes: dict[str, Any] = {
-        "recipes": Recipes, "evaluate": measure.Evaluate, "sample": sample.Sample, "report": Report,
-        "digest": measure.Digest, "completion": Completion,
-    }  # fmt: skip
-    for name, shape in shapes.items():
-        add(commands, name, COMMANDS[name][1], shape)
-    of_train = commands.add_parser("train", help=COMMANDS["train"][1]).add_subparsers()
-    for recipe, (_, what) in RECIPES.items():
-        add(
-            of_train,
-            recipe,
-            what,
-            train.Train,
-            default=train.Train(out=Path("runs") / recipe, run=make(recipe)),
-        )
-    of_verify = commands.add_parser("verify", help=COMMANDS["verify"][1]).add_subparsers()
-    for name, (what, shape) in PROOFS.items():
-        add(of_verify, name, what, shape)
-    return whole
+        "recipes": Recipes,
+        "train": one_of(
+            {
+                name: named(name, what, train.Train, default=train.Train(out=Path("runs") / name, run=make(name)))
+                for name, (_, what) in RECIPES.items()
+            }
+        ),
+        "evaluate": measure.Evaluate,
+        "sample": sample.Sample,
+        "report": Report,
+        "digest": measure.Digest,
+        "verify": one_of({name: named(name, what, shape) for name, (what, shape) in PROOFS.items()}),
+        "completion": Completion,
+    }
+    return Union[tuple(named(name, COMMANDS[name][1], shape) for name, shape in shapes.items())]  # noqa: UP007
