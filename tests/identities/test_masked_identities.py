@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seedfast.cli.verify import verify
 from seedfast.data.dataset import Batch
 from seedfast.data.text import TextAssets
 from seedfast.families import masked as family_module
@@ -15,6 +16,7 @@ from seedfast.families.family import State, Task, Terms
 from seedfast.families.masked import Masked, MaskedDiffusion, MaskedTask, alpha
 from seedfast.families.text import Canvas, TextRequest
 from seedfast.keys import Draws
+from seedfast.verify import identities
 from seedfast.verify.identities import check_all, masked
 from seedfast.verify.identities.sources import Answer
 from seedfast.verify.identities.toys import assets
@@ -27,6 +29,17 @@ def test_every_identity_holds_on_the_installed_code() -> None:
     assert [str(check) for check in checks if not check.holds] == []
     assert {check.number for check in checks} == {1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 29, 30, 32, 33}
     assert str(checks[1]).startswith("identity 2   NELBO three ways: ")
+
+
+def test_the_command_says_which_identity_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(identities, "check_all", lambda: iter([masked.tightness(), masked.tightness(Unweighted)]))
+    assert verify(["identities"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert [line[:22] for line in printed] == ["ok   identity 4   tigh", "FAIL identity 4   tigh", "1 failed"]
+    monkeypatch.setattr(identities, "check_all", lambda: iter([masked.tightness()]))
+    assert verify(["identities"]) == 0
 
 
 class PredictsMask(MaskedDiffusion):
