@@ -116,7 +116,13 @@ def _leaves_out(family: Any, network: Any, state: Any, dataset: Any, examples: A
     return validate(family, network, state, dataset, examples[:full], **options)
 
 
-@pytest.mark.parametrize("twin", [_other_key, _per_batch, _leaves_out])
+def _overconfident(*arguments: Any, **options: Any) -> Score:
+    """Its standard error lacks Bessel's correction."""
+    score = validate(*arguments, **options)
+    return replace(score, standard_error=score.standard_error * ((score.examples - 1) / score.examples) ** 0.5)
+
+
+@pytest.mark.parametrize("twin", [_other_key, _per_batch, _leaves_out, _overconfident])
 def test_30_twins_that_validate_something_else_are_refused(twin: Any) -> None:
     assert not loop.validation_is_training_loss(twin).holds
 

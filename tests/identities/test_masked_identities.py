@@ -145,7 +145,16 @@ def test_2_nelbo_three_ways() -> None:
     assert masked.nelbo_three_ways().holds
 
 
-@pytest.mark.parametrize("twin", [CountsFromZero, Unweighted, CountsThePadding, CountsVisible])
+class MasksUnscoredInTime(MaskedDiffusion):
+    """In continuous time, it hides and charges tokens that are not scored."""
+
+    def task(self, batch: Batch, draws: Draws) -> MaskedTask:
+        if self.options.estimator == "continuous":
+            batch = {**batch, "scored": torch.ones_like(batch["scored"])}
+        return super().task(batch, draws)
+
+
+@pytest.mark.parametrize("twin", [CountsFromZero, Unweighted, CountsThePadding, CountsVisible, MasksUnscoredInTime])
 def test_2_twins_that_estimate_something_else_are_refused(twin: masked.Build) -> None:
     assert not masked.nelbo_three_ways(twin).holds
 

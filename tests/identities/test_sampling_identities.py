@@ -247,6 +247,10 @@ def test_12_twins_that_miss_a_boundary_are_refused(twin: Callable[[Tensor, Tenso
     assert not sampling.categorical_boundaries(twin).holds
 
 
+def test_12_twin_whose_softmax_is_in_float32_is_refused() -> None:
+    assert not sampling.categorical_boundaries(shape=lambda logits: logits.float().softmax(dim=-1).double()).holds
+
+
 def test_the_chi_square_test_is_the_textbook_s() -> None:
     from scipy import stats
 

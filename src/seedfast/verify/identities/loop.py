@@ -3,6 +3,7 @@
 That whole runs keep them, with kills and with several processes, is for `seedfast verify resume` and the tests to show.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
@@ -122,12 +123,17 @@ def validation_is_training_loss(validation: Callable[..., Score] = validate) -> 
     task = MaskedDiffusion.task(family, split.batch(ids), draws)
     trained = float(family.loss(network, task, {}).total_B.sum(dtype=torch.float64)) / float(task.weight_B.sum())
     place = Placement(torch.device("cpu"))
-    validated = [
-        validation(family, network, {}, split, ids, seed=0, batch_size=size, draws=1, placement=place).loss
+    # Of a ratio of sums over windows (Cochran 1977, "Sampling Techniques", section 6.4).
+    residual_B = family.loss(network, task, {}).total_B.double() - trained * task.weight_B
+    error = math.sqrt(len(ids) * float(residual_B.var())) / float(task.weight_B.sum())
+    scores = [
+        validation(family, network, {}, split, ids, seed=0, batch_size=size, draws=1, placement=place)
         for size in (1, 5, len(split))
     ]
-    difference = max(apart(each, trained) for each in validated)
-    detail = f"{trained:.6f} nats per token in batches of 1, 5 and {len(split)} (difference {difference:.0e})"
+    difference = max(max(apart(each.loss, trained), apart(each.standard_error, error)) for each in scores)
+    detail = (
+        f"{trained:.6f} ± {error:.6f} nats per token in batches of 1, 5 and {len(split)} (difference {difference:.0e})"
+    )
     return Check(30, "validation = training loss", difference < 1e-7, detail)
 
 

@@ -145,10 +145,14 @@ def categorical_frequencies(sampler: Sampler = keyed_draws, count: int = 1 << 20
     return Check(12, "categorical draws", p > LEAST_P_VALUE, detail)
 
 
-def categorical_boundaries(draw: Callable[[Tensor, Tensor], Tensor] = categorical.draw) -> Check:
+def categorical_boundaries(
+    draw: Callable[[Tensor, Tensor], Tensor] = categorical.draw,
+    shape: Callable[[Tensor], Tensor] = categorical.shape,
+) -> Check:
     """12. The category at quantile u is exact to 1e-15 at both ends of every category, and never one of probability 0.
 
-    So every category, of probability 1e-8 or 0.7, has its share of the unit interval.
+    So every category, of probability 1e-8 or 0.5, has its share of the unit interval. And logits have exactly the
+    probabilities of their softmax, tails relative to themselves: `shape` without options changes nothing.
     """
     p_V = torch.tensor([0, 1e-8, 0.3, 0, 1e-8, 0.2, 0.5 - 3e-8, 1e-8, 0], dtype=torch.float64)
     upper_V = p_V.cumsum(dim=0)
@@ -163,5 +167,10 @@ def categorical_boundaries(draw: Callable[[Tensor, Tensor], Tensor] = categorica
         [upper_V[upper_V < 0.9], torch.tensor([0.0, 2.0**-53, 1 - 2.0**-53], dtype=torch.float64), random]
     )
     possible = bool((p_V[draw(p_V.expand(len(edges), -1), edges)] > 0).all())
-    detail = f"right at both ends of {len(possible_K)} categories: {right}; only what has a probability: {possible}"
-    return Check(12, "quantiles", right and possible, detail)
+    shaped_V = shape(p_V.log() + 3)
+    error = float((shaped_V[possible_K] / p_V[possible_K] - 1).abs().max())
+    detail = (
+        f"right at both ends of {len(possible_K)} categories: {right}; only what has a probability: {possible}; "
+        f"probabilities relatively right to {error:.0e}"
+    )
+    return Check(12, "quantiles", right and possible and error < 1e-13, detail)
