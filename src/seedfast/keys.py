@@ -23,7 +23,7 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 _FEISTEL_ROUNDS = 10
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def derive(seed: int, *path: str | int) -> int:
     """The 64-bit key (as a signed integer) of a named purpose: the BLAKE2b hash of the seed and the path."""
     text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in path)])
@@ -35,7 +35,10 @@ def seed_torch(seed: int, *path: str | int) -> None:
 
     Such numbers depend on the order of the calls that follow, hence on the topology; all others do not.
     """
-    torch.manual_seed(derive(seed, *path))
+    key = derive(seed, *path)
+    torch.default_generator.manual_seed(key)  # torch.manual_seed asks after every kind of device, at 0.1 ms a step
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(key)
 
 
 def _shift(words: Tensor, places: int) -> Tensor:

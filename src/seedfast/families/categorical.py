@@ -51,7 +51,5 @@ def draw(probabilities: Tensor, u: Tensor) -> Tensor:
     """
     cumulative = probabilities.cumsum(dim=-1)
     target = u.unsqueeze(-1) * cumulative[..., -1:]
-    chosen = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-    # u · total can round up to the total itself: the last category that has any probability is meant.
-    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(dim=-1)
-    return torch.minimum(chosen, last)
+    # A 53-bit u below 1 times the total stays below it, so there always is a first sum beyond the target.
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
+from seedfast.loop.muon import StackedMuon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class OptimizerConfig:
         parts: list[torch.optim.Optimizer] = []
         if matrices:
             parts.append(
-                torch.optim.Muon(
+                StackedMuon(
                     matrices,
                     lr=self.matrix_lr if self.matrix_lr is not None else 0.02,
                     momentum=self.momentum if self.momentum is not None else 0.95,

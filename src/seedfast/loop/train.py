@@ -159,7 +159,8 @@ def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> 
     run, place, state = session.run, session.placement, session.state
     total = torch.zeros((), dtype=torch.float64, device=place.device)
     sums: dict[str, Tensor] = {}
-    session.network.train()
+    if not session.network.training:
+        session.network.train()
     for index, task in enumerate(tasks):
         keys.seed_torch(run.seed, "dropout", step, index, place.rank)
         with place.syncing(session.network, last=index == len(tasks) - 1):

@@ -1,0 +1,118 @@
+"""Tokens per second of seedfast's loop against a plain PyTorch loop of the same network, optimizer and batch size.
+
+Both run in this one process, in turns, so that a noisy machine is noisy for both. The plain loop is what people write:
+random windows, forward, cross-entropy, backward, optimizers; no journal, no average of the weights, no keyed noise, no
+check for NaN. Prints the ratio for each family: above 1, seedfast is faster.
+
+    python bench/loop_overhead.py [--data FILE] [--threads 2] [--rounds 7] [--steps 60]
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seedfast import recipes
+from seedfast.data.text import TextData
+from seedfast.loop.optimizer import Optimizer
+from seedfast.loop.progress import Silent
+from seedfast.loop.run import Run
+from seedfast.loop.session import Session, session
+from seedfast.loop.train import train
+from seedfast.models.transformer import Transformer
+
+
+class Clock(Silent):
+    """Notes when the first steps are over (caches are warm) and when the last one is."""
+
+    def __init__(self, warm: int) -> None:
+        self.warm, self.start, self.end = warm, 0.0, 0.0
+
+    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+        """Look at the clock."""
+        self.end = time.perf_counter()
+        if entry["step"] == self.warm:
+            self.start = self.end
+
+
+def ours(run: Run, folder: Path, warm: int) -> float:
+    """Tokens per second of seedfast's loop, with everything that a user's run has on."""
+    clock = Clock(warm)
+    with session(run, folder) as opened:
+        opened.save = lambda validation: None  # type: ignore[method-assign,assignment,return-value]
+        train(opened, clock)
+    return (run.steps - warm) * run.batch_size * run.data.context / (clock.end - clock.start)
+
+
+def plain(network: nn.Module, optimizer: Optimizer, tokens: Tensor, run: Run, warm: int, mask: int | None) -> float:
+    """Tokens per second of a plain loop: next-token prediction, or masked diffusion if there is a mask id."""
+    length, start = run.data.context, 0.0
+    network.train()
+    for step in range(run.steps):
+        if step == warm:
+            start = time.perf_counter()
+        at = torch.randint(len(tokens) - length - 1, (run.batch_size,)).tolist()
+        x = torch.stack([tokens[i : i + length] for i in at])
+        if mask is None:
+            y = torch.stack([tokens[i + 1 : i + 1 + length] for i in at])
+            loss = F.cross_entropy(network(x).flatten(0, 1), y.flatten())
+        else:
+            t = torch.rand(run.batch_size, 1)
+            hidden = torch.rand(x.shape) < t
+            ce = F.cross_entropy(network(x.masked_fill(hidden, mask)).transpose(1, 2), x, reduction="none")
+            loss = (ce * hidden / t.clamp(min=1e-3)).mean()
+        for part in optimizer.parts:
+            part.zero_grad(set_to_none=True)
+        loss.backward()
+        for part in optimizer.parts:
+            part.step()
+        loss.item()  # what a loop prints
+    return (run.steps - warm) * run.batch_size * length / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Measure both families and print a table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", default="python", help="text to train on (default: the standard library)")
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--steps", type=int, default=60)
+    asked = arguments.parse_args()
+    torch.set_num_threads(asked.threads)
+    print(f"{'family':<20} {'plain tokens/s':>15} {'seedfast tokens/s':>18} {'ratio':>7}   (each round's ratio)")
+    for recipe in ("text-autoregressive", "text-masked"):
+        run = replace(
+            recipes.make(recipe),
+            data=TextData(path=asked.data, tokenizer="characters", context=64),
+            model=Transformer(layers=4, heads=4, width=128),
+            batch_size=12,
+            steps=asked.steps,
+            eval_every=0,
+            eval_examples=1,
+        )
+        warm, rates = asked.steps // 6, []
+        for _ in range(asked.rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                with session(run, Path(folder) / "plain") as opened:
+                    network, optimizer = opened.state.network, opened.state.optimizer
+                    stored = opened.corpus.train.batch(list(range(len(opened.corpus.train))))["tokens"][:, 1:]
+                    mask = getattr(opened.family, "mask", None)
+                slow = plain(network, optimizer, stored.flatten(), run, warm, mask)
+                rates.append((slow, ours(run, Path(folder) / "ours", warm)))
+        ratios = [b / a for a, b in rates]
+        middle = [statistics.median(column) for column in zip(*rates, strict=True)]
+        spread = " ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
+        print(f"{recipe:<20} {middle[0]:>15,.0f} {middle[1]:>18,.0f} {statistics.median(ratios):>7.3f}   ({spread})")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
