@@ -97,10 +97,12 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--steps", type=int, default=60)
+    arguments.add_argument("--workers", type=int, default=0)
+    arguments.add_argument("--optimizers", nargs="+", default=["muon", "adamw"])
     asked = arguments.parse_args()
     torch.set_num_threads(asked.threads)
     print(f"{'family':<20} {'optimizer':<10} {'plain/s':>9} {'seedfast/s':>11} {'ratio':>7}   (each round's ratio)")
-    for recipe, kind in product(("text-autoregressive", "text-masked"), ("muon", "adamw")):
+    for recipe, kind in product(("text-autoregressive", "text-masked"), asked.optimizers):
         run = replace(
             recipes.make(recipe),
             data=TextData(path=asked.data, tokenizer="characters", context=64),
@@ -109,6 +111,7 @@ def main() -> None:
             clip=1.0,
             batch_size=12,
             steps=asked.steps,
+            workers=asked.workers,
             eval_every=0,
             eval_examples=1,
         )

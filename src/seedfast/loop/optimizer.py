@@ -110,6 +110,10 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def gradients(self) -> list[Tensor]:
+        """The gradient of every parameter that has one."""
+        return [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
+
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the optimizers remember, as "parameter/quantity"."""
         tensors: dict[str, Tensor] = {}

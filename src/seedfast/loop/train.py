@@ -128,7 +128,7 @@ def _update(session: Session, step: int, tasks: list[Task], weight: float) -> di
     loss, diagnostics = _gradient(session, step, tasks, weight)
     for part in optimizer.parts:
         state.scaler.unscale_(part)
-    gradients = [p.grad for p in session.network.parameters() if p.grad is not None]
+    gradients = optimizer.gradients()
     norm = float(torch.nn.utils.get_total_norm(gradients))
     finite = math.isfinite(loss) and math.isfinite(norm)
     entry: dict[str, Any] = {
