@@ -284,3 +284,62 @@ def test_an_own_recipe_and_a_family_with_adaptive_state_resume(story: Path, tmp_
     result = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "identical after 2 kills" in result.stdout
+
+
+@pytest.fixture
+def nanogpt(tmp_path: Path, story: Path) -> Path:
+    """A nanoGPT ckpt.pt of a compiled model over the story's characters, with random weights."""
+    import torch
+
+    vocabulary, width, context = len(set(story.read_text())), 8, 16
+    torch.manual_seed(0)
+    shapes = {"transformer.wte.weight": (vocabulary, width), "transformer.wpe.weight": (context, width),
+              "transformer.ln_f.weight": (width,), "transformer.h.0.ln_1.weight": (width,),
+              "transformer.h.0.attn.c_attn.weight": (3 * width, width),
+              "transformer.h.0.attn.c_proj.weight": (width, width), "transformer.h.0.ln_2.weight": (width,),
+              "transformer.h.0.mlp.c_fc.weight": (4 * width, width),
+              "transformer.h.0.mlp.c_proj.weight": (width, 4 * width)}  # fmt: skip
+    model = {f"_orig_mod.{name}": torch.randn(shape) * 0.1 for name, shape in shapes.items()}
+    model["_orig_mod.lm_head.weight"] = model["_orig_mod.transformer.wte.weight"]
+    args = {"n_layer": 1, "n_head": 2, "n_embd": width, "block_size": context, "vocab_size": vocabulary, "bias": False}
+    torch.save({"model": model, "model_args": args, "iter_num": 7}, tmp_path / "ckpt.pt")
+    return tmp_path / "ckpt.pt"
+
+
+def test_a_nanogpt_checkpoint_becomes_a_run(
+    nanogpt: Path, story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    assert seedfast("import", str(nanogpt), "--data", str(story), "--out", out) == 0
+    capsys.readouterr()
+    assert seedfast("evaluate", out, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["step"] == 0
+    assert record["nats_per_token"] == pytest.approx(_by_hand(nanogpt, story), abs=1e-5)
+    assert seedfast("sample", out, "--prompt", "the ", "--tokens", "3") == 0
+    assert seedfast("train", "text-autoregressive", "--out", out, "--steps", "3") == 0
+    assert seedfast("import", str(nanogpt), "--data", str(story), "--out", out) == 2
+    assert seedfast("import", str(story), "--data", str(story), "--out", str(tmp_path / "other")) == 2
+
+
+def _by_hand(nanogpt: Path, story: Path) -> float:
+    """The validation loss of the imported weights, from the file itself, with one more token whose logit is 0."""
+    import torch
+    from torch.nn import functional as F
+
+    from seedfast.models.pretrained import from_nanogpt
+
+    network = from_nanogpt(nanogpt).eval()
+    text = story.read_text()
+    ids = {c: i for i, c in enumerate(sorted(set(text)))}
+    held_out = torch.tensor([ids[c] for c in text[int(len(text) * 0.9) :]])
+    total = 0.0
+    for start in range(0, len(held_out), 16):
+        first = min(start, len(held_out) - 16)
+        targets = held_out[first : first + 16]
+        before = network.tokens(held_out[first - 1 : first]) if first else torch.zeros(1, 8)
+        inputs = torch.cat([before, network.tokens(targets[:-1])])
+        with torch.no_grad():
+            logits = F.pad(network(embeddings_BLD=inputs[None])[0], (0, 1))
+        total += float(F.cross_entropy(logits, targets, reduction="none")[start - first :].sum())
+    return total / len(held_out)

@@ -15,12 +15,13 @@ COMMANDS = {
     "train": ("train", "train a recipe, or continue the run in a folder"),
     "evaluate": ("measure", "exact loss over the whole validation split, in nats and bits per byte"),
     "sample": ("sample", "complete, infill or write text with a trained model"),
+    "import": ("adopt", "make a run out of a nanoGPT checkpoint or a GPT-2 folder"),
     "report": ("show", "a static page and plots of a run"),
     "digest": ("measure", "one SHA-256 over every tensor of the latest checkpoint"),
     "verify": ("verify", "prove it: resume after kills, mathematical identities, checkpoints"),
     "completion": ("show", "print a completion script for bash, zsh or tcsh"),
 }
-"""Name → (module in this package, what it does). The function has the command's name."""
+"""Name → (module in this package, what it does). The function has the command's name (`import_run` for import)."""
 
 _EXITS = """\
 Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training could not go on ·
@@ -64,7 +65,8 @@ def _run(words: list[str]) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}."
         raise UserError(f"There is no command called {name}; {hint}")
-    command: Callable[[list[str]], int] = getattr(import_module(f"seedfast.cli.{COMMANDS[name][0]}"), name)
+    function = "import_run" if name == "import" else name  # import is a word of the language
+    command: Callable[[list[str]], int] = getattr(import_module(f"seedfast.cli.{COMMANDS[name][0]}"), function)
     return command(rest)
 
 

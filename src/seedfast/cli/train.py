@@ -100,9 +100,11 @@ def _introduce(opened: Session, console: Console) -> None:
         f"[bold]{run.recipe}[/]  {size / 1e6:.2f} M parameters, {len(opened.corpus.train):,} training and "
         f"{len(opened.corpus.validation):,} validation examples, {place.world} × {place.device.type}, {run.precision}",
         highlight=False,
+        soft_wrap=True,
     )
     verb = "continues" if opened.state.step else "starts"
-    console.print(f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}", highlight=False)
+    where = f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}"
+    console.print(where, highlight=False, soft_wrap=True)
     for name, (old, new) in opened.changed.items():
         console.print(f"  changed: {name} {old} → {new}", highlight=False)
 
@@ -119,6 +121,11 @@ def _conclude(opened: Session, console: Console) -> None:
     place.parent.mkdir(exist_ok=True)
     show_samples(samples, Console(), copy_to=place)
     written = page.write(folder)
-    console.print(f"run      {folder}", highlight=False)
-    console.print(f"report   {written}\nplot     {folder / 'report' / 'loss.png'}\nsamples  {place}", highlight=False)
+    for what, where in {
+        "run": folder,
+        "report": written,
+        "plot": folder / "report" / "loss.png",
+        "samples": place,
+    }.items():
+        console.print(f"{what:<8} {where}", highlight=False, soft_wrap=True)
     sys.stdout.flush()

@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,11 +88,19 @@ class Session:
 
 
 @contextmanager
-def session(run: Run, folder: Path, *, allow_change: tuple[str, ...] = (), at: int | None = None) -> Iterator[Session]:
+def session(
+    run: Run,
+    folder: Path,
+    *,
+    allow_change: tuple[str, ...] = (),
+    at: int | None = None,
+    initialise: Callable[[Any], None] | None = None,
+) -> Iterator[Session]:
     """Open a run folder for training: a new one, or the continuation of the run that it holds.
 
     allow_change: fields that may differ from the stored run although that changes its meaning.
     at: continue from the checkpoint of this step instead of the newest.
+    initialise: gives a new network its weights (imported ones), after the keyed initialisation.
     Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
     """
     placement = Placement.join(run.device, run.precision)
@@ -104,7 +112,7 @@ def session(run: Run, folder: Path, *, allow_change: tuple[str, ...] = (), at: i
             _claim(folder)
             stack.enter_context(locked(folder))
         placement.told(None)
-        opened = _build(run, folder, placement)
+        opened = _build(run, folder, placement, initialise)
         if opened.journal:
             stack.enter_context(opened.journal)
         _resume(opened, allow_change, at)
@@ -130,7 +138,7 @@ def _claim(folder: Path) -> None:
         raise UserError(f"The run folder {folder} cannot be made: {error.strerror}.") from error
 
 
-def _build(run: Run, folder: Path, placement: Placement) -> Session:
+def _build(run: Run, folder: Path, placement: Placement, initialise: Callable[[Any], None] | None) -> Session:
     """Everything but the past."""
     corpus = run.data.load() if placement.leads else None
     placement.told(None)  # the leading process has filled the cache from which the others now read
@@ -138,7 +146,10 @@ def _build(run: Run, folder: Path, placement: Placement) -> Session:
     family: Family = run.objective.build(corpus.assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
-        network = family.network(run.model).to(placement.device)
+        network = family.network(run.model)
+    if initialise:
+        initialise(network)
+    network.to(placement.device)
     state = TrainState(
         network=network,
         optimizer=run.optimizer.build(network),

@@ -108,19 +108,15 @@ def from_nanogpt(path: Path, *, vocabulary: int | None = None) -> TransformerNet
 
 
 def _open_nanogpt(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} could not be read as a nanoGPT checkpoint: torch.save writes zip archives, this is none."
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}.") from error
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} could not be read as a nanoGPT checkpoint: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict) or not all(
         isinstance(checkpoint.get(k), dict) for k in ("model", "model_args")
@@ -175,3 +171,22 @@ def _load(network: TransformerNetwork, state: Mapping[str, Tensor], source: str)
             )
     network.load_state_dict(own)
     return network
+
+
+@torch.no_grad()
+def adopt(network: TransformerNetwork, source: TransformerNetwork) -> None:
+    """Copy the weights of an imported network into a run's own, which may know more or fewer tokens.
+
+    A tokenizer of ours ends with an end-of-text that a character model from elsewhere never had, and files pad their
+    vocabulary: rows that the source lacks start at zero, and rows that only the source has are left out.
+    """
+    vocabulary = {"tokens.weight", "head.weight"}
+    theirs = source.state_dict()
+    for name, own in network.state_dict().items():
+        given = theirs[name]
+        if name not in vocabulary and own.shape != given.shape:
+            raise UserError(f"{name} has shape {list(given.shape)} in the import and {list(own.shape)} in this run.")
+        if name in vocabulary:
+            own.zero_()
+        rows = min(len(own), len(given)) if name in vocabulary else len(own)
+        own[:rows] = given[:rows]
