@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# A shared machine is slow now and then; tests assert no time.
+settings.register_profile("seedfast", deadline=None)
+settings.load_profile("seedfast")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -234,7 +234,7 @@ def test_12_quantiles_are_exact() -> None:
 
 
 def _float32(probabilities: Tensor, u: Tensor) -> Tensor:
-    return categorical.draw(probabilities.float(), u.float())
+    return categorical.draw(probabilities.float(), u.float()).clamp(max=probabilities.shape[-1] - 1)
 
 
 def _left(probabilities: Tensor, u: Tensor) -> Tensor:
