@@ -152,6 +152,8 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
         "schedule.shrink": stalling,
         "data.vocabulary": replace(base, data=replace(base.data, tokenizer="bpe", vocabulary=270)),
         "ema.ramp": replace(base, ema=EMA(half_life=1000)),
+        "ema.half_life": replace(base, ema=EMA(half_life=1, ramp=1.0)),  # not held down by the warm-up
+        "ema.unit": replace(base, ema=EMA(half_life=1, ramp=1.0)),
     }
     if recipe == "text-masked":
         bases["objective.schedule"] = replace(base, objective=replace(base.objective, estimator="continuous"))
