@@ -119,8 +119,9 @@ class TextData:
                 given=given,
             ),
         )
-        if facts["skipped"]:
-            say(f"Left out of {source.title}: {listed(facts['skipped'])}.")
+        # An empty file holds nothing that could be missed, and packages are full of them.
+        if missed := [name for name in facts["skipped"] if not name.endswith("(empty)")]:
+            say(f"Left out of {source.title}: {listed(missed)}.")
         return self._corpus(source, folder, facts, contents)
 
     def restore(self, folder: Path) -> TextAssets:
