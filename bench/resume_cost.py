@@ -47,7 +47,8 @@ def place_at(folder: Path, run: Run, step: int) -> None:
     """Make a run folder whose newest checkpoint is of that step."""
     with session(run, folder) as opened:
         opened.state.step = step
-        opened.save(None)
+        opened.journal.record({"step": step})  # type: ignore[union-attr]
+        opened.save()
 
 
 def seconds_to_first_step(folder: Path, data: str, cache: str, threads: int) -> float:

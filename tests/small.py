@@ -67,7 +67,7 @@ def flags(run: Run) -> list[str]:
     return [
         "--data.path", run.data.path, "--data.tokenizer", "characters", "--data.context", str(run.data.context),
         "--model.layers", "1", "--model.heads", "2", "--model.width", "16",
-        "--optimizer.kind", "adamw", "--optimizer.matrix-lr", "None", "--optimizer.lr", "0.01",
+        "--optimizer.kind", "adamw", "--optimizer.lr", "0.01",
         "--ema.half-life", str(run.ema.half_life), "--steps", str(run.steps),
         "--batch-size", str(run.batch_size), "--micro-batch", str(run.micro_batch),
         "--eval-every", str(run.eval_every), "--eval-examples", str(run.eval_examples),

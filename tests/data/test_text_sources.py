@@ -169,7 +169,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         GOOD,
         ".",
         {"tokenizer": "bpe"},
-        r"vocabulary=4096 is too large: .* supports \d+ tokens",
+        r"vocabulary=2048 is too large: .* supports \d+ tokens",
     ),
     "idle vocabulary": (
         GOOD,

@@ -3,8 +3,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.small import small_run, train_in, train_until
@@ -33,6 +34,7 @@ def test_a_commit_holds_every_file_with_its_hash(tmp_path: Path) -> None:
     assert checkpoint is not None
     assert checkpoint.step == 3
     assert set(checkpoint.manifest["files"]) == {"a.bin", "assets/b.txt"}
+    store.point(3, {}, protected=set())
     assert json.loads((tmp_path / "latest.json").read_text()) == {"checkpoint": "step-00000003", "step": 3}
 
 
@@ -86,8 +88,33 @@ def test_retention_counts_committed_ones_and_spares_the_best(tmp_path: Path) -> 
     for step in (1, 2, 3, 4):
         save(store, step)
         (tmp_path / f"checkpoints/step-0000000{step}.tmp-99999").mkdir()
-        store.retire(protected={1})
+        store.point(step, {}, protected={1})
     assert [c.step for c in store.committed()] == [1, 3, 4]
+    assert not list((tmp_path / "checkpoints").glob("*.tmp-*"))
+
+
+def test_a_checkpoint_that_is_being_read_is_not_removed(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep=1)
+    save(store, 1)
+    reader = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib\nfrom seedfast.loop.checkpoint import Checkpoints\n"
+            f"Checkpoints(pathlib.Path({str(tmp_path)!r})).newest()\nprint('held', flush=True)\nsys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == b"held\n"
+    save(store, 2)
+    store.point(2, {}, protected=set())
+    assert [c.step for c in store.committed()] == [1, 2]
+    reader.kill()
+    reader.wait()
+    store.point(2, {}, protected=set())
+    assert [c.step for c in store.committed()] == [2]
 
 
 def test_a_failed_write_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None:
@@ -101,7 +128,6 @@ def test_a_failed_write_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None
     with pytest.raises(OSError, match="No space"):
         store.save(2, full, {})
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
-    assert json.loads((tmp_path / "latest.json").read_text())["step"] == 1
 
 
 def test_training_survives_a_full_disk_and_saves_later(
@@ -128,10 +154,10 @@ def test_a_last_checkpoint_that_cannot_be_saved_ends_in_a_sentence(
 def _fail_saves(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     whole = Session.save
 
-    def failing(self: Session, validation: dict[str, Any] | None) -> Any:
+    def failing(self: Session) -> None:
         if self.state.step in steps:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return whole(self, validation)
+        whole(self)
 
     monkeypatch.setattr(Session, "save", failing)
 
@@ -173,3 +199,62 @@ def test_nan_is_never_the_best_and_a_tie_goes_to_the_earlier(
         train_until(opened, 7)
         assert opened.state.best["raw"].step == 2
         assert isinstance(opened.state.best["ema"], BestRecord)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"files": [1]}', '{"files": {}}', "{"])
+def test_a_manifest_that_is_not_the_committed_one_is_damage(content: str, tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    save(store, 1)
+    (tmp_path / "checkpoints/step-00000001/manifest.json").write_text(content)
+    assert store.committed()[0].problems()
+
+
+def test_a_checkpoint_that_failed_to_save_is_not_the_best(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail_saves(monkeypatch, steps={18, 20})
+    with pytest.raises(TrainingStopped):
+        train_in(tmp_path, small_run("text-masked", story))
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert all((tmp_path / f"checkpoints/step-{best[w]['step']:08d}").is_dir() for w in ("raw", "ema"))
+
+
+def test_the_pointers_are_mended_after_a_kill_at_the_very_end(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story)
+    train_in(tmp_path / "a", run)
+    train_in(tmp_path / "b", run)
+    (tmp_path / "b/latest.json").write_text("{}")
+    (tmp_path / "b/best.json").write_text("{}")
+    (tmp_path / "b/best.json.tmp-1").write_text("")
+    (tmp_path / "b/checkpoints/step-00000003.trash-1").mkdir()
+    train_in(tmp_path / "b", run)
+    for name in ("latest.json", "best.json"):
+        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "b").rglob("*.t*-1")) == []
+
+
+def test_lost_checkpoints_are_never_a_fresh_start(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=4)
+    train_in(tmp_path, run)
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    (tmp_path / "checkpoints").rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    with pytest.raises(UserError, match="its checkpoints are gone"):
+        train_in(tmp_path, run)
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("harm", ["emptied", "cut", "removed"])
+def test_a_journal_that_is_not_the_runs_is_refused(harm: str, story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=8)
+    train_in(tmp_path, run)
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    match harm:
+        case "emptied":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(b"".join(lines[:3]))
+        case "removed":
+            path.unlink()
+    with pytest.raises(UserError, match="not the journal of this run"):
+        train_in(tmp_path, run)

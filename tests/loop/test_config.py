@@ -23,6 +23,12 @@ def test_a_run_comes_back_from_its_yaml_unchanged(recipe: str) -> None:
     assert from_mapping(recipes.make(recipe), yaml.safe_load(to_yaml(run)), where="x") == run
 
 
+@pytest.mark.parametrize("recipe", FAMILIES)
+def test_a_recipe_is_what_its_yaml_says_to_the_type(recipe: str) -> None:
+    run = recipes.make(recipe)
+    assert to_yaml(from_mapping(run, yaml.safe_load(to_yaml(run)), where="x")) == to_yaml(run)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -38,7 +44,7 @@ def test_a_run_comes_back_from_its_yaml_unchanged(recipe: str) -> None:
         ({"clip": -1}, "clip must be a positive"),
         ({"schedule": {"decay": 0.3}}, r"schedule\.decay has no meaning"),
         ({"ema": {"ramp": 2}}, r"ema\.ramp"),
-        ({"optimizer": {"kind": "adamw"}}, "belong to Muon"),
+        ({"optimizer": {"kind": "adamw", "momentum": 0.9}}, "belong to Muon"),
     ],
     ids=str,
 )

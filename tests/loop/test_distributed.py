@@ -87,3 +87,8 @@ def test_a_batch_that_cannot_be_shared_is_refused(story: Path, tmp_path: Path) -
     result = subprocess.run([*LAUNCH, *words], capture_output=True, text=True, timeout=300)
     assert result.returncode != 0
     assert "cannot be shared evenly by 2 processes" in result.stderr
+
+
+def test_a_process_without_a_validation_example_waits_for_nobody(story: Path, tmp_path: Path) -> None:
+    small = small_run("text-autoregressive", story, micro_batch=2, steps=3, eval_examples=1)
+    run([*LAUNCH, "train", "text-autoregressive", *flags(small), "--out", str(tmp_path / "x")])

@@ -13,6 +13,7 @@ from tests.small import small_run, train_in, train_until
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.loop import journal
 from seedfast.loop.checkpoint import Checkpoints
+from seedfast.loop.ema import EMA
 from seedfast.loop.optimizer import OptimizerConfig
 from seedfast.loop.schedule import Schedule
 from seedfast.loop.session import session
@@ -164,3 +165,45 @@ def test_muon_resumes_to_the_same_bits(story: Path, tmp_path: Path) -> None:
         train_until(opened, 6)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
+
+
+def test_a_run_cannot_end_before_it_is(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=6)
+    train_in(tmp_path, run)
+    with pytest.raises(UserError, match="at step 6 already"):
+        train_in(tmp_path, replace(run, steps=5))
+
+
+def test_nan_twice_in_fp16_is_skipped_twice(story: Path, tmp_path: Path) -> None:
+    run = small_run(
+        "text-masked", story, precision="fp16", on_nonfinite="skip", skip_budget=5, eval_every=0, micro_batch=None
+    )
+    _poison(tmp_path, run, when={2, 3})
+    assert [e["step"] for e in journal.read(tmp_path) if e.get("skipped") == "not finite"] == [8, 9]
+
+
+def test_an_average_that_is_new_to_the_run_begins_at_the_raw_weights(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=4, ema=EMA())
+    train_in(tmp_path, run)
+    other = replace(run, steps=6, ema=EMA(half_life=2))
+    assert train_in(tmp_path, other, allow_change=("ema.half_life",)).step == 6
+
+
+def test_another_optimizers_moments_are_refused(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=4)
+    train_in(tmp_path, run)
+    other = replace(run, steps=6, optimizer=OptimizerConfig(kind="muon", lr=1e-2))
+    with pytest.raises(UserError, match="StackedMuon has no exp_avg"):
+        train_in(tmp_path, other, allow_change=("optimizer.kind",))
+
+
+def test_a_file_too_large_for_the_disk_is_a_sentence(story: Path, tmp_path: Path) -> None:
+    """A real limit on the size of files: the rehearsal of the first checkpoint finds it."""
+    from tests.small import flags
+
+    words = [sys.executable, "-m", "seedfast", "train", "text-masked", *flags(small_run("text-masked", story))]
+    command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *words, "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 2, result.stderr
+    assert "The first checkpoint could not be saved" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone (head, less): nothing is left to say
         sys.exit(141)
+    except OSError as error:
+        _complain(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}.")
+        sys.exit(2)
 
 
 def _complain(message: str) -> None:

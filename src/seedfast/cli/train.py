@@ -58,7 +58,8 @@ def train(words: list[str]) -> int:
     if opened.placement.leads and outcome.interrupted_by is None:
         _conclude(opened, console)
     elif opened.placement.leads:
-        console.print(f"Interrupted and saved at step {outcome.step}; run the same command again to continue.")
+        command = "run the same command again" + (" without --at" if asked.at is not None else "")
+        console.print(f"Interrupted and saved at step {outcome.step}; {command} to continue.", soft_wrap=True)
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
 
 

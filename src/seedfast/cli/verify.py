@@ -25,7 +25,7 @@ class Resume:
     """How often the second training is killed."""
     kill_seed: int = 1
     """Chooses the instants."""
-    keep: Path | None = None
+    folder: Path | None = None
     """Keep both run folders here (default: a temporary folder)."""
 
 
@@ -65,7 +65,7 @@ def _resume(words: list[str]) -> int:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--kills")
     own.add_argument("--kill-seed")
-    own.add_argument("--keep")
+    own.add_argument("--folder")
     known, training = own.parse_known_args(words)
     if not training or training[0] in ("-h", "--help"):
         tyro.cli(Resume, args=["--help"], prog="seedfast verify resume")
@@ -76,7 +76,7 @@ def _resume(words: list[str]) -> int:
 
     parse(asked.recipe, training[1:])  # a wrong flag is said here, once
     with tempfile.TemporaryDirectory(prefix="seedfast-verify-") as temporary:
-        folder = asked.keep or Path(temporary)
+        folder = asked.folder or Path(temporary)
         certificate = prove_resume(training, kills=asked.kills, folder=folder, seed=asked.kill_seed)
     if certificate.difference:
         print(f"NOT identical: {certificate.difference}.")

@@ -14,16 +14,17 @@ class Order:
 
     _CHUNK = 4096  # positions that are evaluated together: the arithmetic is cheap, its Python calls are not
 
-    def __init__(self, *, size: int, seed: int) -> None:
-        """size: the number of examples N. seed: the run's seed."""
+    def __init__(self, *, size: int, seed: int, stream: str = "order") -> None:
+        """size: the number of examples N. seed: the run's seed. stream: whose order it is."""
         self.size = size
         self.seed = seed
+        self.stream = stream
         self._held: tuple[int, list[int]] = (0, [])  # replaced as a whole: several threads may ask at once
 
     def ids_at(self, positions: Tensor) -> Tensor:
         """The example ids at these stream positions, int64 [B] → int64 [B]."""
         epoch = torch.div(positions, self.size, rounding_mode="floor")
-        epoch_key = keys.bits(keys.derive(self.seed, "order"), epoch, 1)[:, 0]
+        epoch_key = keys.bits(keys.derive(self.seed, self.stream), epoch, 1)[:, 0]
         return keys.shuffle(epoch_key, positions - epoch * self.size, self.size)
 
     def ids(self, start: int, stop: int) -> list[int]:

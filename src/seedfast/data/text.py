@@ -20,6 +20,7 @@ from seedfast.errors import UserError
 from seedfast.files import to_json
 
 _FORMAT = 1  # of the prepared data: raise it when the same input is prepared differently
+_VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
 
 
@@ -79,8 +80,8 @@ class TextData:
     tokenizer: str = "bpe"
     """characters, bytes, bpe (learned from the training split), or a pretrained one's folder or hub name."""
 
-    vocabulary: int = 4096
-    """The number of tokens that bpe learns, end-of-text included."""
+    vocabulary: int | None = None
+    """The number of tokens that bpe learns, end-of-text included (default 2048)."""
 
     context: int = 256
     """The length of a window in tokens."""
@@ -114,7 +115,7 @@ class TextData:
                 attempt,
                 seen=seen,
                 kind=self.tokenizer,
-                vocabulary=self.vocabulary,
+                vocabulary=_VOCABULARY if self.vocabulary is None else self.vocabulary,
                 validation=self.validation,
                 given=given,
             ),
@@ -182,7 +183,7 @@ class TextData:
             "field": self.field,
             "validation": self.validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
-            "vocabulary": self.vocabulary,
+            "vocabulary": _VOCABULARY if self.vocabulary is None else self.vocabulary,
         }
         return hashlib.sha256(to_json(shape).encode()).hexdigest()[:32]
 

@@ -8,6 +8,8 @@ The commit: write and fsync every file in `step-N.tmp-<attempt>/`, then the mani
 the parent; then the pointers (`latest.json`). A committed folder is never written to again.
 """
 
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,13 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from seedfast.errors import UserError
 from seedfast.files import commit, sha256, sync, to_json
 
 MANIFEST = "manifest.json"
 _COMMITTED = re.compile(r"step-(\d{8,})")
+_RUBBISH = re.compile(r"\.(tmp|trash)-\d+$")
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,12 @@ class Checkpoint:
     def problems(self) -> list[str]:
         """What is wrong with this checkpoint, a sentence for each file; empty if it is intact."""
         try:
-            files = self.manifest["files"]
-        except (OSError, ValueError, KeyError) as error:
+            manifest = dict(self.manifest)
+            seal, files = manifest.pop("seal"), manifest["files"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             return [f"{self.folder / MANIFEST} cannot be read ({error})"]
+        if seal != _seal(manifest):
+            return [f"{self.folder / MANIFEST} does not have the contents that were committed"]
         found = []
         for name, facts in files.items():
             path = self.folder / name
@@ -55,6 +61,28 @@ class Checkpoint:
             elif sha256(path) != facts["sha256"]:
                 found.append(f"{path} does not have the contents that were committed (its SHA-256 differs)")
         return found
+
+    def hold(self) -> bool:
+        """Keep it from being removed for as long as this process uses it; False if it is gone already."""
+        try:
+            handle = (self.folder / MANIFEST).open("rb")
+        except OSError:
+            return False
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        _HELD[self.folder] = handle
+        return self.folder.is_dir()
+
+    def release(self) -> None:
+        """It has been read: let it go."""
+        if handle := _HELD.pop(self.folder, None):
+            handle.close()
+
+
+_HELD: dict[Path, BinaryIO] = {}  # open files, whose locks last until they are released or the process ends
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(to_json(manifest).encode()).hexdigest()
 
 
 class Checkpoints:
@@ -76,38 +104,41 @@ class Checkpoints:
     def newest(self, *, at: int | None = None) -> Checkpoint | None:
         """The newest checkpoint that verifies, or the one at step `at`; None where nothing was ever committed.
 
-        A damaged one is named on stderr and the next older one is taken. Raises UserError if none verifies.
+        It is held: nobody removes it while this process lives. A damaged one is named on stderr and the next older
+        one is taken. Raises UserError if none verifies.
         """
-        candidates = [c for c in reversed(self.committed()) if at is None or c.step == at]
+        committed = self.committed()
+        candidates = [c for c in reversed(committed) if at is None or c.step == at]
         for candidate in candidates:
+            if not candidate.hold():
+                if (candidate.folder / MANIFEST).parent.is_dir():
+                    _warn(candidate, [f"{candidate.folder / MANIFEST} is missing"])
+                    continue
+                return self.newest(at=at)  # training went on and let go of it in this instant
             problems = candidate.problems()
             if not problems:
                 return candidate
-            print(
-                f"seedfast: WARNING: checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}",
-                file=sys.stderr,
-            )
+            _warn(candidate, problems)
+        steps = [c.step for c in committed]
+        if at is not None:
+            raise UserError(f"{self.folder} has no intact checkpoint at step {at}; it has checkpoints at {steps}.")
         if candidates:
             raise UserError(
                 f"None of the {len(candidates)} checkpoints in {self.folder} is intact; restore one from a backup, "
                 "or train in another folder. Nothing has been changed."
             )
-        if at is not None:
-            raise UserError(
-                f"{self.folder} has no checkpoint at step {at}; it has {[c.step for c in self.committed()]}."
-            )
         return None
 
-    def save(self, step: int, write: Callable[[Path], None], facts: dict[str, Any]) -> Checkpoint:
-        """Commit what `write` puts into the folder that it is given, and let go of checkpoints past retention.
+    def save(self, step: int, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
+        """Commit what `write` puts into the folder that it is given; nothing to do if this step is committed.
 
         Raises OSError (disk full, I/O) with nothing committed and nothing left behind.
         """
         final = self.folder / f"step-{step:08d}"
         if final.exists():
-            return Checkpoint(final, step)  # saved already, by the validation or the interval of this very step
+            return  # by the validation or the interval of this very step
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self.sweep()
         attempt = self.folder / f"{final.name}.tmp-{os.getpid()}"
         try:
             attempt.mkdir()
@@ -116,22 +147,28 @@ class Checkpoints:
             for path in sorted(p for p in attempt.rglob("*") if p.is_file()):
                 sync(path)
                 files[str(path.relative_to(attempt))] = {"size": path.stat().st_size, "sha256": sha256(path)}
-            commit(attempt / MANIFEST, to_json({"step": step, "files": files, **facts}))
+            manifest = {"step": step, "files": files, **facts}
+            commit(attempt / MANIFEST, to_json({**manifest, "seal": _seal(manifest)}))
             for folder in sorted({path.parent for path in attempt.rglob("*")}, reverse=True):
                 sync(folder)
             attempt.rename(final)
-        except OSError:
+        except BaseException:
             shutil.rmtree(attempt, ignore_errors=True)
             raise
         sync(self.folder)
-        commit(self.run_folder / "latest.json", to_json({"step": step, "checkpoint": final.name}))
-        return Checkpoint(final, step)
 
-    def retire(self, *, protected: set[int]) -> None:
-        """Remove committed checkpoints beyond the newest `keep`, except the protected steps (the best ones)."""
+    def point(self, step: int, best: dict[str, Any], *, protected: set[int]) -> None:
+        """Make the pointers and the retained checkpoints those of step `step`. Doing it twice changes nothing.
+
+        Retained are the newest `keep`, the protected steps (the best ones, of each retained state), and any that
+        another process is reading.
+        """
+        commit(self.run_folder / "latest.json", to_json({"step": step, "checkpoint": f"step-{step:08d}"}))
+        commit(self.run_folder / "best.json", to_json(best))
         for old in self.committed()[: -self.keep]:
-            if old.step not in protected:
+            if old.step not in protected and not _in_use(old):
                 self._discard(old.folder)
+        self.sweep()
 
     def set_aside_after(self, step: int) -> list[Path]:
         """Rename the checkpoints later than `step` (damaged ones, or those that a rewind abandons) out of the way.
@@ -139,10 +176,15 @@ class Checkpoints:
         Their new names end in `.aside-N`; nothing reads or removes them any more.
         """
         moved = []
-        for later in self.committed():
+        for later in reversed(self.committed()):  # a kill on the way leaves an unbroken line of older ones
             if later.step > step:
-                taken = len(list(self.folder.glob(f"{later.folder.name}.aside-*")))
-                moved.append(later.folder.rename(later.folder.with_name(f"{later.folder.name}.aside-{taken + 1}")))
+                names = (
+                    path.suffix.removeprefix(".aside-") for path in self.folder.glob(f"{later.folder.name}.aside-*")
+                )
+                number = max((int(name) for name in names if name.isdigit()), default=0) + 1
+                moved.append(later.folder.rename(later.folder.with_name(f"{later.folder.name}.aside-{number}")))
+        if moved:
+            sync(self.folder)
         return moved
 
     def _discard(self, folder: Path) -> None:
@@ -151,8 +193,24 @@ class Checkpoints:
         folder.rename(rubbish)
         shutil.rmtree(rubbish)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove what killed attempts left behind. The run's lock says that no other process is writing here."""
-        for path in self.folder.iterdir():
-            if re.search(r"\.(tmp|trash)-\d+$", path.name):
-                shutil.rmtree(path)
+        for path in [*self.folder.iterdir(), *self.run_folder.iterdir()]:
+            if _RUBBISH.search(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _in_use(checkpoint: Checkpoint) -> bool:
+    """Whether another process holds it: training has a lock of its own on the run, readers have none but this."""
+    try:
+        with (checkpoint.folder / MANIFEST).open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # without a manifest nobody can be reading it
+    return False
+
+
+def _warn(checkpoint: Checkpoint, problems: list[str]) -> None:
+    print(f"seedfast: WARNING: checkpoint {checkpoint.folder.name} is damaged: {'; '.join(problems)}", file=sys.stderr)

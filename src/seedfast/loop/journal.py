@@ -4,14 +4,17 @@ Everything in a line except `time` is a function of the run and the step, so an 
 to an uninterrupted one's. What happened to the process (started, resumed, interrupted) goes to `events.jsonl`.
 """
 
+import errno
 import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import seedfast
+from seedfast.errors import UserError
 
 
 class Journal:
@@ -20,28 +23,51 @@ class Journal:
     def __init__(self, run_folder: Path) -> None:
         self.path = run_folder / "journal.jsonl"
         self._events = run_folder / "events.jsonl"
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
+        self._waiting: list[bytes] = []
+        self.size = self.path.stat().st_size
+        """Bytes that are in the file: a checkpoint notes it, and a resumed run cuts the journal there."""
 
     def record(self, entry: dict[str, Any]) -> None:
-        """Append one line. Kept in memory until `flush`."""
-        self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        """Append one line. If the disk is full it waits in memory, and the next `flush` says so."""
+        self._waiting.append(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        with suppress(OSError):
+            self._write()
 
-    def flush(self, *, durable: bool = False) -> None:
-        """Hand the lines to the operating system; `durable` waits for the disk, before a checkpoint relies on them."""
-        self._file.flush()
-        if durable:
-            os.fsync(self._file.fileno())
+    def flush(self) -> None:
+        """Wait until every line is on the disk, before a checkpoint relies on them. Raises OSError."""
+        self._write()
+        os.fsync(self._file.fileno())
 
-    def rewind(self, step: int) -> None:
-        """Cut everything after `step`, and a last line that a kill left half-written."""
-        size = 0
-        with self.path.open("rb") as lines:
-            for line in lines:
-                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                    break
-                size += len(line)
+    def _write(self) -> None:
+        while self._waiting:
+            line = self._waiting[0]
+            if self._file.write(line) != len(line):
+                self._file.truncate(self.size)  # no half lines
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            self.size += len(line)
+            del self._waiting[0]
+
+    def rewind(self, step: int, size: int) -> None:
+        """Cut everything after the first `size` bytes, whose last line must be of `step`.
+
+        Raises UserError if the journal is not the one that the checkpoint was committed with.
+        """
+        with self.path.open("rb") as file:
+            start = max(0, size - (1 << 16))
+            file.seek(start)
+            tail = file.read(size - start)
+        try:
+            last = json.loads(tail.splitlines()[-1])["step"] if size else 0
+        except (ValueError, KeyError, IndexError, TypeError):
+            last = None
+        if len(tail) != size - start or (size and not tail.endswith(b"\n")) or last != step:
+            raise UserError(
+                f"{self.path} is not the journal of this run up to step {step} (it was cut or edited); restore it from "
+                "a backup, or continue from an earlier checkpoint with --at."
+            )
         self._file.truncate(size)
-        self._file.seek(size)
+        self.size = size
 
     def event(self, name: str, **facts: Any) -> None:
         """Note something that happened to the process rather than to the run."""
@@ -55,7 +81,9 @@ class Journal:
             file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
-        """Flush and close."""
+        """Close. Lines that could not be written belong to steps after the last checkpoint: they are computed again."""
+        with suppress(OSError):
+            self._write()
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -66,8 +94,13 @@ class Journal:
 
 
 def read(run_folder: Path) -> Iterator[dict[str, Any]]:
-    """The journal's entries in order; a half-written last line is passed over."""
-    with (run_folder / "journal.jsonl").open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
+    """The journal's entries in order; a half-written last line is passed over. Raises UserError on a damaged one."""
+    path = run_folder / "journal.jsonl"
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
                 yield json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}, is not JSON ({error}); restore the journal.") from error

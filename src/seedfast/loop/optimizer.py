@@ -1,7 +1,7 @@
 """The optimizers: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     """Decoupled weight decay; acts on matrices and embeddings, never on gains and biases."""
     matrix_lr: float | None = None
-    """Muon: peak learning rate of the hidden matrices (default 0.02)."""
+    """Muon: peak learning rate of the hidden matrices (default 0.015)."""
     momentum: float | None = None
     """Muon: Nesterov momentum (default 0.95)."""
 
@@ -52,7 +52,7 @@ class OptimizerConfig:
             parts.append(
                 StackedMuon(
                     matrices,
-                    lr=self.matrix_lr if self.matrix_lr is not None else 0.02,
+                    lr=self.matrix_lr if self.matrix_lr is not None else 0.015,
                     momentum=self.momentum if self.momentum is not None else 0.95,
                     weight_decay=self.weight_decay,
                 )
@@ -88,6 +88,13 @@ def _groups(network: nn.Module, *, muon: bool) -> tuple[list[nn.Parameter], list
         else:
             decayed.append(parameter)
     return matrices, decayed, plain
+
+
+_REMEMBERED: dict[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    StackedMuon: {"momentum_buffer"},
+}
+"""What each optimizer keeps for a parameter: another one's moments cannot be continued."""
 
 
 class Optimizer:
@@ -133,5 +140,7 @@ class Optimizer:
             if name not in self._parameters:
                 raise ValueError(f"the optimizer state {key} belongs to no parameter of this network")
             parameter = self._parameters[name]
-            state: dict[str, Any] = owner[id(parameter)].state[parameter]
-            state[quantity] = tensor.to(parameter.device)
+            part = owner[id(parameter)]
+            if quantity not in _REMEMBERED[type(part)]:
+                raise ValueError(f"{type(part).__name__} has no {quantity}, which the checkpoint has for {name}")
+            part.state[parameter][quantity] = tensor.to(parameter.device)

@@ -3,7 +3,7 @@
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -65,7 +65,7 @@ class Placement:
         """The network whose backward pass averages gradients over all processes."""
         if self.world == 1:
             return network
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the network computes: float32, or mixed precision with float32 weights."""
@@ -84,6 +84,14 @@ class Placement:
             dist.all_reduce(on_device)
             tensor.copy_(on_device)
         return tensor
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of their ranks, for all of them."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
 
     def told(self, value: T) -> T:
         """The leading process's value: it decides, the others are told. Also a barrier."""

@@ -18,8 +18,8 @@ from seedfast.loop.schedule import Schedule
 C = TypeVar("C")
 
 _MAY_CHANGE = (
-    "steps", "micro_batch", "eval_every", "eval_examples", "save_every", "keep", "log_every", "workers", "device",
-    "data.path", "skip_budget",
+    "steps", "micro_batch", "eval_every", "save_every", "keep", "log_every", "workers", "device", "data.path",
+    "on_nonfinite", "skip_budget",
 )  # fmt: skip
 """Changes that keep the meaning of a run that is continued. All others have to be allowed by name."""
 
@@ -174,10 +174,12 @@ def changes(stored: Run, wanted: Run) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def refuse_changes(found: Mapping[str, tuple[Any, Any]], allowed: tuple[str, ...]) -> None:
+def refuse_changes(run: Run, found: Mapping[str, tuple[Any, Any]], allowed: tuple[str, ...]) -> None:
     """Raise UserError if a continued run would silently mean something else than the stored one."""
+    # Under the plateau schedule it is the validations that lower the rate.
+    harmless = set(_MAY_CHANGE) - ({"eval_every"} if run.schedule.shape == "plateau" else set())
     for key, (old, new) in found.items():
-        if key not in _MAY_CHANGE and key not in allowed:
+        if key not in harmless and key not in allowed:
             raise UserError(
                 f"This folder's run has {key} = {old}, and now {new} is asked for, which would make it another run; "
                 f"use another --out, or say --allow-change {key} to continue it all the same."

@@ -77,10 +77,10 @@ class Plateau:
     scale: float = 1.0
 
     def observe(self, schedule: Schedule, loss: float) -> None:
-        """Take in a validation loss. One that is not finite counts as no improvement and is never the best."""
-        if schedule.shape != "plateau":
+        """Take in a validation loss; one that is not finite says nothing about progress and is passed over."""
+        if schedule.shape != "plateau" or not math.isfinite(loss):
             return
-        if math.isfinite(loss) and (self.best is None or loss < self.best):
+        if self.best is None or loss < self.best:
             self.best, self.stalled = loss, 0
             return
         self.stalled += 1

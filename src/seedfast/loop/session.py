@@ -26,7 +26,7 @@ from seedfast.loop.journal import Journal
 from seedfast.loop.lock import locked
 from seedfast.loop.placement import Placement
 from seedfast.loop.run import Run, changes, from_mapping, read_yaml, refuse_changes, to_yaml
-from seedfast.loop.state import TrainState
+from seedfast.loop.state import BestRecord, TrainState
 
 
 @dataclass(kw_only=True)
@@ -44,12 +44,14 @@ class Session:
     checkpoints: Checkpoints
     journal: Journal | None  # only the leading process has one
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # against the stored run: name → (old, new)
+    validation: dict[str, Any] | None = None  # the newest record, of step `validated`
+    validated: int = 0
+    committed_best: dict[str, BestRecord] = field(default_factory=dict)  # what a failed save falls back to
 
-    def save(self, validation: dict[str, Any] | None) -> Checkpoint:
-        """Commit the state, and everything that is needed to use it alone. Raises OSError with nothing changed."""
-        if self.journal:
-            self.journal.flush(durable=True)
-        facts = {
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of itself: with what it was computed, on which data, and in which units."""
+        return {
             "versions": {
                 "seedfast": seedfast.__version__,
                 "torch": torch.__version__,
@@ -66,12 +68,30 @@ class Session:
                 "is_bound": self.family.is_bound,
                 "units": dict(self.family.units),
             },
-            "validation": validation,
         }
-        checkpoint = self.checkpoints.save(self.state.step, self._write, facts)
-        commit(self.folder / "best.json", to_json({k: asdict(v) for k, v in self.state.best.items()}))
-        self.checkpoints.retire(protected={record.step for record in self.state.best.values()})
-        return checkpoint
+
+    def save(self) -> None:
+        """Commit the state, and everything that is needed to use it alone. Raises OSError."""
+        if self.journal:
+            self.journal.flush()
+        facts = {
+            **self.facts,
+            "journal": self.journal.size if self.journal else 0,
+            "validation": self.validation if self.validation and self.validated == self.state.step else None,
+        }
+        self.checkpoints.save(self.state.step, self._write, facts)
+        self.committed_best = dict(self.state.best)
+        self.point()
+
+    def point(self) -> None:
+        """Make the pointers and the retained checkpoints those of this state. Doing it twice changes nothing."""
+        keys = {"metric": "loss", "seed": self.run.seed, "stream": "eval"}
+        best = {weights: {**asdict(record), **keys} for weights, record in self.state.best.items()}
+        protected = {record.step for record in self.state.best.values()}
+        for checkpoint in self.checkpoints.committed()[-self.run.keep :]:  # whoever falls back to one needs its best
+            stored = json.loads((checkpoint.folder / "state.json").read_text())["best"]
+            protected |= {record["step"] for record in stored.values()}
+        self.checkpoints.point(self.state.step, best, protected=protected)
 
     def note(self, event: str, **facts: Any) -> None:
         """Write to the run's events what happened to it; only the leading process does."""
@@ -130,7 +150,8 @@ def _claim(folder: Path) -> None:
         and any(not path.name.startswith(ours) for path in folder.iterdir())
     ):
         raise UserError(
-            f"{folder} has files in it and is not a run of seedfast; choose an empty or new folder for --out."
+            f"{folder} has files in it and no run.yaml, so it is not a run of seedfast; choose an empty or new folder "
+            "for --out (if run.yaml was lost, each checkpoint has a copy)."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,12 +202,20 @@ def _resume(opened: Session, allow_change: tuple[str, ...], at: int | None) -> N
     try:
         opened.state.read(checkpoint.folder)
     except ValueError as error:
-        raise UserError(f"{checkpoint.folder} does not fit this run's network: {error}.") from error
+        raise UserError(f"{checkpoint.folder} does not fit this run: {error}.") from error
+    opened.committed_best = dict(opened.state.best)
+    if opened.run.steps < checkpoint.step:
+        raise UserError(
+            f"This run is at step {checkpoint.step} already, so it cannot end at {opened.run.steps}; "
+            f"say --steps {checkpoint.step} or more, or go back to an earlier checkpoint with --at."
+        )
+    checkpoint.release()
     if opened.journal is None:
         return
+    opened.journal.rewind(checkpoint.step, checkpoint.manifest["journal"])
     for moved in opened.checkpoints.set_aside_after(checkpoint.step):
         print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
-    opened.journal.rewind(checkpoint.step)
+    opened.point()  # a kill may have come between the commit and the pointers
     opened.note("resumed", changes=opened.changed)
     commit(opened.folder / "run.yaml", to_yaml(opened.run))
 
@@ -200,9 +229,15 @@ def _start(opened: Session) -> None:
         raise UserError(
             f"{opened.folder} has {free / 1e9:.2f} GB free, and two checkpoints of this run need {needed / 1e9:.2f} GB."
         )
-    opened.journal.rewind(0)
-    commit(opened.folder / "run.yaml", to_yaml(opened.run))
-    opened.save(None)
+    if opened.journal.size or (opened.folder / "latest.json").exists():
+        raise UserError(
+            f"{opened.folder} has been trained in, but its checkpoints are gone; bring them back, or use another --out."
+        )
+    try:
+        commit(opened.folder / "run.yaml", to_yaml(opened.run))
+        opened.save()
+    except OSError as error:
+        raise UserError(f"The first checkpoint could not be saved, as a rehearsal: {error}.") from error
     opened.note("started", steps=opened.run.steps)
 
 
@@ -210,7 +245,7 @@ def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
     """Hold the wanted run and its data against the stored ones; what changed and may change is returned."""
     stored = stored_run(opened.run, checkpoint.folder)
     found = changes(stored, opened.run)
-    refuse_changes(found, allow_change)
+    refuse_changes(opened.run, found, allow_change)
     facts = json.loads((checkpoint.folder / "data.json").read_text())
     before, now = Fingerprint(**facts), opened.corpus.fingerprint
     if before.digest != now.digest and "data" not in allow_change:
@@ -218,6 +253,9 @@ def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
             f"The data is not what {opened.folder} was trained on ({describe_difference(before, now)}); restore it, "
             "use another --out, or say --allow-change data to continue on the new data."
         )
+    for subject in ("topology", "versions"):
+        then, today = checkpoint.manifest[subject], opened.facts[subject]
+        found |= {f"{subject}.{key}": (then.get(key), value) for key, value in today.items() if then.get(key) != value}
     return found
 
 

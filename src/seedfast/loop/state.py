@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -60,10 +61,11 @@ class TrainState:
     def write(self, folder: Path) -> None:
         """Write everything into `folder`: safetensors for tensors, JSON for the rest, nothing pickled."""
         for group, tensors in self.tensors().items():
-            save_file(
-                {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-                folder / f"{group}.safetensors",
-            )
+            content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            try:
+                save_file(content, folder / f"{group}.safetensors")
+            except SafetensorError as error:
+                raise OSError(str(error)) from error  # its name for a full disk
         values = {
             "step": self.step,
             "skipped": self.skipped,
@@ -78,8 +80,8 @@ class TrainState:
         groups = read_tensors(folder)
         load_network(self.network, groups["model"])
         self.optimizer.load_state(groups.get("optimizer", {}))
-        if self.average:
-            load_network(self.average.network, groups["ema"])
+        if self.average:  # one that is new to this run begins at the raw weights
+            load_network(self.average.network, groups.get("ema", groups["model"]))
         device = next(self.network.parameters()).device
         self.family = {name: tensor.to(device) for name, tensor in groups.get("family", {}).items()}
         values: dict[str, Any] = json.loads((folder / "state.json").read_text())

@@ -56,11 +56,11 @@ def train(session: Session, progress: Progress) -> Outcome:
         for step, tasks in prepared:
             began = time.perf_counter()
             sys.audit("seedfast.step", step)
-            weight, stop, save_again = _agree(session, tasks, interrupt.pending, retry.due())
+            weight, stop, save_again = _agree(session, tasks, interrupt.number, retry.due())
             if stop:
-                _save(session, None, retry, last=True)
+                _save(session, retry, last=True)
                 session.note("interrupted")
-                return Outcome(step, interrupt.number)
+                return Outcome(step, stop)
             entry = _update(session, step, tasks, weight)
             state.step = step + 1
             seconds = time.perf_counter() - began
@@ -68,12 +68,12 @@ def train(session: Session, progress: Progress) -> Outcome:
             if session.journal:
                 session.journal.record({**entry, "time": {"seconds": round(seconds, 6)}})
             final = state.step == run.steps
-            validation, improved = None, False
+            improved = False
             if final or (run.eval_every and state.step % run.eval_every == 0):
-                validation, improved = _validate(session)
-                progress.validation(session, validation)
+                record, improved = _validate(session)
+                progress.validation(session, record)
             if final or improved or save_again or state.step % run.save_every == 0:
-                _save(session, validation, retry, last=final)
+                _save(session, retry, last=final)
     session.note("finished")
     return Outcome(state.step)
 
@@ -111,13 +111,14 @@ def tasks_of(session: Session, step: int) -> list[Task]:
     return tasks
 
 
-def _agree(session: Session, tasks: list[Task], stop: bool, save_again: bool) -> tuple[float, bool, bool]:
-    """The weight of the global batch, and whether any process was asked to stop or has a save to repeat."""
+def _agree(session: Session, tasks: list[Task], stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
+    """The weight of the global batch, the signal that any process was asked to stop by, and whether to save again."""
     weight = sum(float(task.weight_B.sum()) for task in tasks)
     if session.placement.world == 1:
         return weight, stop, save_again
-    shared = session.placement.sum(torch.tensor([weight, stop, save_again], dtype=torch.float64))
-    return float(shared[0]), bool(shared[1]), bool(shared[2])
+    shares = session.placement.gather((weight, stop, save_again))
+    signals = [number for _, number, _ in shares if number is not None]
+    return sum(share[0] for share in shares), max(signals, default=None), any(share[2] for share in shares)
 
 
 def _update(session: Session, step: int, tasks: list[Task], weight: float) -> dict[str, Any]:
@@ -178,9 +179,10 @@ def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> 
 def _refuse(session: Session, step: int, loss: float) -> str:
     """Event 4, when the loss or the gradient is not finite: skip within the budget, or stop."""
     run, state = session.run, session.state
-    if run.precision == "fp16" and math.isfinite(loss) and state.scaler.get_scale() > 1:
-        state.scaler.update()  # the scaled gradient overflowed: routine in fp16, the scale is lowered
-        return "overflow"
+    scale = state.scaler.get_scale()
+    state.scaler.update()  # every step ends with it (and it does nothing but in fp16)
+    if run.precision == "fp16" and math.isfinite(loss) and scale > 1:
+        return "overflow"  # of the scaled gradient: routine in fp16, the scale has just been lowered
     ids = session.order.ids(step * run.batch_size, (step + 1) * run.batch_size)
     where = (
         f"the loss or its gradient is not finite at step {step + 1} (examples {ids[:8]}{'…' if len(ids) > 8 else ''})"
@@ -188,8 +190,8 @@ def _refuse(session: Session, step: int, loss: float) -> str:
     if run.on_nonfinite == "stop":
         session.note("stopped", reason=where)
         raise TrainingStopped(
-            f"Training stopped: {where}. The checkpoints before it are intact; lower the learning rate, or say "
-            "--on-nonfinite skip, and run the same command again."
+            f"Training stopped: {where}. The checkpoints before it are intact; run the same command again with "
+            "--on-nonfinite skip, or with a lower rate (--optimizer.lr … --allow-change optimizer.lr)."
         )
     state.skipped += 1
     if state.skipped > run.skip_budget:
@@ -231,6 +233,7 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             state.best[weights] = BestRecord(state.step, score.loss, error, score.examples, score.draws)
             improved = True
     state.plateau.observe(run.schedule, score.loss)  # the averaged weights where there are some
+    session.validation, session.validated = record, state.step
     if session.journal:
         seconds = round(time.perf_counter() - began, 6)
         session.journal.record({"step": state.step, "validation": record, "time": {"seconds": seconds}})
@@ -255,13 +258,14 @@ class _Retry:
         self.delay, self._at = 10.0, math.inf
 
 
-def _save(session: Session, validation: dict[str, Any] | None, retry: _Retry, *, last: bool) -> None:
+def _save(session: Session, retry: _Retry, *, last: bool) -> None:
     """Event 8. A disk that is full does not end the training: the save is tried again later, and said aloud."""
     if session.placement.leads:
         try:
-            session.save(validation)
+            session.save()
             retry.succeeded()
         except OSError as error:
+            session.state.best = dict(session.committed_best)  # only a committed validation can be the best
             if last:
                 raise TrainingStopped(
                     f"Training reached step {session.state.step}, but its last checkpoint could not be saved "

@@ -43,7 +43,7 @@ def chosen_examples(size: int, limit: int | None, seed: int) -> Sequence[int]:
     """Which validation examples are scored: all of them, or a fixed keyed choice of `limit`."""
     if limit is None or limit >= size:
         return range(size)
-    return sorted(Order(size=size, seed=seed).ids(0, limit))
+    return sorted(Order(size=size, seed=seed, stream="eval/examples").ids(0, limit))
 
 
 @torch.no_grad()
@@ -82,7 +82,9 @@ def validate(
     network.train(was_training)
     placement.sum(totals_E)
     placement.sum(weights_E)
-    diagnostics = {name: _ratio(placement.sum(pair)) for name, pair in sorted(sums.items())}
+    names = sorted({name for known in placement.gather(set(sums)) for name in known})  # one may have had no example
+    zero = torch.zeros(2, dtype=torch.float64)
+    diagnostics = {name: _ratio(placement.sum(sums.get(name, zero.clone()))) for name in names}
     return _score(totals_E, weights_E, draws=draws, diagnostics=diagnostics)
 
 

@@ -38,8 +38,7 @@ def make(name: str) -> "Run":
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}."
         raise UserError(f"There is no recipe called {name}; {hint}")
     module = importlib.import_module(f"seedfast.recipes.{RECIPES[name][0]}")
-    recipe = cast("Callable[[], Run]", getattr(module, name.replace("-", "_")))
-    return recipe()
+    return _normalised(cast("Callable[[], Run]", getattr(module, name.replace("-", "_")))())
 
 
 def _own(name: str) -> "Run":
@@ -55,7 +54,16 @@ def _own(name: str) -> "Run":
     if not callable(recipe := getattr(module, function, None)):
         raise UserError(f"{path} has no function called {function}.")
     run = cast("Callable[[], Run]", recipe)()
-    return replace(run, recipe=f"{path}:{function}")  # the file is found again from any folder
+    return replace(_normalised(run), recipe=f"{path}:{function}")  # the file is found again from any folder
+
+
+def _normalised(run: "Run") -> "Run":
+    """The run as its YAML gives it back: a half-life of 100 and one of 100.0 must not be two runs."""
+    import yaml
+
+    from seedfast.loop.run import from_mapping, to_yaml
+
+    return from_mapping(run, yaml.safe_load(to_yaml(run)), where="the recipe")
 
 
 def stored(folder: Path) -> "Run":

@@ -15,9 +15,9 @@ def text_autoregressive() -> Run:
     return Run(
         recipe="text-autoregressive",
         objective=Autoregressive(),
-        data=TextData(context=128, vocabulary=2048),
+        data=TextData(context=128),
         model=Transformer(layers=4, heads=4, width=128),
-        optimizer=OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=0.015, weight_decay=0.0),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-2, weight_decay=0.0),
         schedule=Schedule(shape="linear", warmup=100),
         ema=EMA(half_life=100),
         clip=None,
@@ -32,9 +32,9 @@ def text_masked() -> Run:
     return Run(
         recipe="text-masked",
         objective=Masked(),
-        data=TextData(context=128, vocabulary=2048),
+        data=TextData(context=128),
         model=Transformer(layers=4, heads=4, width=128),
-        optimizer=OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=0.015, weight_decay=0.0),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-2, weight_decay=0.0),
         schedule=Schedule(shape="linear", warmup=100),
         ema=EMA(half_life=100),
         clip=None,

@@ -49,7 +49,7 @@ def prove_resume(
         status = _train([sys.executable, "-m", "seedfast.verify.saboteur", plan.encode()], arguments, killed)
         if status != -signal.SIGKILL:
             say(f"the run ended before it could be killed at {plan.moment} after step {plan.after}")
-            break
+            continue
         done.append(f"{plan.moment} after step {plan.after}" + (f" + {plan.delay * 1e3:.1f} ms" if plan.delay else ""))
         say(f"killed at {done[-1]}")
     _train([sys.executable, "-m", "seedfast"], arguments, killed)
