@@ -187,6 +187,9 @@ BAD = [
     (["report", "/no/such/run"], "/no/such/run"),
     (["verify", "checkpoint", "/no/such/run"], "no checkpoints"),
     (["verify", "everything"], "no proof called everything"),
+    (["verify", "resume", "text-masked", "--kills", "0"], "at least 1 kill"),
+    (["train", "--steps", "3"], "Name the recipe first"),
+    (["train", "text-masked", "--recipe", "other"], "--recipe cannot make it other"),
 ]
 
 
@@ -219,13 +222,15 @@ REQUESTS = [
     (["--prompt", "the cat sees the dog", "--tokens", "1"], "trained on 16 tokens at most"),
     (["--prompt", "Ω"], "Ω"),
     (["--infill", "the cat"], "no gap"),
-    (["--infill", "the <gap:30>"], "trained on 16"),
+    (["--infill", "the <gap:30>"], "longer than this model's context of 16"),
+    (["--infill", "the <gap:99999999999>"], "longer than this model's context of 16"),
+    (["--temperature", "nan"], "temperature"),
     (["--infill", "the <gap:3>", "--prompt", "x"], "neither a prompt"),
     (["--temperature", "-1"], "temperature"),
     (["--top-p", "0"], "top-p"),
     (["--top-k", "0"], "top-k"),
     (["--num", "0"], "num must be at least 1"),
-    (["--at", "3"], "no checkpoint at step 3"),
+    (["--at", "3"], "no intact checkpoint at step 3"),
 ]
 
 
@@ -343,3 +348,57 @@ def _by_hand(nanogpt: Path, story: Path) -> float:
             logits = F.pad(network(embeddings_BLD=inputs[None])[0], (0, 1))
         total += float(F.cross_entropy(logits, targets, reduction="none")[start - first :].sum())
     return total / len(held_out)
+
+
+@pytest.mark.parametrize("recipe", FAMILIES)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"a.txt": "ab", "b.txt": "abab", "c.txt": "ba" * 20}, ["--data.tokenizer", "characters", "--data.context", "3"]),
+     ({"a.txt": "字节😀" * 40, "b.txt": "漢字" * 60}, ["--data.tokenizer", "bytes", "--data.context", "16"]),
+     ({"a.txt": "ab" * 40, "b.txt": "ba" * 40}, ["--data.tokenizer", "bytes", "--data.context", "1"])],
+    ids=["short documents", "many bytes a character", "a context of one"],
+)  # fmt: skip
+def test_training_ends_well_on_any_text(
+    recipe: str, content: dict[str, str], words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts").mkdir()
+    for name, text in content.items():
+        (tmp_path / "texts" / name).write_text(text)
+    words = ["train", recipe, "--data", str(tmp_path / "texts"), *words, "--out", str(tmp_path / "run")]
+    shape = ["--model.layers", "1", "--model.heads", "2", "--model.width", "16", "--steps", "2", "--batch-size", "2"]
+    assert seedfast(*words, *shape) == 0, capfd.readouterr().err
+    assert list((tmp_path / "run/samples").iterdir())
+
+
+def test_given_text_is_printed_to_the_byte(run: Path, story: Path, tmp_path: Path) -> None:
+    text = tmp_path / "tabs.txt"
+    text.write_text("a\tb\r\n" * 200, newline="")
+    words = [*flags(small_run("text-masked", text)), "--out", str(tmp_path / "run")]
+    assert seedfast("train", "text-masked", *words) == 0
+    command = [sys.executable, "-m", "seedfast", "sample", str(tmp_path / "run"), "--infill", "a\tb\r\n<gap:2>"]
+    assert subprocess.run(command, capture_output=True, timeout=300).stdout.startswith(b"a\tb\r\n")
+
+
+def test_a_reader_that_goes_away_does_not_end_the_training(story: Path, tmp_path: Path) -> None:
+    words = " ".join(flags(small_run("text-masked", story)))
+    command = f"{sys.executable} -m seedfast train text-masked {words} --out {tmp_path / 'run'} 2>&1 | head -1"
+    subprocess.run(["bash", "-c", command], capture_output=True, timeout=300)
+    assert (tmp_path / "run/checkpoints/step-00000020").is_dir()
+    assert '"finished"' in (tmp_path / "run/events.jsonl").read_text()
+
+
+def test_evaluation_finds_moved_data_and_any_folder_will_do(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/text.txt").write_text(story.read_text())
+    monkeypatch.chdir(tmp_path / "a")
+    words = flags(small_run("text-masked", Path("text.txt")))
+    assert seedfast("train", "text-masked", *words, "--out", str(tmp_path / "run")) == 0
+    monkeypatch.chdir(tmp_path)
+    assert seedfast("evaluate", str(tmp_path / "run")) == 0
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert seedfast("evaluate", str(tmp_path / "run")) == 2
+    assert seedfast("evaluate", str(tmp_path / "run"), "--data", "b/text.txt") == 0
+    assert seedfast("evaluate", str(tmp_path / "run"), "--data", "b/text.txt", "--draws", "0") == 2
+    assert "draws must be at least 1" in capsys.readouterr().err

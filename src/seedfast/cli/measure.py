@@ -1,7 +1,7 @@
 """`seedfast evaluate` and `seedfast digest`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ class Evaluate:
     """Which weights to use (default: the averaged ones where there are some)."""
     draws: int | None = None
     """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
+    data: str | None = None
+    """Where the data is now, if it has moved; it has to be the same data."""
     at: int | None = None
     """Use the checkpoint of this step instead of the newest."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -37,7 +39,10 @@ def evaluate(words: list[str]) -> int:
     from seedfast.evaluate import likelihood, trained
 
     checkpoint = trained.find(asked.run, at=asked.at)
-    model = trained.load(recipes.stored(checkpoint.folder), checkpoint, weights=asked.weights, device=asked.device)
+    run = recipes.stored(checkpoint.folder)
+    if asked.data is not None:
+        run = replace(run, data=replace(run.data, path=asked.data))
+    model = trained.load(run, checkpoint, weights=asked.weights, device=asked.device)
     record = likelihood.likelihood(model, draws=asked.draws).record()
     if asked.json:
         print(json.dumps(record))

@@ -84,6 +84,11 @@ def show_samples(samples: "TextSamples", console: Console, *, copy_to: Path | No
     for number, pieces in enumerate(samples.pieces):
         if number:
             console.rule(style="dim")
+        if not console.is_terminal:  # exactly the text: a terminal's niceties would expand tabs and drop controls
+            frames = samples.frames[number] if samples.frames else []
+            console.file.writelines(f"step {step + 1}\n{frame}\n" for step, frame in enumerate(frames))
+            console.file.write(samples.texts[number] + "\n")
+            continue
         for step, frame in enumerate(samples.frames[number] if samples.frames else []):
             console.print(Text(f"step {step + 1}", style="dim"))
             console.print(Text(frame), soft_wrap=True)

@@ -43,12 +43,14 @@ class Train:
 def train(words: list[str]) -> int:
     """Train a recipe or continue a run; see `Train` for the flags."""
     if not words or words[0].startswith("-"):
+        if words and words[0] not in ("-h", "--help"):
+            raise UserError("Name the recipe first: seedfast train RECIPE, then the flags.")
         print("usage: seedfast train RECIPE [flags]      (seedfast train RECIPE --help lists the flags)\n")
         print("\n".join(f"  {name:<21} {what}" for name, (_, what) in recipes.RECIPES.items()))
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     asked = parse(words[0], words[1:])
     with session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
-        console = Console(stderr=True)
+        console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
         if opened.placement.leads:
             _introduce(opened, console)
             with Line(console) as line:
@@ -65,7 +67,7 @@ def train(words: list[str]) -> int:
 
 def parse(recipe: str, words: list[str]) -> Train:
     """The arguments of a recipe's training: recipe, then stored run or --config, then flags."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(prog="seedfast train", add_help=False, allow_abbrev=False)
     first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
     first.add_argument("--config", type=Path)
     known, _ = first.parse_known_args(words)
@@ -88,9 +90,23 @@ def parse(recipe: str, words: list[str]) -> Train:
         prog=f"seedfast train {recipe}",
         config=(tyro.conf.FlagConversionOff,),
     )
+    if asked.run.recipe != fresh.recipe:
+        raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
     if asked.data is not None:
         asked = replace(asked, run=replace(asked.run, data=replace(asked.run.data, path=asked.data)))
+    path = getattr(asked.run.data, "path", None)
+    if path and Path(path).exists():  # the run is to find its data from any folder
+        data = replace(asked.run.data, path=str(Path(path).absolute()))
+        asked = replace(asked, run=replace(asked.run, data=data))
     return asked
+
+
+class _Console(Console):
+    """Where progress goes. Nobody has to listen: if the reader goes away, training goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more."""
+        self.quiet = True
 
 
 def _introduce(opened: Session, console: Console) -> None:
@@ -98,7 +114,7 @@ def _introduce(opened: Session, console: Console) -> None:
     size = sum(p.numel() for p in opened.state.network.parameters())
     run, place = opened.run, opened.placement
     console.print(
-        f"[bold]{run.recipe}[/]  {size / 1e6:.2f} M parameters, {len(opened.corpus.train):,} training and "
+        f"{run.recipe}  {size / 1e6:.2f} M parameters, {len(opened.corpus.train):,} training and "
         f"{len(opened.corpus.validation):,} validation examples, {place.world} × {place.device.type}, {run.precision}",
         highlight=False,
         soft_wrap=True,

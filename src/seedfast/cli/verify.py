@@ -67,16 +67,18 @@ def _resume(words: list[str]) -> int:
     own.add_argument("--kill-seed")
     own.add_argument("--folder")
     known, training = own.parse_known_args(words)
-    if not training or training[0] in ("-h", "--help"):
+    if not training or {"-h", "--help"} & set(training):
         tyro.cli(Resume, args=["--help"], prog="seedfast verify resume")
     flags = [w for k, v in vars(known).items() if v is not None for w in (f"--{k.replace('_', '-')}", v)]
     asked = tyro.cli(Resume, args=[training[0], *flags], prog="seedfast verify resume")
     from seedfast.cli.train import parse
     from seedfast.verify.resume import prove_resume
 
-    parse(asked.recipe, training[1:])  # a wrong flag is said here, once
+    if asked.kills < 1:
+        raise UserError(f"A proof of resumption needs at least 1 kill, not {asked.kills}.")
     with tempfile.TemporaryDirectory(prefix="seedfast-verify-") as temporary:
         folder = asked.folder or Path(temporary)
+        parse(asked.recipe, [*training[1:], "--out", str(folder / "killed")])  # a wrong flag is said here, once
         certificate = prove_resume(training, kills=asked.kills, folder=folder, seed=asked.kill_seed)
     if certificate.difference:
         print(f"NOT identical: {certificate.difference}.")

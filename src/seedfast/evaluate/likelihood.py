@@ -64,7 +64,9 @@ def likelihood(model: Trained, *, draws: int | None = None, batch_size: int | No
             f"The data is not what this run was trained on ({describe_difference(before, corpus.fingerprint)}), so its "
             "validation split is not either; restore the data to evaluate on it."
         )
-    if draws is not None and model.family.evaluation_draws == 1 and draws != 1:
+    if draws is not None and draws < 1:
+        raise UserError(f"draws must be at least 1, not {draws}.")
+    if draws is not None and draws != 1 and not model.family.is_bound:
         raise UserError("This family's loss is exact, so more than one draw for each example would change nothing.")
     score = validate(
         model.family,

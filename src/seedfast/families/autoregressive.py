@@ -83,10 +83,9 @@ class AutoregressiveModel(TextFamily):
         return Terms(total_B=ce_BL.sum(dim=1), diagnostics=diagnostics)
 
     def showcase(self, validation: Dataset) -> TextRequest:
-        """The first half of a held-out window, to be continued."""
-        tokens = validation.batch([len(validation) // 2])["tokens"][0, 1:].tolist()
-        half = len(tokens) // 2
-        return TextRequest(prompts=(self.assets.tokenizer.decode(tokens[: half * 3 // 4]),), tokens=half)
+        """The first half of some held-out text, to be continued."""
+        tokens_L = self.excerpt(validation)
+        return TextRequest(canvas=Canvas(tokens_L, torch.arange(len(tokens_L)) < len(tokens_L) // 2))
 
     @torch.no_grad()
     def fill(

@@ -5,6 +5,8 @@ Everything is in float64. Gumbel-max in float32 misses tails below 1e-7 and so l
 the inverse of the cumulative distribution do not.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from seedfast.errors import UserError
 
 def check_shaping(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise UserError for values that shape no distribution."""
-    if temperature < 0:
+    if not (math.isfinite(temperature) and temperature >= 0):
         raise UserError(f"temperature must be 0 (the likeliest token) or positive, not {temperature}.")
     if top_k is not None and top_k < 1:
         raise UserError(f"top-k must keep at least 1 token, not {top_k}.")
@@ -30,7 +32,7 @@ def shape(logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None,
     logits = logits.double()
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    logits = logits / temperature
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # the likeliest stays finite however cold
     if top_k is not None and top_k < logits.shape[-1]:
         kept = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)

@@ -160,16 +160,13 @@ class MaskedDiffusion(TextFamily):
         return Terms(total_B=total_B, diagnostics=diagnostics)
 
     def showcase(self, validation: Dataset) -> TextRequest:
-        """A held-out window with a gap of up to twenty tokens in its middle."""
-        tokens = validation.batch([len(validation) // 2])["tokens"][0, 1:].tolist()
-        gap = min(20, len(tokens) // 4)
-        middle, margin = (
-            len(tokens) // 2,
-            len(tokens) // 8,
-        )  # text cut in mid-word may take more tokens than before
-        before, after = tokens[margin : middle - gap // 2], tokens[middle + gap // 2 : -margin or None]
-        decode = self.assets.tokenizer.decode
-        return TextRequest(infill=f"{decode(before)}⟨gap:{gap}⟩{decode(after)}")
+        """Held-out text with a gap of up to twenty tokens in its middle."""
+        tokens_L = self.excerpt(validation)
+        gap = max(1, min(20, len(tokens_L) // 4))
+        start = (len(tokens_L) - gap) // 2
+        given_L = torch.ones_like(tokens_L, dtype=torch.bool)
+        given_L[start : start + gap] = False
+        return TextRequest(canvas=Canvas(tokens_L, given_L))
 
     @torch.no_grad()
     def fill(
@@ -186,6 +183,8 @@ class MaskedDiffusion(TextFamily):
         token is likeliest; with one token a step both draw exactly from the model (identity 7). "ancestral" is MDLM's
         reverse process, in which each position is decided at a time of its own.
         """
+        if request.candidates is not None:
+            raise UserError("A masked diffusion model sees both sides of a gap, so it weighs no --candidates.")
         device = draws.positions_B.device
         tokens_BL, open_BL, real_BL = self._start(canvases, device)
         count_B = open_BL.sum(dim=1)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from seedfast.data.dataset import Dataset
 from seedfast.data.text import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.categorical import check_shaping
@@ -29,6 +30,8 @@ class TextRequest:
     """Beginnings to be continued."""
     infill: str | None = None
     """A text with gaps, each written ⟨gap:20⟩ or <gap:20> for twenty tokens."""
+    canvas: "Canvas | None" = None
+    """Token ids with open positions, instead of text."""
     num: int = 1
     """Samples for each prompt."""
     tokens: int | None = None
@@ -141,6 +144,8 @@ class TextFamily(Family):
 
         Raises UserError for text longer than the context, an infill without a gap, a character outside the alphabet.
         """
+        if request.canvas is not None:
+            return [request.canvas]
         if request.infill is not None:
             return [self._infill(request.infill)]
         rows = []
@@ -156,10 +161,22 @@ class TextFamily(Family):
             rows.append(_canvas([(given, True), ([self.end_of_text] * count, False)]))
         return rows
 
+    def excerpt(self, validation: Dataset) -> Tensor:
+        """Token ids of held-out text, int64 [L]: the longest piece of one document in a window."""
+        tokens_L = validation.batch([len(validation) // 2])["tokens"][0, 1:]
+        ends = (tokens_L == self.end_of_text).nonzero()[:, 0].tolist()
+        pieces = [tokens_L[start:stop] for start, stop in pairwise([0, *(end + 1 for end in ends), len(tokens_L) + 1])]
+        whole = [piece[piece != self.end_of_text] for piece in pieces]
+        return max(whole, key=len)
+
     def _infill(self, text: str) -> Canvas:
         parts: list[tuple[list[int], bool]] = []
         position = 0
         for gap in _GAP.finditer(text):
+            if len(gap[1]) > 9 or int(gap[1]) > self.assets.context:
+                raise UserError(
+                    f"A gap of {gap[1]} tokens is longer than this model's context of {self.assets.context}."
+                )
             parts.append((self.assets.tokenizer.encode(text[position : gap.start()]), True))
             parts.append(([self.end_of_text] * int(gap[1]), False))
             position = gap.end()

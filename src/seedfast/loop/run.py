@@ -1,5 +1,6 @@
 """The `Run`: a whole experiment as one frozen value, its YAML form, and what may change between two sessions of it."""
 
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -78,6 +79,9 @@ class Run:
             value = getattr(self, key)
             if value is not None and value < lowest:
                 raise UserError(f"{key} must be at least {lowest}, not {value}.")
+        for key, value in flatten(asdict(self)).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{key} must be a finite number, not {value}.")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"clip must be a positive gradient norm or None, not {self.clip}.")
 

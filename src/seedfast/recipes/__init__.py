@@ -43,7 +43,7 @@ def make(name: str) -> "Run":
 
 def _own(name: str) -> "Run":
     file, _, function = name.rpartition(":")
-    path = Path(file).resolve()
+    path = Path(file).absolute()
     if not path.is_file():
         raise UserError(f"The recipe {name} names the file {path}, which does not exist.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -54,6 +54,8 @@ def _own(name: str) -> "Run":
     if not callable(recipe := getattr(module, function, None)):
         raise UserError(f"{path} has no function called {function}.")
     run = cast("Callable[[], Run]", recipe)()
+    if not hasattr(run, "objective"):
+        raise UserError(f"{name} returns {run!r}, which is not a Run.")
     return replace(_normalised(run), recipe=f"{path}:{function}")  # the file is found again from any folder
 
 
