@@ -402,3 +402,26 @@ def test_evaluation_finds_moved_data_and_any_folder_will_do(
     assert seedfast("evaluate", str(tmp_path / "run"), "--data", "b/text.txt") == 0
     assert seedfast("evaluate", str(tmp_path / "run"), "--data", "b/text.txt", "--draws", "0") == 2
     assert "draws must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", FAMILIES)
+def test_no_special_token_of_a_pretrained_tokenizer_is_ever_written(
+    recipe: str, story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tokenizers
+    import transformers
+
+    core = tokenizers.ByteLevelBPETokenizer()
+    core.train_from_iterator([story.read_text()], vocab_size=262, special_tokens=["<pad>", "<mask>", "</s>"])
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core._tokenizer, eos_token="</s>", pad_token="<pad>", mask_token="<mask>"
+    )
+    fast.save_pretrained(tmp_path / "tokenizer")
+    words = ["train", recipe, "--data", str(story), "--data.tokenizer", str(tmp_path / "tokenizer"), "--steps", "1"]
+    shape = ["--model.layers", "1", "--model.heads", "2", "--model.width", "16", "--data.context", "16"]
+    assert seedfast(*words, *shape, "--batch-size", "2", "--out", str(tmp_path / "run")) == 0
+    capsys.readouterr()
+    assert seedfast("sample", str(tmp_path / "run"), "--num", "60") == 0  # an untrained model: every id is as likely
+    shown = capsys.readouterr().out
+    assert "<pad>" not in shown
+    assert "<mask>" not in shown

@@ -41,6 +41,11 @@ class Tokenizer(Protocol):
         """The id that stands before and after every document."""
         ...
 
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """The ids besides end-of-text that no text has (padding, masks, gaps): nothing may be written with them."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without specials. Raises UserError on a character that cannot be encoded."""
         ...
@@ -124,6 +129,7 @@ class Characters:
     """One id for each character of a sorted alphabet; end-of-text is the last id."""
 
     alphabet: str
+    silent: ClassVar[tuple[int, ...]] = ()
 
     @property
     def size(self) -> int:
@@ -184,6 +190,7 @@ class Bytes:
 
     size: ClassVar[int] = 257
     end_of_text: ClassVar[int] = 256
+    silent: ClassVar[tuple[int, ...]] = ()
 
     def encode(self, text: str) -> list[int]:
         return list(utf8(text))
@@ -225,7 +232,10 @@ class Subwords:
         assert end is not None, f"{end_of_text} is not in the vocabulary"
         self.end_of_text = end
         # Ids may have gaps: what counts is the largest.
-        self.size = 1 + max(core.get_vocab(with_added_tokens=True).values())
+        known = set(core.get_vocab(with_added_tokens=True).values())
+        self.size = 1 + max(known)
+        special = {id_ for id_, token in core.get_added_tokens_decoder().items() if token.special}
+        self.silent = tuple(sorted((special | (set(range(self.size)) - known)) - {end}))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Subwords) and self.files() == other.files()

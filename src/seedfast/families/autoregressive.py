@@ -151,6 +151,7 @@ class AutoregressiveModel(TextFamily):
             new = slice(-1, None) if cached and step else slice(None)
             padding_BL = real_BL[:, new] if ragged else None
             logits_BV = network(tokens_BL[:, new], real_BL=padding_BL, cache=cache)[:, -1].double()
+            self.forbid(logits_BV)
             if not may_end:
                 logits_BV[:, self.end_of_text] = -torch.inf
             probabilities_BV = shape(

@@ -193,6 +193,7 @@ class MaskedDiffusion(TextFamily):
         padding_BL = None if bool(real_BL.all()) else real_BL
         for step in range(steps):
             logits_BLV = network(tokens_BL, real_BL=padding_BL)[..., : self.vocabulary].double()
+            self.forbid(logits_BLV)
             # An infilled text goes on after its gaps, so it cannot end inside one.
             logits_BLV[..., self.end_of_text].masked_fill_(~may_end_B.unsqueeze(1), -torch.inf)
             probabilities_BLV = shape(

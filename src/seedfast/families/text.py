@@ -161,6 +161,11 @@ class TextFamily(Family):
             rows.append(_canvas([(given, True), ([self.end_of_text] * count, False)]))
         return rows
 
+    def forbid(self, logits: Tensor) -> None:
+        """Rule out, in place, the ids that stand for no text, so that no finished text has a special token."""
+        if self.assets.tokenizer.silent:
+            logits[..., list(self.assets.tokenizer.silent)] = -torch.inf
+
     def excerpt(self, validation: Dataset) -> Tensor:
         """Token ids of held-out text, int64 [L]: the longest piece of one document in a window."""
         tokens_L = validation.batch([len(validation) // 2])["tokens"][0, 1:]
