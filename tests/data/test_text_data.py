@@ -235,3 +235,13 @@ def test_importing_it_is_light() -> None:
     heavy = ("transformers", "datasets", "pyarrow")
     code = f"import sys, seedfast.data.text; print([name for name in {heavy} if name in sys.modules])"
     assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []
+
+
+def test_located_data_are_found_from_any_folder_but_python_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "python").mkdir()
+    (tmp_path / "here.txt").write_text("text")
+    assert TextData(path="python").located().path == "python"
+    assert TextData(path="here.txt").located().path == str(tmp_path / "here.txt")

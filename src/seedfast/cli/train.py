@@ -94,11 +94,7 @@ def parse(recipe: str, words: list[str]) -> Train:
         raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
     if asked.data is not None:
         asked = replace(asked, run=replace(asked.run, data=replace(asked.run.data, path=asked.data)))
-    path = getattr(asked.run.data, "path", None)
-    if path and Path(path).exists():  # the run is to find its data from any folder
-        data = replace(asked.run.data, path=str(Path(path).absolute()))
-        asked = replace(asked, run=replace(asked.run, data=data))
-    return asked
+    return replace(asked, run=replace(asked.run, data=asked.run.data.located()))
 
 
 class _Console(Console):

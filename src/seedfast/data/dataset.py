@@ -70,6 +70,10 @@ class DataConfig(Protocol):
         """Prepare the data (from the cache if it has been prepared before). Raises UserError on unusable data."""
         ...
 
+    def located(self) -> "DataConfig":
+        """The same source, with paths that hold from any folder."""
+        ...
+
     def restore(self, folder: Path) -> Assets:
         """The assets that `Assets.save` wrote into `folder`."""
         ...

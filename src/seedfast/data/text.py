@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,11 @@ class TextData:
         if missed := [name for name in facts["skipped"] if not name.endswith("(empty)")]:
             say(f"Left out of {source.title}: {listed(missed)}.")
         return self._corpus(source, folder, facts, contents)
+
+    def located(self) -> "TextData":
+        """The same data, to be found from any folder (`python` is a name, whatever lies in the current folder)."""
+        path = Path(self.path)
+        return replace(self, path=str(path.absolute())) if self.path != "python" and path.exists() else self
 
     def restore(self, folder: Path) -> TextAssets:
         """The assets that `TextAssets.save` wrote into `folder`."""

@@ -2,6 +2,7 @@
 
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
@@ -100,7 +101,7 @@ class TextFamily(Family):
         self.vocabulary = assets.tokenizer.size
         self.end_of_text = assets.tokenizer.end_of_text
         # Identity 10: the nats of all scored tokens, over ln 2 and the UTF-8 bytes of the raw text that they encode.
-        self.units = {"bits_per_byte": assets.validation_tokens / (assets.validation_bytes * math.log(2))}
+        self.units = {"bits_per_byte": assets.tokens_per_byte / math.log(2)}
 
     def sample(self, network: nn.Module, request: TextRequest, draws: Draws) -> TextSamples:
         """Fulfil a request: `draws` has one position for each of its `count` samples.
@@ -128,6 +129,7 @@ class TextFamily(Family):
         groups = groupby(marked, key=lambda pair: pair[1])
         return [(self.assets.tokenizer.decode([token for token, _ in group]), given) for given, group in groups]
 
+    @abstractmethod
     def fill(
         self,
         network: nn.Module,
@@ -137,7 +139,6 @@ class TextFamily(Family):
         show: Callable[[int, Sequence[int], Sequence[bool]], None] | None,
     ) -> list[list[int]]:
         """Fill each canvas; a continuation ends before its first end-of-text. `show(row, tokens, open)` traces."""
-        raise NotImplementedError
 
     def canvases(self, request: TextRequest) -> list[Canvas]:
         """One canvas for each prompt, or the infill's, or an empty one.

@@ -12,11 +12,6 @@ class Interrupt:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
 
-    @property
-    def pending(self) -> bool:
-        """Whether the loop has been asked to stop."""
-        return self.number is not None
-
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
