@@ -85,6 +85,7 @@ def test_a_run_that_cannot_be_is_refused_before_it_starts(
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_the_report_shows_the_pictures(run: Path) -> None:
+def test_the_report_shows_the_error_at_each_noise_level(run: Path) -> None:
     assert seedfast("report", str(run)) == 0
-    assert (run / "report/diagnostics.png").exists(), "the squared error at each range of the noise"
+    assert (run / "report/profiles.png").exists()
+    assert not (run / "report/diagnostics.png").exists(), "the points of the curve have no panels besides"

@@ -172,6 +172,51 @@ def test_sampling_without_signal_starts_at_the_last_time() -> None:
         process.grid(7, "leading")
 
 
+# ---- the error at each noise level ----------------------------------------------------------------------------
+
+PROCESSES = [
+    Process(),
+    Process(schedule="linear", prediction="eps"),
+    Process(times=5, zero_terminal_snr=True),
+    Process(times=16, zero_terminal_snr=True),
+    Process(schedule="flow", prediction="flow"),
+    Process(schedule="edm", prediction="edm"),
+]
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=str)
+def test_validation_finds_the_error_at_each_noise_level(process: Process) -> None:
+    """A network that errs by as much as the noise level says has that for its profile."""
+    family = ImageDiffusion(process=process, label_drop=0.0).build(ASSETS)
+    (profile,) = family.profiles.values()
+    count = 16 * len(profile.points)
+    draws_B = Draws(seed=1, scope="eval", positions_B=torch.arange(count), group=count)
+    batch = {"pixels": torch.zeros(count, 1, 8, 8, dtype=torch.uint8), "labels": torch.zeros(count).long()}
+    task = family.task(batch, draws_B)
+
+    class Errs(nn.Module):
+        def forward(self, x: Tensor, told_B: Tensor, labels_B: Tensor) -> Tensor:
+            return task.targets_BCSS + (told_B + 1).view(-1, 1, 1, 1)
+
+    found = family.loss(Errs().eval(), task, {}).diagnostics
+    assert list(found) == list(profile.points)
+    assert all(float(weight) == 16 for _, weight in found.values()), "every range is as likely"
+    errors = {name: float(pair[0] / pair[1]) for name, pair in found.items()}
+    for name, error in errors.items():
+        told = float(name.split("/")[1])
+        assert error == pytest.approx((told + 1) ** 2, abs=0.15)
+    places = sorted(profile.points, key=lambda name: -profile.points[name])
+    assert places == sorted(places, key=lambda name: errors[name]), "more noise is a smaller log SNR"
+    assert all(-20 <= place <= 20 for place in profile.points.values())
+
+
+def test_the_axis_is_the_logarithm_of_the_snr() -> None:
+    family = ImageDiffusion(process=Process(schedule="flow", prediction="flow")).build(ASSETS)
+    (profile,) = family.profiles.values()
+    assert profile.points["error_at_noise/0.031"] == pytest.approx(2 * np.log(31))
+    assert profile.points["error_at_noise/0.969"] == pytest.approx(-2 * np.log(31))
+
+
 # ---- from an image --------------------------------------------------------------------------------------------
 
 
