@@ -59,6 +59,7 @@ def test_the_newest_validation_stands_before_a_few_earlier_ones(past: History) -
     assert strengths == sorted(strengths), "the earlier, the fainter"
     assert errors.get_xlabel() == "noise"
     assert errors.get_yscale() == "log"
+    assert calibration.get_yscale() == "linear", "where the identity is a straight line"
     lines = {str(line.get_label()): line for line in calibration.lines}
     assert list(lines) == ["as it should be", "step 9, raw weights"]
     assert list(lines["as it should be"].get_xdata()) == list(lines["as it should be"].get_ydata()) == [0.25, 0.75]

@@ -61,7 +61,7 @@ def _panel(axes: "Axes", profile: Profile, kinds: list[_Found], theme: Theme) ->
     """The newest validation of each kind of weights; of the last kind (the averaged ones) also earlier ones."""
     values = np.concatenate([kind.values_VP.ravel() for kind in kinds])
     low, high = np.nanmin(values), np.nanmax(values)
-    if low > 0 and high > 8 * low:
+    if low > 0 and high > 8 * low and not profile.identity:
         logarithmic(axes, low, high, theme)
     if profile.identity:
         ends = [min(profile.points.values()), max(profile.points.values())]
