@@ -37,7 +37,8 @@ def export(words: list[str]) -> int:
     checkpoint = trained.find(asked.run, at=at)
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint, weights=asked.weights, device="cpu")
     write(model, asked.out, merge=asked.merge)
-    print(f"{asked.out} holds step {checkpoint.step} ({model.weights} weights): seedfast sample {asked.out}")
+    use = f"seedfast sample {asked.out}" if trained.is_bare(asked.out) else f"{asked.out}/README.md says how to use it"
+    print(f"{asked.out} holds step {checkpoint.step} ({model.weights} weights): {use}")
     return 0
 
 

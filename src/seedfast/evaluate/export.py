@@ -14,7 +14,7 @@ from seedfast import hub
 from seedfast.data import tokenizers
 from seedfast.data.tokenizers import Subwords
 from seedfast.errors import UserError
-from seedfast.evaluate.pipeline import pipeline
+from seedfast.evaluate import pipeline as pipelines
 from seedfast.evaluate.trained import CAPTIONER, Trained, read_json
 from seedfast.files import sync, to_json
 from seedfast.loop.frozen import save_tensors
@@ -54,7 +54,7 @@ def _writer(model: Trained, *, merge: bool) -> Callable[[Path], None]:
     if isinstance(network, DiffusersNetwork):
         if merge:
             raise UserError("A model of images has no adapter to merge; leave --merge out.")
-        return partial(_write_pipeline, pipeline(model))
+        return partial(pipelines.write, pipelines.pipeline(model), model)
     if isinstance(network, CaptionerNetwork):
         if merge:
             raise UserError("A captioner has no adapter to merge; leave --merge out.")
@@ -87,10 +87,6 @@ def _write_captioner(model: Trained, folder: Path) -> None:
         "", "```", "seedfast sample PATH --image PICTURE", "```", "",
     ]  # fmt: skip
     (folder / "README.md").write_text("\n".join(lines), "utf-8")
-
-
-def _write_pipeline(pipe: Any, folder: Path) -> None:
-    pipe.save_pretrained(folder)
 
 
 def _write(model: Trained, network: CausalLMNetwork, folder: Path, *, merge: bool, adapted: bool) -> None:

@@ -110,8 +110,8 @@ class Family(ABC):
     profiles: Mapping[str, Profile] = {}
     """Diagnostics of every validation that are the points of curves, by what each curve is called."""
 
-    evaluation_draws: int = 1
-    """How many tasks are drawn for each validation example (more than one only where the loss is a random estimate)."""
+    evaluation_draws: int | None = None
+    """Where the loss is a random estimate: how many tasks are drawn for each validation example. None: it is exact."""
 
     def at(self, step: int) -> Self:
         """The family as it is at a step of training: a pure function of the step, for those that have a curriculum.

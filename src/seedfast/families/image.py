@@ -252,7 +252,8 @@ class ImageFamily(Family):
     def showcase(self, validation: Dataset) -> ImageRequest:
         """A grid of images of the largest classes, and how the first of them came out of the noise."""
         if not self.conditional:
-            return ImageRequest(num=32, strip=8)
+            return ImageRequest(num=32, columns=8, strip=8, individual=False)
         counts = self.assets.counts
         largest = sorted(sorted(range(len(counts)), key=lambda k: -counts[k])[:8])
-        return ImageRequest(num=32, strip=8, label=tuple(self.assets.classes[k] for k in largest))
+        names = tuple(self.assets.classes[k] for k in largest)
+        return ImageRequest(num=32, columns=8, strip=8, individual=False, label=names)

@@ -59,11 +59,15 @@ class ImageRequest:
     """Frames of the way from noise to image to show beside each other, of the first eight images."""
     gif: bool = False
     """Show those frames as an animation (16 of them unless `strip` says how many)."""
+    individual: bool = True
+    """Write each image as a file of its own, besides the grid."""
+    columns: int | None = None
+    """Images in a row of the grid (default: about as many as there are rows)."""
     batch: int = 64
     """Images that are made together: bounds the memory, changes no image."""
 
     def __post_init__(self) -> None:
-        for key in ("num", "batch", "steps"):
+        for key in ("num", "batch", "steps", "columns"):
             if (value := getattr(self, key)) is not None and value < 1:
                 raise UserError(f"{key} must be at least 1, not {value}.")
         if self.strip < 0 or self.strip == 1:
@@ -121,7 +125,13 @@ class ImageRequest:
             return grid
         wanted = 0.5 if self.noise is None else self.noise
         within = [level for level in grid[:-1] if float(process.progress(level)) <= wanted]
-        return (within or [grid[-2]]) + grid[-1:]
+        if not within:
+            least = float(process.progress(grid[-2]))
+            raise UserError(
+                f"noise {wanted:g} is less than the {least:.3g} from which the last of {len(grid) - 1} steps starts: "
+                "take more steps, or more noise."
+            )
+        return within + grid[-1:]
 
     def kept(self, steps: int) -> set[int]:
         """After which steps (0: before the first) a frame is kept."""
@@ -168,6 +178,8 @@ class ImageSamples(Samples):
     frames_FNCSS: Tensor | None
     strip: bool
     gif: bool
+    individual: bool
+    columns: int | None
 
     @staticmethod
     def of(
@@ -185,6 +197,8 @@ class ImageSamples(Samples):
             frames_FNCSS=torch.stack(traced) if traced else None,
             strip=request.strip > 0,
             gif=request.gif,
+            individual=request.individual,
+            columns=request.columns,
         )
 
     def show(self, console: Console) -> None:
@@ -194,13 +208,15 @@ class ImageSamples(Samples):
         console.print(f"{len(self.names)} images of {size} pixels{f' ({chr(44).join(known)})' if known else ''}")
 
     def save(self, folder: Path) -> list[Path]:
-        """grid.png, strip.png and denoising.gif if they were asked for, and each image by itself."""
-        files = [_write(folder / "grid.png", tiled(self.images_NCSS))]
+        """grid.png; as they were asked for, strip.png, denoising.gif and each image by itself."""
+        files = [_write(folder / "grid.png", tiled(self.images_NCSS, self.columns))]
         if self.frames_FNCSS is not None and self.strip:
             rows_NFCSS = self.frames_FNCSS.transpose(0, 1)
             files.append(_write(folder / "strip.png", tiled(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1])))
         if self.frames_FNCSS is not None and self.gif:
             files.append(_animate(folder / "denoising.gif", [tiled(frame) for frame in self.frames_FNCSS]))
+        if not self.individual:
+            return files
         for number, (image, name) in enumerate(zip(self.images_NCSS, self.names, strict=True)):
             suffix = f"_{''.join(c if c.isalnum() else '-' for c in name)}" if name else ""
             files.append(_write(folder / f"sample_{number:04}{suffix}.png", image))
@@ -219,14 +235,15 @@ def tiled(images_NCSS: Tensor, columns: int | None = None) -> Tensor:
     return sheet
 
 
-def _image(pixels_CHW: Tensor) -> Image.Image:
+def pillow(pixels_CHW: Tensor) -> Image.Image:
+    """Pixels, uint8 [C, H, W], as a picture of Pillow, grey or coloured."""
     values = pixels_CHW.permute(1, 2, 0).numpy()
     return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
 def _write(path: Path, pixels_CHW: Tensor) -> Path:
     buffer = io.BytesIO()
-    _image(pixels_CHW).save(buffer, "PNG")
+    pillow(pixels_CHW).save(buffer, "PNG")
     commit(path, buffer.getvalue())
     return path
 
@@ -234,7 +251,7 @@ def _write(path: Path, pixels_CHW: Tensor) -> Path:
 def _animate(path: Path, frames: Sequence[Tensor]) -> Path:
     """An animation that stays on its last frame for two seconds."""
     images = [
-        _image(frame).resize((frame.shape[2] * 2, frame.shape[1] * 2), Image.Resampling.NEAREST) for frame in frames
+        pillow(frame).resize((frame.shape[2] * 2, frame.shape[1] * 2), Image.Resampling.NEAREST) for frame in frames
     ]
     buffer = io.BytesIO()
     durations = [120] * (len(images) - 1) + [2000]
