@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import scipy.linalg
 import torch
+from PIL import Image
 from tests.small import small_run, train_in
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from seedfast import cli, keys, recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.export import export
+from seedfast.evaluate.features import pretrained
 from seedfast.evaluate.fidelity import Spread, fidelity, floor, frechet_distance, precision_recall, raw_pixels
 from seedfast.families.image import ImageDiffusion
 from seedfast.families.images import ImageRequest
@@ -116,6 +118,58 @@ def test_the_command_measures_a_run(image_run: Path, tmp_path: Path, capsys: pyt
     assert found["features"].endswith("own.py:means")
     assert len(found["distance"]["values"]) == 2
     assert "2,048" in found["warning"]
+
+
+def test_features_are_computed_some_at_a_time_and_must_be_numbers_for_each_image() -> None:
+    images = (numbers(1, 600, 1, 4, 4) * 40 + 128).clamp(0, 255).to(torch.uint8)
+    sizes: list[int] = []
+
+    def features(images_BCSS: Tensor) -> Tensor:
+        sizes.append(len(images_BCSS))
+        return raw_pixels(images_BCSS)
+
+    found = fidelity(images, [images[:300]], features=features, name="mine", seeds=(1,))
+    assert found.distance == fidelity(images, [images[:300]], seeds=(1,)).distance
+    assert max(sizes) <= 256 < sum(sizes)
+    wrong: dict[str, Any] = {
+        r"not \[256, 1, 4, 4\]": lambda x: x,
+        "not list": lambda x: x.tolist(),
+        r"not \[1, 16\]": lambda x: raw_pixels(x)[:1],
+        "not finite": lambda x: raw_pixels(x) / 0,
+    }
+    for message, function in wrong.items():
+        with pytest.raises(UserError, match=message):
+            fidelity(images, [images], features=function, name="mine", seeds=(1,))
+
+
+def test_a_vision_model_of_transformers_gives_features(
+    image_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        shape = transformers.ViTConfig(**sizes, image_size=16, patch_size=4)
+        vit = transformers.ViTModel(shape, add_pooling_layer=False).eval()
+    vit.save_pretrained(tmp_path / "vit")
+    processor = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
+    processor.save_pretrained(tmp_path / "vit")
+    images = (numbers(1, 5, 1, 8, 8) * 40 + 128).clamp(0, 255).to(torch.uint8)
+    pictures = [Image.fromarray(image[0].numpy()).convert("RGB") for image in images]
+    with torch.no_grad():
+        expected = vit(**processor(pictures, return_tensors="pt")).last_hidden_state.mean(dim=1)
+    found = pretrained(str(tmp_path / "vit"))(images)
+    assert torch.allclose(found, expected, atol=0.05)  # theirs resizes without rounding to bytes
+    assert not torch.allclose(found[0], found[1], atol=0.05)
+    words = ["fidelity", str(image_run), "--num", "20", "--steps", "2", "--json", "--features", str(tmp_path / "vit")]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(words)
+    assert json.loads(capsys.readouterr().out)["features"].endswith("vit")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words[:-1], str(tmp_path / "nothing")])
+    said = capsys.readouterr().err
+    assert "nothing" in said
+    assert said.count("\n") == 1
 
 
 def test_a_run_of_text_has_no_images(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,7 @@ def test_images_are_shared_out_among_labels_and_the_first_get_the_rest() -> None
     ("options", "message"),
     [
         ({"num": 0}, "num must be at least 1"),
+        ({"columns": 0}, "columns must be at least 1"),
         ({"eta": 2.0}, "eta must lie"),
         ({"eta": 0.5, "sampler": "heun"}, "eta has no effect without --sampler ddim"),
         ({"variance": "large"}, "variance has no effect"),
@@ -239,6 +240,12 @@ def test_an_image_is_noised_to_the_level_where_sampling_starts(given: Path, fami
         assert noise - float(grid[0].time) / 100 < 0.11
 
 
+def test_less_noise_than_the_last_step_removes_is_refused(given: Path, family: ImageFamily) -> None:
+    with pytest.raises(UserError, match=r"noise 0.05 is less than the 0.09 from which the last of 10 steps starts"):
+        ImageRequest(image=given, noise=0.05, steps=10).grid(family.process)
+    assert len(ImageRequest(image=given, noise=0.05, steps=20).grid(family.process)) == 2
+
+
 def test_less_noise_stays_closer_to_the_image(given: Path, family: ImageFamily, network: nn.Module) -> None:
     x0 = picture_of(ImageRequest(image=given).pixels(ASSETS))
     far = [
@@ -266,6 +273,12 @@ def test_files_hold_what_was_made(family: ImageFamily, network: nn.Module, tmp_p
     assert Image.open(tmp_path / "denoising.gif").n_frames == 4
     assert samples.frames_FNCSS is not None
     assert torch.equal(samples.frames_FNCSS[-1], samples.images_NCSS[:8]), "the way ends at the image"
+
+
+def test_a_grid_alone_is_as_wide_as_wanted(family: ImageFamily, network: nn.Module, tmp_path: Path) -> None:
+    request = ImageRequest(num=5, steps=2, individual=False, columns=4)
+    (grid,) = family.sample(network, request, draws(5), {}).save(tmp_path)
+    assert Image.open(grid).size == (4 * 9 + 1, 2 * 9 + 1)
 
 
 def test_a_trace_keeps_only_the_frames_asked_for() -> None:
