@@ -75,6 +75,16 @@ def test_batches_bound_the_memory_and_change_no_image(
     assert (whole[:3].int() - fewer.int()).abs().max() <= 1
 
 
+def test_churn_puts_noise_back_and_is_shared_out_among_the_steps(network: nn.Module) -> None:
+    family = ImageDiffusion(process=Process(schedule="edm", prediction="edm")).build(ASSETS)
+    plain = images(family, network, sampler="heun")
+    assert torch.equal(images(family, network, sampler="heun", churn=0.0), plain)
+    assert not torch.equal(images(family, network, sampler="heun", churn=1.0), plain)
+    request = ImageRequest(sampler="heun", churn=2.0)
+    assert request.raised(family.process, 50) == 0.04
+    assert request.raised(family.process, 2) == np.sqrt(2) - 1, "never more than to double the variance"
+
+
 def test_images_are_shared_out_among_labels_and_the_first_get_the_rest() -> None:
     labels = ImageRequest(num=5, label=("c", "a")).labels(ASSETS, conditional=True)
     assert labels == [2, 2, 2, 0, 0]
@@ -92,6 +102,8 @@ def test_images_are_shared_out_among_labels_and_the_first_get_the_rest() -> None
         ({"eta": 0.5, "sampler": "heun"}, "eta has no effect without --sampler ddim"),
         ({"variance": "large"}, "variance has no effect"),
         ({"percentile": 0.9}, "percentile has no effect"),
+        ({"churn": 1.0}, "churn has no effect without --sampler heun"),
+        ({"churn": -1.0, "sampler": "heun"}, "churn must be"),
         ({"percentile": 1.5, "threshold": "dynamic"}, "percentile must lie"),
         ({"noise": 0.5}, "noise has no effect without --image"),
         ({"guidance": 2.0}, "name one with --label"),
@@ -111,6 +123,7 @@ def test_requests_that_cannot_be_are_refused(options: dict[str, Any], message: s
     [
         ({"label": ("x",)}, 'no class "x"; there are a, b, c'),
         ({"steps": 101}, "1 to 100 steps, not 101"),
+        ({"churn": 5.0, "sampler": "heun"}, "the schedule cosine, which its network does not know"),
         ({"image": Path("nowhere.png")}, "cannot be read as a picture"),
     ],
     ids=str,

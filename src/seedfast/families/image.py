@@ -245,7 +245,7 @@ class ImageFamily(Family):
             case "dpm++":
                 return samplers.dpm_solver_2m(denoise, x, grid)
             case "heun":
-                return samplers.heun(denoise, x, grid)
+                return samplers.heun(denoise, x, grid, noise, churn=request.raised(self.process, len(grid) - 1))
             case "euler":
                 return samplers.euler(denoise, x, grid)
 

@@ -47,6 +47,9 @@ class ImageRequest:
     """For ddim: how much noise is put back, from 0 (the default) to 1 (as ddpm)."""
     variance: Literal["small", "large"] | None = None
     """For ddpm: of the noise that is put back, β̃ (small, the default) or β."""
+    churn: float | None = None
+    """For heun with the schedule edm: how much noise is put back in all steps together (S_churn of Karras et al. 2022,
+    algorithm 2; default 0)."""
     threshold: Literal["clamp", "dynamic", "none"] = "clamp"
     """What is done to a predicted image that leaves [-1, 1]."""
     percentile: float | None = None
@@ -75,6 +78,7 @@ class ImageRequest:
         for key, has_effect, wanted in (
             ("eta", self.sampler == "ddim", "--sampler ddim"),
             ("variance", self.sampler == "ddpm", "--sampler ddpm"),
+            ("churn", self.sampler == "heun", "--sampler heun"),
             ("percentile", self.threshold == "dynamic", "--threshold dynamic"),
             ("noise", self.image is not None, "--image"),
         ):
@@ -82,6 +86,8 @@ class ImageRequest:
                 raise UserError(f"{key} has no effect without {wanted}: leave it out.")
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise UserError(f"eta must lie in 0 … 1, not {self.eta}.")
+        if self.churn is not None and not (math.isfinite(self.churn) and self.churn >= 0):
+            raise UserError(f"churn must be 0 or more, not {self.churn}.")
         if self.percentile is not None and not 0 < self.percentile <= 1:
             raise UserError(f"percentile must lie in (0, 1], not {self.percentile}.")
         if self.noise is not None and not 0 < self.noise <= 1:
@@ -132,6 +138,15 @@ class ImageRequest:
                 "take more steps, or more noise."
             )
         return within + grid[-1:]
+
+    def raised(self, process: Process, steps: int) -> float:
+        """By which part churn raises σ before each of so many steps. Raises UserError where there is no level above."""
+        if self.churn and process.schedule != "edm":
+            raise UserError(
+                f"churn raises the noise to levels between the times of the schedule {process.schedule}, which its "
+                "network does not know; only edm has them all: leave it out."
+            )
+        return min((self.churn or 0.0) / steps, math.sqrt(2) - 1)
 
     def kept(self, steps: int) -> set[int]:
         """After which steps (0: before the first) a frame is kept."""
