@@ -4,6 +4,7 @@ Shapes: B batch, C channels, S height and width, N levels of a sampler's grid.
 """
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Self
@@ -106,10 +107,10 @@ class ImageFamily(Family):
     quantity = "squared_error"
     units: Mapping[str, float] = {}
     request = ImageRequest
+    training = False
 
-    def __init__(self, options: ImageDiffusion, assets: ImageAssets, *, training: bool = False) -> None:
+    def __init__(self, options: ImageDiffusion, assets: ImageAssets) -> None:
         self.options, self.assets, self.process = options, assets, options.process
-        self.training = training
         self.evaluation_draws = options.evaluation_draws
         self.conditional = len(assets.classes) > 1 if options.conditional is None else options.conditional
         if self.conditional and len(assets.classes) < 2:
@@ -130,7 +131,9 @@ class ImageFamily(Family):
 
     def at(self, step: int) -> Self:
         """In training, images are augmented."""
-        return type(self)(self.options, self.assets, training=True) if self.options.augment else self
+        family = copy(self)
+        family.training = bool(self.options.augment)
+        return family
 
     def network(self, model: Any) -> nn.Module:
         """A network of images: x, time and label to what is predicted."""

@@ -141,12 +141,14 @@ class ImageRequest:
 
     def raised(self, process: Process, steps: int) -> float:
         """By which part churn raises σ before each of so many steps. Raises UserError where there is no level above."""
-        if self.churn and process.schedule != "edm":
+        if not self.churn:
+            return 0.0
+        if process.schedule != "edm":
             raise UserError(
                 f"churn raises the noise to levels between the times of the schedule {process.schedule}, which its "
                 "network does not know; only edm has them all: leave it out."
             )
-        return min((self.churn or 0.0) / steps, math.sqrt(2) - 1)
+        return min(self.churn / steps, math.sqrt(2) - 1)
 
     def kept(self, steps: int) -> set[int]:
         """After which steps (0: before the first) a frame is kept."""
