@@ -160,7 +160,7 @@ def test_v3_a_continued_run_has_schedule_samples_and_settings(whole: Path, split
     assert compare(whole, split)[0] is None
     pictures = [{f.name: f.read_bytes() for f in sorted(folder.rglob("samples/*/*"))} for folder in (whole, split)]
     assert pictures[0] == pictures[1]
-    assert pictures[0].keys() == {"grid.png", "strip.png"}
+    assert pictures[0].keys() == {"grid.png", "grid.txt", "strip.png"}
     board = EventAccumulator(str(split / "tensorboard")).Reload()
     assert [event.step for event in board.Images("samples/grid")] == [4, 8]
     assert [event.step for event in board.Images("samples/strip")] == [4, 8]

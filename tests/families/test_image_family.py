@@ -276,10 +276,12 @@ def test_files_hold_what_was_made(family: ImageFamily, network: nn.Module, tmp_p
     request = ImageRequest(num=11, steps=6, strip=4, gif=True, label=("a", "b"), batch=3)
     samples = family.sample(network, request, draws(11), {})
     files = samples.save(tmp_path)
-    assert [file.name for file in files[:4]] == ["grid.png", "strip.png", "denoising.gif", "sample_0000_a.png"]
-    assert len(files) == 3 + 11
+    names = [file.name for file in files]
+    assert names[:5] == ["grid.png", "grid.txt", "strip.png", "denoising.gif", "sample_0000_a.png"]
+    assert len(files) == 4 + 11
+    assert files[1].read_text() == "4 × a\n2 × a, 2 × b\n3 × b\n", "the classes in each row of the grid"
     for number, image in enumerate(samples.images_NCSS):
-        stored = torch.from_numpy(np.array(Image.open(files[3 + number])))
+        stored = torch.from_numpy(np.array(Image.open(files[4 + number])))
         assert torch.equal(stored, image[0])
     strip = Image.open(tmp_path / "strip.png")
     assert strip.size == (4 * 9 + 1, 8 * 9 + 1), "four frames of the first eight images"
@@ -308,7 +310,7 @@ def test_pixels_are_scaled_by_a_fixed_rule() -> None:
 
 
 def test_a_grid_has_every_image_in_its_place() -> None:
-    sheet = tiled(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2))
+    sheet = tiled(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2), columns=3)
     assert sheet.shape == (1, 7, 10)
     assert sheet[0, 1::3, 1::3].tolist() == [[0, 1, 2], [3, 4, 64]]
 

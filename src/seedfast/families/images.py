@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -225,13 +226,21 @@ class ImageSamples(Samples):
         console.print(f"{len(self.names)} images of {size} pixels{f' ({chr(44).join(known)})' if known else ''}")
 
     def save(self, folder: Path) -> list[Path]:
-        """grid.png; as they were asked for, strip.png, denoising.gif and each image by itself."""
-        files = [_write(folder / "grid.png", tiled(self.images_NCSS, self.columns))]
+        """grid.png, with its classes in grid.txt; as they were asked for, strip.png, denoising.gif and each image."""
+        columns = self.columns or math.ceil(math.sqrt(len(self.names)))
+        files = [_write(folder / "grid.png", tiled(self.images_NCSS, columns))]
+        if any(self.names):
+            rows = [self.names[start : start + columns] for start in range(0, len(self.names), columns)]
+            lines = [", ".join(f"{len(list(same))} × {name}" for name, same in groupby(row)) for row in rows]
+            commit(folder / "grid.txt", "".join(f"{line}\n" for line in lines))
+            files.append(folder / "grid.txt")
         if self.frames_FNCSS is not None and self.strip:
             rows_NFCSS = self.frames_FNCSS.transpose(0, 1)
             files.append(_write(folder / "strip.png", tiled(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1])))
         if self.frames_FNCSS is not None and self.gif:
-            files.append(_animate(folder / "denoising.gif", [tiled(frame) for frame in self.frames_FNCSS]))
+            files.append(
+                _animate(folder / "denoising.gif", [tiled(frame, min(3, len(frame))) for frame in self.frames_FNCSS])
+            )
         if not self.individual:
             return files
         for number, (image, name) in enumerate(zip(self.images_NCSS, self.names, strict=True)):
@@ -240,10 +249,9 @@ class ImageSamples(Samples):
         return files
 
 
-def tiled(images_NCSS: Tensor, columns: int | None = None) -> Tensor:
-    """Images in a grid with a margin of a pixel, [C, H, W]; as wide as it is high unless said otherwise."""
+def tiled(images_NCSS: Tensor, columns: int) -> Tensor:
+    """Images in rows of so many, with a margin of a pixel, [C, H, W]."""
     count, channels, size, _ = images_NCSS.shape
-    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     sheet = torch.full((channels, rows * (size + 1) + 1, columns * (size + 1) + 1), 64, dtype=torch.uint8)
     for number, image in enumerate(images_NCSS):

@@ -28,8 +28,8 @@ _SUBJECTS = {
     ),
     "profiles": (
         "Where the model gains",
-        "Parts of the validation loss, each over what its examples differ in: the newest validation, and fainter ones "
-        "before it, of the same examples.",
+        "What validations find, told apart by what is asked: the newest, and fainter some before it, of the same "
+        "examples.",
     ),
     "rate": (
         "Learning rate and gradient norm",
