@@ -13,7 +13,7 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
-from tests.small import small_run, train_in
+from tests.small import small_run, train_in, write_images
 from torch import Tensor
 
 from seedfast import cli, keys, recipes
@@ -170,6 +170,15 @@ def test_a_vision_model_of_transformers_gives_features(
     said = capsys.readouterr().err
     assert "nothing" in said
     assert said.count("\n") == 1
+
+
+def test_other_data_are_not_taken_for_those_of_the_run(
+    image_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "other", bytes(range(256)) * 8)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["fidelity", str(image_run), "--num", "20", "--steps", "2", "--data", str(tmp_path / "other")])
+    assert "not what this run was trained on" in capsys.readouterr().err
 
 
 def test_a_run_of_text_has_no_images(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ class Fidelity:
     at: int | None = None
     """Use the checkpoint of this step instead of the newest."""
     data: str | None = None
-    """Where the data is now, if it has moved."""
+    """Where the data is now, if it has moved; it has to be the same data."""
     json: bool = False
     """Print one JSON object instead of a table."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -54,6 +54,8 @@ def fidelity(words: list[str]) -> int:
 
     checkpoint = trained.find(asked.run, at=asked.at)
     run = recipes.stored(checkpoint.folder)
+    if asked.data is not None:
+        run = replace(run, data=replace(run.data, path=asked.data))
     model = trained.load(run, checkpoint, weights=asked.weights, device=asked.device)
     if not isinstance(model.family, ImageFamily):
         raise UserError(f"{asked.run} is a run of {run.recipe}, which makes no images.")
@@ -62,7 +64,7 @@ def fidelity(words: list[str]) -> int:
     request = asked.request
     if model.family.conditional and not request.label:
         request = replace(request, mix=True)
-    corpus = (run.data if asked.data is None else replace(run.data, path=asked.data)).load()
+    corpus = trained.data_of(model)
     split = corpus.train if asked.against == "train" else corpus.validation
     real = split.batch(list(range(len(split))))["pixels"]
     made = []

@@ -64,7 +64,7 @@ def completion(words: list[str]) -> int:
 
 def _everything() -> Any:
     """The whole command line as one type, which only the completion script is made from."""
-    from seedfast.cli import COMMANDS, adopt, measure, preview, sample, share, train
+    from seedfast.cli import COMMANDS, adopt, images, measure, preview, sample, share, train
     from seedfast.cli.verify import PROOFS
     from seedfast.families.request import TextRequest
     from seedfast.recipes import RECIPES, make
@@ -86,6 +86,7 @@ def _everything() -> Any:
         ),
         "evaluate": measure.Evaluate,
         "sample": sample.Sample[TextRequest],
+        "fidelity": images.Fidelity,
         "import": adopt.Import,
         "export": share.Export,
         "push": share.Push,

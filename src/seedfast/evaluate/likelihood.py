@@ -1,16 +1,14 @@
 """The loss over the whole validation split: a likelihood, or a bound that says that it is one."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
+from seedfast.data.dataset import Corpus
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import Trained
+from seedfast.evaluate.trained import Trained, data_of
 from seedfast.families.family import Family
-from seedfast.loop.session import kept_data
 from seedfast.loop.validate import validate
 
 
@@ -74,13 +72,7 @@ def likelihood(model: Trained, *, draws: int | None = None, batch_size: int | No
     draws: tasks for each example where the loss is a random estimate; fixed by the run if left out.
     Raises UserError if the data is not what the model was trained on, for then the split is another one.
     """
-    corpus = kept_data(model.run, model.committed).load()
-    before = Fingerprint(**json.loads((model.committed.folder / "data.json").read_text()))
-    if before.digest != corpus.fingerprint.digest:
-        raise UserError(
-            f"The data is not what this run was trained on ({describe_difference(before, corpus.fingerprint)}), so its "
-            "validation split is not either; restore the data to evaluate on it."
-        )
+    corpus = data_of(model)
     if draws is not None and draws < 1:
         raise UserError(f"draws must be at least 1, not {draws}.")
     family = model.family.likelihood

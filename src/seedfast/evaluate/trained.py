@@ -12,6 +12,7 @@ from torch import nn
 
 from seedfast import keys
 from seedfast.data.captions import CaptionAssets
+from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
 from seedfast.data.hub import pretrained
 from seedfast.data.text import TextAssets
 from seedfast.errors import UserError
@@ -22,6 +23,7 @@ from seedfast.families.family import Family, Request, Samples, State
 from seedfast.loop.checkpoint import Checkpoint, Checkpoints
 from seedfast.loop.placement import Placement
 from seedfast.loop.run import Run, from_mapping
+from seedfast.loop.session import kept_data
 from seedfast.loop.snapshot import generate
 from seedfast.loop.state import load_network, read_tensors
 from seedfast.models.captioner import Captioner
@@ -168,3 +170,15 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
         raise UserError(f"{checkpoint.folder} does not fit its own run.yaml: {error}.") from error
     state = {name: tensor.to(placement.device) for name, tensor in groups.get("family", {}).items()}
     return Trained(run, family, network.to(placement.device).eval(), state, kind, checkpoint, placement)
+
+
+def data_of(model: Trained) -> Corpus:
+    """The data that a model was trained on, with its split. Raises UserError if it is no longer the same data."""
+    corpus: Corpus = kept_data(model.run, model.committed).load()
+    before = Fingerprint(**json.loads((model.committed.folder / "data.json").read_text()))
+    if before.digest != corpus.fingerprint.digest:
+        raise UserError(
+            f"The data is not what this run was trained on ({describe_difference(before, corpus.fingerprint)}), so its "
+            "validation split is not either; restore the data to evaluate on it."
+        )
+    return corpus
