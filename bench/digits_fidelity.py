@@ -54,7 +54,7 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
         data=ImageData(path=str(data), size=8, channels=1),
         objective=ImageDiffusion(label_drop=0.0),
         model=UNet(width=32, multipliers=(1, 2), blocks=2, attention=(False, True)),
-        optimizer=OptimizerConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, matrix_lr=0.01, betas=(0.9, 0.99), weight_decay=0.0),
         schedule=Schedule(shape="cosine", warmup=100),
         ema=EMA(half_life=200),
         batch_size=64,
@@ -81,7 +81,7 @@ def steps_in(data: Path, seconds: float) -> int:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
         train(opened, clock)
-    return int(0.97 * seconds / float(np.mean(clock.seconds[10:])))
+    return int(0.93 * seconds / float(np.median(clock.seconds[10:])))  # some steps will be disturbed
 
 
 def made(folder: Path, count: int, **options: Any) -> Tensor:
