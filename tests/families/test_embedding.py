@@ -160,7 +160,7 @@ def test_a_first_answer_changes_the_second() -> None:
 def test_gamma_rises_and_its_slope_is_its_derivative(kind: Kind) -> None:
     schedule = build(kind)
     if isinstance(schedule, Learned):
-        torch.nn.init.normal_(schedule.density, generator=torch.Generator().manual_seed(0))
+        torch.nn.init.constant_(schedule.centre, 1.3)
     time_T = torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)
     gamma_T, slope_T = schedule(time_T)
     assert (gamma_T.diff() > 0).all()
@@ -190,19 +190,45 @@ def test_the_prior_is_the_divergence_of_a_normal_distribution(gamma: float, chan
     )
 
 
-def test_the_learned_density_finds_where_the_estimates_are_large() -> None:
-    """For an error e(γ) in one fifth of the range, the density ends there, but for the part that stays uniform."""
-    schedule = Learned()
-    optimizer = torch.optim.Adam([schedule.density], lr=0.1)
-    for _ in range(200):
-        time_B = (torch.arange(64, dtype=torch.float64) + 0.5) / 64
+def hump(gamma_B: torch.Tensor, centre: float) -> torch.Tensor:
+    """An error e(γ) like a model's: steep at the clean side, falling with the SNR at the noisy one; of integral 1."""
+    x_B = gamma_B - centre
+    return 1.3163 / ((-2 * x_B).exp() + 2 * x_B.exp())
+
+
+def second_moment(schedule: Learned, centre: float) -> float:
+    """E[(e/p)²] over times. The least there can be is (∫ e)² = 1."""
+    gamma_B, slope_B = schedule((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
+    return float((slope_B * hump(gamma_B, centre)).detach().square().mean())
+
+
+def learn(schedule: Learned, *, steps: int = 1500, sign: float = 1.0) -> None:
+    """As training does, twelve examples in a step, while the hump moves from γ = 4.5 to γ = 0.5."""
+    optimizer = torch.optim.Adam(schedule.parameters(), lr=0.01, betas=(0.9, 0.95))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        offset = torch.rand((), generator=generator, dtype=torch.float64)
+        time_B = (torch.arange(12, dtype=torch.float64) + offset) / 12
         gamma_B, slope_B = schedule(time_B)
-        estimate_B = slope_B * ((gamma_B > 2) & (gamma_B < 4.2))
+        estimate_B = (slope_B * hump(gamma_B, 4.5 - 4 * min(1.0, 2 * step / steps))).detach()
         optimizer.zero_grad()
-        (estimate_B.square().detach() * schedule.surprise(time_B)).mean().backward()
+        (sign * estimate_B * schedule.surprise(time_B)).mean().backward()
         optimizer.step()
-    gamma_B, _ = schedule((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
-    assert float(((gamma_B > 1.9) & (gamma_B < 4.3)).float().mean()) > 0.85
+
+
+def test_the_learned_density_follows_the_errors() -> None:
+    schedule = Learned()
+    gamma_B = torch.linspace(-3, 8, 10001, dtype=torch.float64)
+    assert float(torch.trapezoid(hump(gamma_B, 2.5), gamma_B)) == pytest.approx(1, abs=0.02)
+    assert second_moment(schedule, 0.5) > 2.5
+    learn(schedule)
+    assert second_moment(schedule, 0.5) < 1.3
+
+
+def test_twin_a_density_that_flees_the_errors_scatters() -> None:
+    schedule = Learned()
+    learn(schedule, sign=-1.0, steps=300)
+    assert second_moment(schedule, 0.5) > 4
 
 
 def test_learning_the_density_adds_nothing_to_the_loss_and_moves_nothing_else() -> None:
@@ -212,10 +238,11 @@ def test_learning_the_density_adds_nothing_to_the_loss_and_moves_nothing_else() 
     parts = sum(float(terms.diagnostics[name][0]) for name in ("reconstruction", "diffusion", "prior"))
     assert float(terms.total_B.detach().sum()) == pytest.approx(parts, rel=1e-6)
     terms.total_B.sum().backward()
-    density = built.schedule.density
-    assert isinstance(density, torch.nn.Parameter)
-    assert density.grad is not None
-    assert density.grad.abs().sum() > 0
+    schedule = built.schedule
+    assert isinstance(schedule, Learned)
+    for parameter in (schedule.centre, schedule.log_width):
+        assert parameter.grad is not None
+        assert parameter.grad.abs() > 0
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------

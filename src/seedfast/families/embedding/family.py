@@ -191,9 +191,9 @@ class EmbeddingDiffusion(TextFamily):
             }
             total_B = self._weighted(bound, error_BL, task.targets_BL, open_BL)
         elif bound.surprise_B is not None:
-            # Descends the estimates' variance (`Learned`), and adds nothing to the loss itself.
-            variance_B = task.weight_B * (terms["diffusion"] / task.weight_B).square().detach() * bound.surprise_B
-            total_B = total_B + (variance_B - variance_B.detach()).to(total_B.dtype)
+            # Fits the density of noise levels to the errors there (`Learned`), and adds nothing to the loss itself.
+            fit_B = terms["diffusion"].detach() * bound.surprise_B
+            total_B = total_B + (fit_B - fit_B.detach()).to(total_B.dtype)
         weight = task.weight_B.sum()
         return Terms(
             total_B=total_B,

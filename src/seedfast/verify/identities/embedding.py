@@ -96,7 +96,7 @@ def world(
         network.read.weight.fill_(1.0)
         network.frequency.copy_(marginal_V.log())
         network.schedule.ends.copy_(torch.tensor(ends))  # type: ignore[operator]
-        network.schedule.density.copy_(numbers("density", 50))  # type: ignore[operator]
+        network.schedule.centre.fill_(0.5)  # type: ignore[operator]
     return family, network
 
 
