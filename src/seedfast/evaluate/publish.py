@@ -80,5 +80,5 @@ def push(folder: Path, name: str, *, private: bool, message: str | None = None) 
             folder_path=folder, repo_id=repository.repo_id, commit_message=message or f"Upload {folder.name}"
         )
     except (errors.HTTPError, OSError, ValueError) as error:
-        raise UserError(f"The hub does not take {folder} as {name} ({hub.first_line(error)}).") from error
+        raise UserError(f"The hub does not take it as {name} ({hub.first_line(error)}).") from error
     return str(repository)

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 
-_LOWEST = 19
+NICE = 10
+"""How far the process gives way to the training."""
 _MOMENT = 5.0  # seconds to clean up in
 
 
 class Aside:
-    """`python -m` these words, at the lowest priority, away from the terminal and its Ctrl-C.
+    """`python -m` these words, at a low priority, away from the terminal and its Ctrl-C.
 
     Its standard input is open, and says nothing, for as long as the training lives.
     """
@@ -27,7 +28,7 @@ class Aside:
             env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
             start_new_session=True,
         )
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, _LOWEST)
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
 
     @property
     def is_running(self) -> bool:
