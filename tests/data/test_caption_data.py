@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from seedfast.data import glyphs
+from seedfast.data.caption_set import CaptionAssets, CaptionCorpus
 from seedfast.data.captioned import glyph_captions
-from seedfast.data.captions import CaptionAssets, CaptionCorpus, CaptionData
+from seedfast.data.captions import CaptionData
 from seedfast.data.flickr30k import unpack
 from seedfast.errors import UserError
 
@@ -183,6 +185,34 @@ def test_rows_of_a_data_set(tmp_path: Path) -> None:
     assert sorted(said(corpus).values()) == sorted([f"red {i}", "a square"] for i in range(6))
     with pytest.raises(UserError, match='lacks the column "caption"'):
         CaptionData(path=f"hf:{tmp_path / 'rows'}", tokenizer="bytes").load()
+
+
+@pytest.mark.parametrize("unseen", ["character", "face"])
+def test_glyphs_are_held_out_by_character_or_by_face(
+    unseen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The whole way through the cache, with three faces of the sixteen."""
+    chosen = ("STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta")
+    monkeypatch.setattr(glyphs, "FACES", {name: glyphs.FACES[name] for name in chosen})
+    data = CaptionData(unseen=unseen, size=8, vocabulary=400, validation=0.1)
+    corpus = data.load()
+    parts: dict[str, list[set[str]]] = {"character": [], "face": []}
+    for split in (corpus.train, corpus.validation):
+        named = [name.rpartition(", ") for name in split.names]  # type: ignore[attr-defined]
+        parts["character"].append({character for character, _, _ in named})
+        parts["face"].append({face for _, _, face in named})
+        said = [captions[0] for captions in split.captions]  # type: ignore[attr-defined]
+        whole = [character if unseen == "face" else f"{character}, {face}" for character, _, face in named]
+        assert said == whole, "a face that was never seen cannot be named"
+    assert not parts[unseen][0] & parts[unseen][1]
+    other = {"character": "face", "face": "character"}[unseen]
+    assert parts[other][0] & parts[other][1], "only what is held out is new"
+    assert 0 < len(corpus.validation) < len(corpus.train)
+    tokens = corpus.validation.tokens[0][0].tolist()  # type: ignore[attr-defined]
+    assert corpus.assets.tokenizer.decode(tokens) == corpus.validation.captions[0][0]  # type: ignore[attr-defined]
+    assert data.load().fingerprint == corpus.fingerprint, "from the cache"
+    monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "another"))
+    assert data.load().fingerprint == corpus.fingerprint, "and anew"
 
 
 @pytest.mark.parametrize("unseen", ["character", "face"])

@@ -165,7 +165,7 @@ def byte_corpus(text: str = _TEXT) -> Corpus:
 
 @torch.no_grad()
 def packing(build: BuildCausal = AutoregressiveModel, network: Callable[[], nn.Module] = small_transformer) -> Check:
-    """14. Of documents that share a window, permuting one moves no logit of the other; each costs what it does alone."""
+    """14. Of two documents in a window, permuting one moves no logit of the other; each costs what it does alone."""
     family, built = build(Autoregressive(document_mask=True), assets(7, 16)), network()
     one, permuted, other = [0, 3, 1, 4], [4, 1, 0, 3], [2, 5, 2, 0, 1]
 
