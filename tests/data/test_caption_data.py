@@ -175,14 +175,17 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
 def test_rows_of_a_data_set(tmp_path: Path) -> None:
     import datasets
 
-    images = [Image.new("RGB", (9, 9), (i * 20, 0, 0)) for i in range(6)]
+    images = [*(Image.new("RGB", (9, 9), (i * 20, 0, 0)) for i in range(7)), None]
+    several = [[f"red {i}", "a square"] for i in range(6)]
     rows = datasets.Dataset.from_dict(
-        {"image": images, "said": [[f"red {i}", "a square"] for i in range(6)]},
+        {"image": images, "said": [*several, None, ["no picture"]]},
         features=datasets.Features({"image": datasets.Image(), "said": datasets.Sequence(datasets.Value("string"))}),
     )
     rows.save_to_disk(str(tmp_path / "rows"))
     corpus = CaptionData(path=f"hf:{tmp_path / 'rows'}", caption_field="said", tokenizer="bytes", size=8).load()
-    assert sorted(said(corpus).values()) == sorted([f"red {i}", "a square"] for i in range(6))
+    assert sorted(said(corpus).values()) == several
+    assert corpus.skipped[0] == "row 6 (no caption)"
+    assert corpus.skipped[1].startswith("row 7 (")
     with pytest.raises(UserError, match='lacks the column "caption"'):
         CaptionData(path=f"hf:{tmp_path / 'rows'}", tokenizer="bytes").load()
 

@@ -117,15 +117,16 @@ class RowSource(CaptionSource):
 
     def images(self, contents: Mapping[str, str]) -> Iterator[Captioned]:
         for number, row in enumerate(self.rows):
-            held, said = row[self.image], row[self.caption]
-            captions = tuple(said) if isinstance(said, list | tuple) else (said,)
+            held, said = row[self.image] or {"bytes": b"", "path": None}, row[self.caption]
+            captions = said if isinstance(said, list | tuple) else (said,)
             content = held["bytes"] if held["bytes"] is not None else str(held["path"]).encode()
             key = hashlib.sha256(content).hexdigest()
 
             def opens(_: int, held: Mapping[str, Any] = held) -> Image.Image:
                 return Image.open(io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"])
 
-            yield Captioned(f"row {number}", key, tuple(map(str, captions)), None, opens)
+            known = tuple(str(caption) for caption in captions if caption is not None)
+            yield Captioned(f"row {number}", key, known, None, opens)
 
 
 def glyph_captions(unseen: Unseen) -> CaptionSource:
