@@ -155,6 +155,8 @@ def test_assets_come_back_whole(pictures: Path, tmp_path: Path) -> None:
         ("a.json", "[1]", {}, "must map files to lists of captions"),
         ("a.json", '{"0.png": [3]}', {}, "not as its form wants it"),
         ("a.json", "{}", {}, "lists no images"),
+        ("a.csv", "image;caption\n0.png;a text\n", {}, "line 2 .*parted by"),
+        ("a.json", json.dumps(coco() | {"annotations": [{"image_id": 100, "caption": None}]}), {}, "not as its form"),
         ("a.json", json.dumps(SAID), {"unseen": "face"}, "unseen='face' has no effect"),
         ("a.json", json.dumps(SAID), {"held_out": "val"}, "no Karpathy split"),
         ("a.json", json.dumps(SAID), {"images": "nowhere"}, "does not exist"),

@@ -89,7 +89,7 @@ def test_the_best_checkpoint_arrives_and_can_be_sampled_from(story: Path, serve:
     best = json.loads((tmp_path / "run/best.json").read_text())["ema"]["step"]
     assert hub.commits[-1][0] == f"Step {best}"
     assert hub.private, "nothing is made public unasked"
-    assert json.loads((tmp_path / "run/hub.json").read_text()) == {"name": "me/model", "step": best}
+    assert json.loads((tmp_path / "run/hub.json").read_text())["step"] == best
     hub.write(tmp_path / "got")
     assert str(tmp_path) not in (tmp_path / "got/run.yaml").read_text(), "no folder of this machine"
     names = {str(file.relative_to(tmp_path / "got")) for file in (tmp_path / "got").rglob("*.*")}

@@ -9,6 +9,7 @@ from seedfast import hub
 from seedfast.data.console import say
 from seedfast.files import commit, to_json
 from seedfast.loop.aside import Aside
+from seedfast.loop.checkpoint import MANIFEST
 from seedfast.loop.listener import Listener, Warn
 
 PATIENCE = 300.0
@@ -26,8 +27,8 @@ class Upload(Listener):
         hub.check_repository(name)
         self._folder, self._name, self._warn = run_folder, name, warn
         self._note = run_folder / "hub.json"
-        known = json.loads(self._note.read_text()) if self._note.is_file() else {}
-        self._arrived: int | None = known["step"] if known.get("name") == name else None
+        known = json.loads(self._note.read_text()) if self._note.is_file() else {"step": None}
+        self._arrived: int | None = known["step"] if known == self._known(known["step"]) else None
         self._best = self._begun = self._arrived
         self._process: Aside | None = None
 
@@ -73,4 +74,10 @@ class Upload(Listener):
             self._warn(f"the checkpoint of step {self._begun} was not uploaded ({fault}); by hand: {by_hand}")
             return
         self._arrived = self._begun
-        commit(self._note, to_json({"name": self._name, "step": self._arrived}))
+        commit(self._note, to_json(self._known(self._arrived)))
+
+    def _known(self, step: int | None) -> dict[str, Any]:
+        """What `hub.json` says when this step has arrived: another checkpoint of the same step is another model."""
+        manifest = self._folder / "checkpoints" / f"step-{step or 0:08d}" / MANIFEST
+        seal = json.loads(manifest.read_text())["seal"] if manifest.is_file() else None
+        return {"name": self._name, "step": step, "seal": seal}
