@@ -66,6 +66,19 @@ def fetch(what: str, name: str, read: Callable[..., T]) -> T:
             ) from error
 
 
+def check_repository(name: str) -> None:
+    """Raises UserError if no repository of the hub can have this name, or the hub's package is missing."""
+    try:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+    except ImportError as error:
+        raise UserError("To upload needs the package huggingface_hub: pip install 'seedfast[hub]'.") from error
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"{name} is no name for the hub ({first_line(error)}): it should be like USER/MODEL.") from None
+
+
 def unreachable() -> str | None:
     """Why the hub cannot be reached, if that shows at once: its client would try for half a minute."""
     from huggingface_hub import constants

@@ -94,6 +94,7 @@ ELSEWHERE = {
     "workers": "changes no bit by promise (test_exactness), and the threads, below",
     "log_every": "changes the progress line (test_cli)",
     "sample_every": "writes samples (test_snapshot)", "tensorboard": "writes a copy of the journal (test_snapshot)",
+    "wandb": "sends a copy of the journal (test_listeners)", "hub": "uploads the best checkpoint (test_listeners)",
     "keep": "changes what is retained (test_checkpoint)",
     "save_every": "changes what is saved (test_checkpoint)",
     "model.path": "tests/loop/test_finetune and tests/families",
