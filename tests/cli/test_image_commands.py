@@ -1,5 +1,6 @@
 """An image model from the command line, as a newcomer would use it: real commands, and mistakes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,15 +52,17 @@ def test_sampling_from_a_picture(run: Path, tmp_path: Path) -> None:
         (["--guidance", "3"], "name one with --label"),
         (["--image", "nowhere.png"], "nowhere.png cannot be read"),
         (["--steps", "0"], "steps must be at least 1"),
+        (["--image", "{picture}", "--noise", "0.01", "--steps", "10"], "take more steps, or more noise"),
         (["--steps", "5000"], "1 to 1000 steps, not 5000"),
         (["--eta", "1", "--sampler", "heun"], "eta has no effect"),
     ],
     ids=str,
 )
 def test_a_mistake_is_one_sentence(
-    run: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run: Path, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert seedfast("sample", str(run), *words) == 2
+    Image.new("L", (8, 8)).save(tmp_path / "in.png")
+    assert seedfast("sample", str(run), *(word.format(picture=tmp_path / "in.png") for word in words)) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -85,6 +88,19 @@ def test_a_run_that_cannot_be_is_refused_before_it_starts(
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_the_report_shows_the_pictures(run: Path) -> None:
+def test_two_kinds_of_weights_are_written_beside_each_other(run: Path, tmp_path: Path) -> None:
+    words = ["--num", "2", "--steps", "2", "--beside", "raw", "--no-individual", "--out", str(tmp_path / "out")]
+    assert seedfast("sample", str(run), *words) == 0
+    files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
+    assert files == ["ema/grid.png", "raw/grid.png"]
+
+
+def test_more_draws_are_taken_where_the_loss_is_an_estimate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seedfast("evaluate", str(run), "--json", "--draws", "5") == 0
+    assert json.loads(capsys.readouterr().out)["draws"] == 5
+
+
+def test_the_report_shows_the_error_at_each_noise_level(run: Path) -> None:
     assert seedfast("report", str(run)) == 0
-    assert (run / "report/diagnostics.png").exists(), "the squared error at each range of the noise"
+    assert (run / "report/profiles.png").exists()
+    assert not (run / "report/diagnostics.png").exists(), "the points of the curve have no panels besides"

@@ -133,9 +133,12 @@ def test_a_list_says_what_validates(folder: Path) -> None:
         ("{", "no JSON file"),
         ("[]", '"train" and "validation"'),
         ('{"test": []}', '"train" and "validation"'),
-        ('{"train": ["a.png"]}', 'with the key "image"'),
+        ('{"train": [], "validation": [], "test": []}', "it has the keys train, validation, test"),
+        ('{"train": ["a.png"], "validation": []}', 'with the key "image"'),
+        ('{"train": [{"image": 3}], "validation": []}', 'with the key "image"'),
+        ('{"train": {"cat": "a.png"}, "validation": []}', "map classes to lists"),
         ('{"train": [{"image": "a"}], "validation": [{"image": "a"}]}', "more than once"),
-        ('{"train": [{"image": "a"}, {"image": "b"}]}', "no usable images"),
+        ('{"train": [{"image": "a"}], "validation": [{"image": "b"}]}', r"no usable images \(left out: a .*, b .*\)"),
     ],
 )
 def test_a_list_that_is_none_is_refused(content: str, message: str, tmp_path: Path) -> None:
@@ -158,6 +161,25 @@ def test_a_data_set_of_the_hub_s_library(folder: Path, tmp_path: Path) -> None:
     assert len(corpus.train) + len(corpus.validation) == 16
     with pytest.raises(UserError, match='lacks the column "image"'):
         ImageData(path=f"hf:{tmp_path / 'hub'}", size=8).load()
+
+
+def test_rows_without_picture_or_class_are_named_and_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))]
+    kinds: dict[str, tuple[object, list[object]]] = {
+        "numbers": (datasets.Value("int64"), [1, 2] * 7 + [1, None]),
+        "named": (datasets.ClassLabel(names=["dog", "cat"]), [0, 1] * 7 + [0, -1]),
+    }
+    for name, (kind, labels) in kinds.items():
+        features = datasets.Features({"image": datasets.Image(), "kind": kind})
+        rows = datasets.Dataset.from_dict({"image": [None, *paths[1:]], "kind": labels}, features=features)
+        rows.save_to_disk(str(tmp_path / name))
+        corpus = ImageData(path=f"hf:{tmp_path / name}", size=8, channels=1, label_field="kind").load()
+        assert corpus.skipped == ("row 0 (no picture)", "row 15 (no class)")
+        assert "row 0 (no picture), row 15 (no class)" in capsys.readouterr().err
+        assert len(corpus.assets.classes) == 2
 
 
 def test_the_cache_is_used_and_the_fingerprint_names_what_changed(folder: Path, cache: Path) -> None:

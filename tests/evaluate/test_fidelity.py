@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import scipy.linalg
 import torch
+from PIL import Image
 from tests.small import small_run, train_in
 from torch import Tensor
 
@@ -17,6 +20,7 @@ from seedfast import cli, keys, recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.export import export
+from seedfast.evaluate.features import pretrained
 from seedfast.evaluate.fidelity import Spread, fidelity, floor, frechet_distance, precision_recall, raw_pixels
 from seedfast.families.image import ImageDiffusion
 from seedfast.families.images import ImageRequest
@@ -116,6 +120,58 @@ def test_the_command_measures_a_run(image_run: Path, tmp_path: Path, capsys: pyt
     assert "2,048" in found["warning"]
 
 
+def test_features_are_computed_some_at_a_time_and_must_be_numbers_for_each_image() -> None:
+    images = (numbers(1, 600, 1, 4, 4) * 40 + 128).clamp(0, 255).to(torch.uint8)
+    sizes: list[int] = []
+
+    def features(images_BCSS: Tensor) -> Tensor:
+        sizes.append(len(images_BCSS))
+        return raw_pixels(images_BCSS)
+
+    found = fidelity(images, [images[:300]], features=features, name="mine", seeds=(1,))
+    assert found.distance == fidelity(images, [images[:300]], seeds=(1,)).distance
+    assert max(sizes) <= 256 < sum(sizes)
+    wrong: dict[str, Any] = {
+        r"not \[256, 1, 4, 4\]": lambda x: x,
+        "not list": lambda x: x.tolist(),
+        r"not \[1, 16\]": lambda x: raw_pixels(x)[:1],
+        "not finite": lambda x: raw_pixels(x) / 0,
+    }
+    for message, function in wrong.items():
+        with pytest.raises(UserError, match=message):
+            fidelity(images, [images], features=function, name="mine", seeds=(1,))
+
+
+def test_a_vision_model_of_transformers_gives_features(
+    image_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        shape = transformers.ViTConfig(**sizes, image_size=16, patch_size=4)
+        vit = transformers.ViTModel(shape, add_pooling_layer=False).eval()
+    vit.save_pretrained(tmp_path / "vit")
+    processor = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
+    processor.save_pretrained(tmp_path / "vit")
+    images = (numbers(1, 5, 1, 8, 8) * 40 + 128).clamp(0, 255).to(torch.uint8)
+    pictures = [Image.fromarray(image[0].numpy()).convert("RGB") for image in images]
+    with torch.no_grad():
+        expected = vit(**processor(pictures, return_tensors="pt")).last_hidden_state.mean(dim=1)
+    found = pretrained(str(tmp_path / "vit"))(images)
+    assert torch.allclose(found, expected, atol=0.05)  # theirs resizes without rounding to bytes
+    assert not torch.allclose(found[0], found[1], atol=0.05)
+    words = ["fidelity", str(image_run), "--num", "20", "--steps", "2", "--json", "--features", str(tmp_path / "vit")]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(words)
+    assert json.loads(capsys.readouterr().out)["features"].endswith("vit")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words[:-1], str(tmp_path / "nothing")])
+    said = capsys.readouterr().err
+    assert "nothing" in said
+    assert said.count("\n") == 1
+
+
 def test_a_run_of_text_has_no_images(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_in(tmp_path / "text", small_run("text-masked", story, steps=1))
     with pytest.raises(SystemExit, match="2"):
@@ -136,37 +192,93 @@ def diffusers_run(story: Path, folder: Path, **options: Any) -> trained.Trained:
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 
-@pytest.mark.parametrize("prediction", ["v", "eps", "x0"])
-def test_an_exported_pipeline_reproduces_our_samples(
-    prediction: Any, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    diffusers = pytest.importorskip("diffusers")
-    process = Process(schedule="linear", prediction=prediction)
-    model = diffusers_run(story, tmp_path / "run", process=process)
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "pipeline")])
-    pipeline = diffusers.DDIMPipeline.from_pretrained(tmp_path / "pipeline")
-    pipeline.set_progress_bar_config(disable=True)
-    from seedfast.keys import Draws
+PROCESSES = [
+    Process(schedule="linear", prediction="v"),
+    Process(schedule="linear", prediction="eps"),
+    Process(schedule="linear", prediction="x0"),
+    Process(),
+    Process(schedule="linear", zero_terminal_snr=True),
+]
+STEPS = 20
 
-    draws = Draws(seed=1, scope="sample", positions_B=torch.arange(3))
-    request = ImageRequest(num=3, steps=20, spacing="leading")
+
+def ours(model: trained.Trained, **options: Any) -> Tensor:
+    """What `seedfast sample` makes with its default options, in [0, 1], before it is rounded to bytes."""
     family: Any = model.family
-    ours = torch.no_grad()(lambda: list(family._steps(
-        model.network, draws.normal("start", 1, 8, 8), request.grid(process), torch.zeros(3).long(), request, draws
-    ))[-1])()  # fmt: skip
+    request = ImageRequest(num=4, steps=STEPS, **options)
+    labels_B = torch.tensor(request.labels(family.assets, conditional=family.conditional))
+    grid = request.grid(family.process)
+    with torch.no_grad():
+        *_, x = family._steps(model.network, family._start(grid, request, START), grid, labels_B, request, START)
+    return (x.float().clamp(-1, 1) + 1) / 2
+
+
+START = keys.Draws(seed=1, scope="sample", positions_B=torch.arange(4))
+
+
+def exported(run: Path, folder: Path, **options: Any) -> Any:
+    """A run as a newcomer exports it and loads it again."""
+    diffusers = pytest.importorskip("diffusers")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["export", str(run), "--out", str(folder)])
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=str)
+def test_an_exported_pipeline_reproduces_our_samples(
+    process: Process, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = diffusers_run(story, tmp_path / "run", process=process)
+    pipeline = exported(tmp_path / "run", tmp_path / "pipeline")
     module = "diffusers.pipelines.ddim.pipeline_ddim.randn_tensor"
-    monkeypatch.setattr(module, lambda *_, **__: draws.normal("start", 1, 8, 8))
-    theirs = pipeline(batch_size=3, num_inference_steps=20, output_type="np", use_clipped_model_output=True).images
-    expected = (ours.clamp(-1, 1) + 1) / 2
-    assert torch.allclose(torch.from_numpy(theirs)[..., 0], expected[:, 0].float(), atol=1e-4)
+    monkeypatch.setattr(module, lambda *_, **__: START.normal("start", 1, 8, 8))
+    options = {"num_inference_steps": STEPS, "use_clipped_model_output": True, "output_type": "pt"}
+    theirs = pipeline(batch_size=4, **options).images
+    expected = ours(model)
+    assert torch.allclose(theirs, expected, atol=1e-4)
     assert float(expected.std()) > 0.01, "the images are not all the same"
+
+
+@pytest.mark.parametrize("process", [PROCESSES[1], PROCESSES[3]], ids=str)
+def test_an_exported_pipeline_knows_the_classes_of_a_conditional_model(
+    process: Process, story: Path, tmp_path: Path
+) -> None:
+    model = diffusers_run(story, tmp_path / "run", process=process, conditional=True)
+    pipeline = exported(tmp_path / "run", tmp_path / "pipeline", trust_remote_code=True)
+    assert pipeline.labels == {"few": 0, "many": 1}
+    options = {"num_inference_steps": STEPS, "output_type": "pt", "latents": START.normal("start", 1, 8, 8)}
+    both = ["few", "few", "many", "many"]
+    plain = ours(model, label=("few", "many"))
+    assert torch.allclose(pipeline(both, **options).images, plain, atol=1e-4)
+    assert torch.allclose(pipeline([0, 0, 1, 1], **options).images, plain, atol=1e-4)
+    guided = ours(model, label=("few", "many"), guidance=3.0)
+    assert torch.allclose(pipeline(both, guidance_scale=3.0, **options).images, guided, atol=1e-4)
+    anything = ours(model)
+    assert torch.allclose(pipeline(batch_size=4, **options).images, anything, atol=1e-4)
+    for one, other in ((plain, guided), (plain, anything), (plain, ours(model, label=("many", "few")))):
+        assert not torch.allclose(one, other, atol=1e-3), "each asks for something else"
+    assert [image.size for image in pipeline(["few"], num_inference_steps=2).images] == [(8, 8)]
+    with pytest.raises(ValueError, match="no class 'bird'; there are few, many"):
+        pipeline(["bird"])
+
+
+def test_an_exported_pipeline_says_how_to_use_it(story: Path, tmp_path: Path) -> None:
+    """The card's own lines, in a process that knows nothing of seedfast."""
+    diffusers_run(story, tmp_path / "run", conditional=True)
+    exported(tmp_path / "run", tmp_path / "pipeline", trust_remote_code=True)
+    card = (tmp_path / "pipeline/README.md").read_text()
+    code = card.split("```python")[1].split("```")[0].replace("PATH", str(tmp_path / "pipeline"))
+    check = "import sys; assert len(images) == 2 and not any(m.startswith('seedfast') for m in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "squared error" in card
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"conditional": True}, "no class"),
         ({"process": Process(times=100)}, "1000 times"),
         ({"process": Process(schedule="flow", prediction="flow")}, "neither the schedule flow"),
     ],

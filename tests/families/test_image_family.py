@@ -75,6 +75,16 @@ def test_batches_bound_the_memory_and_change_no_image(
     assert (whole[:3].int() - fewer.int()).abs().max() <= 1
 
 
+def test_churn_puts_noise_back_and_is_shared_out_among_the_steps(network: nn.Module) -> None:
+    family = ImageDiffusion(process=Process(schedule="edm", prediction="edm")).build(ASSETS)
+    plain = images(family, network, sampler="heun")
+    assert torch.equal(images(family, network, sampler="heun", churn=0.0), plain)
+    assert not torch.equal(images(family, network, sampler="heun", churn=1.0), plain)
+    request = ImageRequest(sampler="heun", churn=2.0)
+    assert request.raised(family.process, 50) == 0.04
+    assert request.raised(family.process, 2) == np.sqrt(2) - 1, "never more than to double the variance"
+
+
 def test_images_are_shared_out_among_labels_and_the_first_get_the_rest() -> None:
     labels = ImageRequest(num=5, label=("c", "a")).labels(ASSETS, conditional=True)
     assert labels == [2, 2, 2, 0, 0]
@@ -87,10 +97,13 @@ def test_images_are_shared_out_among_labels_and_the_first_get_the_rest() -> None
     ("options", "message"),
     [
         ({"num": 0}, "num must be at least 1"),
+        ({"columns": 0}, "columns must be at least 1"),
         ({"eta": 2.0}, "eta must lie"),
         ({"eta": 0.5, "sampler": "heun"}, "eta has no effect without --sampler ddim"),
         ({"variance": "large"}, "variance has no effect"),
         ({"percentile": 0.9}, "percentile has no effect"),
+        ({"churn": 1.0}, "churn has no effect without --sampler heun"),
+        ({"churn": -1.0, "sampler": "heun"}, "churn must be"),
         ({"percentile": 1.5, "threshold": "dynamic"}, "percentile must lie"),
         ({"noise": 0.5}, "noise has no effect without --image"),
         ({"guidance": 2.0}, "name one with --label"),
@@ -110,6 +123,7 @@ def test_requests_that_cannot_be_are_refused(options: dict[str, Any], message: s
     [
         ({"label": ("x",)}, 'no class "x"; there are a, b, c'),
         ({"steps": 101}, "1 to 100 steps, not 101"),
+        ({"churn": 5.0, "sampler": "heun"}, "the schedule cosine, which its network does not know"),
         ({"image": Path("nowhere.png")}, "cannot be read as a picture"),
     ],
     ids=str,
@@ -172,6 +186,51 @@ def test_sampling_without_signal_starts_at_the_last_time() -> None:
         process.grid(7, "leading")
 
 
+# ---- the error at each noise level ----------------------------------------------------------------------------
+
+PROCESSES = [
+    Process(),
+    Process(schedule="linear", prediction="eps"),
+    Process(times=5, zero_terminal_snr=True),
+    Process(times=16, zero_terminal_snr=True),
+    Process(schedule="flow", prediction="flow"),
+    Process(schedule="edm", prediction="edm"),
+]
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=str)
+def test_validation_finds_the_error_at_each_noise_level(process: Process) -> None:
+    """A network that errs by as much as the noise level says has that for its profile."""
+    family = ImageDiffusion(process=process, label_drop=0.0).build(ASSETS)
+    (profile,) = family.profiles.values()
+    count = 16 * len(profile.points)
+    draws_B = Draws(seed=1, scope="eval", positions_B=torch.arange(count), group=count)
+    batch = {"pixels": torch.zeros(count, 1, 8, 8, dtype=torch.uint8), "labels": torch.zeros(count).long()}
+    task = family.task(batch, draws_B)
+
+    class Errs(nn.Module):
+        def forward(self, x: Tensor, told_B: Tensor, labels_B: Tensor) -> Tensor:
+            return task.targets_BCSS + (told_B + 1).view(-1, 1, 1, 1)
+
+    found = family.loss(Errs().eval(), task, {}).diagnostics
+    assert list(found) == list(profile.points)
+    assert all(float(weight) == 16 for _, weight in found.values()), "every range is as likely"
+    errors = {name: float(pair[0] / pair[1]) for name, pair in found.items()}
+    for name, error in errors.items():
+        told = float(name.split("/")[1])
+        assert error == pytest.approx((told + 1) ** 2, abs=0.15)
+    places = sorted(profile.points, key=lambda name: -profile.points[name])
+    assert places == sorted(places, key=lambda name: errors[name]), "more noise is a smaller log SNR"
+    assert all(-20 <= place <= 20 for place in profile.points.values())
+
+
+def test_the_axis_is_the_logarithm_of_the_snr() -> None:
+    family = ImageDiffusion(process=Process(schedule="flow", prediction="flow")).build(ASSETS)
+    (profile,) = family.profiles.values()
+    assert profile.points["error_at_noise/0.031"] == pytest.approx(2 * np.log(31))
+    assert profile.points["error_at_noise/0.969"] == pytest.approx(-2 * np.log(31))
+
+
 # ---- from an image --------------------------------------------------------------------------------------------
 
 
@@ -194,6 +253,12 @@ def test_an_image_is_noised_to_the_level_where_sampling_starts(given: Path, fami
         assert noise - float(grid[0].time) / 100 < 0.11
 
 
+def test_less_noise_than_the_last_step_removes_is_refused(given: Path, family: ImageFamily) -> None:
+    with pytest.raises(UserError, match=r"noise 0.05 is less than the 0.09 from which the last of 10 steps starts"):
+        ImageRequest(image=given, noise=0.05, steps=10).grid(family.process)
+    assert len(ImageRequest(image=given, noise=0.05, steps=20).grid(family.process)) == 2
+
+
 def test_less_noise_stays_closer_to_the_image(given: Path, family: ImageFamily, network: nn.Module) -> None:
     x0 = picture_of(ImageRequest(image=given).pixels(ASSETS))
     far = [
@@ -211,16 +276,24 @@ def test_files_hold_what_was_made(family: ImageFamily, network: nn.Module, tmp_p
     request = ImageRequest(num=11, steps=6, strip=4, gif=True, label=("a", "b"), batch=3)
     samples = family.sample(network, request, draws(11), {})
     files = samples.save(tmp_path)
-    assert [file.name for file in files[:4]] == ["grid.png", "strip.png", "denoising.gif", "sample_0000_a.png"]
-    assert len(files) == 3 + 11
+    names = [file.name for file in files]
+    assert names[:5] == ["grid.png", "grid.txt", "strip.png", "denoising.gif", "sample_0000_a.png"]
+    assert len(files) == 4 + 11
+    assert files[1].read_text() == "4 × a\n2 × a, 2 × b\n3 × b\n", "the classes in each row of the grid"
     for number, image in enumerate(samples.images_NCSS):
-        stored = torch.from_numpy(np.array(Image.open(files[3 + number])))
+        stored = torch.from_numpy(np.array(Image.open(files[4 + number])))
         assert torch.equal(stored, image[0])
     strip = Image.open(tmp_path / "strip.png")
     assert strip.size == (4 * 9 + 1, 8 * 9 + 1), "four frames of the first eight images"
     assert Image.open(tmp_path / "denoising.gif").n_frames == 4
     assert samples.frames_FNCSS is not None
     assert torch.equal(samples.frames_FNCSS[-1], samples.images_NCSS[:8]), "the way ends at the image"
+
+
+def test_a_grid_alone_is_as_wide_as_wanted(family: ImageFamily, network: nn.Module, tmp_path: Path) -> None:
+    request = ImageRequest(num=5, steps=2, individual=False, columns=4)
+    (grid,) = family.sample(network, request, draws(5), {}).save(tmp_path)
+    assert Image.open(grid).size == (4 * 9 + 1, 2 * 9 + 1)
 
 
 def test_a_trace_keeps_only_the_frames_asked_for() -> None:
@@ -237,7 +310,7 @@ def test_pixels_are_scaled_by_a_fixed_rule() -> None:
 
 
 def test_a_grid_has_every_image_in_its_place() -> None:
-    sheet = tiled(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2))
+    sheet = tiled(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2), columns=3)
     assert sheet.shape == (1, 7, 10)
     assert sheet[0, 1::3, 1::3].tolist() == [[0, 1, 2], [3, 4, 64]]
 

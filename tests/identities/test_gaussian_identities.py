@@ -118,6 +118,32 @@ def test_17_a_grid_that_leaves_out_the_remainder_is_refused() -> None:
     assert not trajectories.two_points(times=truncated).holds
 
 
+def test_17_heun_with_churn() -> None:
+    assert trajectories.churned().holds
+
+
+def churned(raised: bool, added: Any) -> Sampler:
+    """Heun with churn that may ask the denoiser at the level before, or add another amount of noise."""
+
+    def heun(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, churn: float) -> Iterator[Tensor]:
+        for step, (now, then) in enumerate(pairwise(grid)):
+            up = levels.exploding(now.s * (1 + churn))
+            x = x + added(up.s, now.s) * noise(step)
+            (x,) = samplers.heun(denoise, x, [up if raised else now, then])
+            yield x
+
+    return heun
+
+
+def test_17_churn_that_is_wrong_is_refused() -> None:
+    def variances(up: Tensor, now: Tensor) -> Tensor:
+        return (up.square() - now.square()).sqrt()
+
+    assert trajectories.churned(churned(True, variances)).holds
+    assert not trajectories.churned(churned(False, variances)).holds, "it asks at the level before"
+    assert not trajectories.churned(churned(True, torch.sub)).holds, "deviations do not add up"
+
+
 def test_18_orders() -> None:
     assert trajectories.orders().holds
 

@@ -65,14 +65,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run<b>"
     journal = [step(n, 4.0 - n / 4, diagnostics={HOSTILE: n / 10}) for n in range(1, STEPS + 1)]
     journal[3] = step(4, None, skipped=f"not finite {HOSTILE}")
-    raw = score(2.5, bits_per_byte=1.25, diagnostics={"accuracy": 0.25})
+    raw = score(2.5, bits_per_byte=1.25, diagnostics={"accuracy": 0.25, "at/1": 3.0, "at/2": 1.0})
     journal.insert(4, validation(4, raw=raw, ema=score(3.5, bits_per_byte=1.75)))
     journal.append(validation(8, raw=score(2.75, 0.0314, bits_per_byte=1.375), ema=score(2.25, bits_per_byte=1.125)))
     make(folder, journal, recipe=HOSTILE.replace("\x00", ""))
     best = {"raw": (4, 2.5), "ema": (8, 2.25)}
     (folder / "best.json").write_text(json.dumps({k: {**score(loss), "step": at} for k, (at, loss) in best.items()}))
     save(folder, 4)
-    save(folder, 8, versions={"torch": "9.9.9"}, topology={"device": HOSTILE}, fingerprint="f00d" * 16)
+    profile = {"axis": HOSTILE, "points": {"at/1": 1.0, "at/2": 2.0}, "identity": False}
+    facts = {"fingerprint": "f00d" * 16, "family": {"profiles": {HOSTILE: profile}}}
+    save(folder, 8, versions={"torch": "9.9.9"}, topology={"device": HOSTILE}, **facts)
     resumed = {"event": "resumed", "time": "2026-01-02T03:04:05+0000", "version": "0.1.0", "step": 4}
     events = [{"event": "started", "steps": 4}, resumed | {"changes": {"steps": [4, 8]}}]
     (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"event": "half')
@@ -139,7 +141,8 @@ def test_the_page_is_self_contained_and_its_pictures_are_those_beside_it(whole: 
     dark = [source["srcset"] for source in seen.named("source")]
     for names, uris in (("", light), ("-dark", dark)):
         pictures = [
-            (whole / "report" / f"{n}{names}.png").read_bytes() for n in ("loss", "rate", "throughput", "diagnostics")
+            (whole / "report" / f"{n}{names}.png").read_bytes()
+            for n in ("loss", "profiles", "rate", "throughput", "diagnostics")
         ]
         assert uris == [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
     assert all(source["media"] == "(prefers-color-scheme: dark)" for source in seen.named("source"))
@@ -249,19 +252,17 @@ def test_importing_the_page_imports_neither_matplotlib_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_diagnostics_of_a_group_share_a_panel_and_ranges_become_bars(tmp_path: Path) -> None:
+def test_diagnostics_of_a_group_share_a_panel(tmp_path: Path) -> None:
     from seedfast.report import history, plots
     from seedfast.report.canvas import LIGHT
 
-    calibration = {"calibration/0.0–0.5": 0.3, "calibration/0.5–1.0": 0.8}
     journal = [step(n, 3.0, diagnostics={"curriculum/a": n / 8, "curriculum/b": 1.0, "x": 2.0}) for n in range(1, 9)]
-    journal.append(validation(8, raw=score(2.5, diagnostics={**calibration, "x": 1.0})))
+    journal.append(validation(8, raw=score(2.5, diagnostics={"x": 1.0})))
     make(tmp_path, journal)
-    read_back = history.read(tmp_path)
-    drawn = plots.diagnostics(read_back, plots.Facts(title="t", clip=None, best={}), LIGHT)
+    read_back, facts = history.read(tmp_path), plots.Facts(title="t", clip=None, best={})
+    drawn = plots.diagnostics(read_back, facts, LIGHT)
     assert drawn is not None
     titles = {axes.get_title(loc="left"): axes for axes in drawn.axes}
-    assert list(titles) == ["calibration", "curriculum", "x"]
-    assert [bar.get_height() for bar in titles["calibration"].patches] == [0.3, 0.8]
+    assert list(titles) == ["curriculum", "x"]
     assert {line.get_label() for line in titles["curriculum"].lines} == {"a", "b"}
-    assert plots.left_out(read_back) == 0
+    assert plots.left_out(read_back, facts) == 0

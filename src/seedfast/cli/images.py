@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -29,7 +29,8 @@ class Fidelity:
     against: Literal["train", "validation"] = "train"
     """Which real images to compare with."""
     features: str | None = None
-    """path/to/file.py:function that turns images (uint8 [B, C, S, S]) into features [B, F] (default: raw pixels)."""
+    """path/to/file.py:function that turns images (uint8 [B, C, S, S]) into features [B, F], or a vision model of
+    transformers, a folder or a name on the hub (default: raw pixels)."""
     weights: Literal["ema", "raw"] | None = None
     """Which weights to use (default: the averaged ones where there are some)."""
     at: int | None = None
@@ -57,6 +58,7 @@ def fidelity(words: list[str]) -> int:
     if not isinstance(model.family, ImageFamily):
         raise UserError(f"{asked.run} is a run of {run.recipe}, which makes no images.")
     seeds = asked.seeds or (1,)
+    features = _features(asked.features)  # found first: sampling takes minutes
     request = asked.request
     if model.family.conditional and not request.label:
         request = replace(request, mix=True)
@@ -68,9 +70,7 @@ def fidelity(words: list[str]) -> int:
         samples = model.sample(request, seed=seed)
         assert isinstance(samples, ImageSamples)
         made.append(samples.images_NCSS)
-    options = {} if asked.features is None else {"features": recipes.own_function(asked.features)[0]}
-    name = "raw pixels in [-1, 1]" if asked.features is None else asked.features
-    found = measure.fidelity(real, made, name=name, seeds=seeds, **options)
+    found = measure.fidelity(real, made, **features, seeds=seeds)
     if asked.json:
         print(json.dumps({**asdict(found), "warning": found.warning}))
         return 0
@@ -83,3 +83,14 @@ def fidelity(words: list[str]) -> int:
     if found.warning:
         print(found.warning)
     return 0
+
+
+def _features(name: str | None) -> dict[str, Any]:
+    """The features to compare in, and what they are called."""
+    if name is None:
+        return {}
+    from seedfast import recipes
+    from seedfast.evaluate import features
+
+    found = recipes.own_function(name)[0] if ":" in name else features.pretrained(name)
+    return {"features": found, "name": name}

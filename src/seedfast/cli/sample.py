@@ -82,19 +82,23 @@ def sample(words: list[str]) -> int:
 
     request = _streamed(asked.request, console) if asked.stream else asked.request
     one = model(asked.weights)
+    folder = asked.out or asked.run / "samples" / f"seed-{asked.seed}"
     if asked.beside:
-        return _compare(one, model(asked.beside), request, asked.seed, console)
+        return _compare(one, model(asked.beside), request, asked.seed, console, folder, is_wanted=bool(asked.out))
     samples = one.sample(request, seed=asked.seed)
     if asked.stream:
         console.file.write("\n")
     else:
         samples.show(console)
-    folder = asked.out or (None if samples.readable else asked.run / "samples" / f"seed-{asked.seed}")
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in samples.save(folder):
-            print(file)
+    if asked.out or not samples.readable:
+        _save(samples, folder)
     return 0
+
+
+def _save(samples: Any, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in samples.save(folder):
+        print(file)
 
 
 def _streamed(request: Any, console: Console) -> Any:
@@ -109,8 +113,11 @@ def _streamed(request: Any, console: Console) -> Any:
     return replace(request, watch=watch)
 
 
-def _compare(one: Any, other: Any, request: Any, seed: int, console: Console) -> int:
-    """Two kinds of weights side by side: the same request, the same random numbers, and the texts' statistics."""
+def _compare(one: Any, other: Any, request: Any, seed: int, console: Console, folder: Path, *, is_wanted: bool) -> int:
+    """Two kinds of weights side by side: the same request, the same random numbers, and the texts' statistics.
+
+    What cannot be printed, or where files are wanted, goes to a folder of each kind's own.
+    """
     from seedfast.evaluate.statistics import statistics
 
     columns = {}
@@ -118,6 +125,8 @@ def _compare(one: Any, other: Any, request: Any, seed: int, console: Console) ->
         samples = model.sample(request, seed=seed)
         console.rule(f"{model.weights} weights", style="bold")
         samples.show(console)
+        if is_wanted or not samples.readable:
+            _save(samples, folder / model.weights)
         columns[model.weights] = statistics(getattr(samples, "written", []))
     table = Table("", *columns)
     for name in next(iter(columns.values())):

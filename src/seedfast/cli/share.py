@@ -33,11 +33,13 @@ class Export:
 def export(words: list[str]) -> int:
     """Export a run; see `Export` for the flags."""
     asked = tyro.cli(Export, args=words, prog="seedfast export")
+    from seedfast.evaluate import trained
     from seedfast.evaluate.export import export as write
 
     model = _best(asked.run, asked.weights, asked.at)
     write(model, asked.out, merge=asked.merge)
-    print(f"{asked.out} holds step {model.committed.step} ({model.weights} weights): seedfast sample {asked.out}")
+    use = f"seedfast sample {asked.out}" if trained.is_bare(asked.out) else f"{asked.out}/README.md says how to use it"
+    print(f"{asked.out} holds step {model.committed.step} ({model.weights} weights): {use}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -213,32 +214,29 @@ class ImageData:
                 bar.advance(1)
         if source.signatures() != seen:
             raise UserError(f"The data in {source.title} changed while they were being read: start again.")
+        without = f" (left out: {listed(skipped)})" if skipped else ""
         if len(found) < 2:
-            raise UserError(f"{source.title} holds {len(found) or 'no'} usable images: {listed(skipped)}.")
-        roles = self._roles(found, source.title)
+            raise UserError(f"{source.title} holds {len(found) or 'no'} usable images{without}: bring more.")
+        roles = self._roles(found)
+        for split in SPLITS:
+            if split not in roles:
+                raise UserError(f"{source.title} has no image in its {split} split{without}: bring more.")
         index = {"roles": roles, "labels": [label for _, label, _ in found], "captions": captions}
         (folder / "index.json").write_text(to_json(index), "utf-8")
         return {"skipped": skipped}
 
-    def _roles(self, found: Sequence[tuple[str, str, str | None]], title: str) -> list[str]:
+    def _roles(self, found: Sequence[tuple[str, str, str | None]]) -> list[str]:
         """Who validates: as the source says or, in the order of their keys' hashes, until they are enough."""
         if all(role is not None for _, _, role in found):
-            roles = [str(role) for _, _, role in found]
-        else:
-            counts: dict[str, int] = {}
-            for key, _, _ in found:
-                counts[key] = counts.get(key, 0) + 1
-            held_out, wanted = set[str](), self.validation * len(found)
-            for key in sorted(counts, key=lambda key: keys.derive(0, "validation split", key))[:-1]:
-                if wanted <= 0:
-                    break
-                held_out.add(key)
-                wanted -= counts[key]
-            roles = [SPLITS[key in held_out] for key, _, _ in found]
-        for split in SPLITS:
-            if split not in roles:
-                raise UserError(f"{title} has no image in its {split} split: bring more.")
-        return roles
+            return [str(role) for _, _, role in found]
+        counts = Counter(key for key, _, _ in found)
+        held_out, wanted = set[str](), self.validation * len(found)
+        for key in sorted(counts, key=lambda key: keys.derive(0, "validation split", key))[:-1]:
+            if wanted <= 0:
+                break
+            held_out.add(key)
+            wanted -= counts[key]
+        return [SPLITS[key in held_out] for key, _, _ in found]
 
     def _corpus(
         self, source: PictureSource, folder: Path, facts: Mapping[str, Any], contents: dict[str, str]

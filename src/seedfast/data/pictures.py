@@ -4,7 +4,7 @@ import io
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -59,11 +59,8 @@ class PictureSource(ABC):
         """All pictures."""
 
 
-def pixels_of(image: Image.Image, size: int, channels: int) -> Pixels:
-    """A picture as uint8 [C, size, size]: upright, opaque on white, its middle square, scaled if need be.
-
-    Values are scaled by their type (16 bits to 8), never by what the picture happens to hold.
-    """
+def upright(image: Image.Image) -> Image.Image:
+    """A picture of its own size, as its camera was turned, with 8 bits, opaque on white. Raises one of `BROKEN`."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits: Pillow would cut them off at 255
         image = Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8))
@@ -71,7 +68,15 @@ def pixels_of(image: Image.Image, size: int, channels: int) -> Pixels:
         raise ValueError("floating-point pixels, whose range is unknown")
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("L" if channels == 1 else "RGB")
+    return image
+
+
+def pixels_of(image: Image.Image, size: int, channels: int) -> Pixels:
+    """A picture as uint8 [C, size, size]: upright, opaque on white, its middle square, scaled if need be.
+
+    Values are scaled by their type (16 bits to 8), never by what the picture happens to hold.
+    """
+    image = upright(image).convert("L" if channels == 1 else "RGB")
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     values = np.asarray(image, np.uint8)
@@ -137,8 +142,11 @@ def listed_source(path: Path) -> PictureSource:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} is no JSON file ({error}).") from None
-    if not isinstance(content, dict) or not content or content.keys() - {"train", "validation"}:
-        raise UserError(f'{path} must be an object with the keys "train" and "validation", each a list of pictures.')
+    if not isinstance(content, dict) or content.keys() != {"train", "validation"}:
+        found = f"the keys {', '.join(content)}" if isinstance(content, dict) and content else "none"
+        raise UserError(
+            f'{path} must be an object with the keys "train" and "validation", each a list of pictures; it has {found}.'
+        )
     names: list[str] = []
     facts: list[tuple[str, str, str | None]] = []
     for role, entries in content.items():
@@ -152,9 +160,11 @@ def listed_source(path: Path) -> PictureSource:
 
 
 def _entries(entries: Any, where: str) -> list[Mapping[str, Any]]:
-    if isinstance(entries, dict):
+    if isinstance(entries, dict) and all(isinstance(names, list) for names in entries.values()):
         entries = [{"image": name, "class": label} for label, names in entries.items() for name in names]
-    if not isinstance(entries, list) or not all(isinstance(each, dict) and "image" in each for each in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("image"), str) for each in entries
+    ):
         raise UserError(f'{where} must be a list of objects with the key "image", or map classes to lists of paths.')
     return entries
 
@@ -170,13 +180,31 @@ class HubSource(PictureSource):
     def pictures(self) -> Iterator[Picture]:
         names = getattr(self.rows.features.get(self.label), "names", None) if self.label else None
         for number, row in enumerate(self.rows):
-            held = row[self.image]
-            label = "picture" if self.label is None else names[row[self.label]] if names else str(row[self.label])
-            yield Picture(f"row {number}", str(number), label, label, None, _reader(_opened(held)))
+            label = "picture" if self.label is None else _named(row[self.label], names)
+            read = _unread("no picture") if row[self.image] is None else _reader(_opened(row[self.image]))
+            if label is None:
+                read = _unread("no class")
+            yield Picture(f"row {number}", str(number), label or "", label or "", None, read)
+
+
+def _named(value: Any, names: Sequence[str] | None) -> str | None:
+    """The name of a class; None where there is none, which data sets write as None or -1."""
+    if value is None or (names and value < 0):
+        return None
+    return names[value] if names else str(value)
 
 
 def _opened(held: Mapping[str, Any]) -> Path | IO[bytes]:
     return Path(held["path"]) if held["bytes"] is None else io.BytesIO(held["bytes"])
+
+
+def _unread(why: str) -> Callable[[int, int], Pixels]:
+    """The `read` of a picture that there is not."""
+
+    def read(size: int, channels: int) -> Pixels:
+        raise ValueError(why)
+
+    return read
 
 
 def hub_pictures(name: str, image: str, label: str | None) -> PictureSource:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from seedfast import hub
-from seedfast.data.pictures import Pixels, pixels_of
+from seedfast.data.pictures import Pixels, pixels_of, upright
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
@@ -88,22 +88,10 @@ class Pretrained:
         return np.asarray(made).round().clip(0, 255).astype(np.uint8)
 
     def __call__(self, image: Image.Image) -> Pixels:
-        return self._run(_upright(image))
+        return self._run(upright(image).convert("RGB"))
 
     def files(self) -> dict[str, str]:
         return {FILE: to_json(json.loads(self._processor.to_json_string()))}
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture as RGB with the rotation of its camera, opaque on white; of its own size."""
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 def pretrained(name: str) -> Pretrained:

@@ -47,8 +47,8 @@ def check_recoverable(prediction: Prediction, level: Level) -> None:
     """Raise UserError if the prediction says nothing of x0 at some level: ε where there is no signal."""
     if bool((determinant(prediction, level) == 0).any()):
         raise UserError(
-            f"With zero terminal SNR the noisiest input holds no signal, and a network that predicts {prediction} "
-            "could not say what is in it: predict v or x0 instead, or do without zero terminal SNR."
+            f"The noisiest input of this schedule holds no signal, and a network that predicts {prediction} could not "
+            "say what is in it: predict v or x0 instead (or, on a discrete schedule, leave out zero terminal SNR)."
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seedfast.diffusion.grids import Grid
-from seedfast.diffusion.levels import Level, eps_of
+from seedfast.diffusion.levels import Level, eps_of, exploding
 
 Denoise = Callable[[Tensor, Level], Tensor]
 """(x, level) → the expected x0."""
@@ -68,12 +68,20 @@ def euler(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
     return ddim(denoise, x, grid)
 
 
-def heun(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
+def heun(
+    denoise: Denoise, x: Tensor, grid: Grid, noise: Noise | None = None, *, churn: float = 0.0
+) -> Iterator[Tensor]:
     """Heun's method for the same equation (Karras et al. 2022, algorithm 1). Order 2; two evaluations a step.
 
     Steps that begin without signal, where σ is infinite, or end without noise are Euler's.
+    churn: by which part of σ noise is added before each step (γ of their algorithm 2), for exploding levels only.
     """
-    for now, then in pairwise(grid):
+    for step, (now, then) in enumerate(pairwise(grid)):
+        if churn:
+            assert noise is not None, "churn needs noise"
+            more = exploding(now.s * (1 + churn))
+            x = x + (more.s.square() - now.s.square()).sqrt() * noise(step)
+            now = more
         x0 = denoise(x, now)
         eps = eps_of(x, x0, now)
         ahead = then.a * x0 + then.s * eps

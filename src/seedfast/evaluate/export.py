@@ -14,7 +14,7 @@ from seedfast import hub
 from seedfast.data import tokenizers
 from seedfast.data.tokenizers import Subwords
 from seedfast.errors import UserError
-from seedfast.evaluate.pipeline import pipeline
+from seedfast.evaluate import pipeline as pipelines
 from seedfast.evaluate.trained import CAPTIONER, Trained, read_json
 from seedfast.files import sync, to_json
 from seedfast.loop.frozen import save_tensors
@@ -59,7 +59,7 @@ def writer(model: Trained, *, merge: bool) -> Callable[[Path], None] | None:
     if isinstance(network, DiffusersNetwork):
         if merge:
             raise UserError("A model of images has no adapter to merge; leave --merge out.")
-        return partial(_write_pipeline, pipeline(model))
+        return partial(pipelines.write, pipelines.pipeline(model), model)
     if isinstance(network, CaptionerNetwork):
         if merge:
             raise UserError("A captioner has no adapter to merge; leave --merge out.")
@@ -95,10 +95,6 @@ def plain_card(model: Trained, title: str, tag: str, command: str) -> str:
         "", "```", command, "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def _write_pipeline(pipe: Any, folder: Path) -> None:
-    pipe.save_pretrained(folder)
 
 
 def _write(model: Trained, network: CausalLMNetwork, folder: Path, *, merge: bool, adapted: bool) -> None:

@@ -21,6 +21,10 @@ ENOUGH = 2048
 """Below so many samples Fréchet distances of usual features are mostly bias."""
 
 
+_TOGETHER = 256
+"""Images whose features are computed together."""
+
+
 def raw_pixels(images_NCSS: Tensor) -> Tensor:
     """The pixels themselves, in [-1, 1], float64 [N, C·S·S]."""
     return images_NCSS.flatten(1).double() / 127.5 - 1
@@ -118,6 +122,23 @@ class Fidelity:
         )
 
 
+def _features_of(images_NCSS: Tensor, features: Features, name: str) -> Tensor:
+    """Features of all images, some at a time."""
+    parts = []
+    for images_BCSS in torch.split(images_NCSS, _TOGETHER):
+        found_BF = features(images_BCSS)
+        if not isinstance(found_BF, Tensor) or found_BF.ndim != 2 or len(found_BF) != len(images_BCSS):
+            shape = list(found_BF.shape) if isinstance(found_BF, Tensor) else type(found_BF).__name__
+            raise UserError(
+                f"The features {name} must be numbers for each image, [{len(images_BCSS)}, F], not {shape}."
+            )
+        parts.append(found_BF.detach().double())
+    features_NF = torch.cat(parts)
+    if not bool(torch.isfinite(features_NF).all()):
+        raise UserError(f"The features {name} are not finite for every image.")
+    return features_NF
+
+
 def floor(features_NF: Tensor, seeds: Sequence[int]) -> Spread:
     """The Fréchet distance between two random halves of the real images, for each seed."""
     size = len(features_NF)
@@ -136,9 +157,12 @@ def fidelity(
     name: str = "raw pixels in [-1, 1]",
     seeds: Sequence[int],
 ) -> Fidelity:
-    """Compare the images made with each seed with the real ones, both uint8 [N, C, S, S]."""
-    real_NF = features(real_NCSS)
-    made = [features(images) for images in made_by_seed]
+    """Compare the images made with each seed with the real ones, both uint8 [N, C, S, S].
+
+    Raises UserError if there are too few, or the features are no finite numbers for each image.
+    """
+    real_NF = _features_of(real_NCSS, features, name)
+    made = [_features_of(images, features, name) for images in made_by_seed]
     both = [precision_recall(real_NF, each) for each in made]
     return Fidelity(
         features=name,

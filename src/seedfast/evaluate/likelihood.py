@@ -84,7 +84,7 @@ def likelihood(model: Trained, *, draws: int | None = None, batch_size: int | No
     if draws is not None and draws < 1:
         raise UserError(f"draws must be at least 1, not {draws}.")
     family = model.family.likelihood
-    if draws is not None and draws != 1 and not family.is_bound:
+    if draws is not None and draws != 1 and family.evaluation_draws is None:
         raise UserError("This family's loss is exact, so more than one draw for each example would change nothing.")
     trained_on = None if family is model.family else _measure(model, model.family, corpus, draws, batch_size)
     return _measure(model, family, corpus, draws, batch_size, objective=trained_on)
@@ -107,7 +107,7 @@ def _measure(
         range(len(corpus.validation)),
         seed=model.run.seed,
         batch_size=batch_size or max(32, 4 * (model.run.micro_batch or model.run.batch_size)),
-        draws=draws or family.evaluation_draws,
+        draws=draws or family.evaluation_draws or 1,
         placement=model.placement,
     )
     return Likelihood(

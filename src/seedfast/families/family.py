@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch, Corpus, Dataset
+from seedfast.families.profile import Profile
 from seedfast.keys import Draws
 
 State = dict[str, Tensor]
@@ -106,8 +107,11 @@ class Family(ABC):
     limits: Mapping[str, tuple[float, str]] = {}
     """Diagnostics that are warned of if a validation finds them above a value, with what that means."""
 
-    evaluation_draws: int = 1
-    """How many tasks are drawn for each validation example (more than one only where the loss is a random estimate)."""
+    profiles: Mapping[str, Profile] = {}
+    """Diagnostics of every validation that are the points of curves, by what each curve is called."""
+
+    evaluation_draws: int | None = None
+    """Where the loss is a random estimate: how many tasks are drawn for each validation example. None: it is exact."""
 
     def at(self, step: int) -> Self:
         """The family as it is at a step of training: a pure function of the step, for those that have a curriculum.

@@ -4,12 +4,14 @@ Shapes: B batch, C channels, S height and width, N levels of a sampler's grid.
 """
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seedfast.data.balance import Balance, class_weights
 from seedfast.data.dataset import Batch, Dataset
@@ -24,10 +26,11 @@ from seedfast.families.augment import Augment, augmented
 from seedfast.families.family import Family, State, Task, Terms
 from seedfast.families.images import SHOWN, ImageRequest, ImageSamples, picture_of
 from seedfast.families.process import Process
+from seedfast.families.profile import Profile
 from seedfast.keys import Draws
 
-LEVELS = 8
-"""Into how many ranges of the noise level a validation loss is divided."""
+LEVELS = 16
+"""Into how many ranges of the noise level a validation error is divided, each as likely in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ class ImageTask(Task):
 
     inputs_BCSS: what the network sees, float32. targets_BCSS: what it should answer. told_B: the time it is told.
     labels_B: the class it is told, or the null label. scale_B: what the squared error counts.
-    range_B: which of the `LEVELS` ranges of noise each is in.
+    range_B: in which of the family's ranges of the noise level each is.
     """
 
     inputs_BCSS: Tensor
@@ -104,10 +107,10 @@ class ImageFamily(Family):
     quantity = "squared_error"
     units: Mapping[str, float] = {}
     request = ImageRequest
+    training = False
 
-    def __init__(self, options: ImageDiffusion, assets: ImageAssets, *, training: bool = False) -> None:
+    def __init__(self, options: ImageDiffusion, assets: ImageAssets) -> None:
         self.options, self.assets, self.process = options, assets, options.process
-        self.training = training
         self.evaluation_draws = options.evaluation_draws
         self.conditional = len(assets.classes) > 1 if options.conditional is None else options.conditional
         if self.conditional and len(assets.classes) < 2:
@@ -119,10 +122,18 @@ class ImageFamily(Family):
         self.weight_K = torch.tensor(
             class_weights(assets.counts, options.class_balance, beta=options.beta, manual=options.class_weights)
         )
+        middles = self.process.middles(LEVELS)
+        names = [f"error_at_noise/{told:.3f}" for told in self.process.told(middles).tolist()]
+        # Without any signal, at zero terminal SNR, the logarithm has no end.
+        self.ranges = dict(zip(names, (-middles.gamma).clamp(-20, 20).tolist(), strict=True))
+        title = f"squared error of {self.process.prediction} at each noise level"
+        self.profiles = {title: Profile(axis="log SNR, from noise to image", points=self.ranges)}
 
     def at(self, step: int) -> Self:
         """In training, images are augmented."""
-        return type(self)(self.options, self.assets, training=True) if self.options.augment else self
+        family = copy(self)
+        family.training = bool(self.options.augment)
+        return family
 
     def network(self, model: Any) -> nn.Module:
         """A network of images: x, time and label to what is predicted."""
@@ -135,7 +146,8 @@ class ImageFamily(Family):
         x0 = batch["pixels"].float() / 127.5 - 1
         if self.training:
             x0 = augmented(x0, self.options.augment, draws)
-        level = self.process.level(draws.stratified("time"))
+        quantile_B = draws.stratified("time")
+        level = self.process.level(quantile_B)
         eps = draws.normal("noise", *x0.shape[1:])
         prediction, std = self.process.prediction, self.process.std
         x = noised(x0, eps, level)
@@ -153,7 +165,7 @@ class ImageFamily(Family):
             told_B=self.process.told(level).float(),
             labels_B=labels_B,
             scale_B=scale_B.float() * weight_B,
-            range_B=(self.process.progress(level) * LEVELS).long().clamp(max=LEVELS - 1),
+            range_B=(quantile_B * len(self.ranges)).long(),
         )
 
     def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
@@ -161,13 +173,11 @@ class ImageFamily(Family):
         assert isinstance(task, ImageTask)
         answers = network(task.inputs_BCSS, task.told_B, task.labels_B if self.conditional else None).float()
         error_B = (answers - task.targets_BCSS).square().mean(dim=(1, 2, 3))
-        diagnostics = {}
-        if not network.training:
-            for number in range(LEVELS):
-                here_B = (task.range_B == number).float()
-                name = f"error_at_noise_{number / LEVELS:.3f}"
-                diagnostics[name] = torch.stack([(error_B * here_B).sum(), here_B.sum()])
-        return Terms(total_B=error_B * task.scale_B, diagnostics=diagnostics)
+        if network.training:
+            return Terms(total_B=error_B * task.scale_B)
+        here_BR = F.one_hot(task.range_B, len(self.ranges)).to(error_B.dtype)
+        sums_2R = torch.stack([error_B, torch.ones_like(error_B)]) @ here_BR
+        return Terms(total_B=error_B * task.scale_B, diagnostics=dict(zip(self.ranges, sums_2R.unbind(1), strict=True)))
 
     def denoiser(self, network: nn.Module, labels_B: Tensor, request: ImageRequest) -> samplers.Denoise:
         """(x, level) → x0, guided towards the labels and thresholded as the request says.
@@ -238,14 +248,15 @@ class ImageFamily(Family):
             case "dpm++":
                 return samplers.dpm_solver_2m(denoise, x, grid)
             case "heun":
-                return samplers.heun(denoise, x, grid)
+                return samplers.heun(denoise, x, grid, noise, churn=request.raised(self.process, len(grid) - 1))
             case "euler":
                 return samplers.euler(denoise, x, grid)
 
     def showcase(self, validation: Dataset) -> ImageRequest:
         """A grid of images of the largest classes, and how the first of them came out of the noise."""
         if not self.conditional:
-            return ImageRequest(num=32, strip=8)
+            return ImageRequest(num=32, columns=8, strip=8, individual=False)
         counts = self.assets.counts
         largest = sorted(sorted(range(len(counts)), key=lambda k: -counts[k])[:8])
-        return ImageRequest(num=32, strip=8, label=tuple(self.assets.classes[k] for k in largest))
+        names = tuple(self.assets.classes[k] for k in largest)
+        return ImageRequest(num=32, columns=8, strip=8, individual=False, label=names)

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -47,6 +48,9 @@ class ImageRequest:
     """For ddim: how much noise is put back, from 0 (the default) to 1 (as ddpm)."""
     variance: Literal["small", "large"] | None = None
     """For ddpm: of the noise that is put back, β̃ (small, the default) or β."""
+    churn: float | None = None
+    """For heun with the schedule edm: how much noise is put back in all steps together (S_churn of Karras et al. 2022,
+    algorithm 2; default 0)."""
     threshold: Literal["clamp", "dynamic", "none"] = "clamp"
     """What is done to a predicted image that leaves [-1, 1]."""
     percentile: float | None = None
@@ -59,11 +63,15 @@ class ImageRequest:
     """Frames of the way from noise to image to show beside each other, of the first eight images."""
     gif: bool = False
     """Show those frames as an animation (16 of them unless `strip` says how many)."""
+    individual: bool = True
+    """Write each image as a file of its own, besides the grid."""
+    columns: int | None = None
+    """Images in a row of the grid (default: about as many as there are rows)."""
     batch: int = 64
     """Images that are made together: bounds the memory, changes no image."""
 
     def __post_init__(self) -> None:
-        for key in ("num", "batch", "steps"):
+        for key in ("num", "batch", "steps", "columns"):
             if (value := getattr(self, key)) is not None and value < 1:
                 raise UserError(f"{key} must be at least 1, not {value}.")
         if self.strip < 0 or self.strip == 1:
@@ -71,6 +79,7 @@ class ImageRequest:
         for key, has_effect, wanted in (
             ("eta", self.sampler == "ddim", "--sampler ddim"),
             ("variance", self.sampler == "ddpm", "--sampler ddpm"),
+            ("churn", self.sampler == "heun", "--sampler heun"),
             ("percentile", self.threshold == "dynamic", "--threshold dynamic"),
             ("noise", self.image is not None, "--image"),
         ):
@@ -78,6 +87,8 @@ class ImageRequest:
                 raise UserError(f"{key} has no effect without {wanted}: leave it out.")
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise UserError(f"eta must lie in 0 … 1, not {self.eta}.")
+        if self.churn is not None and not (math.isfinite(self.churn) and self.churn >= 0):
+            raise UserError(f"churn must be 0 or more, not {self.churn}.")
         if self.percentile is not None and not 0 < self.percentile <= 1:
             raise UserError(f"percentile must lie in (0, 1], not {self.percentile}.")
         if self.noise is not None and not 0 < self.noise <= 1:
@@ -121,7 +132,24 @@ class ImageRequest:
             return grid
         wanted = 0.5 if self.noise is None else self.noise
         within = [level for level in grid[:-1] if float(process.progress(level)) <= wanted]
-        return (within or [grid[-2]]) + grid[-1:]
+        if not within:
+            least = float(process.progress(grid[-2]))
+            raise UserError(
+                f"noise {wanted:g} is less than the {least:.3g} from which the last of {len(grid) - 1} steps starts: "
+                "take more steps, or more noise."
+            )
+        return within + grid[-1:]
+
+    def raised(self, process: Process, steps: int) -> float:
+        """By which part churn raises σ before each of so many steps. Raises UserError where there is no level above."""
+        if not self.churn:
+            return 0.0
+        if process.schedule != "edm":
+            raise UserError(
+                f"churn raises the noise to levels between the times of the schedule {process.schedule}, which its "
+                "network does not know; only edm has them all: leave it out."
+            )
+        return min(self.churn / steps, math.sqrt(2) - 1)
 
     def kept(self, steps: int) -> set[int]:
         """After which steps (0: before the first) a frame is kept."""
@@ -168,6 +196,8 @@ class ImageSamples(Samples):
     frames_FNCSS: Tensor | None
     strip: bool
     gif: bool
+    individual: bool
+    columns: int | None
 
     @staticmethod
     def of(
@@ -185,6 +215,8 @@ class ImageSamples(Samples):
             frames_FNCSS=torch.stack(traced) if traced else None,
             strip=request.strip > 0,
             gif=request.gif,
+            individual=request.individual,
+            columns=request.columns,
         )
 
     def show(self, console: Console) -> None:
@@ -194,23 +226,32 @@ class ImageSamples(Samples):
         console.print(f"{len(self.names)} images of {size} pixels{f' ({chr(44).join(known)})' if known else ''}")
 
     def save(self, folder: Path) -> list[Path]:
-        """grid.png, strip.png and denoising.gif if they were asked for, and each image by itself."""
-        files = [_write(folder / "grid.png", tiled(self.images_NCSS))]
+        """grid.png, with its classes in grid.txt; as they were asked for, strip.png, denoising.gif and each image."""
+        columns = self.columns or math.ceil(math.sqrt(len(self.names)))
+        files = [_write(folder / "grid.png", tiled(self.images_NCSS, columns))]
+        if any(self.names):
+            rows = [self.names[start : start + columns] for start in range(0, len(self.names), columns)]
+            lines = [", ".join(f"{len(list(same))} × {name}" for name, same in groupby(row)) for row in rows]
+            commit(folder / "grid.txt", "".join(f"{line}\n" for line in lines))
+            files.append(folder / "grid.txt")
         if self.frames_FNCSS is not None and self.strip:
             rows_NFCSS = self.frames_FNCSS.transpose(0, 1)
             files.append(_write(folder / "strip.png", tiled(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1])))
         if self.frames_FNCSS is not None and self.gif:
-            files.append(_animate(folder / "denoising.gif", [tiled(frame) for frame in self.frames_FNCSS]))
+            files.append(
+                _animate(folder / "denoising.gif", [tiled(frame, min(3, len(frame))) for frame in self.frames_FNCSS])
+            )
+        if not self.individual:
+            return files
         for number, (image, name) in enumerate(zip(self.images_NCSS, self.names, strict=True)):
             suffix = f"_{''.join(c if c.isalnum() else '-' for c in name)}" if name else ""
             files.append(_write(folder / f"sample_{number:04}{suffix}.png", image))
         return files
 
 
-def tiled(images_NCSS: Tensor, columns: int | None = None) -> Tensor:
-    """Images in a grid with a margin of a pixel, [C, H, W]; as wide as it is high unless said otherwise."""
+def tiled(images_NCSS: Tensor, columns: int) -> Tensor:
+    """Images in rows of so many, with a margin of a pixel, [C, H, W]."""
     count, channels, size, _ = images_NCSS.shape
-    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     sheet = torch.full((channels, rows * (size + 1) + 1, columns * (size + 1) + 1), 64, dtype=torch.uint8)
     for number, image in enumerate(images_NCSS):
@@ -219,14 +260,15 @@ def tiled(images_NCSS: Tensor, columns: int | None = None) -> Tensor:
     return sheet
 
 
-def _image(pixels_CHW: Tensor) -> Image.Image:
+def pillow(pixels_CHW: Tensor) -> Image.Image:
+    """Pixels, uint8 [C, H, W], as a picture of Pillow, grey or coloured."""
     values = pixels_CHW.permute(1, 2, 0).numpy()
     return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
 def _write(path: Path, pixels_CHW: Tensor) -> Path:
     buffer = io.BytesIO()
-    _image(pixels_CHW).save(buffer, "PNG")
+    pillow(pixels_CHW).save(buffer, "PNG")
     commit(path, buffer.getvalue())
     return path
 
@@ -234,7 +276,7 @@ def _write(path: Path, pixels_CHW: Tensor) -> Path:
 def _animate(path: Path, frames: Sequence[Tensor]) -> Path:
     """An animation that stays on its last frame for two seconds."""
     images = [
-        _image(frame).resize((frame.shape[2] * 2, frame.shape[1] * 2), Image.Resampling.NEAREST) for frame in frames
+        pillow(frame).resize((frame.shape[2] * 2, frame.shape[1] * 2), Image.Resampling.NEAREST) for frame in frames
     ]
     buffer = io.BytesIO()
     durations = [120] * (len(images) - 1) + [2000]

@@ -102,6 +102,12 @@ class Process:
                 return exploding((_LOG_MEAN + _LOG_STD * torch.special.ndtri(u_B.clamp(min=2.0**-53))).exp())
         return self.table.at((u_B * len(self.table)).long())
 
+    def middles(self, ranges: int) -> Level:
+        """The middle levels of ranges that are as likely as each other: of so many, if there are so many times."""
+        if self.schedule not in ("flow", "edm"):
+            ranges = min(ranges, len(self.table))
+        return self.level((torch.arange(ranges, dtype=torch.float64) + 0.5) / ranges)
+
     def told(self, level: Level) -> Tensor:
         """What the network is told of a level's time: a number that runs over [0, 1]."""
         match self.schedule:

@@ -74,6 +74,7 @@ class Session:
                 "quantity": self.family.quantity,
                 "is_bound": self.family.is_bound,
                 "units": dict(self.family.units),
+                "profiles": {name: asdict(profile) for name, profile in self.family.profiles.items()},
             },
         }
 

@@ -232,7 +232,7 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             chosen_examples(len(session.corpus.validation), run.eval_examples, run.seed),
             seed=run.seed,
             batch_size=4 * (run.micro_batch or run.batch_size),  # no activations are kept, so more fit
-            draws=family.evaluation_draws,
+            draws=family.evaluation_draws or 1,
             placement=session.placement,
         )
         record[weights] = score.record(family.units)

@@ -77,7 +77,7 @@ def check_size(size: int, factor: int, what: str) -> None:
     if size % factor:
         low, high = size // factor * factor, -(-size // factor) * factor
         raise UserError(
-            f"data.size must be a multiple of {factor} for these {what}, not {size}; "
+            f"data.size must be a multiple of {factor} (by {what}), not {size}; "
             f"the nearest that fit are {f'{low} and ' if low else ''}{high}."
         )
 

@@ -61,7 +61,9 @@ def own_function(name: str) -> tuple[Callable[..., Any], str]:
 
     Raises UserError if there is none.
     """
-    file, _, function = name.rpartition(":")
+    file, colon, function = name.rpartition(":")
+    if not colon:
+        raise UserError(f"{name} names no function: write it as path/to/file.py:function.")
     path = Path(file).absolute()
     if not path.is_file():
         raise UserError(f"{name} names the file {path}, which does not exist.")

@@ -22,7 +22,7 @@ def image_transformer() -> Run:
 
 
 def image_diffusers() -> Run:
-    """The same with diffusers' own U-Net, without classes, so that the run exports to a pipeline of diffusers."""
+    """The same with diffusers' own U-Net, without classes: a run that diffusers' own DDIMPipeline can take over."""
     return _image("image-diffusers", DiffusersUNet(), ImageDiffusion(conditional=False))
 
 

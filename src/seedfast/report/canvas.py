@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from seedfast.report.curves import Curve
 from seedfast.report.history import History
 
 if TYPE_CHECKING:
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _DPI = 10.0, 160  # inches; dots per inch
+
+MARKERS = {"raw": "s", "ema": "o"}
+"""The shape of a kind of weights."""
 
 Corner = Literal["upper right", "lower right", "best"]
 
@@ -59,7 +61,7 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
         axes = whole.add_subplot(rows, columns, number + 1, facecolor=theme.paper)
         size = 10.5 if columns == 1 else 9
         axes.set_title(
-            _printable(title), loc="left", fontsize=size, color=theme.ink, fontweight="bold", parse_math=False
+            printable(title), loc="left", fontsize=size, color=theme.ink, fontweight="bold", parse_math=False
         )
         axes.grid(True, color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
@@ -75,7 +77,7 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
     return whole, panels
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from anywhere; what has no shape cannot be drawn."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
@@ -92,12 +94,12 @@ def steps(axes: "Axes", history: History, *, named: bool = True, ticks: int = 8)
         axes.set_xlabel("step")
 
 
-def logarithmic(axes: "Axes", curve: Curve, theme: Theme) -> None:
-    """A logarithmic vertical axis with plain numbers."""
+def logarithmic(axes: "Axes", low: float, high: float, theme: Theme) -> None:
+    """A logarithmic vertical axis, for values from `low` to `high`, with plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
-    wide = curve.high.max() / curve.low.min() > 300
+    wide = high / low > 300
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from seedfast.errors import UserError
+from seedfast.families.profile import Profile
 from seedfast.loop.checkpoint import Checkpoint, Checkpoints
 
 _SAMPLES_SHOWN = 20_000  # characters of a file of samples
@@ -48,6 +49,18 @@ class Folder:
     samples: list["Sampled"]
     trainer: bool
     """Whether the process that last took the folder's lock is alive on this machine."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The newest that can be read; empty before there is one."""
+        readable = [manifest for _, manifest in self.manifests if manifest is not None]
+        return readable[-1] if readable else {}
+
+    @property
+    def profiles(self) -> dict[str, Profile]:
+        """Which diagnostics the family says are the points of one curve."""
+        known = self.manifest.get("family", {}).get("profiles", {})
+        return {title: Profile(**record) for title, record in known.items()}
 
 
 def read(path: Path) -> Folder:

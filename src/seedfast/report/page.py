@@ -26,6 +26,11 @@ _SUBJECTS = {
         "Training loss of each step, its running mean, and the validation loss with one standard error to either "
         "side. It is the objective itself: where that is a bound on the negative log-likelihood, so is every number.",
     ),
+    "profiles": (
+        "Where the model gains",
+        "What validations find, told apart by what is asked: the newest, and fainter some before it, of the same "
+        "examples.",
+    ),
     "rate": (
         "Learning rate and gradient norm",
         "The norm is that of the whole gradient before it is clipped, on a logarithmic axis.",
@@ -56,14 +61,19 @@ def write(run_folder: Path) -> Path:
     return path
 
 
-def _draw(folder: Folder, history: History) -> dict[str, bytes]:
-    """The plots by file name, the dark ones with "-dark" at its end."""
+def _facts(folder: Folder) -> plots.Facts:
     clip = folder.run.get("clip")
-    facts = plots.Facts(
+    return plots.Facts(
         title=str(folder.run["recipe"]),
         clip=clip if isinstance(clip, int | float) else None,
         best=folder.best,
+        profiles=folder.profiles,
     )
+
+
+def _draw(folder: Folder, history: History) -> dict[str, bytes]:
+    """The plots by file name, the dark ones with "-dark" at its end."""
+    facts = _facts(folder)
     light, dark = plots.draw(history, facts, LIGHT), plots.draw(history, facts, DARK)
     return light | {f"{name}-dark": picture for name, picture in dark.items()}
 
@@ -81,7 +91,7 @@ def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> s
     sections = [
         *_header(folder, history),
         *_validation(folder, history),
-        *_plots(history, pictures),
+        *_plots(folder, history, pictures),
         *_samples(folder),
         *_provenance(folder),
         *_checkpoints(folder),
@@ -181,7 +191,7 @@ def _score_row(
     )
 
 
-def _plots(history: History, pictures: Mapping[str, bytes]) -> Iterator[Markup]:
+def _plots(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> Iterator[Markup]:
     """The plots, as a light and a dark picture each, of which the reader's system takes one."""
     if not pictures:
         yield element("h2", "Plots")
@@ -189,8 +199,8 @@ def _plots(history: History, pictures: Mapping[str, bytes]) -> Iterator[Markup]:
     for name, (title, caption) in _SUBJECTS.items():
         if name not in pictures:
             continue
-        if name == "diagnostics" and plots.left_out(history):
-            caption += f" {plots.left_out(history)} more are in journal.jsonl."
+        if name == "diagnostics" and (more := plots.left_out(history, _facts(folder))):
+            caption += f" {more} more are in journal.jsonl."
         dark = element("source", srcset=_data_uri(pictures[f"{name}-dark"]), media="(prefers-color-scheme: dark)")
         picture = element("picture", dark, element("img", src=_data_uri(pictures[name]), alt=f"{title}. {caption}"))
         yield element("h2", title)
@@ -211,8 +221,7 @@ def _samples(folder: Folder) -> Iterator[Markup]:
 def _provenance(folder: Folder) -> Iterator[Markup]:
     """What the newest checkpoint says about versions, machine and data; what happened to the process."""
     yield element("h2", "Provenance")
-    manifests = [manifest for _, manifest in folder.manifests if manifest is not None]
-    manifest: Mapping[str, Any] = manifests[-1] if manifests else {}
+    manifest = folder.manifest
     rows = [(spaced(name), value) for name, value in _entries(manifest.get("versions"))]
     rows += [(spaced(name), value) for name, value in _entries(manifest.get("topology"))]
     if "fingerprint" in manifest:

@@ -5,13 +5,14 @@ What colours tell, shapes tell again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seedfast.report import curves
-from seedfast.report.canvas import Theme, figure, legend, logarithmic, png, steps
+from seedfast.families.profile import Profile
+from seedfast.report import curves, profiles
+from seedfast.report.canvas import MARKERS, Theme, figure, legend, logarithmic, png, steps
 from seedfast.report.history import History, Track
 from seedfast.report.words import counted, measured, spaced, weights_named
 
@@ -22,22 +23,25 @@ if TYPE_CHECKING:
 _POINTS = 80  # validations drawn at most for each kind of weights
 _PANELS = 24  # diagnostics drawn at most
 
-_MARKERS = {"raw": "s", "ema": "o"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the plots show besides the journal. best: step, loss and standard error by kind of weights."""
+    """What the plots show besides the journal.
+
+    best: step, loss and standard error by kind of weights. profiles: which diagnostics are the points of one curve.
+    """
 
     title: str
     clip: float | None
     best: Mapping[str, Mapping[str, Any]]
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
 
 def draw(history: History, facts: Facts, theme: Theme) -> dict[str, bytes]:
-    """PNG pictures by name ("loss", "rate", "throughput", "diagnostics"): those that have anything to show."""
+    """PNG pictures by name ("loss", "profiles", "rate", …): those that have anything to show."""
     pages = {
         "loss": loss(history, facts, theme),
+        "profiles": profiles.draw(history, facts.profiles, theme),
         "rate": rate(history, facts, theme),
         "throughput": throughput(history, facts, theme),
         "diagnostics": diagnostics(history, facts, theme),
@@ -88,7 +92,7 @@ def rate(history: History, facts: Facts, theme: Theme) -> "Figure | None":
     norms = history.gradient_norm.values
     curve = curves.by_median(history.gradient_norm.steps, np.where(norms > 0, norms, np.nan))
     if curve is not None:
-        logarithmic(lower, curve, theme)
+        logarithmic(lower, float(curve.low.min()), float(curve.high.max()), theme)
         _draw_curve(lower, curve, theme.training, "running median", "each step")
         if facts.clip is not None and curve.high.max() > facts.clip / 3:
             lower.axhline(
@@ -122,7 +126,7 @@ def throughput(history: History, facts: Facts, theme: Theme) -> "Figure | None":
 
 def diagnostics(history: History, facts: Facts, theme: Theme) -> "Figure | None":
     """One panel for each diagnostic, in training and at validations; those named group/name share their group's."""
-    panels = _panels(history)
+    panels = _panels(history, facts)
     if not panels:
         return None
     shown = list(panels)[:_PANELS]
@@ -133,9 +137,6 @@ def diagnostics(history: History, facts: Facts, theme: Theme) -> "Figure | None"
         named = axes in places[-columns:]
         if title in history.diagnostics:
             _draw_tracks(axes, history.diagnostics[title], theme)
-        elif (bars := _by_range(panels[title])) is not None:
-            _draw_bars(axes, *bars, theme)
-            continue
         else:
             for name, tracks in panels[title].items():
                 _draw_member(axes, name, tracks)
@@ -145,19 +146,20 @@ def diagnostics(history: History, facts: Facts, theme: Theme) -> "Figure | None"
     return page
 
 
-def _panels(history: History) -> dict[str, dict[str, dict[str, Track]]]:
-    """The diagnostics that have anything to show, by the title of their panel and their own name in it."""
+def _panels(history: History, facts: Facts) -> dict[str, dict[str, dict[str, Track]]]:
+    """The diagnostics that have anything to show here, by the title of their panel and their own name in it."""
+    elsewhere = {name for profile in facts.profiles.values() for name in profile.points}
     panels: dict[str, dict[str, dict[str, Track]]] = {}
     for name, tracks in sorted(history.diagnostics.items()):
-        if any(_finite(track) for track in tracks.values()):
+        if name not in elsewhere and any(_finite(track) for track in tracks.values()):
             group, slash, member = name.partition("/")
             panels.setdefault(group if slash else name, {})[member if slash else name] = tracks
     return panels
 
 
-def left_out(history: History) -> int:
+def left_out(history: History, facts: Facts) -> int:
     """How many diagnostics are in the journal but, for want of room, in no panel."""
-    return sum(len(members) for members in list(_panels(history).values())[_PANELS:])
+    return sum(len(members) for members in list(_panels(history, facts).values())[_PANELS:])
 
 
 def _draw_tracks(axes: "Axes", tracks: Mapping[str, Track], theme: Theme) -> None:
@@ -171,7 +173,7 @@ def _draw_tracks(axes: "Axes", tracks: Mapping[str, Track], theme: Theme) -> Non
         keep = _thin(np.flatnonzero(np.isfinite(track.values)), _POINTS)
         axes.plot(
             track.steps[keep], track.values[keep], color=theme.of(where), linewidth=1,
-            marker=_MARKERS.get(where, "D"), markersize=3.5 if len(keep) < 40 else 0,
+            marker=MARKERS.get(where, "D"), markersize=3.5 if len(keep) < 40 else 0,
             markerfacecolor=theme.paper if where == "raw" else None,
             label=f"validation, {weights_named(where)}",
         )  # fmt: skip
@@ -182,29 +184,6 @@ def _draw_member(axes: "Axes", name: str, tracks: Mapping[str, Track]) -> None:
     track = tracks["training"] if "training" in tracks else list(tracks.values())[-1]
     keep = _thin(np.flatnonzero(np.isfinite(track.values)), 4 * _POINTS)
     axes.plot(track.steps[keep], track.values[keep], linewidth=1.3, marker="." if len(keep) < 40 else "", label=name)
-
-
-def _by_range(members: Mapping[str, Mapping[str, Track]]) -> tuple[list[float], list[float]] | None:
-    """The newest values of a group whose members are named after ranges, such as 0.1–0.2, by the ranges' middles."""
-    middles, values = [], []
-    for name, tracks in members.items():
-        low, _, high = name.partition("–")
-        try:
-            middles.append((float(low) + float(high)) / 2)
-        except ValueError:
-            return None
-        track = list(tracks.values())[-1]
-        values.append(float(track.values[np.isfinite(track.values)][-1]))
-    return middles, values
-
-
-def _draw_bars(axes: "Axes", middles: list[float], values: list[float], theme: Theme) -> None:
-    """What was found in each range at the last validation, beside what the range itself says."""
-    width = 0.8 * (min(np.diff(middles)) if len(middles) > 1 else 1.0)
-    axes.bar(middles, values, width=width, color=theme.training, label="found")
-    axes.plot(middles, middles, color=theme.faint, linewidth=1, label="as foretold")
-    axes.set_xlabel("range")
-    legend(axes, theme, place="best", size=7)
 
 
 def _draw_curve(axes: "Axes", curve: curves.Curve, colour: str, label: str, raw: str) -> None:
@@ -233,7 +212,7 @@ def _draw_validation(axes: "Axes", losses: Track, errors: Track, weights: str, f
     if not len(keep):
         return
     keep = _thin(keep, _POINTS)
-    colour, marker = theme.of(weights), _MARKERS.get(weights, "D")
+    colour, marker = theme.of(weights), MARKERS.get(weights, "D")
     best, label = facts.best.get(weights), f"validation, {weights_named(weights)}"
     if best is not None:
         label += f": best {measured(best['loss'], best['standard_error'])} at step {best['step']:,}"

@@ -10,6 +10,8 @@ from torch import Tensor
 from seedfast.families.proofreading.corruption import IDENTITY, REMASK, UNMASK, Symbols
 
 BUCKETS = 10
+CALIBRATION = {f"calibration/{n / BUCKETS:.1f}–{(n + 1) / BUCKETS:.1f}": (n + 0.5) / BUCKETS for n in range(BUCKETS)}
+"""The diagnostics of a calibration, with the probability in the middle of each's range."""
 Diagnostics = dict[str, Tensor]
 
 
@@ -45,8 +47,7 @@ def gaps(log_q_BLV: Tensor, targets_BL: Tensor, kind_BL: Tensor, symbols: Symbol
         "kept_mask": mean(choice_BL >= symbols.words, missing_BL),
     }
     bucket_BL = (top_BL * BUCKETS).long().clamp(max=BUCKETS - 1)
-    for bucket in range(BUCKETS):
-        name = f"calibration/{bucket / BUCKETS:.1f}–{(bucket + 1) / BUCKETS:.1f}"
+    for bucket, name in enumerate(CALIBRATION):
         found[name] = mean(right_BL, missing_BL & (bucket_BL == bucket))
     return found
 

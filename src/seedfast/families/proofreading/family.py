@@ -20,6 +20,7 @@ from seedfast.errors import UserError
 from seedfast.families.exercise import Exercise
 from seedfast.families.family import State, Task, Terms
 from seedfast.families.masked import Masked, MaskedDiffusion, MaskedTask
+from seedfast.families.profile import Profile
 from seedfast.families.proofreading import diagnostics
 from seedfast.families.proofreading.bias import Bias
 from seedfast.families.proofreading.corruption import NOTHING, UNMASK, Corruption, Symbols, Version, corrupt
@@ -95,6 +96,11 @@ class ProofreadingDiffusion(Unmasking):
     request = ProofreadingRequest
     limits: Mapping[str, tuple[float, str]] = {
         "logit_gap": (50.0, "the special answers are out of the network's reach, so it will hardly ever give them")
+    }
+    profiles: Mapping[str, Profile] = {
+        "calibration: accuracy at gaps": Profile(
+            axis="probability of the likeliest symbol", points=diagnostics.CALIBRATION, identity=True
+        )
     }
 
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:

@@ -55,6 +55,7 @@ def check_all() -> Iterator[Check]:
     yield gaussian.weights()
     yield trajectories.ancestral()
     yield trajectories.two_points()
+    yield trajectories.churned()
     yield trajectories.orders()
     yield gaussian.preconditioning()
     yield gaussian.dynamic_thresholding()

@@ -214,7 +214,7 @@ def _validated(family: TextFamily, network: nn.Module, split: Dataset) -> Score:
         range(len(split)),
         seed=0,
         batch_size=512,
-        draws=family.evaluation_draws,
+        draws=family.evaluation_draws or 1,
         placement=Placement(torch.device("cpu")),
     )
 

@@ -130,6 +130,29 @@ def two_points(
     return Check(17, "noise-free two-point test", references < 1e-6 and worst < 1e-10, detail)
 
 
+def churned(heun: Sampler = samplers.heun) -> Check:
+    """17. Heun with churn has the mean and variance of its closed form, and those of the data in many small steps.
+
+    Noise raises σ to σ̂ and the variance by σ̂² - σ²; then an affine step G from σ̂ to σ' (Karras et al. 2022,
+    algorithm 2).
+    """
+    worst = 0.0
+    for count, churn in ((1, 0.0), (5, 0.1), (18, 0.4), (18, math.sqrt(2) - 1)):
+        sigmas = karras_sigmas(count, low=0.002, high=80.0)
+        offset, variance = -MEAN, 1.0
+        for now, then in pairwise([*sigmas.tolist(), 0.0]):
+            up = now * (1 + churn)
+            ahead = (then - up) * up / (STD**2 + up**2)  # Euler's step
+            slope = (ahead + (then - up) * then / (STD**2 + then**2) * (1 + ahead)) / 2 if then else ahead
+            offset, variance = (1 + slope) * offset, (1 + slope) ** 2 * (variance + up**2 - now**2)
+        found = law(heun, continuous_grid(exploding, sigmas), churn=churn)
+        worst = max(worst, abs(found[0] - MEAN - offset), abs(found[1] - math.sqrt(variance)))
+    mean, std = law(heun, continuous_grid(exploding, karras_sigmas(400, low=0.002, high=80.0)), churn=0.02)
+    far = max(abs(mean - MEAN), abs(std - STD))
+    detail = f"closed form to {worst:.0e}; in 400 steps the data's mean and deviation to {far:.0e}"
+    return Check(17, "Heun with churn", worst < 1e-10 and far < 1e-3, detail)
+
+
 ORDERS: dict[str, tuple[Sampler, int]] = {
     "Euler": (lambda d, x, g, n: samplers.euler(d, x, g), 1),
     "DDIM": (samplers.ddim, 1),

@@ -1,0 +1,73 @@
+"""A pipeline of diffusers that generates images by class. `seedfast export` puts this file beside the models that need
+it, so it imports nothing of seedfast.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has no types
+    """DDIM with classifier-free guidance (Ho & Salimans 2022) on a U-Net that knows classes.
+
+    id2label: the classes' names by their numbers. The number after the last is the null label: any class.
+    """
+
+    def __init__(self, unet: UNet2DModel, scheduler: DDIMScheduler, id2label: dict[Any, str] | None = None) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(id2label=id2label)
+        self.labels = {name: int(number) for number, name in (id2label or {}).items()}
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: Sequence[str | int] | None = None,
+        *,
+        batch_size: int = 1,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 50,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        latents: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> Any:
+        """An image of each of these classes, by name or number; without any, `batch_size` images of any class.
+
+        guidance_scale: w of u + w (c - u); 1 is the plain conditional model. latents: the noise to start from.
+        output_type: "pil", "np" [B, S, S, C] or "pt" [B, C, S, S], in [0, 1].
+        """
+        config = self.unet.config
+        null = config.num_class_embeds - 1
+        chosen = [null] * batch_size if class_labels is None else [self._number(label) for label in class_labels]
+        labels_B = torch.tensor(chosen, device=self._execution_device)
+        if latents is None:
+            shape = (len(chosen), config.in_channels, config.sample_size, config.sample_size)
+            latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
+        self.scheduler.set_timesteps(num_inference_steps)
+        x = latents
+        for t in self.progress_bar(self.scheduler.timesteps):
+            answer = self.unet(x, t, class_labels=labels_B).sample
+            if guidance_scale != 1:
+                anything = self.unet(x, t, class_labels=torch.full_like(labels_B, null)).sample
+                answer = anything + guidance_scale * (answer - anything)
+            # The noise is derived again from the clamped image.
+            step = self.scheduler.step(answer, t, x, eta=eta, use_clipped_model_output=True, generator=generator)
+            x = step.prev_sample
+        images = (x / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).numpy()
+            if output_type == "pil":
+                images = self.numpy_to_pil(images)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _number(self, label: str | int) -> int:
+        if isinstance(label, str):
+            if label not in self.labels:
+                raise ValueError(f"There is no class {label!r}; there are {', '.join(self.labels)}.")
+            return self.labels[label]
+        return label
