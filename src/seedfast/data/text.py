@@ -231,7 +231,9 @@ class TextData:
             validation_bytes=held_out.bytes if isinstance(held_out, Packs) else facts["validation"]["bytes"],
         )
         # What is trained on are these ids in these windows: what leaves them alone leaves the data the same.
-        identity = to_json({"prepared": file_digests(folder), "context": self.context} | ({"apart": True} if apart else {}))
+        identity = to_json(
+            {"prepared": file_digests(folder), "context": self.context} | ({"apart": True} if apart else {})
+        )
         return TextCorpus(
             train=train,
             validation=held_out,
