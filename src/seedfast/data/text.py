@@ -104,7 +104,8 @@ class TextData:
     """Patterns of the files and folders that are left out of a folder."""
 
     mode: Mode = "auto"
-    """Which endings are taken from a folder if `include` is empty: those of text, of source code, or both."""
+    """Which endings are taken from a folder if `include` is empty: those of text (with .jsonl and .parquet), of source
+    code, or (auto) text and code, and .jsonl and .parquet where there is neither."""
 
     field: str = "text"
     """The field or column that holds the text, in JSONL, Parquet and Hugging Face data sets. JSONL without it, whose
