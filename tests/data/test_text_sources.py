@@ -118,11 +118,10 @@ def test_what_cannot_be_used_is_left_out_by_name(write: Writer, capsys: pytest.C
 
 
 def test_a_folder_of_rows_is_read_where_there_is_nothing_else_or_text_is_asked_for(write: Writer) -> None:
-    rows = "".join(f'{{"text": "row {n} of nine"}}\n' for n in range(9))
-    assert sorted(found(load(write({"a.jsonl": rows})))) == [f"row {n} of nine" for n in range(9)]
-    both = write({"a.jsonl": rows, "b.txt": "prose", "c.py": "code"})
-    assert sorted(found(load(both))) == ["code", "prose"]
-    assert sorted(found(load(both, mode="text"))) == ["prose", *(f"row {n} of nine" for n in range(9))]
+    assert found(load(write({"a.jsonl": jsonl(ROWS)}))) == sorted(ROWS)
+    both = write({"a.jsonl": jsonl(ROWS), "b.txt": "some prose", "c.py": "some code"})
+    assert found(load(both)) == ["some code", "some prose"]
+    assert found(load(both, mode="text")) == sorted(["some prose", *ROWS])
 
 
 def test_a_hub_that_cannot_be_reached_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
