@@ -30,6 +30,7 @@ from seedfast.families.categorical import draw, shape
 from seedfast.families.embedding.network import Bound, EmbeddingNetwork, Reading
 from seedfast.families.embedding.sampling import EmbeddingRequest, Page, write
 from seedfast.families.embedding.schedule import Kind
+from seedfast.families.exercise import Exercise
 from seedfast.families.family import State, Task, Terms
 from seedfast.families.request import Canvas, Show
 from seedfast.families.text import TextFamily
@@ -221,6 +222,22 @@ class EmbeddingDiffusion(TextFamily):
         mse_B = scale_B.to(error_BL.dtype) * error_BL.sum(dim=1) / options.channels
         ce_BL = _cross_entropy(bound.answer.logits_BLV, targets_BL)
         return (1 - rounding) * mse_B + rounding * (ce_BL * open_BL).sum(dim=1)
+
+    def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
+        """Prompt and window: what is noisy is asked, and what is withheld, or was never there, is nothing."""
+        assert isinstance(task, EmbeddingTask)
+        tokens_BN, there_BN = task.targets_BL, task.real_BN
+        if self.assets.prompt:
+            tokens_BN = torch.cat([batch["prompt"], tokens_BN], dim=1)
+            there_BN = torch.cat([batch["prompt_real"], there_BN[:, self.assets.prompt :]], dim=1)
+        found = []
+        for row, real_N in enumerate(task.real_BN):
+            tokens, symbols = tokens_BN[row, real_N].tolist(), task.symbols_BN[row, real_N].tolist()
+            source = ["word" if there else "nothing" for there in there_BN[row, real_N].tolist()]
+            shown = [{self.open: "mask", self.withheld: "nothing"}.get(symbol, "word") for symbol in symbols]
+            asked = ["word" if symbol == self.open else "nothing" for symbol in symbols]
+            found.append(Exercise(*(self.signs(tokens, roles) for roles in (source, shown, asked))))
+        return found
 
     def room(self, prompt: int) -> int:
         """How many tokens can be written after a prompt of so many: a prompt of its own leaves the window free.
