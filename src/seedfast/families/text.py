@@ -131,7 +131,8 @@ class TextFamily(Family):
             cuts = pairwise([0, *(end + 1 for end in ends), len(tokens_L) + 1])
             pieces = [tokens_L[start:stop] for start, stop in cuts]
             whole += [piece[piece != self.end_of_text] for piece in pieces]
-        return max(whole, key=len)
+        longest: Tensor = max(whole, key=len)
+        return longest
 
     def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
         """What each example of a batch is asked, for people to look at."""

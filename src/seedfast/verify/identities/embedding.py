@@ -203,7 +203,7 @@ def variational_bound(build: Build = EmbeddingDiffusion) -> Check:
         found = expected_loss(family, network, one, 1, noises=121, times=2)
         worst, cases = max(worst, apart(found, exact_bound(one, 1, ends[1], noises=121))), cases + 1
     for schedule in ("linear", "cosine"):
-        family, network = world(one, 1, schedule=cast("Kind", schedule), build=build)
+        family, network = world(one, 1, schedule=schedule, build=build)
         found = expected_loss(family, network, one, 1, noises=121, times=3)
         last = float(network.schedule(torch.ones(1, dtype=torch.float64))[0].detach())
         worst, cases = max(worst, apart(found, exact_bound(one, 1, last, noises=121))), cases + 1
