@@ -136,9 +136,7 @@ class TextFamily(Family):
 
     def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
         """What each example of a batch is asked, for people to look at."""
-        real_BL = batch.get("real", torch.ones_like(batch["tokens"][:, 1:], dtype=torch.bool))
-        rows = zip(batch["tokens"][:, 1:], real_BL, strict=True)
-        return [Exercise(self.signs(tokens_L[real_L].tolist())) for tokens_L, real_L in rows]
+        return [Exercise(self.signs(tokens)) for tokens in batch["tokens"][:, 1:].tolist()]
 
     def signs(self, tokens: Sequence[int], roles: Sequence[str] | None = None) -> Signs:
         """Tokens for people to look at: neighbours of one role together, no line breaks, a glyph where no word is."""
