@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -93,6 +94,21 @@ def unreachable() -> str | None:
     except OSError as error:
         return f"{host.hostname} cannot be reached from this machine ({error.strerror or error})"
     return None
+
+
+@contextmanager
+def only_here(*offline: ModuleType) -> Iterator[None]:
+    """Ask no hub meanwhile: its own library and these, each of which keeps the setting for itself."""
+    from huggingface_hub import constants
+
+    before = [(module, module.HF_HUB_OFFLINE) for module in (constants, *offline)]
+    for module, _ in before:
+        module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module, value in before:
+            module.HF_HUB_OFFLINE = value  # type: ignore[attr-defined]
 
 
 def first_line(error: BaseException) -> str:
