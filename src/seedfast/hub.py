@@ -103,12 +103,12 @@ def only_here(*offline: ModuleType) -> Iterator[None]:
 
     before = [(module, module.HF_HUB_OFFLINE) for module in (constants, *offline)]
     for module, _ in before:
-        module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+        module.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         for module, value in before:
-            module.HF_HUB_OFFLINE = value  # type: ignore[attr-defined]
+            module.HF_HUB_OFFLINE = value
 
 
 def first_line(error: BaseException) -> str:
