@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -66,6 +67,19 @@ def fetch(what: str, name: str, read: Callable[..., T]) -> T:
             ) from error
 
 
+def check_repository(name: str) -> None:
+    """Raises UserError if no repository of the hub can have this name, or the hub's package is missing."""
+    try:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+    except ImportError as error:
+        raise UserError("To upload needs the package huggingface_hub: pip install 'seedfast[hub]'.") from error
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"{name} is no name for the hub ({first_line(error)}): it should be like USER/MODEL.") from None
+
+
 def unreachable() -> str | None:
     """Why the hub cannot be reached, if that shows at once: its client would try for half a minute."""
     from huggingface_hub import constants
@@ -80,6 +94,21 @@ def unreachable() -> str | None:
     except OSError as error:
         return f"{host.hostname} cannot be reached from this machine ({error.strerror or error})"
     return None
+
+
+@contextmanager
+def only_here(*offline: ModuleType) -> Iterator[None]:
+    """Ask no hub meanwhile: its own library and these, each of which keeps the setting for itself."""
+    from huggingface_hub import constants
+
+    before = [(module, module.HF_HUB_OFFLINE) for module in (constants, *offline)]
+    for module, _ in before:
+        module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in before:
+            module.HF_HUB_OFFLINE = value
 
 
 def first_line(error: BaseException) -> str:

@@ -136,7 +136,8 @@ def test_mistakes_are_sentences(runs: Path, base: Path, story: Path, seedfast: R
         (["train", "finetune", "--model", "some/model", "--data", story, *out], "cannot be loaded"),
         (["train", "finetune", "--model", base, "--data", story, "--data.context", "99", *out], "64 tokens at most"),
         (["push", base, "me/model"], "cannot be pushed"),
-        (["push", runs / "full", "me/model"], "is no exported model"),
+        (["push", runs / "full", "me/model"], "cannot be pushed"),
+        (["push", runs, "me/model"], "is neither a run folder nor one that seedfast export made"),
         (["sample", tmp_path, "--prompt", "x"], "has no checkpoint"),
     ):
         status, _, err = seedfast(*words)

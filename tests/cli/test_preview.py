@@ -49,6 +49,27 @@ def test_edits_show_their_glyphs_and_the_step_its_curriculum(story: Path, capsys
     assert "✗" not in capsys.readouterr().out, "at step 0 nothing is replaced yet"
 
 
+def test_embedding_diffusion_shows_prompts_and_gaps_and_no_padding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "files").mkdir()
+    for number in range(9):
+        (tmp_path / f"files/{number}.txt").write_text("abcdefghij" * 2)
+    words = ["preview", "text-embedding", "--data", str(tmp_path / "files"), "--data.tokenizer", "characters"]
+    words += ["--data.context", "8", "--data.prompt", "4", "--samples", "9"]
+    assert seedfast(*words) == 0
+    shown = capsys.readouterr().out
+    columns = [lines(shown, label) for label in ("SOURCE", "INPUT", "TARGET")]
+    windows = {"∅∅∅∅abcdefgh": "∅∅∅∅████████", "efghijabcdef": "efgh████████", "cdefghij¶": "cdef█████"}
+    assert set(columns[0]) == set(windows)
+    for source, seen, asked in zip(*columns, strict=True):
+        assert seen == windows[source]
+        assert asked == "∅∅∅∅" + source[4:]
+    assert seedfast(*words, "--step", "0") == 0
+    seen = lines(capsys.readouterr().out, "INPUT")
+    assert any("█" not in line[4:] or set(line[4:]) != {"█"} for line in seen), "in training some text is given"
+
+
 def test_a_run_folder_shows_its_own_task(story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_in(tmp_path / "run", small_run("text-masked", story, steps=2, eval_every=0))
     assert seedfast("preview", str(tmp_path / "run"), "--samples", "2") == 0

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from seedfast.data import glyphs
+from seedfast.data.caption_set import CaptionAssets, CaptionCorpus
 from seedfast.data.captioned import glyph_captions
-from seedfast.data.captions import CaptionAssets, CaptionCorpus, CaptionData
+from seedfast.data.captions import CaptionData
 from seedfast.data.flickr30k import unpack
 from seedfast.errors import UserError
 
@@ -153,6 +155,8 @@ def test_assets_come_back_whole(pictures: Path, tmp_path: Path) -> None:
         ("a.json", "[1]", {}, "must map files to lists of captions"),
         ("a.json", '{"0.png": [3]}', {}, "not as its form wants it"),
         ("a.json", "{}", {}, "lists no images"),
+        ("a.csv", "image;caption\n0.png;a text\n", {}, "line 2 .*parted by"),
+        ("a.json", json.dumps(coco() | {"annotations": [{"image_id": 100, "caption": None}]}), {}, "not as its form"),
         ("a.json", json.dumps(SAID), {"unseen": "face"}, "unseen='face' has no effect"),
         ("a.json", json.dumps(SAID), {"held_out": "val"}, "no Karpathy split"),
         ("a.json", json.dumps(SAID), {"images": "nowhere"}, "does not exist"),
@@ -173,16 +177,47 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
 def test_rows_of_a_data_set(tmp_path: Path) -> None:
     import datasets
 
-    images = [Image.new("RGB", (9, 9), (i * 20, 0, 0)) for i in range(6)]
+    images = [*(Image.new("RGB", (9, 9), (i * 20, 0, 0)) for i in range(7)), None]
+    several = [[f"red {i}", "a square"] for i in range(6)]
     rows = datasets.Dataset.from_dict(
-        {"image": images, "said": [[f"red {i}", "a square"] for i in range(6)]},
+        {"image": images, "said": [*several, None, ["no picture"]]},
         features=datasets.Features({"image": datasets.Image(), "said": datasets.Sequence(datasets.Value("string"))}),
     )
     rows.save_to_disk(str(tmp_path / "rows"))
     corpus = CaptionData(path=f"hf:{tmp_path / 'rows'}", caption_field="said", tokenizer="bytes", size=8).load()
-    assert sorted(said(corpus).values()) == sorted([f"red {i}", "a square"] for i in range(6))
+    assert sorted(said(corpus).values()) == several
+    assert corpus.skipped[0] == "row 6 (no caption)"
+    assert corpus.skipped[1].startswith("row 7 (")
     with pytest.raises(UserError, match='lacks the column "caption"'):
         CaptionData(path=f"hf:{tmp_path / 'rows'}", tokenizer="bytes").load()
+
+
+@pytest.mark.parametrize("unseen", ["character", "face"])
+def test_glyphs_are_held_out_by_character_or_by_face(
+    unseen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The whole way through the cache, with three faces of the sixteen."""
+    chosen = ("STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta")
+    monkeypatch.setattr(glyphs, "FACES", {name: glyphs.FACES[name] for name in chosen})
+    data = CaptionData(unseen=unseen, size=8, vocabulary=400, validation=0.1)
+    corpus = data.load()
+    parts: dict[str, list[set[str]]] = {"character": [], "face": []}
+    for split in (corpus.train, corpus.validation):
+        named = [name.rpartition(", ") for name in split.names]  # type: ignore[attr-defined]
+        parts["character"].append({character for character, _, _ in named})
+        parts["face"].append({face for _, _, face in named})
+        said = [captions[0] for captions in split.captions]  # type: ignore[attr-defined]
+        whole = [character if unseen == "face" else f"{character}, {face}" for character, _, face in named]
+        assert said == whole, "a face that was never seen cannot be named"
+    assert not parts[unseen][0] & parts[unseen][1]
+    other = {"character": "face", "face": "character"}[unseen]
+    assert parts[other][0] & parts[other][1], "only what is held out is new"
+    assert 0 < len(corpus.validation) < len(corpus.train)
+    tokens = corpus.validation.tokens[0][0].tolist()  # type: ignore[attr-defined]
+    assert corpus.assets.tokenizer.decode(tokens) == corpus.validation.captions[0][0]  # type: ignore[attr-defined]
+    assert data.load().fingerprint == corpus.fingerprint, "from the cache"
+    monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "another"))
+    assert data.load().fingerprint == corpus.fingerprint, "and anew"
 
 
 @pytest.mark.parametrize("unseen", ["character", "face"])

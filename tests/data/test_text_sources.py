@@ -117,6 +117,29 @@ def test_what_cannot_be_used_is_left_out_by_name(write: Writer, capsys: pytest.C
     assert set(corpus.fingerprint.files) == {"a.txt", "b.txt", "empty.txt", "latin.txt", "gone.txt"}
 
 
+def test_a_folder_of_rows_is_read_where_there_is_nothing_else_or_text_is_asked_for(write: Writer) -> None:
+    assert found(load(write({"a.jsonl": jsonl(ROWS)}))) == sorted(ROWS)
+    both = write({"a.jsonl": jsonl(ROWS), "b.txt": "some prose", "c.py": "some code"})
+    assert found(load(both)) == ["some code", "some prose"]
+    assert found(load(both, mode="text")) == sorted(["some prose", *ROWS])
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("seedfast.hub.unreachable", lambda: "the wire is cut")
+    with pytest.raises(
+        UserError, match=r"hf:stanfordnlp/imdb cannot be loaded \(the wire is cut\).*save_to_disk"
+    ) as caught:
+        load("hf:stanfordnlp/imdb")
+    assert "\n" not in str(caught.value)
+    assert not datasets.config.HF_HUB_OFFLINE, "only meanwhile"
+    assert not constants.HF_HUB_OFFLINE
+
+
 def test_a_file_that_ends_within_a_character_is_not_utf8(write: Writer) -> None:
     folder = write({"a.txt": "good text", "b.txt": "more of it", "cut.txt": "caf\u00e9".encode()[:-1]})
     assert load(folder).skipped == ("cut.txt (not UTF-8)",)
@@ -127,7 +150,20 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
     "missing": ({}, "nowhere", {}, r'path=".*nowhere" is neither a file nor a folder: name one'),
     "empty file": ({"a.txt": ""}, "a.txt", {}, r"a\.txt is empty: name a file of text"),
     "not UTF-8": ({"a.txt": b"caf\xe9"}, "a.txt", {}, r"a\.txt is not UTF-8"),
-    "no match": ({"a.bin": "x"}, ".", {}, r'No file in .* matches the endings of mode="auto" .*include'),
+    "no match": (
+        {"a.bin": "x"},
+        ".",
+        {},
+        r'No file in .* matches the endings of mode="auto" .*there are \.bin.*include',
+    ),
+    "only rows, as code": ({"a.jsonl": "{}"}, ".", {"mode": "code"}, r"there are \.jsonl\): name others in include"),
+    "rows of another field": (
+        {"a.jsonl": '{"body": "x"}\n'},
+        ".",
+        {},
+        r'lacks the field "text" \(its fields are body\)',
+    ),
+    "unreadable bytes": ({"a.py": b"\xff", "b.c": b"\xfe"}, ".", {}, r"no usable documents \(besides a.py \(not UTF-8"),
     "no match of include": (GOOD, ".", {"include": ("*.c",)}, r"matches include=\('\*\.c',\)"),
     "one document": ({"a.txt": "text" * 9}, ".", {}, r"holds 1 usable document, .*one plain file"),
     "only empty ones": ({"a.txt": "", "b.txt": ""}, ".", {}, r"holds no usable documents"),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedfast.data.windows import Windows
+from seedfast.data.windows import DocumentWindows, Windows
 
 
 @given(context=st.integers(1, 40), more=st.integers(0, 200), batch=st.integers(1, 7))
@@ -75,3 +75,37 @@ def test_a_batch_takes_microseconds() -> None:
     windows = Windows(np.arange(1_000_001, dtype=np.uint32), 64)
     ids = np.random.default_rng(0).integers(len(windows), size=12).tolist()
     assert min(timeit.repeat(lambda: windows.batch(ids), number=100, repeat=20)) / 100 < 60e-6
+
+
+@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12), context=st.integers(1, 6), ends=st.booleans())
+def test_windows_of_documents_hold_one_each_and_score_each_target_exactly_once(
+    sizes: list[int], context: int, ends: bool
+) -> None:
+    end = 999
+    stream = [end]
+    for document, size in enumerate(sizes):
+        stream += [*range(20 * document, 20 * document + size), end]
+    stream = stream if ends else stream[:-1]
+    if len(stream) - 1 < context:
+        return
+    windows = DocumentWindows(np.array(stream, np.uint16), context, end_of_text=end)
+    batch = windows.batch(list(range(len(windows))))
+    targets_WL, real_WL = batch["tokens"][:, 1:], batch["real"]
+    assert torch.equal(batch["scored"], real_WL)
+    assert targets_WL[real_WL].tolist() == stream[1:]
+    assert (targets_WL[~real_WL] == end).all()
+    for targets_L, real_L in zip(targets_WL, real_WL, strict=True):
+        kept = targets_L[real_L].tolist()
+        assert real_L.tolist() == [True] * len(kept) + [False] * (context - len(kept))
+        assert end not in kept[:-1], "nothing follows the end of a document"
+        assert len({token // 20 for token in kept if token != end}) <= 1
+        assert len(kept) == context or kept[-1] == end or not ends, "only a document's end is padded"
+
+
+def test_twin_windows_that_join_documents_are_seen() -> None:
+    stream = np.array([9, 1, 2, 9, 3, 4, 9], np.uint16)
+    assert Windows(stream, 4).batch([0])["tokens"].tolist() == [[9, 1, 2, 9, 3]]
+    apart = DocumentWindows(stream, 4, end_of_text=9).batch([0, 1])
+    assert apart["tokens"].tolist() == [[9, 1, 2, 9, 9], [9, 3, 4, 9, 9]]
+    with pytest.raises(IndexError, match="window ids lie in 0 … 1"):
+        DocumentWindows(stream, 4, end_of_text=9).batch([2])

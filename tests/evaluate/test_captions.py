@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from seedfast.data.captions import Captions
+from seedfast.data.caption_set import Captions
 from seedfast.evaluate.captions import measure, nearest_captions
 from seedfast.families.overlap import BleuCounts, words
 

@@ -10,7 +10,8 @@ from tests import small_captions
 from torch import Tensor
 from torch.nn import functional as F
 
-from seedfast.data.captions import CaptionCorpus, CaptionData
+from seedfast.data.caption_set import CaptionCorpus
+from seedfast.data.captions import CaptionData
 from seedfast.errors import UserError
 from seedfast.families.caption import CaptionFamily, Captioning, CaptionTask, seen_of
 from seedfast.families.captions import CaptionRequest

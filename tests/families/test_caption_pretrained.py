@@ -32,6 +32,7 @@ SIZES = {
     "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16,
     "patch_size": 4,
 }  # fmt: skip
+KINDS = ("clip", "vit", "dino", "siglip")
 DECODER = Transformer(layers=1, heads=2, width=16)
 
 
@@ -45,6 +46,20 @@ def encoder(kind: str, folder: Path) -> Path:
             model: Any = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=SIZES))
             size: dict[str, Any] = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
             processor: Any = transformers.CLIPImageProcessor(**size)
+        elif kind == "siglip":
+            vision = transformers.SiglipVisionConfig(**SIZES)
+            text = {key: value for key, value in SIZES.items() if "size" not in key or key == "hidden_size"}
+            model = transformers.SiglipModel(
+                transformers.SiglipConfig(
+                    text_config={**text, "intermediate_size": 16, "vocab_size": 50}, vision_config=vision.to_dict()
+                )
+            )
+            processor = transformers.SiglipImageProcessor(size={"height": 16, "width": 16})
+        elif kind == "dino":
+            model = transformers.Dinov2Model(transformers.Dinov2Config(**SIZES))
+            processor = transformers.BitImageProcessor(
+                size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+            )
         else:
             model = transformers.ViTModel(transformers.ViTConfig(**SIZES, hidden_dropout_prob=0.1))
             processor = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
@@ -60,7 +75,7 @@ def run_of(story: Path, path: Path, **model: Any) -> Run:
     return replace(run, model=Captioner(path=str(path), decoder=DECODER, **model))
 
 
-@pytest.mark.parametrize("kind", ["clip", "vit"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_our_pixels_normalised_are_those_of_the_image_processor(kind: str, tmp_path: Path) -> None:
     processor = vision.pretrained(str(encoder(kind, tmp_path)))
     image = Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 20).convert("RGB")
@@ -72,7 +87,7 @@ def test_our_pixels_normalised_are_those_of_the_image_processor(kind: str, tmp_p
     assert vision.load(tmp_path).files() == processor.files()
 
 
-@pytest.mark.parametrize("kind", ["clip", "vit"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_frozen_encoder_is_loaded_kept_once_and_never_trained(kind: str, story: Path, tmp_path: Path) -> None:
     path = encoder(kind, tmp_path / kind)
     run = run_of(story, path)
@@ -86,7 +101,11 @@ def test_a_frozen_encoder_is_loaded_kept_once_and_never_trained(kind: str, story
         network.train()
         assert not any(part.training for part in network.encoder.modules())
         assert network.decoder.training
-        assert network.encode(torch.zeros(2, 3, 16, 16, dtype=torch.uint8)).shape == (2, 17, 16)
+        assert network.encode(torch.zeros(2, 3, 16, 16, dtype=torch.uint8)).shape == (
+            2,
+            16 if kind == "siglip" else 17,
+            16,
+        )
         assert opened.corpus.train.features_MPW is not None  # type: ignore[attr-defined]
     train_in(tmp_path / "run", run.located())
     newest = trained.find(tmp_path / "run")
@@ -148,7 +167,12 @@ def test_a_decoder_begins_with_a_language_model(story: Path, tmp_path: Path) -> 
     rows = len(held["tokens.weight"])
     assert torch.equal(held["tokens.weight"], theirs["transformer.wte.weight"][:rows])
     assert torch.equal(held["blocks.1.mlp.up.weight"], theirs["transformer.h.1.mlp.c_fc.weight"].T)
+    shutil.rmtree(tmp_path / "gpt2")  # once the run has begun, it needs it no more
     train_in(tmp_path / "run", run)
+    newest = trained.find(tmp_path / "run")
+    assert trained.load(recipes.stored(newest.folder), newest)
+    with pytest.raises(UserError, match="no folder of a transformers model"):
+        train_in(tmp_path / "another", replace(run, data=replace(run.data, tokenizer="bytes")))
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ from seedfast.models.transformer import Transformer
 LENGTH, LETTERS = 12, "abcdefgh"
 
 
-def family(prompt: int = 0, **options: Any) -> EmbeddingDiffusion:
-    assets = TextAssets(Characters(LETTERS), LENGTH, validation_tokens=1, validation_bytes=1, prompt=prompt)
+def family(prompt: int = 0, apart: bool = False, **options: Any) -> EmbeddingDiffusion:
+    assets = TextAssets(
+        Characters(LETTERS), LENGTH, validation_tokens=1, validation_bytes=1, prompt=prompt, apart=apart
+    )
     return Embedding(**{"channels": 8, **options}).build(assets)
 
 
@@ -45,9 +47,12 @@ def draws(count: int, scope: str = "x") -> Draws:
     return Draws(seed=1, scope=scope, positions_B=torch.arange(count), group=count)
 
 
-def batch(count: int, prompt: int = 0) -> dict[str, Tensor]:
+def batch(count: int, prompt: int = 0, apart: bool = False) -> dict[str, Tensor]:
     tokens_BL = draws(count, "text").randint("tokens", LENGTH + 1, high=len(LETTERS) + 1)
     found = {"tokens": tokens_BL, "scored": torch.ones(count, LENGTH, dtype=torch.bool)}
+    if apart:
+        real_BL = torch.arange(LENGTH) < draws(count, "size").randint("size", 1, high=LENGTH) + 1
+        found |= {"scored": real_BL, "real": real_BL}
     if prompt:
         real_BP = torch.arange(prompt) >= draws(count, "real").randint("real", 1, high=prompt + 1)
         found |= {"prompt": draws(count, "before").randint("p", prompt, high=len(LETTERS)), "prompt_real": real_BP}
@@ -153,6 +158,107 @@ def test_a_first_answer_changes_the_second() -> None:
     assert (of.loss(built, task, {}).total_B != of.loss(built, once, {}).total_B).all()
 
 
+# ---- padding --------------------------------------------------------------------------------------------------
+
+
+def other_padding(task: Any) -> Any:
+    """The same task with other tokens, noise and symbols where there is nothing."""
+    padded_BL = ~task.real_BN[:, -LENGTH:]
+    return replace(
+        task,
+        targets_BL=torch.where(padded_BL, 3, task.targets_BL),
+        noise_BLD=torch.where(padded_BL.unsqueeze(2), 7.0, task.noise_BLD),
+        symbols_BN=torch.where(~task.real_BN, 5, task.symbols_BN),
+    )
+
+
+@pytest.mark.parametrize(("prompt", "reading"), [(0, "prefix"), (4, "prefix"), (4, "cross")])
+def test_nothing_sees_padding_and_it_costs_nothing_to_the_last_bit(prompt: int, reading: str) -> None:
+    of = family(prompt=prompt, apart=True, reading=reading)
+    built = network(of)
+    for asked in (of, of.at(0)):
+        task = asked.task(batch(20, prompt, apart=True), draws(20))
+        assert not task.real_BN.all()
+        assert (task.weight_B <= task.real_BN[:, prompt:].sum(dim=1)).all(), "padding is in no weight"
+        other = other_padding(task)
+        found = [of.loss(built, each, {}) for each in (task, other)]
+        assert torch.equal(found[0].total_B, found[1].total_B)
+        for name, value in found[0].diagnostics.items():
+            assert torch.equal(value, found[1].diagnostics[name]), name
+        slopes = [torch.autograd.grad(each.total_B.sum(), list(built.parameters())) for each in found]
+        for one, two in zip(*slopes, strict=True):
+            assert torch.equal(one, two)
+
+
+def test_twin_attention_that_does_not_know_of_padding_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = family(apart=True)
+    built, task = network(of), of.task(batch(20, apart=True), draws(20))
+    whole = EmbeddingNetwork.answer
+    monkeypatch.setattr(
+        EmbeddingNetwork, "answer", lambda self, z, symbols, *rest, **_: whole(self, z, symbols, *rest[:2])
+    )
+    first, second = (of.loss(built, each, {}).total_B for each in (task, other_padding(task)))
+    assert not torch.equal(first, second)
+
+
+def test_a_padded_text_is_answered_as_if_it_stood_alone() -> None:
+    of = family(apart=True)
+    built, task = network(of), of.task(batch(30, apart=True), draws(30))
+    whole_B = of.loss(built, task, {}).total_B
+    for row in range(30):
+        size = int(task.real_BN[row].sum())
+        alone = replace(
+            task, weight_B=task.weight_B[row : row + 1], time_B=task.time_B[row : row + 1],
+            twice_B=task.twice_B[row : row + 1], targets_BL=task.targets_BL[row : row + 1, :size],
+            symbols_BN=task.symbols_BN[row : row + 1, :size], noise_BLD=task.noise_BLD[row : row + 1, :size],
+            real_BN=task.real_BN[row : row + 1, :size],
+        )  # fmt: skip
+        assert float(of.loss(built, alone, {}).total_B[0].detach()) == pytest.approx(float(whole_B[row]), rel=1e-5)
+
+
+def test_how_long_texts_are_is_part_of_the_bound_and_of_what_is_written() -> None:
+    of = family(apart=True)
+    built = network(of)
+    assert built.lengths is not None
+    task = of.task(batch(4000, apart=True), draws(4000))
+    terms = of.loss(built, task, {})
+    size_B = task.real_BN.sum(dim=1)
+    cost_B = torch.nn.functional.cross_entropy(built.lengths.expand(4000, -1), size_B - 1, reduction="none")
+    assert torch.allclose(terms.diagnostics["length"][0], cost_B.sum(), rtol=1e-5)
+    parts = [float(terms.diagnostics[name][0]) for name in ("reconstruction", "diffusion", "prior", "length")]
+    assert float(terms.total_B.detach().sum()) == pytest.approx(sum(parts), rel=1e-5)
+    with torch.no_grad():
+        built.lengths.copy_(torch.full((LENGTH,), -1e9).index_fill(0, torch.tensor([4]), 0.0))
+    for prompt, found in {"": 5, "abc": 5, "abcde": LENGTH}.items():  # what is impossible is never asked for
+        rows = of.canvases(EmbeddingRequest(prompt=(prompt,)))
+        sized = of._shortened(built.lengths, rows * 50, draws(50))
+        if found == 5:
+            assert {len(row.tokens_L) for row in sized} == {5}
+        assert all(row.tokens_L[: len(prompt)].equal(rows[0].tokens_L[: len(prompt)]) for row in sized)
+    apart_prompt = family(apart=True, prompt=4)
+    rows = apart_prompt.canvases(EmbeddingRequest(prompt=("abc",)))
+    assert {len(row.tokens_L) for row in apart_prompt._shortened(built.lengths, rows * 9, draws(9))} == {3 + 5}
+
+
+def test_lengths_are_drawn_as_often_as_they_are_likely() -> None:
+    of = family(apart=True)
+    lengths = torch.randn(LENGTH, generator=torch.Generator().manual_seed(0))
+    rows = of.canvases(EmbeddingRequest()) * 4000
+    drawn = torch.tensor([len(row.tokens_L) for row in of._shortened(lengths, rows, draws(4000))])
+    found = torch.bincount(drawn - 1, minlength=LENGTH) / 4000
+    assert float((found - lengths.softmax(dim=0)).abs().max()) < 0.03
+
+
+@pytest.mark.parametrize("loss", ["bound", "weighted"])
+def test_lengths_are_learned_with_every_loss(loss: str) -> None:
+    of = family(apart=True, schedule="linear", loss=loss)
+    built = network(of)
+    assert built.lengths is not None
+    of.loss(built, of.task(batch(20, apart=True), draws(20)), {}).total_B.sum().backward()
+    assert built.lengths.grad is not None
+    assert built.lengths.grad.abs().sum() > 0
+
+
 # ---- schedules ------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +266,7 @@ def test_a_first_answer_changes_the_second() -> None:
 def test_gamma_rises_and_its_slope_is_its_derivative(kind: Kind) -> None:
     schedule = build(kind)
     if isinstance(schedule, Learned):
-        torch.nn.init.normal_(schedule.density, generator=torch.Generator().manual_seed(0))
+        torch.nn.init.constant_(schedule.centre, 1.3)
     time_T = torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)
     gamma_T, slope_T = schedule(time_T)
     assert (gamma_T.diff() > 0).all()
@@ -190,19 +296,45 @@ def test_the_prior_is_the_divergence_of_a_normal_distribution(gamma: float, chan
     )
 
 
-def test_the_learned_density_finds_where_the_estimates_are_large() -> None:
-    """For an error e(γ) in one fifth of the range, the density ends there, but for the part that stays uniform."""
-    schedule = Learned()
-    optimizer = torch.optim.Adam([schedule.density], lr=0.1)
-    for _ in range(200):
-        time_B = (torch.arange(64, dtype=torch.float64) + 0.5) / 64
+def hump(gamma_B: torch.Tensor, centre: float) -> torch.Tensor:
+    """An error e(γ) like a model's: steep at the clean side, falling with the SNR at the noisy one; of integral 1."""
+    x_B = gamma_B - centre
+    return 1.3163 / ((-2 * x_B).exp() + 2 * x_B.exp())
+
+
+def second_moment(schedule: Learned, centre: float) -> float:
+    """E[(e/p)²] over times. The least there can be is (∫ e)² = 1."""
+    gamma_B, slope_B = schedule((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
+    return float((slope_B * hump(gamma_B, centre)).detach().square().mean())
+
+
+def learn(schedule: Learned, *, steps: int = 1500, sign: float = 1.0) -> None:
+    """As training does, twelve examples in a step, while the hump moves from γ = 4.5 to γ = 0.5."""
+    optimizer = torch.optim.Adam(schedule.parameters(), lr=0.01, betas=(0.9, 0.95))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        offset = torch.rand((), generator=generator, dtype=torch.float64)
+        time_B = (torch.arange(12, dtype=torch.float64) + offset) / 12
         gamma_B, slope_B = schedule(time_B)
-        estimate_B = slope_B * ((gamma_B > 2) & (gamma_B < 4.2))
+        estimate_B = (slope_B * hump(gamma_B, 4.5 - 4 * min(1.0, 2 * step / steps))).detach()
         optimizer.zero_grad()
-        (estimate_B.square().detach() * schedule.surprise(time_B)).mean().backward()
+        (sign * estimate_B * schedule.surprise(time_B)).mean().backward()
         optimizer.step()
-    gamma_B, _ = schedule((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
-    assert float(((gamma_B > 1.9) & (gamma_B < 4.3)).float().mean()) > 0.85
+
+
+def test_the_learned_density_follows_the_errors() -> None:
+    schedule = Learned()
+    gamma_B = torch.linspace(-3, 8, 10001, dtype=torch.float64)
+    assert float(torch.trapezoid(hump(gamma_B, 2.5), gamma_B)) == pytest.approx(1, abs=0.02)
+    assert second_moment(schedule, 0.5) > 2.5
+    learn(schedule)
+    assert second_moment(schedule, 0.5) < 1.3
+
+
+def test_twin_a_density_that_flees_the_errors_scatters() -> None:
+    schedule = Learned()
+    learn(schedule, sign=-1.0, steps=300)
+    assert second_moment(schedule, 0.5) > 4
 
 
 def test_learning_the_density_adds_nothing_to_the_loss_and_moves_nothing_else() -> None:
@@ -212,10 +344,11 @@ def test_learning_the_density_adds_nothing_to_the_loss_and_moves_nothing_else() 
     parts = sum(float(terms.diagnostics[name][0]) for name in ("reconstruction", "diffusion", "prior"))
     assert float(terms.total_B.detach().sum()) == pytest.approx(parts, rel=1e-6)
     terms.total_B.sum().backward()
-    density = built.schedule.density
-    assert isinstance(density, torch.nn.Parameter)
-    assert density.grad is not None
-    assert density.grad.abs().sum() > 0
+    schedule = built.schedule
+    assert isinstance(schedule, Learned)
+    for parameter in (schedule.centre, schedule.log_width):
+        assert parameter.grad is not None
+        assert parameter.grad.abs() > 0
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------

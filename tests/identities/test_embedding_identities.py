@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seedfast.data.dataset import Batch
 from seedfast.families.embedding import EmbeddingDiffusion, network, sampling
 from seedfast.families.embedding import schedule as schedules
+from seedfast.families.embedding.family import EmbeddingTask
 from seedfast.families.embedding.network import Answer, EmbeddingNetwork
 from seedfast.families.embedding.sampling import EmbeddingRequest
 from seedfast.families.family import State, Task, Terms
@@ -73,6 +75,36 @@ def test_13_twin_a_network_that_forgets_its_own_evidence_is_above_the_bound(monk
     assert not embedding.variational_bound().holds
 
 
+def _padded(size: int, lengths: tuple[float, float] = (0.3, 0.7)) -> tuple[float, float]:
+    """The family's expected loss on texts of so many of two tokens, and the bound with the exact posterior."""
+    token = torch.tensor([0.7, 0.3]).double()
+    law = torch.outer(token, token).flatten()  # the tokens do not depend on each other: any decoder knows it all
+    family, built = embedding.world(law, 2, ends=(-1.0, 1.5), apart=True)
+    assert built.lengths is not None
+    built.lengths.data.copy_(torch.tensor(lengths).log())
+    real_L = torch.arange(2) < size
+    found = embedding.expected_loss(family, built, law, 2, noises=33, times=2, real_L=real_L)
+    exact = embedding.exact_bound(token if size == 1 else law, size, 1.5, noises=121 if size == 1 else 33)
+    return found, exact - float(torch.tensor(lengths)[size - 1].log())
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_13_the_bound_of_a_padded_window_is_that_of_its_length_and_of_its_text(size: int) -> None:
+    found, exact = _padded(size)
+    assert found == pytest.approx(exact, abs=1e-6)
+
+
+def test_13_twin_padding_that_is_denoised_too_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = EmbeddingDiffusion.task
+
+    def task(self: EmbeddingDiffusion, batch: Batch, draws: Draws) -> EmbeddingTask:
+        return whole(self, batch | {"scored": torch.ones_like(batch["scored"])}, draws)
+
+    monkeypatch.setattr(EmbeddingDiffusion, "task", task)
+    found, exact = _padded(1)
+    assert found > exact + 0.1
+
+
 def test_24_a_perfect_network_costs_nothing() -> None:
     assert embedding.oracle().holds
 
@@ -107,7 +139,7 @@ def _noise_error(monkeypatch: pytest.MonkeyPatch) -> float:
     draws = Draws(seed=0, scope="x", positions_B=torch.arange(500), group=500)
     task = family.task({"tokens": torch.zeros(500, 2).long(), "scored": torch.ones(500, 1).bool()}, draws)
     with torch.autocast("cpu", torch.bfloat16):
-        bound = built(task.targets_BL, task.symbols_BN, task.noise_BLD, task.time_B, task.twice_B)
+        bound = built(task.targets_BL, task.symbols_BN, task.noise_BLD, task.time_B, task.twice_B, task.real_BN)
     added = (seen[0] - bound.level.a.view(-1, 1, 1) * bound.x0_BLD) / bound.level.s.view(-1, 1, 1)
     return float(((added - task.noise_BLD).abs().max() / task.noise_BLD.abs().max()).detach())
 

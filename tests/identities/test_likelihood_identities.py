@@ -1,4 +1,4 @@
-"""Identities 9 to 11, and twins that shift twice, drop or repeat tokens, miscount bytes or look at the answer."""
+"""Identities 9 to 11 and 14, and twins that shift twice, drop or repeat tokens, miscount bytes, look at the answer."""
 
 import math
 from collections.abc import Callable
@@ -319,3 +319,11 @@ def test_the_copy_language_copies() -> None:
     tokens = Copy().tokens(320, 16)[1:].reshape(-1, 2, 8)
     assert (tokens[:, 0] == tokens[:, 1]).all()
     assert len(np.unique(tokens)) == 6
+
+
+def test_14_documents_that_share_a_window_do_not_see_each_other() -> None:
+    assert likelihood.packing().holds
+
+
+def test_14_twin_without_a_mask_they_do() -> None:
+    assert not likelihood.packing(lambda options, assets: AutoregressiveModel(Autoregressive(), assets)).holds

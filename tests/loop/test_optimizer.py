@@ -7,6 +7,7 @@ from torch import nn
 from seedfast.loop import muon
 from seedfast.loop.optimizer import OptimizerConfig
 from seedfast.models.transformer import Transformer
+from seedfast.models.unet import UNet
 
 
 def matrices() -> list[nn.Parameter]:
@@ -15,7 +16,7 @@ def matrices() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape)) for shape in shapes]
 
 
-def trajectory(kind: type[torch.optim.Muon], **options: float) -> list[torch.Tensor]:
+def trajectory(kind: type[torch.optim.Optimizer], **options: float) -> list[torch.Tensor]:
     parameters = matrices()
     optimizer = kind(parameters, lr=0.02, **options)  # type: ignore[arg-type]
     torch.manual_seed(1)
@@ -39,6 +40,31 @@ def test_twin_a_muon_without_its_rate_for_tall_matrices_is_seen(monkeypatch: pyt
     monkeypatch.setattr(muon, "max", lambda low, _: low, raising=False)
     pairs = zip(trajectory(muon.StackedMuon), trajectory(torch.optim.Muon), strict=True)
     assert max(float((a - b).abs().max()) for a, b in pairs) > 2e-3
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_filters_move_as_the_matrices_that_they_are_to_a_patch(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, gradient = torch.randn(2, 6, 4, 3, 3, generator=generator)
+    filters = nn.Parameter(values.clone(memory_format=layout))
+    matrix = nn.Parameter(values.flatten(1).clone())
+    for parameter in (filters, matrix):
+        optimizer = muon.StackedMuon([parameter], lr=0.1)
+        parameter.grad = gradient.view(parameter.shape)
+        optimizer.step()
+    assert torch.equal(filters.flatten(1), matrix)
+    assert not torch.equal(matrix, values.flatten(1))
+
+
+def test_a_unets_filters_are_muons_and_its_first_and_last_numbers_adamws() -> None:
+    network = UNet(width=8, multipliers=(1, 2), attention=(False, True), heads=2).build(size=8, channels=1, classes=3)
+    hidden, *rest = OptimizerConfig(kind="muon").build(network).parts
+    placed = {id(p) for group in hidden.param_groups for p in group["params"]}
+    names = {name for name, p in network.named_parameters() if id(p) in placed}
+    assert "down.0.residual.conv1.weight" in names
+    assert "middle.1.qkv.weight" in names
+    assert not {"label.weight", "leave.2.weight", "leave.2.bias"} & names
+    assert len(rest) == 1
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:

@@ -67,9 +67,10 @@ def test_the_board_has_each_line_of_the_journal_once_also_after_a_resume(story: 
     with session(run, tmp_path / "run") as opened:
         train_until(opened, 7)
     # What a kill leaves: the board has steps that no checkpoint has.
-    with Board(tmp_path / "run", {}, step=7) as board:
-        for step in (8, 9):
-            board.add({"step": step, "loss": 99.0})
+    board = Board(tmp_path / "run", {}, step=7)
+    for step in (8, 9):
+        board.line({"step": step, "loss": 99.0})
+    board.close(finished=False)
     train_in(tmp_path / "run", run)
     lines = list(journal.read(tmp_path / "run"))
     seen = curves(tmp_path / "run")
@@ -91,8 +92,9 @@ def test_the_board_has_each_line_of_the_journal_once_also_after_a_resume(story: 
 def test_the_board_shows_sample_pictures(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     Image.new("L", (5, 7), 128).save(tmp_path / "samples" / "grid.png")
-    with Board(tmp_path, {"optimizer.lr": 0.1, "clip": None}, step=0) as board:
-        board.add({"step": 3, "samples": ["samples/grid.png"]})
+    board = Board(tmp_path, {"optimizer.lr": 0.1, "clip": None}, step=0)
+    board.line({"step": 3, "samples": ["samples/grid.png"]})
+    board.close(finished=True)
     seen = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (image,) = seen.Images("samples/grid")
     assert (image.step, image.width, image.height) == (3, 5, 7)

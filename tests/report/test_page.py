@@ -126,10 +126,20 @@ def test_provenance_comes_from_the_newest_checkpoint_and_the_events(seen: Reader
     assert ["checkpoints/step-00000004", "best raw weights", "4", "2", "2 MB"] in seen.cells
 
 
-def test_only_the_samples_of_the_latest_step_are_shown(seen: Reader) -> None:
-    assert "samples/step-10/samples.txt" in seen.words
+def test_the_samples_of_the_latest_step_are_shown_and_earlier_texts_are_folded_away_behind_them(seen: Reader) -> None:
     assert any(a.get("src") == "data:image/png;base64,YSBwaWN0dXJl" for a in seen.named("img"))
-    assert "older samples" not in seen.words
+    places = [seen.words.index(part) for part in ("samples/step-10/samples.txt", "Earlier samples", "older samples")]
+    assert places == sorted(places)
+    assert [details for details in seen.named("details") if "open" not in details], "closed until it is asked for"
+
+
+def test_of_many_earlier_samples_some_are_shown(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", [])
+    for number in range(41):
+        (folder / "samples" / f"step-{number:08d}").mkdir(parents=True)
+        (folder / "samples" / f"step-{number:08d}" / "samples.txt").write_text(f"text of step {number}\n")
+    shown = re.findall(r"text of step (\d+)", read(folder).words)
+    assert shown == ["40", *(str(4 * index) for index in range(10))]
 
 
 def test_the_configuration_is_run_yaml_to_the_letter(whole: Path, seen: Reader) -> None:

@@ -21,7 +21,7 @@ COMMANDS = {
     "fidelity": ("images", "how far a model's images are from real ones: Fréchet distance, precision, recall"),
     "import": ("adopt", "make a run out of a nanoGPT checkpoint or a GPT-2 folder"),
     "export": ("share", "write a model as a folder for transformers, peft or diffusers"),
-    "push": ("share", "upload an exported model to the Hugging Face hub"),
+    "push": ("share", "upload a model to the Hugging Face hub"),
     "report": ("show", "a static page and plots of a run"),
     "digest": ("measure", "one SHA-256 over every tensor of the latest checkpoint"),
     "verify": ("verify", "prove it: resume after kills, mathematical identities, checkpoints"),

@@ -20,7 +20,8 @@ _LABELS = ("SOURCE", "INPUT", "TARGET")
 class Preview:
     """Show what a recipe asks of its network, without training: SOURCE, INPUT and TARGET of a few examples.
 
-    █ is [MASK], ✗ [WRONG], ⊕ [INSERT], ⊖ [DELETE]; ∅ is where nothing is asked; ¶ is end-of-text and ⏎ a line's end.
+    █ is [MASK] (or a noisy embedding), ✗ [WRONG], ⊕ [INSERT], ⊖ [DELETE]; ∅ is where nothing is asked, or is there; ¶
+    is end-of-text and ⏎ a line's end.
     For a recipe, all further flags are those of `seedfast train RECIPE`.
     """
 

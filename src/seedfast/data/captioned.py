@@ -117,15 +117,16 @@ class RowSource(CaptionSource):
 
     def images(self, contents: Mapping[str, str]) -> Iterator[Captioned]:
         for number, row in enumerate(self.rows):
-            held, said = row[self.image], row[self.caption]
-            captions = tuple(said) if isinstance(said, list | tuple) else (said,)
+            held, said = row[self.image] or {"bytes": b"", "path": None}, row[self.caption]
+            captions = said if isinstance(said, list | tuple) else (said,)
             content = held["bytes"] if held["bytes"] is not None else str(held["path"]).encode()
             key = hashlib.sha256(content).hexdigest()
 
             def opens(_: int, held: Mapping[str, Any] = held) -> Image.Image:
                 return Image.open(io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"])
 
-            yield Captioned(f"row {number}", key, tuple(map(str, captions)), None, opens)
+            known = tuple(str(caption) for caption in captions if caption is not None)
+            yield Captioned(f"row {number}", key, known, None, opens)
 
 
 def glyph_captions(unseen: Unseen) -> CaptionSource:
@@ -162,7 +163,8 @@ def listed_captions(path: Path, images: Path | None, held_out: Literal["val", "t
     skipped: list[str] = []
     listed = read_json(path, held_out) if path.suffix == ".json" else read_table(path, skipped)
     if not listed:
-        raise UserError(f"{path} lists no images with captions.")
+        why = f": {skipped[0]} is no image and caption parted by |, a comma or a tab" if skipped else ""
+        raise UserError(f"{path} lists no images with captions{why}.")
     root = images or (path.parent / "images" if (path.parent / "images").is_dir() else path.parent)
     if not root.is_dir():
         raise UserError(f"The folder of the images {root} does not exist: name it in data.images.")
@@ -206,7 +208,7 @@ def _captions(said: Any) -> tuple[str, ...]:
 def _coco(content: Mapping[str, Any]) -> list[Listed]:
     captions: dict[Any, list[str]] = {}
     for annotation in content["annotations"]:
-        captions.setdefault(annotation["image_id"], []).append(annotation["caption"])
+        captions.setdefault(annotation["image_id"], []).extend(_captions(annotation["caption"]))
     return [Listed(image["file_name"], tuple(captions.get(image["id"], ()))) for image in content["images"]]
 
 
@@ -216,7 +218,7 @@ def _karpathy(content: Mapping[str, Any], held_out: str) -> list[Listed]:
     return [
         Listed(
             f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"],
-            tuple(sentence["raw"] for sentence in image["sentences"]),
+            _captions([sentence["raw"] for sentence in image["sentences"]]),
             roles[image["split"]],
         )
         for image in content["images"]

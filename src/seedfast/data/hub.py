@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,18 @@ def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
         raise UserError(f"Reading {title} needs datasets: pip install 'seedfast[hub]'.") from None
     path, _, configuration = name.partition(":")
     folder = Path(path).expanduser()
+    why: str | None = None
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             rows = datasets.load_from_disk(str(folder))
             rows = rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
         else:
-            rows = datasets.load_dataset(path, configuration or None, split="train")
+            # The library would ask a hub that cannot be reached again and again before it looks into its cache.
+            why = hub.unreachable()
+            with hub.only_here(datasets.config) if why else nullcontext():
+                rows = datasets.load_dataset(path, configuration or None, split="train")
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = why or hub.first_line(error)
         raise UserError(
             f"The data set {title} cannot be loaded ({reason}): check the name or, where there is no "
             "network, fetch it elsewhere, keep it with save_to_disk and name that folder."

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from seedfast.data.console import listed
 from seedfast.data.fingerprint import Signature, signature
 from seedfast.errors import UserError
 
@@ -33,7 +34,8 @@ _PYTHON_EXCLUDE = (
     "idlelib",
     "lib2to3",
 )
-_ROWS = (".jsonl", ".parquet")
+_ROW_ENDINGS = "jsonl parquet"
+_ROWS = tuple(f".{ending}" for ending in _ROW_ENDINGS.split())
 _BLOCK = 1 << 18  # bytes of a file that are decoded together
 
 Mode = Literal["auto", "text", "code"]
@@ -120,11 +122,17 @@ def folder_source(root: Path, include: Sequence[str], exclude: Sequence[str], mo
     A pattern without a slash is matched against names (of files, and for `exclude` of folders too), one with
     a slash against the path inside the folder. Raises UserError if nothing matches.
     """
-    endings = {"text": _TEXT, "code": _CODE, "auto": f"{_TEXT} {_CODE}"}[mode]
+    endings = {"text": f"{_TEXT} {_ROW_ENDINGS}", "code": _CODE, "auto": f"{_TEXT} {_CODE}"}[mode]
     names, skipped = _scan(root, include or [f"*.{ending}" for ending in endings.split()], exclude)
+    if not names and not include and mode == "auto":
+        names, skipped = _scan(root, [f"*.{ending}" for ending in _ROW_ENDINGS.split()], exclude)
     if not names:
         wanted = f"include={tuple(include)}" if include else f'the endings of mode="{mode}"'
-        raise UserError(f"No file in {root} matches {wanted} (exclude={tuple(exclude)}): name others in include.")
+        there = {Path(name).suffix or Path(name).name for name in _scan(root, ("*",), exclude)[0]}
+        found = f"there are {listed(sorted(there))}" if there else "it holds no others"
+        raise UserError(
+            f"No file in {root} matches {wanted} (exclude={tuple(exclude)}; {found}): name others in include."
+        )
     for name in names:
         if is_rows(root / name) and not signature(root / name):
             raise UserError(f"The file {root / name} cannot be read: check its permissions, or exclude it.")

@@ -1,6 +1,6 @@
 """The split: which document is trained on and which validates, found in one pass over all text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seedfast import keys
+from seedfast.data.console import listed
 from seedfast.data.sources import Source
 from seedfast.errors import UserError
 
@@ -62,7 +63,7 @@ def survey(source: Source, validation: float, *, want_alphabet: bool) -> Split:
         sizes.append(size)
         ranks.append(keys.derive(0, "validation split", document.key))
     return Split(
-        roles=_roles(source, np.array(sizes, np.int64), np.array(ranks, np.int64), validation),
+        roles=_roles(source, np.array(sizes, np.int64), np.array(ranks, np.int64), validation, skipped),
         boundary=int(characters * (1 - validation)),  # as the field cuts: the first int(0.9 n) characters train
         bytes=sum(sizes),
         skipped=tuple(skipped),
@@ -71,7 +72,11 @@ def survey(source: Source, validation: float, *, want_alphabet: bool) -> Split:
 
 
 def _roles(
-    source: Source, sizes: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64], validation: float
+    source: Source,
+    sizes: npt.NDArray[np.int64],
+    ranks: npt.NDArray[np.int64],
+    validation: float,
+    skipped: Sequence[str],
 ) -> npt.NDArray[np.uint8]:
     """Documents validate in the order of their keyed hashes until they hold the wanted part of the bytes.
 
@@ -82,8 +87,9 @@ def _roles(
         return roles
     kept = np.flatnonzero(sizes)
     if len(kept) < 2:
+        besides = f" (besides {listed(skipped)})" if skipped else ""
         raise UserError(
-            f"{source.title} holds {len(kept) or 'no'} usable document{'s' * (len(kept) != 1)}, but at "
+            f"{source.title} holds {len(kept) or 'no'} usable document{'s' * (len(kept) != 1)}{besides}, but at "
             "least one has to be trained on and another has to validate: bring more, or name one plain file, "
             "which is cut in two."
         )

@@ -16,7 +16,7 @@ from seedfast.data.prepare import SPLITS, prepare
 from seedfast.data.sources import EXCLUDE, Mode, Source, file_source, folder_source, is_rows, python_source
 from seedfast.data.store import file_digests, prepared, read_tokens, token_type
 from seedfast.data.tokenizers import Tokenizer
-from seedfast.data.windows import Windows
+from seedfast.data.windows import DocumentWindows, Windows
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
@@ -29,9 +29,9 @@ _BUILT_IN = ("characters", "bytes", "bpe")
 class TextAssets:
     """What a text model needs of its data for ever after.
 
-    context: the window's length in tokens. prompt: how many before it are given with it. validation_tokens: the
-    scored tokens of the validation split (all but the first end-of-text). validation_bytes: its raw text in UTF-8, to
-    which end-of-text adds nothing.
+    context: the window's length in tokens. prompt: how many before it are given with it. apart: whether a window
+    holds one document, or what is left of it. validation_tokens: the scored tokens of the validation split (all but
+    the first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing.
     """
 
     tokenizer: Tokenizer
@@ -39,6 +39,7 @@ class TextAssets:
     validation_tokens: int
     validation_bytes: int
     prompt: int = 0
+    apart: bool = False
 
     @property
     def tokens_per_byte(self) -> float:
@@ -93,6 +94,9 @@ class TextData:
     prompt: int = 0
     """Tokens of the same document before a window that are given with it, to models that can be prompted so."""
 
+    apart: bool = False
+    """Whether documents never share a window (a short one is padded), for models that learn how long texts are."""
+
     include: tuple[str, ...] = ()
     """Patterns of the files taken from a folder, such as "*.py" or "docs/*"; if empty, `mode` decides."""
 
@@ -100,7 +104,8 @@ class TextData:
     """Patterns of the files and folders that are left out of a folder."""
 
     mode: Mode = "auto"
-    """Which endings are taken from a folder if `include` is empty: those of text, of source code, or both."""
+    """Which endings are taken from a folder if `include` is empty: those of text (with .jsonl and .parquet), of source
+    code, or (auto) text and code, and .jsonl and .parquet where there is neither."""
 
     field: str = "text"
     """The field or column that holds the text, in JSONL, Parquet and Hugging Face data sets. JSONL without it, whose
@@ -217,15 +222,19 @@ class TextData:
         tokenizer = tokenizers.load(folder)
         cut = self._packs if isinstance(source, DialogueSource) else self._windows
         train, held_out = cut(source, folder, facts, tokenizer)
+        apart = isinstance(held_out, DocumentWindows)
         assets = TextAssets(
             tokenizer=tokenizer,
             prompt=self.prompt,
             context=self.context,
+            apart=apart,
             validation_tokens=held_out.targets,
             validation_bytes=held_out.bytes if isinstance(held_out, Packs) else facts["validation"]["bytes"],
         )
         # What is trained on are these ids in these windows: what leaves them alone leaves the data the same.
-        identity = to_json({"prepared": file_digests(folder), "context": self.context})
+        identity = to_json(
+            {"prepared": file_digests(folder), "context": self.context} | ({"apart": True} if apart else {})
+        )
         return TextCorpus(
             train=train,
             validation=held_out,
@@ -260,8 +269,10 @@ class TextData:
                     "or bring more text."
                 )
         kind = token_type(tokenizer.size)
+        # A plain text is one document: there is nothing to keep it apart from.
+        windows = DocumentWindows if self.apart and not source.plain else Windows
         return [
-            Windows(
+            windows(
                 read_tokens(folder / f"{name}.bin", kind),
                 self.context,
                 prompt=self.prompt,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seedfast.data.captions import Captions
+from seedfast.data.caption_set import Captions
 from seedfast.errors import UserError
 from seedfast.evaluate.statistics import distinct
 from seedfast.evaluate.trained import Trained

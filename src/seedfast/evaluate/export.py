@@ -31,7 +31,12 @@ def export(model: Trained, folder: Path, *, merge: bool = False) -> None:
     merge: write an adapter's change into the weights that it adapts. Without it an adapter stays one, which names the
         model that it belongs to. Raises UserError if the network is seedfast's own, or the folder is taken.
     """
-    write = _writer(model, merge=merge)
+    write = writer(model, merge=merge)
+    if write is None:
+        raise UserError(
+            f"The network of this run ({model.run.recipe}) is seedfast's own, which neither transformers nor diffusers "
+            "can load; fine-tuned models, captioners and runs of image-diffusers are exported."
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already; choose a new folder for --out.")
     attempt = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
@@ -48,8 +53,8 @@ def export(model: Trained, folder: Path, *, merge: bool = False) -> None:
     sync(folder.parent)
 
 
-def _writer(model: Trained, *, merge: bool) -> Callable[[Path], None]:
-    """What writes the files of this model into a folder. Raises UserError if it has no form that others load."""
+def writer(model: Trained, *, merge: bool) -> Callable[[Path], None] | None:
+    """What writes the files of this model into a folder, or None if it has no form that others load."""
     network = model.network
     if isinstance(network, DiffusersNetwork):
         if merge:
@@ -60,10 +65,7 @@ def _writer(model: Trained, *, merge: bool) -> Callable[[Path], None]:
             raise UserError("A captioner has no adapter to merge; leave --merge out.")
         return partial(_write_captioner, model)
     if not isinstance(network, CausalLMNetwork):
-        raise UserError(
-            f"The network of this run ({model.run.recipe}) is seedfast's own, which neither transformers nor diffusers "
-            "can load; fine-tuned models, captioners and runs of image-diffusers are exported."
-        )
+        return None
     adapted = network.model is not network.plain
     if merge and not adapted:
         raise UserError("This run trained all weights, so there is no adapter to merge; leave --merge out.")
@@ -77,16 +79,22 @@ def _write_captioner(model: Trained, folder: Path) -> None:
     config = {"model_type": CAPTIONER, "architectures": ["CaptionerNetwork"], "captioner": asdict(shape)}
     (folder / "config.json").write_text(to_json(config), "utf-8")
     model.family.assets.save(folder)  # type: ignore[attr-defined]
+    about = plain_card(model, "An image captioner", "image-to-text", "seedfast sample PATH --image PICTURE")
+    (folder / "README.md").write_text(about, "utf-8")
+
+
+def plain_card(model: Trained, title: str, tag: str, command: str) -> str:
+    """The card of a model that only seedfast loads."""
     checkpoint, run = model.committed, model.run
     record = read_json(checkpoint.folder / "state.json")["best"].get(model.weights, {})
     numbers = [f"{record['metric']} {record['value']:.4f}"] if record.get("step") == checkpoint.step else []
     lines = [
-        "---", "library_name: seedfast", "tags: [seedfast, image-to-text]", "---", "", "# An image captioner", "",
-        f"Trained with `seedfast train {run.recipe}` for {checkpoint.step} steps of {run.batch_size} images of "
-        f"`{Path(run.data.path).name}`. " + "".join(f"On held-out images: {number}." for number in numbers),
-        "", "```", "seedfast sample PATH --image PICTURE", "```", "",
+        "---", "library_name: seedfast", f"tags: [seedfast, {tag}]", "---", "", f"# {title}", "",
+        f"Trained with `seedfast train {run.recipe}` for {checkpoint.step} steps of {run.batch_size} examples of "
+        f"`{Path(run.data.path).name}`. " + "".join(f"On held-out examples: {number}." for number in numbers),
+        "", "```", command, "```", "",
     ]  # fmt: skip
-    (folder / "README.md").write_text("\n".join(lines), "utf-8")
+    return "\n".join(lines)
 
 
 def _write(model: Trained, network: CausalLMNetwork, folder: Path, *, merge: bool, adapted: bool) -> None:
@@ -160,23 +168,3 @@ def card(model: Trained, *, adapter: bool) -> str:
     )
     lines += ["The whole run:", "", "```yaml", to_yaml(shown).strip(), "```", ""]
     return "\n".join(lines)
-
-
-def push(folder: Path, name: str, *, private: bool) -> str:
-    """Upload an exported folder to the Hugging Face hub and return its address.
-
-    Raises UserError if the folder is no export, or the hub cannot be reached or refuses.
-    """
-    if not any((folder / config).is_file() for config in ("config.json", "adapter_config.json")):
-        raise UserError(f"{folder} is no exported model: run seedfast export RUN --out {folder} first.")
-    if why := hub.unreachable():
-        raise UserError(f"{folder} cannot be pushed: {why}.")
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        repository = HfApi().create_repo(name, private=private, exist_ok=True)
-        HfApi().upload_folder(folder_path=folder, repo_id=repository.repo_id)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"The hub does not take {folder} as {name} ({hub.first_line(error)}).") from error
-    return str(repository)

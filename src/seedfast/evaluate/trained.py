@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from seedfast import keys
-from seedfast.data.captions import CaptionAssets
+from seedfast.data.caption_set import CaptionAssets
 from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
 from seedfast.data.hub import pretrained
 from seedfast.data.text import TextAssets

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedfast.data.captions import CaptionAssets, Captions
+from seedfast.data.caption_set import CaptionAssets, Captions
 from seedfast.data.dataset import Batch, Corpus, Dataset
 from seedfast.errors import UserError
 from seedfast.families.beam import Advance, Hypothesis, beam_search

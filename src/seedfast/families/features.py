@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seedfast.data.captions import CaptionCorpus, Captions
+from seedfast.data.caption_set import CaptionCorpus, Captions
 from seedfast.data.console import Bar
 from seedfast.data.dataset import Corpus
 from seedfast.data.store import prepared

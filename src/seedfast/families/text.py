@@ -27,12 +27,19 @@ class TextFamily(Family):
     counts = "tokens"
     takes_prompts = False
     """Whether the text before a window (`data.prompt`) is of use to it."""
+    learns_lengths = False
+    """Whether it says how long a window's text is: only then may windows be padded (`data.apart`)."""
 
     def __init__(self, assets: TextAssets) -> None:
         if assets.prompt and not self.takes_prompts:
             raise UserError(
                 f"data.prompt={assets.prompt} gives each window the text before it, of which this kind of model makes "
                 "no use: set it to 0."
+            )
+        if assets.apart and not self.learns_lengths:
+            raise UserError(
+                "data.apart pads the windows of short documents, and this kind of model does not learn how long they "
+                "are: leave it out."
             )
         self.assets = assets
         self.vocabulary = assets.tokenizer.size
@@ -115,12 +122,17 @@ class TextFamily(Family):
             logits[..., list(self.assets.tokenizer.silent)] = -torch.inf
 
     def excerpt(self, validation: Dataset) -> Tensor:
-        """Token ids of held-out text, int64 [L]: the longest piece of one document in a window."""
-        tokens_L = validation.batch([len(validation) // 2])["tokens"][0, 1:]
-        ends = (tokens_L == self.end_of_text).nonzero()[:, 0].tolist()
-        pieces = [tokens_L[start:stop] for start, stop in pairwise([0, *(end + 1 for end in ends), len(tokens_L) + 1])]
-        whole = [piece[piece != self.end_of_text] for piece in pieces]
-        return max(whole, key=len)
+        """Token ids of held-out text, int64 [L]: the longest piece of one document in a window, of the middle ones."""
+        count = len(validation)
+        nearby = [(count // 2 + index) % count for index in range(min(8, count))]
+        whole = []
+        for tokens_L in validation.batch(nearby)["tokens"][:, 1:]:
+            ends = (tokens_L == self.end_of_text).nonzero()[:, 0].tolist()
+            cuts = pairwise([0, *(end + 1 for end in ends), len(tokens_L) + 1])
+            pieces = [tokens_L[start:stop] for start, stop in cuts]
+            whole += [piece[piece != self.end_of_text] for piece in pieces]
+        longest: Tensor = max(whole, key=len)
+        return longest
 
     def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
         """What each example of a batch is asked, for people to look at."""

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from seedfast.errors import UserError
+from seedfast.loop.journal import scalars
+from seedfast.loop.listener import Listener
 
-_PICTURES = (".png",)
 
-
-class Board:
+class Board(Listener):
     """Writes each line of the journal to `tensorboard/` of a run folder: curves, sample pictures, the run's settings.
 
     step: where the journal stands. Curves that reach beyond are cut there, so a resumed run's have each step once.
@@ -36,27 +36,17 @@ class Board:
         for summary in hparams(plain, {"validation/raw/loss": 0}):
             files.add_summary(summary)
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def line(self, entry: Mapping[str, Any]) -> None:
         """Copy one line of the journal."""
-        step = entry["step"]
-        for weights, score in entry.get("validation", {}).items():
-            self._scalars(f"validation/{weights}", step, score)
+        for name, value in scalars(entry).items():
+            self._writer.add_scalar(name, value, entry["step"])
         for name in entry.get("samples", ()):
-            self._sample(Path(name), step)
-        if "loss" in entry:
-            self._scalars("training", step, entry)
+            self._sample(Path(name), entry["step"])
         self._writer.flush()
-
-    def _scalars(self, group: str, step: int, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                self._scalars(f"{group}/{name}", step, value)
-            elif isinstance(value, int | float) and name != "step":
-                self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def _sample(self, name: Path, step: int) -> None:
         file = self._folder / name
-        if file.suffix in _PICTURES:
+        if file.suffix == ".png":
             from PIL import Image
 
             with Image.open(file) as picture:
@@ -67,12 +57,6 @@ class Board:
             indented = "".join(f"    {line}\n" for line in file.read_text().splitlines())  # Markdown's verbatim
             self._writer.add_text(f"samples/{name.stem}", indented, step)
 
-    def close(self) -> None:
+    def close(self, *, finished: bool) -> None:
         """Close the files."""
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

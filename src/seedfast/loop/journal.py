@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -104,3 +104,28 @@ def read(run_folder: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:
                 raise UserError(f"{path}, line {number}, is not JSON ({error}); restore the journal.") from error
+
+
+def follow(run_folder: Path, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """The journal's entries as they are written, until `is_over()`: asked again and again, it sets the pace."""
+    with (run_folder / "journal.jsonl").open("rb") as lines:
+        over = False
+        while not over:
+            over = is_over()  # asked before reading, so that nothing is missed that was written before
+            while (line := lines.readline()).endswith(b"\n"):
+                yield json.loads(line)
+            lines.seek(-len(line), os.SEEK_CUR)
+
+
+def scalars(values: Mapping[str, Any], group: str = "") -> dict[str, float]:
+    """The numbers of an entry, by the names of their curves, such as `training/loss` or `validation/ema/loss`."""
+    if not group:
+        parts = {"validation": values["validation"]} if "validation" in values else {}
+        values = parts | ({"training": values} if "loss" in values else {})
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= scalars(value, f"{group}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            found[f"{group}{name}"] = value
+    return found

@@ -1,19 +1,39 @@
 """Muon with all matrices of one shape orthogonalised at once."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class StackedMuon(torch.optim.Muon):
+class StackedMuon(torch.optim.Optimizer):
     """`torch.optim.Muon`, step for step, but with its Newton-Schulz iteration run on stacks of equal shapes.
 
     A small network has dozens of small matrices, and torch takes them one by one: most of its time is the cost of
     starting operations. Stacked, a step takes about a third of that on a CPU. The numbers are the same to bfloat16's
-    rounding, in which both iterate.
+    rounding, in which both iterate. A convolution's filters, which torch refuses, are the matrix [out, in · area] that
+    they are to a patch (Jordan et al. 2024).
     """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
+        ns_steps: int = 5,
+        eps: float = 1e-7,
+    ) -> None:
+        given = {
+            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov,
+            "ns_coefficients": ns_coefficients, "ns_steps": ns_steps, "eps": eps,
+        }  # fmt: skip
+        super().__init__(parameters, given)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -31,7 +51,7 @@ class StackedMuon(torch.optim.Muon):
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             for rows in _by_shape(parameters):
                 stack = orthogonalise(
-                    torch.stack([updates[row] for row in rows]),
+                    torch.stack([updates[row].flatten(1) for row in rows]),
                     coefficients=group["ns_coefficients"],
                     steps=group["ns_steps"],
                     eps=group["eps"],
@@ -39,7 +59,8 @@ class StackedMuon(torch.optim.Muon):
                 height, width = stack.shape[1:]
                 # Jordan et al. 2024: a tall matrix may move further for the same change of its outputs' RMS.
                 rate = group["lr"] * max(1.0, height / width) ** 0.5
-                torch._foreach_add_([parameters[row] for row in rows], list(stack.unbind()), alpha=-rate)
+                moved = [step.view(parameters[row].shape) for row, step in zip(rows, stack, strict=True)]
+                torch._foreach_add_([parameters[row] for row in rows], moved, alpha=-rate)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state: dict[str, Any] = self.state[parameter]

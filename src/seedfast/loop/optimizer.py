@@ -15,7 +15,7 @@ class OptimizerConfig:
     """How weights are updated."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    """`muon` orthogonalises the momentum of hidden matrices (Jordan et al. 2024) and leaves the rest to AdamW."""
+    """`muon` orthogonalises the momentum of hidden matrices and filters (Jordan et al. 2024); the rest is AdamW's."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -83,7 +83,7 @@ def _groups(network: nn.Module, *, muon: bool) -> tuple[list[nn.Parameter], list
             continue
         if parameter.ndim < 2:
             plain.append(parameter)
-        elif muon and parameter.ndim == 2 and id(parameter) not in looked_up:
+        elif muon and id(parameter) not in looked_up:
             matrices.append(parameter)
         else:
             decayed.append(parameter)

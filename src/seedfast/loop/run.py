@@ -20,7 +20,8 @@ C = TypeVar("C")
 
 _MAY_CHANGE = (
     "steps", "micro_batch", "eval_every", "save_every", "keep", "log_every", "workers", "device", "data.path",
-    "on_nonfinite", "skip_budget", "sample_every", "tensorboard", "patience",
+    "on_nonfinite", "skip_budget", "sample_every", "tensorboard", "wandb", "hub",
+    "patience",
 )  # fmt: skip
 """Changes that keep the meaning of a run that is continued. All others have to be allowed by name."""
 
@@ -72,6 +73,12 @@ class Run:
     """Steps between updates of the progress line; the journal has every step."""
     tensorboard: bool = False
     """Copy the journal and the samples to `tensorboard/` in the run folder."""
+    wandb: str | None = None
+    """Copy them to this project of Weights & Biases, with the login of `wandb login` (WANDB_MODE=offline: to `wandb/`
+    in the run folder). A run that is continued goes on there too. What fails is warned of."""
+    hub: str | None = None
+    """Upload each new best checkpoint to this repository of the Hugging Face hub, USER/MODEL, with the login of `hf
+    auth login`; it is private if it has to be made. What fails is warned of."""
     workers: int = 0
     """Threads that prepare the next batches; 0 prepares each when it is needed. Changes no bit."""
     on_nonfinite: Literal["stop", "skip"] = "stop"

@@ -24,10 +24,13 @@ from seedfast.loop.board import Board
 from seedfast.loop.checkpoint import Checkpoint, Checkpoints
 from seedfast.loop.ema import Average
 from seedfast.loop.journal import Journal
+from seedfast.loop.listener import Listener, Listeners
 from seedfast.loop.lock import locked
 from seedfast.loop.placement import Placement
 from seedfast.loop.run import Run, changes, from_mapping, read_yaml, refuse_changes, settings, to_yaml
 from seedfast.loop.state import BestRecord, TrainState
+from seedfast.loop.upload import Upload
+from seedfast.loop.wandb import WandB
 
 
 @dataclass(kw_only=True)
@@ -44,7 +47,8 @@ class Session:
     order: Order
     checkpoints: Checkpoints
     journal: Journal | None  # only the leading process has one
-    board: Board | None = None  # the same, and only where the run asks for it
+    listeners: Listener = field(default_factory=Listener)  # the same: who is told what the journal is told
+    noted: str = ""  # the event of the newest note
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # against the stored run: name → (old, new)
     validation: dict[str, Any] | None = None  # the newest record, of step `validated`
     validated: int = 0
@@ -86,6 +90,12 @@ class Session:
         self.checkpoints.save(self.state.step, self._write, facts)
         self.committed_best = dict(self.state.best)
         self.point()
+        self.tell_best()
+
+    def tell_best(self) -> None:
+        """Tell the listeners which committed checkpoint is the best, if any is."""
+        if best := self.state.best.get("ema" if self.state.average else "raw"):
+            self.listeners.best(best.step)
 
     def point(self) -> None:
         """Make the pointers and the retained checkpoints those of this state. Doing it twice changes nothing."""
@@ -98,16 +108,21 @@ class Session:
         self.checkpoints.point(self.state.step, best, protected=protected)
 
     def record(self, entry: dict[str, Any]) -> None:
-        """Write a line to the journal (and its copies); only the leading process does."""
+        """Write a line to the journal, and tell the listeners; only the leading process does."""
         if self.journal:
             self.journal.record(entry)
-        if self.board:
-            self.board.add(entry)
+            self.listeners.line(entry)
 
     def note(self, event: str, **facts: Any) -> None:
         """Write to the run's events what happened to it; only the leading process does."""
+        self.noted = event
         if self.journal:
             self.journal.event(event, step=self.state.step, **facts)
+
+    def warn(self, reason: str) -> None:
+        """Say on stderr, and note, what does not stop the training."""
+        print(f"seedfast: WARNING: {reason}", file=sys.stderr)
+        self.note("warning", reason=reason)
 
     def _write(self, folder: Path) -> Mapping[str, Facts]:
         sys.audit("seedfast.save", self.state.step)
@@ -155,11 +170,27 @@ def session(
         else:
             _start(opened)
         opened.corpus = opened.family.ready(opened.state.network, opened.run.model, opened.corpus)
-        if run.tensorboard and placement.leads:
-            opened.board = stack.enter_context(Board(folder, settings(opened.run), step=opened.state.step))
-        yield opened
+        if placement.leads:
+            opened.listeners = _listeners(opened)
+            opened.tell_best()
+        try:
+            yield opened
+        finally:
+            opened.listeners.close(finished=opened.noted == "finished")
         placement.told(None)  # all leave together: who stays behind would wait for the others' sockets for ever
         opened.network = opened.state.network  # the wrapper must be gone before its process group is
+
+
+def _listeners(opened: Session) -> Listener:
+    """Those that the run asks for. Raises UserError if a package is missing, or a name cannot be."""
+    run, folder, several = opened.run, opened.folder, list[Listener]()
+    if run.tensorboard:
+        several.append(Board(folder, settings(run), step=opened.state.step))
+    if run.hub:
+        several.append(Upload(folder, run.hub, opened.warn))
+    if run.wandb:
+        several.append(WandB(folder, run.wandb, opened.warn))
+    return Listeners(several, opened.warn)
 
 
 def _claim(folder: Path) -> None:

@@ -54,6 +54,7 @@ def train(session: Session, progress: Progress) -> Outcome:
     """
     run, state = session.run, session.state
     if _stalled(session):  # it had stopped early, and is only opened again
+        session.note("finished")
         return Outcome(state.step)
     retry = _Retry()
     with Interrupt() as interrupt, closing(_prepared(session, state.step, run.steps)) as prepared:

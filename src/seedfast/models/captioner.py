@@ -76,7 +76,8 @@ class Captioner:
         located = self
         if self.path and not self.architecture:
             located = replace(located, path=_absolute(self.path), architecture=vision.architecture(self.path))
-        if self.language_model:
+        if self.language_model and Path(self.language_model).expanduser().exists():
+            # Where it is gone its shape has been written out already; a new run cannot begin without it (`initialise`).
             source = from_gpt2(Path(self.language_model).expanduser())
             located = replace(located, language_model=_absolute(self.language_model), decoder=source.config)
         return located

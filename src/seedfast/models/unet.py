@@ -119,6 +119,10 @@ class UNetNetwork(nn.Module):
         nn.init.zeros_(self.leave[2].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def get_output_embeddings(self) -> nn.Conv2d:
+        """The layer whose outputs are the answer, channel by channel: no hidden matrix to an optimizer."""
+        return self.leave[2]  # type: ignore[return-value]
+
     def _residual(self, inputs: int, outputs: int) -> "Residual":
         return Residual(inputs, outputs, self.embed, self.config)
 

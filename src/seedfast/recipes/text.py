@@ -1,5 +1,7 @@
 """Text: language models on files, folders and data sets; by default on the standard library's source."""
 
+from dataclasses import replace
+
 from seedfast.data.text import TextData
 from seedfast.families.autoregressive import Autoregressive
 from seedfast.families.block import Block
@@ -26,7 +28,8 @@ def text_masked() -> Run:
 
 def text_embedding() -> Run:
     """Diffusion over token embeddings: all positions are denoised together, in as many steps as one likes."""
-    return _text("text-embedding", Embedding())
+    run = _text("text-embedding", Embedding())
+    return replace(run, data=replace(run.data, apart=True))
 
 
 def text_block() -> Run:

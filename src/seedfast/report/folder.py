@@ -15,6 +15,7 @@ from seedfast.errors import UserError
 from seedfast.families.profile import Profile
 from seedfast.loop.checkpoint import Checkpoint, Checkpoints
 
+_EARLIER_SHOWN = 10  # steps
 _SAMPLES_SHOWN = 20_000  # characters of a file of samples
 _PICTURES = {".png": "image/png", ".gif": "image/gif"}
 _PICTURES_SHOWN = 8
@@ -36,7 +37,8 @@ class Folder:
 
     text: `run.yaml` as it stands. run: what it holds. best, latest: the pointers, empty before they exist.
     events: what happened to the process, oldest first. manifests: of each committed checkpoint, oldest first;
-    None for one that cannot be read. samples: the files of the newest samples.
+    None for one that cannot be read. samples: the files of the newest samples. earlier: the first text of each step
+    before, oldest first; of many, some that are evenly spread.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Folder:
     events: list[Mapping[str, Any]]
     manifests: list[tuple[Checkpoint, Mapping[str, Any] | None]]
     samples: list["Sampled"]
+    earlier: list["Sampled"]
     trainer: bool
     """Whether the process that last took the folder's lock is alive on this machine."""
 
@@ -66,6 +69,7 @@ class Folder:
 def read(path: Path) -> Folder:
     """Read a run folder, also while it is being written. Raises UserError if it is none."""
     text, run = _run(path)
+    samples, earlier = _samples(path / "samples")
     return Folder(
         path=path,
         text=text,
@@ -74,7 +78,8 @@ def read(path: Path) -> Folder:
         latest=_json(path / "latest.json"),
         events=_events(path / "events.jsonl"),
         manifests=[(checkpoint, _manifest(checkpoint)) for checkpoint in Checkpoints(path).committed()],
-        samples=_samples(path / "samples"),
+        samples=samples,
+        earlier=earlier,
         trainer=_trainer_lives(path / "lock"),
     )
 
@@ -139,16 +144,21 @@ def _manifest(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
         return None
 
 
-def _samples(path: Path) -> list[Sampled]:
-    """The texts and pictures of the latest step, whose number is in its folder's name."""
+def _samples(path: Path) -> tuple[list[Sampled], list[Sampled]]:
+    """The texts and pictures of the latest step, whose number is in its folder's name, and texts of those before."""
     steps = sorted(path.glob("step-*/"), key=lambda step: [int(n) for n in re.findall(r"\d+", step.name)])
     if not steps:
-        return []
-    texts, pictures = sorted(steps[-1].glob("*.txt")), [f for f in sorted(steps[-1].iterdir()) if f.suffix in _PICTURES]
-    return [_text(file, path.parent) for file in texts] + [
+        return [], []
+    *before, newest = steps
+    texts, pictures = sorted(newest.glob("*.txt")), [f for f in sorted(newest.iterdir()) if f.suffix in _PICTURES]
+    latest = [_text(file, path.parent) for file in texts] + [
         Sampled(str(file.relative_to(path.parent)), picture=file.read_bytes(), media=_PICTURES[file.suffix])
         for file in pictures[:_PICTURES_SHOWN]
     ]
+    count = min(len(before), _EARLIER_SHOWN)
+    chosen = [before[index * len(before) // count] for index in range(count)]
+    firsts = [sorted(step.glob("*.txt"))[:1] for step in chosen]
+    return latest, [_text(file, path.parent) for files in firsts for file in files]
 
 
 def _text(path: Path, run_folder: Path) -> Sampled:

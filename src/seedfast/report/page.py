@@ -216,6 +216,12 @@ def _samples(folder: Folder) -> Iterator[Markup]:
             yield element("img", src=_data_uri(sampled.picture, sampled.media), alt=sampled.name)
         else:
             yield element("pre", sampled.text or "")
+    if folder.earlier:
+        parts = [
+            (element("p", element("code", each.name), class_="faint"), element("pre", each.text or ""))
+            for each in folder.earlier
+        ]
+        yield element("details", element("summary", "Earlier samples"), *(part for pair in parts for part in pair))
 
 
 def _provenance(folder: Folder) -> Iterator[Markup]:

@@ -9,6 +9,9 @@ Diffusion Language Models", Plaid) is
 
 With the exact posterior it is H(x) + KL(q(z₁) ‖ N(0, I)) at any end points of γ (identity 13). The embeddings are
 learned by the same bound: reconstruction keeps them apart, and their length is fixed.
+
+Where documents are kept apart (`data.apart`), a window holds as many tokens n as are left of one, at most the context.
+Padding is seen by nothing and costs nothing, and the bound gains -log p(n), so that it is one of the whole text.
 """
 
 from copy import copy
@@ -23,9 +26,11 @@ from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text import TextAssets
 from seedfast.diffusion.parameterisation import x0_weight
 from seedfast.errors import UserError
+from seedfast.families.categorical import draw, shape
 from seedfast.families.embedding.network import Bound, EmbeddingNetwork, Reading
 from seedfast.families.embedding.sampling import EmbeddingRequest, Page, write
 from seedfast.families.embedding.schedule import Kind
+from seedfast.families.exercise import Exercise
 from seedfast.families.family import State, Task, Terms
 from seedfast.families.request import Canvas, Show
 from seedfast.families.text import TextFamily
@@ -85,7 +90,7 @@ class EmbeddingTask(Task):
     """Texts whose open positions are to be denoised.
 
     targets_BL: the texts. symbols_BN: what is shown of the prompt and the window. noise_BLD: ε. time_B: t, float64.
-    twice_B: whether a first answer is built upon.
+    twice_B: whether a first answer is built upon. real_BN: false at padding, which nothing sees.
     """
 
     targets_BL: Tensor
@@ -93,6 +98,7 @@ class EmbeddingTask(Task):
     noise_BLD: Tensor
     time_B: Tensor
     twice_B: Tensor
+    real_BN: Tensor
 
 
 class EmbeddingDiffusion(TextFamily):
@@ -104,6 +110,7 @@ class EmbeddingDiffusion(TextFamily):
 
     request = EmbeddingRequest
     takes_prompts = True
+    learns_lengths = True
     training = False
 
     def __init__(self, options: Embedding, assets: TextAssets) -> None:
@@ -135,19 +142,22 @@ class EmbeddingDiffusion(TextFamily):
             schedule=options.schedule,
             prediction=options.prediction,
             self_conditioned=options.self_conditioning > 0,
+            ragged=self.assets.apart,
         )
 
     def task(self, batch: Batch, draws: Draws) -> EmbeddingTask:
         """Choose times, noise and conditions. Tokens that are not scored are given."""
         options = self.options
         targets_BL, open_BL = batch["tokens"][:, 1:], batch["scored"]
+        real_BL = batch.get("real", torch.ones_like(open_BL))
         withheld_B = torch.zeros(len(targets_BL), dtype=torch.bool)
         twice_B = torch.full_like(withheld_B, options.self_conditioning > 0)
         if self.training:
-            open_BL = self._surrounded(open_BL, draws)
+            open_BL = self._surrounded(open_BL, real_BL.sum(dim=1), draws)
             withheld_B = draws.uniform("withheld", 1)[:, 0] < options.withheld
             twice_B = draws.uniform("self-conditioning", 1)[:, 0] < options.self_conditioning
-        parts = [targets_BL.masked_fill(withheld_B.unsqueeze(1), self.withheld).masked_fill(open_BL, self.open)]
+        hidden_BL = withheld_B.unsqueeze(1) | ~real_BL
+        parts = [targets_BL.masked_fill(hidden_BL, self.withheld).masked_fill(open_BL, self.open)]
         if self.assets.prompt:
             missing_BP = ~batch["prompt_real"] | withheld_B.unsqueeze(1)
             parts.insert(0, batch["prompt"].masked_fill(missing_BP, self.withheld))
@@ -158,15 +168,15 @@ class EmbeddingDiffusion(TextFamily):
             noise_BLD=draws.normal("noise", targets_BL.shape[1], options.channels),
             time_B=draws.stratified("time"),
             twice_B=twice_B,
+            real_BN=F.pad(real_BL, (self.assets.prompt, 0), value=True),
         )
 
-    def _surrounded(self, scored_BL: Tensor, draws: Draws) -> Tensor:
-        """Leave one span of some windows open, of which half end with their window: gaps and continuations."""
-        length = scored_BL.shape[1]
+    def _surrounded(self, scored_BL: Tensor, size_B: Tensor, draws: Draws) -> Tensor:
+        """Leave one span of some windows open, of which half end with their text: gaps and continuations."""
         u_B4 = draws.uniform("context", 4, dtype=torch.float64)
-        cuts_B2 = (u_B4[:, :2] * length).long().sort(dim=1).values
-        stop_B = torch.where(u_B4[:, 2] < 0.5, length, cuts_B2[:, 1] + 1)
-        place_L = torch.arange(length)
+        cuts_B2 = (u_B4[:, :2] * size_B.unsqueeze(1)).long().sort(dim=1).values
+        stop_B = torch.where(u_B4[:, 2] < 0.5, size_B, cuts_B2[:, 1] + 1)
+        place_L = torch.arange(scored_BL.shape[1])
         span_BL = (place_L >= cuts_B2[:, :1]) & (place_L < stop_B.unsqueeze(1)) & scored_BL
         chosen_B = (u_B4[:, 3] < self.options.context) & span_BL.any(dim=1)
         return torch.where(chosen_B.unsqueeze(1), span_BL, scored_BL)
@@ -176,24 +186,28 @@ class EmbeddingDiffusion(TextFamily):
         assert isinstance(task, EmbeddingTask)
         length = task.targets_BL.shape[1]
         open_BL = task.symbols_BN[:, -length:] == self.open
-        bound: Bound = network(task.targets_BL, task.symbols_BN, task.noise_BLD, task.time_B, task.twice_B)
+        bound: Bound = network(
+            task.targets_BL, task.symbols_BN, task.noise_BLD, task.time_B, task.twice_B, task.real_BN
+        )
         error_BL = (bound.x0_BLD - bound.answer.estimate_BLD).square().sum(dim=2) * open_BL
         terms = {
             "reconstruction": (_cross_entropy(bound.decoded_BLV, task.targets_BL) * open_BL).sum(dim=1),
             "diffusion": (bound.slope_B * bound.level.snr / 2).to(error_BL.dtype) * error_BL.sum(dim=1),
             "prior": bound.prior.to(error_BL.dtype) * task.weight_B,
         }
+        if bound.length_B is not None:
+            terms["length"] = bound.length_B.to(error_BL.dtype)
         nelbo_B = torch.stack(list(terms.values())).sum(dim=0)
         total_B = nelbo_B
         if self.options.loss == "weighted":
             terms |= {"nelbo": nelbo_B} | {
                 f"nelbo_{unit}": nelbo_B * factor for unit, factor in self.bound_units.items()
             }
-            total_B = self._weighted(bound, error_BL, task.targets_BL, open_BL)
+            total_B = self._weighted(bound, error_BL, task.targets_BL, open_BL) + terms.get("length", 0.0)
         elif bound.surprise_B is not None:
-            # Descends the estimates' variance (`Learned`), and adds nothing to the loss itself.
-            variance_B = task.weight_B * (terms["diffusion"] / task.weight_B).square().detach() * bound.surprise_B
-            total_B = total_B + (variance_B - variance_B.detach()).to(total_B.dtype)
+            # Fits the density of noise levels to the errors there (`Learned`), and adds nothing to the loss itself.
+            fit_B = terms["diffusion"].detach() * bound.surprise_B
+            total_B = total_B + (fit_B - fit_B.detach()).to(total_B.dtype)
         weight = task.weight_B.sum()
         return Terms(
             total_B=total_B,
@@ -208,6 +222,22 @@ class EmbeddingDiffusion(TextFamily):
         mse_B = scale_B.to(error_BL.dtype) * error_BL.sum(dim=1) / options.channels
         ce_BL = _cross_entropy(bound.answer.logits_BLV, targets_BL)
         return (1 - rounding) * mse_B + rounding * (ce_BL * open_BL).sum(dim=1)
+
+    def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
+        """Prompt and window: what is noisy is asked, and what is withheld, or was never there, is nothing."""
+        assert isinstance(task, EmbeddingTask)
+        tokens_BN, there_BN = task.targets_BL, task.real_BN
+        if self.assets.prompt:
+            tokens_BN = torch.cat([batch["prompt"], tokens_BN], dim=1)
+            there_BN = torch.cat([batch["prompt_real"], there_BN[:, self.assets.prompt :]], dim=1)
+        found = []
+        for row, real_N in enumerate(task.real_BN):
+            tokens, symbols = tokens_BN[row, real_N].tolist(), task.symbols_BN[row, real_N].tolist()
+            source = ["word" if there else "nothing" for there in there_BN[row, real_N].tolist()]
+            shown = [{self.open: "mask", self.withheld: "nothing"}.get(symbol, "word") for symbol in symbols]
+            asked = ["word" if symbol == self.open else "nothing" for symbol in symbols]
+            found.append(Exercise(*(self.signs(tokens, roles) for roles in (source, shown, asked))))
+        return found
 
     def room(self, prompt: int) -> int:
         """How many tokens can be written after a prompt of so many: a prompt of its own leaves the window free.
@@ -243,12 +273,28 @@ class EmbeddingDiffusion(TextFamily):
         """
         if self.options.prediction != "tokens" and (request.top_k, request.top_p) != (None, None):
             raise UserError("This model predicts vectors, not a distribution over tokens: leave out top-k and top-p.")
+        network = cast("EmbeddingNetwork", network)
+        if network.lengths is not None and (request.tokens, request.canvas, request.infill) == (None, None, None):
+            canvases = self._shortened(network.lengths, canvases, draws)
         page = Page.of(canvases, self, draws.positions_B.device)
-        filled = write(cast("EmbeddingNetwork", network), page, canvases, request, draws, show)
+        filled = write(network, page, canvases, request, draws, show)
         return [
             tokens if canvas.is_infill else self.until_end(tokens, canvas)
             for tokens, canvas in zip(filled, canvases, strict=True)
         ]
+
+    def _shortened(self, lengths: Tensor, canvases: list[Canvas], draws: Draws) -> list[Canvas]:
+        """Continuations as long as texts are: how much there is of a window is drawn, and comes before its words."""
+        u_B = draws.uniform("length", 1, dtype=torch.float64)[:, 0]
+        shortened = []
+        for canvas, u in zip(canvases, u_B, strict=True):
+            size = len(canvas.tokens_L)
+            fewest = int(canvas.given_L.sum()) + self.assets.context - size
+            at_least = torch.arange(self.assets.context, device=lengths.device) >= fewest
+            drawn = draw(shape(lengths.masked_fill(~at_least, -torch.inf), temperature=1.0), u)
+            kept = size - (self.assets.context - 1 - int(drawn))
+            shortened.append(Canvas(canvas.tokens_L[:kept], canvas.given_L[:kept]))
+        return shortened
 
 
 def _cross_entropy(logits_BLV: Tensor, targets_BL: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class Bound:
     """Everything that a bound of -log p(text) is made of.
 
     x0_BLD: the clean embeddings. answer: about z at time t. level, slope_B: t's noise level and dγ/dt.
-    decoded_BLV: log p(x | z₀). prior: KL(q(z₁|x) ‖ N(0, I)) of each token. surprise_B: of a learned schedule.
+    decoded_BLV: log p(x | z₀). prior: KL(q(z₁|x) ‖ N(0, I)) of each token. length_B: -log p(how many tokens), where
+    windows are not always full. surprise_B: of a learned schedule.
     """
 
     x0_BLD: Tensor
@@ -43,6 +44,7 @@ class Bound:
     slope_B: Tensor
     decoded_BLV: Tensor
     prior: Tensor
+    length_B: Tensor | None
     surprise_B: Tensor | None
 
 
@@ -65,6 +67,7 @@ class EmbeddingNetwork(nn.Module):
         schedule: schedules.Kind,
         prediction: Prediction | Literal["tokens"],
         self_conditioned: bool,
+        ragged: bool = False,
     ) -> None:
         super().__init__()
         self.vocabulary, self.context, self.prediction = vocabulary, context, prediction
@@ -83,6 +86,7 @@ class EmbeddingNetwork(nn.Module):
         self.outputs = outputs
         self.vectors = nn.Embedding(vocabulary, channels)
         self.frequency = nn.Parameter(torch.zeros(vocabulary))
+        self.lengths = nn.Parameter(torch.zeros(context)) if ragged else None
         self.schedule = schedules.build(schedule)
         self.read = nn.Linear(channels, model.width, bias=False)
         self.recall = nn.Linear(channels, model.width, bias=False) if self_conditioned else None
@@ -105,11 +109,18 @@ class EmbeddingNetwork(nn.Module):
         return embeddings_VD
 
     def forward(
-        self, targets_BL: Tensor, symbols_BN: Tensor, noise_BLD: Tensor, time_B: Tensor, twice_B: Tensor
+        self,
+        targets_BL: Tensor,
+        symbols_BN: Tensor,
+        noise_BLD: Tensor,
+        time_B: Tensor,
+        twice_B: Tensor,
+        real_BN: Tensor,
     ) -> Bound:
         """Noise the embeddings of texts to times t and answer.
 
         twice_B: where the answer may build on a first one (self-conditioning, Chen et al. 2023, "Analog Bits").
+        real_BN: false at padding.
         """
         with torch.autocast(noise_BLD.device.type, enabled=False):
             vectors_VD = self.embeddings()
@@ -121,24 +132,32 @@ class EmbeddingNetwork(nn.Module):
             # One noise serves both times: each expectation is taken by itself.
             first = from_gamma(edges[0], edges[0])
             decoded_BLV = self.decode(noised(x0_BLD, noise_BLD, first), first)
-        recalled_BLD = self._recalled(z_BLD, symbols_BN, level, twice_B)
+        size_B = real_BN[:, self.prompt :].sum(dim=1)
+        # Without padding no mask is needed, and attention has a faster kernel.
+        seen_BN = None if self.lengths is None or bool(real_BN.all()) else real_BN
+        recalled_BLD = self._recalled(z_BLD, symbols_BN, level, twice_B, seen_BN)
         return Bound(
             x0_BLD=x0_BLD,
-            answer=self.answer(z_BLD, symbols_BN, level, recalled_BLD),
+            answer=self.answer(z_BLD, symbols_BN, level, recalled_BLD, seen_BN),
             level=level,
             slope_B=slope_B,
             decoded_BLV=decoded_BLV,
             prior=schedules.prior_kl(edges[1], vectors_VD.shape[1]),
+            length_B=None if self.lengths is None else -self.lengths.log_softmax(dim=0)[size_B - 1],
             surprise_B=self.schedule.surprise(time_B) if isinstance(self.schedule, schedules.Learned) else None,
         )
 
     @torch.no_grad()
-    def _recalled(self, z_BLD: Tensor, symbols_BN: Tensor, level: Level, twice_B: Tensor) -> Tensor:
+    def _recalled(
+        self, z_BLD: Tensor, symbols_BN: Tensor, level: Level, twice_B: Tensor, real_BN: Tensor | None = None
+    ) -> Tensor:
         """A first estimate where it is asked for, and zero elsewhere. No gradient flows through it."""
         recalled_BLD = torch.zeros_like(z_BLD)
         if bool(twice_B.any()):
             there = Level(level.a[twice_B], level.s[twice_B], level.time[twice_B])
-            recalled_BLD[twice_B] = self.answer(z_BLD[twice_B], symbols_BN[twice_B], there).estimate_BLD
+            seen_BN = None if real_BN is None else real_BN[twice_B]
+            first = self.answer(z_BLD[twice_B], symbols_BN[twice_B], there, real_BN=seen_BN)
+            recalled_BLD[twice_B] = first.estimate_BLD
             torch.clear_autocast_cache()  # of weights that were cast where nothing could be differentiated
         return recalled_BLD
 

@@ -19,7 +19,8 @@ TIMES = 1000
 """T of the given schedules, and of the table that samplers step along."""
 ANGLE_PARTS = 50
 _PIECES = 50
-_UNIFORM = 0.1
+_UNIFORM = 0.2
+_TINY = 1e-12
 _ENDS = (-3.0, 8.0)
 
 
@@ -63,18 +64,27 @@ class Given(GammaSchedule):
 class Learned(GammaSchedule):
     """End points that the bound's own gradient moves, and between them a density of noise levels.
 
-    Equal pieces of [γ₀, γ₁] each have a probability; t is the cumulative distribution. The estimate at γ is divided
-    by the density there, so its second moment ∫ e(γ)² / p(γ) dγ is least for p ∝ e: `surprise` descends it.
+    The estimate at γ is e(γ) / p(γ), which scatters least for p ∝ e, the error there. That is a hump whose tails fall
+    exponentially: at the noisy end like the SNR, at the clean one because tokens become certain. So p is logistic, but
+    for a part that stays uniform, and `surprise` fits it to e. Equal pieces of [γ₀, γ₁] take their probability from
+    it, and t is the cumulative distribution.
+
+    Two numbers that every example has a say in, and not a probability for each piece: where embeddings move together
+    in training the hump moves, and pieces that it had left empty would be drawn too seldom to be found again.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ends = nn.Parameter(torch.tensor(_ENDS))
-        self.density = nn.Parameter(torch.zeros(_PIECES))
+        self.centre = nn.Parameter(torch.tensor(sum(_ENDS) / 2))
+        self.log_width = nn.Parameter(torch.zeros(()))
 
     def _probabilities(self) -> Tensor:
+        first, last = self.ends.detach().double()
+        edges_K = first + (last - first) * torch.linspace(0, 1, _PIECES + 1, dtype=torch.float64, device=first.device)
+        share_K = torch.sigmoid((edges_K - self.centre) / self.log_width.double().exp()).diff() + _TINY
         # A part stays uniform, so that no estimate is ever divided by almost nothing.
-        return (1 - _UNIFORM) * self.density.double().softmax(dim=0) + _UNIFORM / _PIECES
+        return (1 - _UNIFORM) * share_K / share_K.sum() + _UNIFORM / _PIECES
 
     def _piece(self, time_B: Tensor) -> tuple[Tensor, Tensor]:
         """Which piece each time is in, and the times at which the pieces end."""
@@ -93,7 +103,7 @@ class Learned(GammaSchedule):
     def surprise(self, time_B: Tensor) -> Tensor:
         """-log of the density at the levels of these times (but for a constant), [B]; differentiable in it.
 
-        d/dp of the second moment is -E[(e/p)² d log p]: weighted by its squared estimate, each level asks for more.
+        E[e/p · -log p] = -∫ e log p is, but for what p does not change, the divergence of p from e.
         """
         with torch.no_grad():
             piece_B, _ = self._piece(time_B)

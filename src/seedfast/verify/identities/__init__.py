@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from seedfast.verify.identities import (
     block,
+    captions,
     embedding,
     gaussian,
     images,
@@ -49,6 +50,7 @@ def check_all() -> Iterator[Check]:
     yield sampling.categorical_frequencies()
     yield sampling.categorical_boundaries()
     yield embedding.variational_bound()
+    yield likelihood.packing()
     yield gaussian.conversions()
     yield gaussian.weights()
     yield trajectories.ancestral()
@@ -64,6 +66,11 @@ def check_all() -> Iterator[Check]:
     yield images.null_label()
     yield images.oracle()
     yield images.augmentation()
+    yield captions.worth()
+    yield captions.overlaps()
+    yield captions.greedy_search()
+    yield captions.exhaustive_search()
+    yield captions.cached_search()
     yield loop.accumulation()
     yield loop.validation_is_training_loss()
     yield loop.moving_average()

@@ -22,7 +22,7 @@ from seedfast.diffusion.parameterisation import target
 from seedfast.families.embedding import Embedding, EmbeddingDiffusion
 from seedfast.families.embedding.family import EmbeddingTask
 from seedfast.families.embedding.network import EmbeddingNetwork
-from seedfast.families.embedding.schedule import ANGLE_PARTS
+from seedfast.families.embedding.schedule import ANGLE_PARTS, GammaSchedule, Given, Kind, Learned
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import Check, apart
 from seedfast.verify.identities.toys import all_texts, assets, numbers, windows_of
@@ -84,19 +84,22 @@ def world(
     *,
     prediction: Prediction = "tokens",
     ends: tuple[float, float] = END_POINTS[0],
+    schedule: Kind = "learned",
+    apart: bool = False,
     build: Build = EmbeddingDiffusion,
 ) -> tuple[EmbeddingDiffusion, EmbeddingNetwork]:
-    """A family over texts of two tokens, and the network that knows their law."""
-    options = Embedding(channels=1, prediction=prediction, self_conditioning=0.0)
-    family = build(options, assets(2, length))
+    """A family over texts of two tokens, and the network that knows their law. ends: of a learned schedule."""
+    options = Embedding(channels=1, prediction=prediction, schedule=schedule, self_conditioning=0.0)
+    family = build(options, replace(assets(2, length), apart=apart))
     network = cast("EmbeddingNetwork", family.network(Exact(law_N, prediction))).double()
     marginal_V = torch.stack([law_N[all_texts(2, length)[:, 0] == token].sum() for token in (0, 1)])
     with torch.no_grad():
         network.vectors.weight.copy_(torch.tensor([[1.0], [-1.0]]))
         network.read.weight.fill_(1.0)
         network.frequency.copy_(marginal_V.log())
-        network.schedule.ends.copy_(torch.tensor(ends))  # type: ignore[operator]
-        network.schedule.density.copy_(numbers("density", 50))  # type: ignore[operator]
+        if isinstance(network.schedule, Learned):
+            network.schedule.ends.copy_(torch.tensor(ends))
+            network.schedule.centre.fill_(0.5)
     return family, network
 
 
@@ -109,10 +112,19 @@ def _noise_nodes(length: int, count: int) -> tuple[Tensor, Tensor]:
     return nodes_GL, weights_GL.prod(dim=1)
 
 
-def _time_nodes(network: EmbeddingNetwork, each: int) -> tuple[Tensor, Tensor]:
-    """Times [T] and weights [T] of Gauss and Legendre's rule on every piece on which γ is smooth."""
-    density_K = network.schedule._probabilities().detach()  # type: ignore[operator]
+def _time_nodes(schedule: GammaSchedule, each: int) -> tuple[Tensor, Tensor]:
+    """Times [T] and weights [T] of Gauss and Legendre's rule on pieces on which γ is smooth, or its inverse is."""
     points, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(each))
+    if isinstance(schedule, Given):
+        table_T = schedule.gamma_T
+        edges_K = torch.linspace(float(table_T[0]), float(table_T[-1]), 101, dtype=torch.float64)
+        gamma_T = (edges_K[:-1].unsqueeze(1) + edges_K.diff().unsqueeze(1) * (points + 1) / 2).flatten()
+        below_T = (torch.searchsorted(table_T, gamma_T, right=True) - 1).clamp(max=len(table_T) - 2)
+        step_T = table_T[below_T + 1] - table_T[below_T]
+        time_T = (below_T + (gamma_T - table_T[below_T]) / step_T) / (len(table_T) - 1)
+        return time_T, (edges_K.diff().unsqueeze(1) * weights / 2).flatten() / (step_T * (len(table_T) - 1))
+    assert isinstance(schedule, Learned)
+    density_K = schedule._probabilities().detach()
     starts_K1 = (density_K.cumsum(dim=0) - density_K).unsqueeze(1)
     times_KE = starts_K1 + density_K.unsqueeze(1) * (points + 1) / 2
     return times_KE.flatten(), (density_K.unsqueeze(1) * weights / 2).flatten()
@@ -134,11 +146,18 @@ class _Nodes(Draws):
 
 @torch.no_grad()
 def expected_loss(
-    family: EmbeddingDiffusion, network: EmbeddingNetwork, law_N: Tensor, length: int, *, noises: int, times: int
+    family: EmbeddingDiffusion,
+    network: EmbeddingNetwork,
+    law_N: Tensor,
+    length: int,
+    *,
+    noises: int,
+    times: int,
+    real_L: Tensor | None = None,
 ) -> float:
-    """The exact expectation of the family's loss over texts, noises and times."""
+    """The exact expectation of the family's loss over texts, noises and times. real_L: where they are not padding."""
     noise_GL, noise_weights_G = _noise_nodes(length, noises)
-    time_T, time_weights_T = _time_nodes(network, times)
+    time_T, time_weights_T = _time_nodes(network.schedule, times)
     texts_NL = all_texts(2, length)
     total = 0.0
     for time, time_weight in zip(time_T, time_weights_T, strict=True):
@@ -151,7 +170,8 @@ def expected_loss(
             times_B=time.expand(len(pairs)),
             noise_BLD=noise_GL[node_B].unsqueeze(2),
         )
-        task = family.task(windows_of(texts_NL[text_B], end_of_text=1), draws)
+        batch = windows_of(texts_NL[text_B], end_of_text=1, scored_L=real_L)
+        task = family.task(batch if real_L is None else batch | {"real": batch["scored"]}, draws)
         weight_B = law_N[text_B] * noise_weights_G[node_B] * time_weight
         total += float((family.loss(network, task, {}).total_B * weight_B).sum())
     return total
@@ -182,6 +202,11 @@ def variational_bound(build: Build = EmbeddingDiffusion) -> Check:
         family, network = world(one, 1, prediction=cast("Prediction", prediction), ends=ends, build=build)
         found = expected_loss(family, network, one, 1, noises=121, times=2)
         worst, cases = max(worst, apart(found, exact_bound(one, 1, ends[1], noises=121))), cases + 1
+    for schedule in ("linear", "cosine"):
+        family, network = world(one, 1, schedule=schedule, build=build)
+        found = expected_loss(family, network, one, 1, noises=121, times=3)
+        last = float(network.schedule(torch.ones(1, dtype=torch.float64))[0].detach())
+        worst, cases = max(worst, apart(found, exact_bound(one, 1, last, noises=121))), cases + 1
     family, network = world(two, 2, ends=(-6.0, 3.0), build=build)
     found = expected_loss(family, network, two, 2, noises=33, times=2)
     pair = apart(found, exact_bound(two, 2, 3.0, noises=33))

@@ -1,4 +1,4 @@
-"""Identities 9 to 11: next-token losses, bits per byte, and languages whose entropy is known."""
+"""Identities 9 to 11 and 14: next-token losses, bits per byte, languages whose entropy is known, packed documents."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,8 @@ from seedfast.data.dataset import Corpus, Dataset, Fingerprint
 from seedfast.data.text import TextAssets
 from seedfast.data.tokenizers import Bytes
 from seedfast.data.windows import Windows
-from seedfast.families.autoregressive import Autoregressive, AutoregressiveModel, AutoregressiveRequest
+from seedfast.families.autoregressive import Autoregressive, AutoregressiveModel, AutoregressiveRequest, NextTokenTask
+from seedfast.families.family import Task
 from seedfast.families.masked import Masked, MaskedDiffusion
 from seedfast.families.text import TextFamily
 from seedfast.keys import Draws
@@ -160,6 +161,28 @@ def byte_corpus(text: str = _TEXT) -> Corpus:
         assets=TextAssets(tokenizer, 16, validation_tokens=len(stream) - 1, validation_bytes=len(text.encode())),
         fingerprint=Fingerprint(""),
     )
+
+
+@torch.no_grad()
+def packing(build: BuildCausal = AutoregressiveModel, network: Callable[[], nn.Module] = small_transformer) -> Check:
+    """14. Of two documents in a window, permuting one moves no logit of the other; each costs what it does alone."""
+    family, built = build(Autoregressive(document_mask=True), assets(7, 16)), network()
+    one, permuted, other = [0, 3, 1, 4], [4, 1, 0, 3], [2, 5, 2, 0, 1]
+
+    def asked(*documents: list[int]) -> Task:
+        tokens_1L = torch.tensor([[token for each in documents for token in (*each, family.end_of_text)]])
+        return family.task(windows_of(tokens_1L, family.end_of_text), _draws(1))
+
+    def logits(task: Task) -> Tensor:
+        assert isinstance(task, NextTokenTask)
+        answer: Tensor = built(task.inputs_BL, documents_BL=task.documents_BL)
+        return answer[:, len(one) + 1 :]
+
+    moved = float((logits(asked(one, other)) - logits(asked(permuted, other))).abs().max())
+    packed, *alone = (family.loss(built, asked(*each), {}).total_B for each in ([one, other], [one], [other]))
+    difference = apart(packed, sum(alone))
+    detail = f"the other document's logits move by {moved}; packed and unpacked losses differ by {difference:.0e}"
+    return Check(14, "packing", moved == 0 and difference < 1e-5, detail)
 
 
 def bits_per_byte(build: BuildCausal = AutoregressiveModel, corpus: Corpus | None = None, text: str = _TEXT) -> Check:
