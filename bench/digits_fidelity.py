@@ -58,7 +58,7 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
         data=ImageData(path=str(data), size=8, channels=1),
         objective=ImageDiffusion(label_drop=0.0),
         model=UNet(width=32, multipliers=(1, 2), blocks=2, attention=(False, True)),
-        optimizer=OptimizerConfig(kind="muon", lr=2e-3, matrix_lr=0.01, betas=(0.9, 0.99), weight_decay=0.0),
+        optimizer=OptimizerConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0),
         schedule=Schedule(shape="cosine", warmup=100),
         ema=EMA(half_life=200),
         batch_size=64,
