@@ -27,7 +27,7 @@ from seedfast.families.request import TextSamples
 SAMPLERS = {
     "DDPM, 1000 steps": EmbeddingRequest(sampler="ddpm", steps=1000),
     "DDIM, 50 steps": EmbeddingRequest(sampler="ddim", steps=50),
-    "DDIM, 50 steps, η = 1": EmbeddingRequest(sampler="ddim", steps=50, eta=1.0),
+    "DDIM, 50 steps, η = 0": EmbeddingRequest(sampler="ddim", steps=50, eta=0.0),
     "DPM-Solver++(2M), 25 steps": EmbeddingRequest(sampler="dpm++2m", steps=25),
     "Heun, 25 steps": EmbeddingRequest(sampler="heun", steps=25),
     "DDIM, 10 steps": EmbeddingRequest(sampler="ddim", steps=10),

@@ -167,7 +167,7 @@ class Exactly(EmbeddingNetwork):
 
 SAMPLERS: dict[str, EmbeddingRequest] = {
     "ddpm": EmbeddingRequest(sampler="ddpm", steps=400),
-    "ddim": EmbeddingRequest(sampler="ddim", steps=100),
+    "ddim": EmbeddingRequest(sampler="ddim", steps=100, eta=0.0),
     "ddim with noise": EmbeddingRequest(sampler="ddim", steps=200, eta=1.0),
     "dpm++2m": EmbeddingRequest(sampler="dpm++2m", steps=50),
     "heun": EmbeddingRequest(sampler="heun", steps=50),
@@ -181,9 +181,9 @@ def test_every_sampler_draws_from_the_law_that_its_network_knows(name: str) -> N
 
 
 BROKEN: dict[str, Callable[[], EmbeddingRequest]] = {
-    "estimates that are rounded at once": lambda: EmbeddingRequest(sampler="ddim", steps=100, clamp=True),
+    "estimates that are rounded at once": lambda: EmbeddingRequest(sampler="ddim", steps=100, eta=0.0, clamp=True),
     "colder estimates": lambda: EmbeddingRequest(sampler="ddpm", steps=100, temperature=0.5),
-    "one step": lambda: EmbeddingRequest(sampler="ddim", steps=1),
+    "one step": lambda: EmbeddingRequest(sampler="ddim", steps=1, eta=0.0),
 }
 
 

@@ -28,8 +28,8 @@ class EmbeddingRequest(TextRequest):
     """DDIM, ancestral sampling, DPM-Solver++(2M), or Heun's method (two evaluations of the network in each step)."""
     steps: int = 50
     """Steps from noise to text, of the schedule's 1000 times."""
-    eta: float = 0.0
-    """DDIM's noise: 0 draws none, 1 as much as ancestral sampling."""
+    eta: float | None = None
+    """DDIM's noise: 0 draws none, 1 (the default) as much as ancestral sampling."""
     spacing: Spacing = "trailing"
     """Which of the schedule's times are stepped on."""
     guidance: float = 1.0
@@ -41,9 +41,9 @@ class EmbeddingRequest(TextRequest):
         super().__post_init__()
         if not 1 <= self.steps <= TIMES:
             raise UserError(f"The schedule has {TIMES} times, so steps must be 1 to {TIMES}, not {self.steps}.")
-        if not 0 <= self.eta <= 1:
+        if self.eta is not None and not 0 <= self.eta <= 1:
             raise UserError(f"eta is a part of ancestral sampling's noise, from 0 to 1, not {self.eta}.")
-        if self.eta and self.sampler != "ddim":
+        if self.eta is not None and self.sampler != "ddim":
             raise UserError(f"eta belongs to the sampler ddim, not to {self.sampler}: leave it out.")
         if not 0 <= self.guidance < float("inf"):
             raise UserError(f"guidance must be 0 or positive, not {self.guidance}.")
@@ -190,7 +190,7 @@ def vectors(denoiser: Denoiser, request: EmbeddingRequest, draws: Draws, length:
     x_BLD = normal("start", draws)
     match request.sampler:
         case "ddim":
-            return samplers.ddim(denoiser, x_BLD, grid, noise, eta=request.eta)
+            return samplers.ddim(denoiser, x_BLD, grid, noise, eta=1.0 if request.eta is None else request.eta)
         case "ddpm":
             return samplers.ddpm(denoiser, x_BLD, grid, noise)
         case "dpm++2m":
