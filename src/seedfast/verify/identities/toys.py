@@ -28,7 +28,8 @@ def assets(vocabulary: int, context: int) -> TextAssets:
 
 def numbers(name: str, *shape: int) -> Tensor:
     """Arbitrary but fixed standard normal numbers, float64."""
-    return keys.normal(keys.derive(0, "identities", name), torch.arange(shape[0]), *shape[1:]).double()
+    count, *rest = shape or (1,)
+    return keys.normal(keys.derive(0, "identities", name), torch.arange(count), *rest).double().view(shape)
 
 
 def all_texts(symbols: int, length: int) -> Tensor:
