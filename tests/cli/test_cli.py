@@ -268,7 +268,9 @@ def test_yaml_stands_in_for_flags_and_flags_override_it(
     assert "unknown key stepz" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(
     number: int, status: int, story: Path, tmp_path: Path
 ) -> None:

@@ -32,7 +32,10 @@ def run(command: list[str], **options: object) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("recipe", ["text-masked", "text-proofreading", "image-diffusion"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["text-proofreading", *(pytest.param(name, marks=pytest.mark.slow) for name in ("text-masked", "image-diffusion"))],
+)
 def test_33_two_processes_are_one_to_rounding(recipe: str, story: Path, tmp_path: Path) -> None:
     words = ["train", recipe, *flags(small_run(recipe, story, micro_batch=2)), "--out"]
     run([sys.executable, "-m", "seedfast", *words, str(tmp_path / "one")])
