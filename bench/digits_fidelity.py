@@ -123,10 +123,10 @@ def main() -> None:
         real = write_digits(out / "digits")
         images: dict[str, list[Tensor]] = {"DDIM, 50 steps": []}
         for seed in asked.seeds:
-            folder, clock = out / f"seed-{seed}", Clock()
+            folder = out / f"seed-{seed}"
             steps = asked.steps or steps_in(out / "digits", asked.seconds)
             with session(the_run(out / "digits", steps=steps, seed=seed), folder) as opened:
-                train(opened, clock)
+                train(opened, Silent())
             seconds = sum(entry["time"]["seconds"] for entry in journal.read(folder) if "loss" in entry)
             size = sum(p.numel() for p in opened.network.parameters())
             print(

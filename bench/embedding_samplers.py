@@ -121,18 +121,18 @@ def main() -> None:
     if "guidance" in asked.tables:
         header("continuing held-out text")
         for scale in (0.0, 1.0, 1.5, 2.0, 3.0):
-            request = EmbeddingRequest(prompt=tuple(prompts), tokens=length // 2, guidance=scale)
-            show(f"DDIM, 50 steps, guidance {scale}", *measured(model, by, request, asked.seeds))
+            request = EmbeddingRequest(prompt=tuple(prompts), tokens=length // 2, guidance=scale, eta=0.0)
+            show(f"DDIM, η = 0, guidance {scale}", *measured(model, by, request, asked.seeds))
     if "conditioning" in asked.tables and family.options.self_conditioning:
         header("self-conditioning")
-        request = EmbeddingRequest(num=asked.samples)
-        show("DDIM, 50 steps, on itself", *measured(model, by, request, asked.seeds))
+        request = EmbeddingRequest(num=asked.samples, eta=0.0)
+        show("DDIM, η = 0, on itself", *measured(model, by, request, asked.seeds))
         once = EmbeddingDiffusion(replace(family.options, self_conditioning=0.0), family.assets)
         for name, each in {"answered twice": family, "answered once": once}.items():
             found = likelihood.likelihood(replace(model, family=each), draws=asked.draws).record()
             print(f"bound, {name}:", json.dumps({k: found[k] for k in ("nats_per_token", "standard_error")}))
         model.network.recall = None
-        show("DDIM, 50 steps, without", *measured(model, by, request, asked.seeds))
+        show("DDIM, η = 0, without", *measured(model, by, request, asked.seeds))
 
 
 if __name__ == "__main__":

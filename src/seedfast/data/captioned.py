@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from seedfast.data.fingerprint import Signature, signature
 from seedfast.data.glyphs import Unseen, glyph_source
+from seedfast.data.pictures import ImageFiles
 from seedfast.errors import UserError
 
 Opens = Callable[[int], Image.Image]
@@ -40,23 +40,8 @@ class Listed(NamedTuple):
     role: str | None = None
 
 
-@dataclass(frozen=True)
-class CaptionSource:
-    """Images in a fixed order, made of the files root/name for each of the names.
-
-    title: what the messages call it. channels: 1 for grey pictures, 3 for coloured ones, unless asked otherwise.
-    skipped: what was left out when the names were collected.
-    """
-
-    title: str
-    root: Path
-    names: tuple[str, ...]
-    channels: int = 3
-    skipped: tuple[str, ...] = ()
-
-    def signatures(self) -> dict[str, Signature]:
-        """What the file system says of each file."""
-        return {name: signature(self.root / name) for name in self.names}
+class CaptionSource(ImageFiles):
+    """Images with captions, made of files."""
 
     def identity(self) -> Any:
         """What else than the files' contents the images depend on, as JSON."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,19 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seedfast import keys
 from seedfast.data.balance import Balance, class_weights
 from seedfast.data.console import Bar, listed, say
 from seedfast.data.dataset import Batch, Corpus, Fingerprint
 from seedfast.data.fingerprint import hash_files
 from seedfast.data.glyphs import BLANK, Label, Unseen, glyph_source
 from seedfast.data.pictures import BROKEN, PictureSource, folder_source, hub_pictures, listed_source
+from seedfast.data.sides import SPLITS, sides
 from seedfast.data.store import file_digests, prepared
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
 _FORMAT = 1  # of the prepared data: raise it when the same input is prepared differently
-SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -217,26 +215,14 @@ class ImageData:
         without = f" (left out: {listed(skipped)})" if skipped else ""
         if len(found) < 2:
             raise UserError(f"{source.title} holds {len(found) or 'no'} usable images{without}: bring more.")
-        roles = self._roles(found)
+        image_keys, labels, said = zip(*found, strict=True)
+        roles = sides(image_keys, said, self.validation)
         for split in SPLITS:
             if split not in roles:
                 raise UserError(f"{source.title} has no image in its {split} split{without}: bring more.")
-        index = {"roles": roles, "labels": [label for _, label, _ in found], "captions": captions}
+        index = {"roles": roles, "labels": labels, "captions": captions}
         (folder / "index.json").write_text(to_json(index), "utf-8")
         return {"skipped": skipped}
-
-    def _roles(self, found: Sequence[tuple[str, str, str | None]]) -> list[str]:
-        """Who validates: as the source says or, in the order of their keys' hashes, until they are enough."""
-        if all(role is not None for _, _, role in found):
-            return [str(role) for _, _, role in found]
-        counts = Counter(key for key, _, _ in found)
-        held_out, wanted = set[str](), self.validation * len(found)
-        for key in sorted(counts, key=lambda key: keys.derive(0, "validation split", key))[:-1]:
-            if wanted <= 0:
-                break
-            held_out.add(key)
-            wanted -= counts[key]
-        return [SPLITS[key in held_out] for key, _, _ in found]
 
     def _corpus(
         self, source: PictureSource, folder: Path, facts: Mapping[str, Any], contents: dict[str, str]

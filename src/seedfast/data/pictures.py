@@ -37,8 +37,8 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PictureSource(ABC):
-    """Pictures in a fixed order, made of the files root/name for each of the names.
+class ImageFiles:
+    """What images come from, in a fixed order: the files root/name for each of the names.
 
     title: what the messages call it. channels: 1 for grey pictures, 3 for coloured ones, unless asked otherwise.
     skipped: what was left out when the names were collected.
@@ -53,6 +53,10 @@ class PictureSource(ABC):
     def signatures(self) -> dict[str, Signature]:
         """What the file system says of each file."""
         return {name: signature(self.root / name) for name in self.names}
+
+
+class PictureSource(ImageFiles, ABC):
+    """Pictures, made of files."""
 
     @abstractmethod
     def pictures(self) -> Iterator[Picture]:
