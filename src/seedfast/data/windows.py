@@ -40,14 +40,19 @@ class Windows:
 
         With prompts also `prompt`, int64 [B, P], and `prompt_real`, bool [B, P].
         """
-        wanted_B = np.array(ids, np.int64) * self.context
+        wanted_B = self._known(ids) * self.context
         start_B = np.minimum(wanted_B, self._last_start)
-        if len(ids) and not 0 <= wanted_B.min() <= wanted_B.max() < self.targets:
-            raise IndexError(f"window ids lie in 0 … {len(self) - 1}, not in {min(ids)} … {max(ids)}")
         tokens_BL = self._rows[start_B].astype(np.int64)
         scored_BL = self._columns >= (wanted_B - start_B)[:, None]
         batch = {"tokens": torch.from_numpy(tokens_BL), "scored": torch.from_numpy(scored_BL)}
         return batch | (self._before(start_B) if self._prompt else {})
+
+    def _known(self, ids: list[int]) -> npt.NDArray[np.int64]:
+        """The ids, [B]. Raises IndexError if there is no such window."""
+        wanted_B = np.array(ids, np.int64)
+        if len(ids) and not 0 <= wanted_B.min() <= wanted_B.max() < len(self):
+            raise IndexError(f"window ids lie in 0 … {len(self) - 1}, not in {min(ids)} … {max(ids)}")
+        return wanted_B
 
     def _before(self, start_B: npt.NDArray[np.int64]) -> Batch:
         """The tokens before each window's targets, as far as they are of the document that goes on there."""
@@ -85,9 +90,7 @@ class DocumentWindows(Windows):
 
     def batch(self, ids: list[int]) -> Batch:
         """As `Windows.batch`, with end-of-texts as padding and `real`, bool [B, L], which is false there."""
-        wanted_B = np.array(ids, np.int64)
-        if len(ids) and not 0 <= wanted_B.min() <= wanted_B.max() < len(self):
-            raise IndexError(f"window ids lie in 0 … {len(self) - 1}, not in {min(ids)} … {max(ids)}")
+        wanted_B = self._known(ids)
         start_B = self._start_W[wanted_B]
         real_BL = self._columns < self._size_W[wanted_B][:, None]
         place_BL = start_B[:, None] + np.arange(self.context + 1)

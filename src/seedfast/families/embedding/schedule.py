@@ -86,16 +86,17 @@ class Learned(GammaSchedule):
         # A part stays uniform, so that no estimate is ever divided by almost nothing.
         return (1 - _UNIFORM) * share_K / share_K.sum() + _UNIFORM / _PIECES
 
-    def _piece(self, time_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Which piece each time is in, and the times at which the pieces end."""
-        ends_K = torch.ones(_PIECES, _PIECES, dtype=torch.float64, device=time_B.device).tril() @ self._probabilities()
+    def _piece(self, time_B: Tensor, share_K: Tensor) -> tuple[Tensor, Tensor]:
+        """Which piece each time is in, and the times at which the pieces of these probabilities end."""
+        ends_K = torch.ones(_PIECES, _PIECES, dtype=torch.float64, device=time_B.device).tril() @ share_K
         return (time_B.unsqueeze(-1) >= ends_K[:-1]).sum(dim=-1), ends_K
 
     def forward(self, time_B: Tensor) -> tuple[Tensor, Tensor]:
         """γ and its slope. Differentiable in the end points only: no density changes the bound."""
         with torch.no_grad():
-            piece_B, ends_K = self._piece(time_B)
-            share_B = self._probabilities()[piece_B]
+            share_K = self._probabilities()
+            piece_B, ends_K = self._piece(time_B, share_K)
+            share_B = share_K[piece_B]
             relative_B = (piece_B + 1 - (ends_K[piece_B] - time_B) / share_B) / _PIECES
         first, last = self.ends.double()
         return first + (last - first) * relative_B, (last - first) / (_PIECES * share_B)
@@ -105,9 +106,9 @@ class Learned(GammaSchedule):
 
         E[e/p · -log p] = -∫ e log p is, but for what p does not change, the divergence of p from e.
         """
-        with torch.no_grad():
-            piece_B, _ = self._piece(time_B)
-        return -self._probabilities()[piece_B].log()
+        share_K = self._probabilities()
+        piece_B, _ = self._piece(time_B, share_K.detach())
+        return -share_K[piece_B].log()
 
 
 def build(kind: Kind) -> GammaSchedule:
