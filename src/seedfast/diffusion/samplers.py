@@ -71,9 +71,12 @@ def euler(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
 def heun(
     denoise: Denoise, x: Tensor, grid: Grid, noise: Noise | None = None, *, churn: float = 0.0
 ) -> Iterator[Tensor]:
-    """Heun's method for the same equation (Karras et al. 2022, algorithm 1). Order 2; two evaluations a step.
+    """Heun's method for dx = x0 da + ε ds: the slopes at both ends of a step count half each. Order 2; two evaluations.
 
-    Steps that begin without signal, where σ is infinite, or end without noise are Euler's.
+    The second look, where DDIM's step ends, changes what x0 is; with it x' moves by (a's - as') / 2s' of the change.
+    On exploding levels that is the step in σ (Karras et al. 2022, algorithm 1), on the straight path the step in t, and
+    on variance-preserving levels the step along their circle, a bounded one however large σ = s/a: a step in σ from
+    almost no signal would trust its end for all of its way. A step that ends without noise is Euler's.
     churn: by which part of σ noise is added before each step (γ of their algorithm 2), for exploding levels only.
     """
     for step, (now, then) in enumerate(pairwise(grid)):
@@ -83,13 +86,9 @@ def heun(
             x = x + (more.s.square() - now.s.square()).sqrt() * noise(step)
             now = more
         x0 = denoise(x, now)
-        eps = eps_of(x, x0, now)
-        ahead = then.a * x0 + then.s * eps
-        if now.a > 0 and then.s > 0:
-            eps = (eps + eps_of(ahead, denoise(ahead, then), then)) / 2
-            ratio = then.a / now.a
-            ahead = ratio * x + (then.s - ratio * now.s) * eps
-        x = ahead
+        x = then.a * x0 + then.s * eps_of(x, x0, now)
+        if then.s > 0:
+            x = x + (then.a * now.s - now.a * then.s) / (2 * then.s) * (denoise(x, then) - x0)
         yield x
 
 
