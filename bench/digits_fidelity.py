@@ -27,7 +27,7 @@ from torch import Tensor
 from seedfast import recipes
 from seedfast.data.images import ImageData
 from seedfast.evaluate import trained
-from seedfast.evaluate.fidelity import Fidelity, fidelity
+from seedfast.evaluate.fidelity import Fidelity, Spread, fidelity
 from seedfast.families.image import ImageDiffusion
 from seedfast.families.images import ImageRequest, ImageSamples
 from seedfast.loop import journal
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--steps", type=int, help="train so many steps, instead of as many as fit into the time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps (minutes)")
+    parser.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps; print the ratio (an hour)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="keep the data and the runs here")
     asked = parser.parse_args()
@@ -147,6 +147,10 @@ def main() -> None:
             for title in ("distance", "floor", "precision", "recall"):
                 spread = getattr(found, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
+        if asked.ddpm:
+            few, many = (measure(real, sets).distance.values for sets in images.values())
+            ratios = Spread(tuple(a / b for a, b in zip(few, many, strict=True)))
+            print(f"{' ÷ '.join(images)}: {', '.join(f'{r:.3f}' for r in ratios.values)}; mean {ratios.mean:.3f}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_sampling_writes_pictures(run: Path, tmp_path: Path, capsys: pytest.Capt
 def test_sampling_from_a_picture(run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "in.png"
     Image.new("RGB", (30, 20), "red").save(picture)
-    words = ["--image", str(picture), "--noise", "0.3", "--num", "2", "--steps", "5", "--sampler", "dpm++"]
+    words = ["--image", str(picture), "--noise", "0.3", "--num", "2", "--steps", "5", "--sampler", "dpm++2m"]
     assert seedfast("sample", str(run), *words, "--out", str(tmp_path / "out")) == 0
     assert (tmp_path / "out/sample_0001.png").exists()
 

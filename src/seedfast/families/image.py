@@ -245,7 +245,7 @@ class ImageFamily(Family):
                 return samplers.ddpm(denoise, x, grid, noise, variance=request.variance or "small")
             case "ddim":
                 return samplers.ddim(denoise, x, grid, noise, eta=request.eta or 0.0)
-            case "dpm++":
+            case "dpm++2m":
                 return samplers.dpm_solver_2m(denoise, x, grid)
             case "heun":
                 return samplers.heun(denoise, x, grid, noise, churn=request.raised(self.process, len(grid) - 1))

@@ -38,8 +38,8 @@ class ImageRequest:
     """All classes, in the proportions of the training data, instead of named ones."""
     guidance: float = 1.0
     """Classifier-free guidance towards the label: 1 is the plain conditional model, more exaggerates."""
-    sampler: Literal["ddpm", "ddim", "dpm++", "heun", "euler"] = "ddim"
-    """dpm++ is DPM-Solver++(2M); heun asks the network twice a step."""
+    sampler: Literal["ddpm", "ddim", "dpm++2m", "heun", "euler"] = "ddim"
+    """dpm++2m is DPM-Solver++(2M); heun asks the network twice a step."""
     steps: int | None = None
     """Steps of the sampler (default 50)."""
     spacing: Spacing | None = None
