@@ -370,7 +370,7 @@ TEXTS = ["............", "abc....", "ab...cd..e"]
 
 
 @pytest.mark.parametrize("prediction", ["tokens", "x0", "eps", "v"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++2m", "heun"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++2m", "dpm++2s", "heun"])
 def test_given_text_stays_and_no_gap_ends_the_text(prediction: str, sampler: str) -> None:
     of = family(prediction=prediction)
     for found, text in zip(write(of, TEXTS * 3, sampler=sampler), TEXTS * 3, strict=True):
@@ -392,7 +392,7 @@ def test_every_option_of_a_request_matters() -> None:
     for options in ({"steps": 3}, {"spacing": "linspace"}, {"guidance": 4.0}, {"guidance": 0.0}, {"clamp": True},
                     {"temperature": 0.2}, {"top_k": 2}, {"top_p": 0.5}):  # fmt: skip
         assert write(of, ["abc........."] * 8, eta=0.0, **options) != base, options
-    for options in ({"sampler": "ddpm"}, {"sampler": "heun"}, {"sampler": "dpm++2m"}, {"eta": 0.5}, {}):
+    for options in ({"sampler": "ddpm"}, {"sampler": "heun"}, {"sampler": "dpm++2m"}, {"sampler": "dpm++2s"}, {"eta": 0.5}, {}):
         assert write(of, ["abc........."] * 8, **options) != base, options
 
 

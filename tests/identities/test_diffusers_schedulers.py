@@ -124,11 +124,26 @@ def sigmas_grid(scheduler: Any) -> Grid:
     return [Level(a[i], sigma[i] * a[i], sigma[i]) for i in range(len(sigma) - 1)] + [clean()]
 
 
+DPM_SOLVERS: dict[str, tuple[Any, Any]] = {
+    "2M": (
+        samplers.dpm_solver_2m,
+        lambda: diffusers.DPMSolverMultistepScheduler(
+            algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", timestep_spacing="trailing"
+        ),
+    ),
+    "2S": (
+        samplers.dpm_solver_2s,
+        lambda: diffusers.DPMSolverSinglestepScheduler(
+            algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DPM_SOLVERS)
 @pytest.mark.parametrize("steps", [20, 50])
-def test_dpm_solver_agrees(steps: int) -> None:
-    scheduler = diffusers.DPMSolverMultistepScheduler(
-        algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", timestep_spacing="trailing"
-    )
+def test_dpm_solver_agrees(name: str, steps: int) -> None:
+    sampler, scheduler = DPM_SOLVERS[name][0], DPM_SOLVERS[name][1]()
     for start in (0.0, 1.0):
         scheduler.set_timesteps(steps)
         grid = sigmas_grid(scheduler)
@@ -136,7 +151,7 @@ def test_dpm_solver_agrees(steps: int) -> None:
         for t, level in zip(scheduler.timesteps, grid[:-1], strict=True):
             eps = (sample - level.a * normal_denoiser(sample, level)) / level.s
             sample = scheduler.step(eps, t, sample).prev_sample
-        assert ours(samplers.dpm_solver_2m, grid, start) == pytest.approx(float(sample), abs=1e-4)
+        assert ours(sampler, grid, start) == pytest.approx(float(sample), abs=1e-4)
 
 
 def exploding_grid(scheduler: Any) -> Grid:

@@ -105,6 +105,31 @@ def dpm_solver_2m(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
         if before is not None and torch.isfinite(h) and torch.isfinite(before[1]):
             ahead = x0 + h / (2 * before[1]) * (x0 - before[0])
         before = x0, h
-        # a'(1 - e^-h) = a' - a s'/s, which is finite at both ends.
-        x = (then.s / now.s) * x + (then.a - now.a * then.s / now.s) * ahead
+        x = _straight(x, ahead, now, then)
         yield x
+
+
+def dpm_solver_2s(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
+    """DPM-Solver++(2S) (Lu et al. 2022, algorithm 1): order 2, by pairs of steps that remember nothing before them.
+
+    The first step of a pair looks ahead; the second goes the way of both anew, with x0 extrapolated linearly in
+    λ = log(a/s) to its middle. Where λ is infinite, and in a last step without a partner, it is DDIM's step.
+    """
+    for step, (now, then) in enumerate(pairwise(grid)):
+        x0 = denoise(x, now)
+        if step % 2 == 0:
+            start, first, first_x0 = x, now, x0
+            x = _straight(x, x0, now, then)
+        else:
+            h, h_first = (first.gamma - then.gamma) / 2, (first.gamma - now.gamma) / 2
+            if torch.isfinite(h):
+                x = _straight(start, first_x0 + h / (2 * h_first) * (x0 - first_x0), first, then)
+            else:
+                x = _straight(x, x0, now, then)
+        yield x
+
+
+def _straight(x: Tensor, x0: Tensor, now: Level, then: Level) -> Tensor:
+    """From `now` to `then` as if x0 stayed the same: x' = (s'/s)·x + (a' - a·s'/s)·x0."""
+    ratio = then.s / now.s
+    return ratio * x + (then.a - now.a * ratio) * x0

@@ -247,6 +247,8 @@ class ImageFamily(Family):
                 return samplers.ddim(denoise, x, grid, noise, eta=request.eta or 0.0)
             case "dpm++2m":
                 return samplers.dpm_solver_2m(denoise, x, grid)
+            case "dpm++2s":
+                return samplers.dpm_solver_2s(denoise, x, grid)
             case "heun":
                 return samplers.heun(denoise, x, grid, noise, churn=request.raised(self.process, len(grid) - 1))
             case "euler":

@@ -38,8 +38,9 @@ class ImageRequest:
     """All classes, in the proportions of the training data, instead of named ones."""
     guidance: float = 1.0
     """Classifier-free guidance towards the label: 1 is the plain conditional model, more exaggerates."""
-    sampler: Literal["ddpm", "ddim", "dpm++2m", "heun", "euler"] = "ddim"
-    """dpm++2m is DPM-Solver++(2M); heun asks the network twice a step."""
+    sampler: Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"] = "ddim"
+    """dpm++2m and dpm++2s are DPM-Solver++(2M) and (2S), which takes its steps in pairs; heun asks the network twice a
+    step."""
     steps: int | None = None
     """Steps of the sampler (default 50)."""
     spacing: Spacing | None = None

@@ -24,8 +24,8 @@ from seedfast.keys import Draws
 class EmbeddingRequest(TextRequest):
     """What is wanted of an embedding diffusion model."""
 
-    sampler: Literal["ddim", "ddpm", "dpm++2m", "heun"] = "ddim"
-    """DDIM, ancestral sampling, DPM-Solver++(2M), or Heun's method (two evaluations of the network in each step)."""
+    sampler: Literal["ddim", "ddpm", "dpm++2m", "dpm++2s", "heun"] = "ddim"
+    """DDIM, ancestral sampling, DPM-Solver++(2M) or (2S), or Heun's method (two evaluations of the network in each step)."""
     steps: int = 50
     """Steps from noise to text, of the schedule's 1000 times."""
     eta: float | None = None
@@ -195,5 +195,7 @@ def vectors(denoiser: Denoiser, request: EmbeddingRequest, draws: Draws, length:
             return samplers.ddpm(denoiser, x_BLD, grid, noise)
         case "dpm++2m":
             return samplers.dpm_solver_2m(denoiser, x_BLD, grid)
+        case "dpm++2s":
+            return samplers.dpm_solver_2s(denoiser, x_BLD, grid)
         case "heun":
             return samplers.heun(denoiser, x_BLD, grid)

@@ -94,7 +94,7 @@ def oracle(build: Build = ImageFamily) -> Check:
         scale = float((task.targets_BCSS.square().mean(dim=(1, 2, 3)) * task.scale_B).sum())
         worst = max(worst, math.sqrt(float(family.loss(network, task, {}).total_B.sum()) / scale))
         if each.min_snr is None:
-            for sampler, steps in product(("ddpm", "ddim", "dpm++2m", "heun", "euler"), (1, 4)):
+            for sampler, steps in product(("ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"), (1, 4)):
                 request = ImageRequest(num=2, label=("a", "b"), sampler=sampler, steps=steps)  # type: ignore[arg-type]
                 made = family.sample(network, request, replace(draws, positions_B=torch.arange(2)), {})
                 sampled = max(sampled, float((made.images_NCSS.int() - pixels.int()).abs().max()))

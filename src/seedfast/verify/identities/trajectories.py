@@ -158,6 +158,7 @@ ORDERS: dict[str, tuple[Sampler, int]] = {
     "DDIM": (samplers.ddim, 1),
     "Heun": (lambda d, x, g, n: samplers.heun(d, x, g), 2),
     "DPM-Solver++(2M)": (lambda d, x, g, n: samplers.dpm_solver_2m(d, x, g), 2),
+    "DPM-Solver++(2S)": (lambda d, x, g, n: samplers.dpm_solver_2s(d, x, g), 2),
 }
 """Samplers with the order of convergence that each claims."""
 
@@ -177,7 +178,7 @@ def order(sampler: Sampler, steps: int = 128) -> float:
 
 
 def orders(claims: dict[str, tuple[Sampler, int]] = ORDERS) -> Check:
-    """18. Euler and DDIM converge with order 1, Heun and DPM-Solver++(2M) with order 2."""
+    """18. Euler and DDIM converge with order 1, Heun and DPM-Solver++(2M) and (2S) with order 2."""
     measured = {name: order(sampler) for name, (sampler, _) in claims.items()}
     holds = all(abs(measured[name] - claimed) < 0.15 for name, (_, claimed) in claims.items())
     return Check(
