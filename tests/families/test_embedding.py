@@ -392,7 +392,8 @@ def test_every_option_of_a_request_matters() -> None:
     for options in ({"steps": 3}, {"spacing": "linspace"}, {"guidance": 4.0}, {"guidance": 0.0}, {"clamp": True},
                     {"temperature": 0.2}, {"top_k": 2}, {"top_p": 0.5}):  # fmt: skip
         assert write(of, ["abc........."] * 8, eta=0.0, **options) != base, options
-    for options in ({"sampler": "ddpm"}, {"sampler": "heun"}, {"sampler": "dpm++2m"}, {"sampler": "dpm++2s"}, {"eta": 0.5}, {}):
+    for options in ({"sampler": "ddpm"}, {"sampler": "heun"}, {"sampler": "dpm++2m"}, {"sampler": "dpm++2s"},
+                    {"eta": 0.5}, {}):  # fmt: skip
         assert write(of, ["abc........."] * 8, **options) != base, options
 
 

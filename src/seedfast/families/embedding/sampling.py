@@ -25,7 +25,7 @@ class EmbeddingRequest(TextRequest):
     """What is wanted of an embedding diffusion model."""
 
     sampler: Literal["ddim", "ddpm", "dpm++2m", "dpm++2s", "heun"] = "ddim"
-    """DDIM, ancestral sampling, DPM-Solver++(2M) or (2S), or Heun's method (two evaluations of the network in each step)."""
+    """DDIM, ancestral sampling, DPM-Solver++(2M) or (2S), or Heun's method (twice the evaluations)."""
     steps: int = 50
     """Steps from noise to text, of the schedule's 1000 times."""
     eta: float | None = None
