@@ -52,8 +52,8 @@ def images(family: ImageFamily, network: nn.Module, **options: Any) -> Tensor:
 SAMPLERS: list[dict[str, Any]] = [
     {}, {"eta": 1.0}, {"sampler": "ddpm"}, {"sampler": "ddpm", "variance": "large"}, {"sampler": "dpm++2m"},
     {"sampler": "dpm++2s"}, {"sampler": "heun"}, {"sampler": "euler"}, {"label": ("b",)},
-    {"label": ("b",), "guidance": 3.0}, {"threshold": "dynamic"}, {"threshold": "none"}, {"spacing": "leading"}, {"spacing": "linspace"}, {"mix": True},
-    {"steps": 7},
+    {"label": ("b",), "guidance": 3.0}, {"threshold": "dynamic"}, {"threshold": "none"}, {"spacing": "leading"},
+    {"spacing": "linspace"}, {"mix": True}, {"steps": 7},
 ]  # fmt: skip
 
 
