@@ -13,9 +13,9 @@ class StackedMuon(torch.optim.Optimizer):
     """`torch.optim.Muon`, step for step, but with its Newton-Schulz iteration run on stacks of equal shapes.
 
     A small network has dozens of small matrices, and torch takes them one by one: most of its time is the cost of
-    starting operations. Stacked, a step takes about a third of that on a CPU. The numbers are the same to the rounding of
-    bfloat16, in which torch iterates. A convolution's filters, which torch refuses, are the matrix [out, in · area] that
-    they are to a patch (Jordan et al. 2024).
+    starting operations. Stacked, a step takes about a third of that on a CPU. The numbers are the same to the rounding
+    of bfloat16, in which torch iterates. A convolution's filters, which torch refuses, are the matrix [out, in · area]
+    that they are to a patch (Jordan et al. 2024).
     """
 
     def __init__(
@@ -97,7 +97,7 @@ def orthogonalise(stack_NHW: Tensor, *, coefficients: tuple[float, float, float]
 
 @lru_cache
 def _precision(device: str) -> torch.dtype:
-    """bfloat16 where the processor multiplies in it; others imitate it, and take 6 to 30 times as long as in float32."""
+    """bfloat16 where the processor multiplies in it; others imitate it, 6 to 30 times as slowly as float32."""
     if device != "cpu" or any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16")):
         return torch.bfloat16
     return torch.float32
