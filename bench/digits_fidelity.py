@@ -57,11 +57,11 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
         recipes.make("image-diffusion"),
         data=ImageData(path=str(data), size=8, channels=1),
         objective=ImageDiffusion(label_drop=0.0),
-        model=UNet(width=32, multipliers=(1, 2), blocks=2, attention=(False, True)),
+        model=UNet(width=32, multipliers=(1, 2), blocks=1, attention=(False, True)),
         optimizer=OptimizerConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0),
         schedule=Schedule(shape="cosine", warmup=100),
         ema=EMA(half_life=200),
-        batch_size=64,
+        batch_size=32,
         steps=steps,
         seed=seed,
         eval_every=0,
@@ -92,7 +92,7 @@ def made(folder: Path, count: int, **options: Any) -> Tensor:
     """So many images of all classes, uint8 [N, 1, 8, 8]."""
     checkpoint = trained.find(folder)
     model = trained.load(recipes.stored(folder), checkpoint)
-    samples = model.sample(ImageRequest(num=count, mix=True, batch=600, **options), seed=1)
+    samples = model.sample(ImageRequest(num=count, mix=True, batch=128, **options), seed=1)
     assert isinstance(samples, ImageSamples)
     return samples.images_NCSS
 
@@ -130,8 +130,8 @@ def main() -> None:
             seconds = sum(entry["time"]["seconds"] for entry in journal.read(folder) if "loss" in entry)
             size = sum(p.numel() for p in opened.network.parameters())
             print(
-                f"seed {seed}: {seconds:.0f} s of training, {steps:,} steps of 64 images, "
-                f"{64 * steps / seconds:,.0f} images/s, {size:,} parameters",
+                f"seed {seed}: {seconds:.0f} s of training, {steps:,} steps of {opened.run.batch_size} images, "
+                f"{opened.run.batch_size * steps / seconds:,.0f} images/s, {size:,} parameters",
                 flush=True,
             )
             began = time.perf_counter()
