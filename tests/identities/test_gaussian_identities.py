@@ -1,5 +1,6 @@
 """Identities 15 to 23, and implementations of each that are wrong on purpose."""
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -116,6 +117,32 @@ def test_17_a_grid_that_leaves_out_the_remainder_is_refused() -> None:
         )
 
     assert not trajectories.two_points(times=truncated).holds
+
+
+def shrunk(sampler: Sampler, grid: Grid) -> tuple[float, float]:
+    """What normal data's deviation is multiplied by, as found and as the cosines of the steps' angles say.
+
+    With tan θ = s / (a s0), a step of DDIM without noise leaves cos(θ - θ') of what the exact way leaves.
+    """
+    last = math.sqrt(float(grid[0].a) ** 2 * trajectories.STD**2 + float(grid[0].s) ** 2)
+    found = trajectories.law(sampler, grid, eta=0.0)[1] * last / trajectories.STD
+    angles = [math.atan(float(level.s / level.a) / trajectories.STD) for level in grid]
+    return found, math.prod(math.cos(now - then) for now, then in pairwise(angles))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, 1000])
+def test_17_a_step_of_ddim_shrinks_by_the_cosine_of_its_angle(steps: int) -> None:
+    grid = table_grid(table("cosine", 1000), timesteps(1000, steps, "trailing"))
+    found, expected = shrunk(samplers.ddim, grid)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_17_a_sampler_of_order_2_does_not_shrink_by_those_cosines() -> None:
+    def heun(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, eta: float) -> Iterator[Tensor]:
+        return samplers.heun(denoise, x, grid)
+
+    found, ddim = shrunk(heun, table_grid(table("cosine", 1000), timesteps(1000, 50, "trailing")))
+    assert abs(found - 1) < abs(ddim - 1) / 5
 
 
 def test_17_heun_with_churn() -> None:
