@@ -37,6 +37,27 @@ def test_sampling_writes_pictures(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "out/sample_0000_few.png").read_bytes() == first
 
 
+def test_no_file_of_other_samples_stays_beside_the_new_ones(run: Path, tmp_path: Path) -> None:
+    out = ["--steps", "2", "--out", str(tmp_path)]
+    (tmp_path / "notes.txt").write_text("mine")
+    assert seedfast("sample", str(run), "--num", "3", "--label", "few", "--strip", "2", "--gif", *out) == 0
+    assert seedfast("sample", str(run), "--num", "2", *out) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["grid.png", "notes.txt", "sample_0000.png", "sample_0001.png"]
+
+
+def test_fidelity_of_a_class_is_against_that_class(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for labels in ([], ["--label", "few"], ["--label", "many"]):
+        words = ["--num", "8", "--steps", "2", "--json", *labels]
+        assert seedfast("fidelity", str(run), *words) == 0
+        found[" ".join(labels)] = json.loads(capsys.readouterr().out)["real"]
+    assert found[""] == found["--label few"] + found["--label many"]
+    assert found["--label few"] < found["--label many"]
+    assert seedfast("fidelity", str(run), "--num", "8", "--image", "in.png") == 2
+    assert "leave --image out" in capsys.readouterr().err
+
+
 def test_sampling_from_a_picture(run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "in.png"
     Image.new("RGB", (30, 20), "red").save(picture)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PpmImagePlugin import PpmImageFile
 
 from seedfast.data import glyphs
 from seedfast.data.balance import class_weights
 from seedfast.data.dataset import describe_difference
 from seedfast.data.images import ImageAssets, ImageCorpus, ImageData
 from seedfast.data.order import Order
-from seedfast.data.pictures import pixels_of
+from seedfast.data.pictures import opened, pixels_of
 from seedfast.errors import UserError
 
 
@@ -92,6 +93,44 @@ def test_every_mode_becomes_grey_or_coloured(mode: str) -> None:
         assert np.abs(grey[0].astype(int) - values).max() <= 2, "the same light, not a stretched one"
 
 
+@pytest.mark.parametrize(
+    "broken", [RuntimeError, TypeError, AttributeError, LookupError, NotImplementedError, EOFError]
+)
+def test_whatever_a_decoder_raises_names_the_picture(
+    broken: type[Exception], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's decoders raise all of these on bytes that they did not expect."""
+    (folder / "cat/odd.ppm").write_bytes(b"P6 8 8 255\n" + bytes(192))
+
+    def load(image: PpmImageFile) -> None:
+        raise broken("at byte 7")
+
+    monkeypatch.setattr(PpmImageFile, "load", load)
+    (skipped,) = data(folder).load().skipped
+    assert skipped.startswith("cat/odd.ppm (")
+    assert "at byte 7" in skipped
+
+
+def test_a_class_that_is_a_link_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "wolf").symlink_to(folder / "dog")
+    corpus = data(folder).load()
+    assert corpus.skipped == ("wolf (link to a folder)",)
+    assert corpus.assets.classes == ("cat", "dog")
+
+
+def test_grey_of_16_bits_keeps_its_transparency_and_32_bits_are_no_grey(tmp_path: Path) -> None:
+    values = np.full((8, 8), 1000, np.uint16)
+    values[0] = 0
+    Image.fromarray(values).save(tmp_path / "clear.png", transparency=0)
+    Image.fromarray(np.full((8, 8), 200, np.int32)).save(tmp_path / "whole.tiff")
+    with opened(tmp_path / "clear.png") as image:
+        grey = pixels_of(image, 8, 1)[0]
+    assert (grey[0] == 255).all()
+    assert (grey[1:] == 3).all()
+    with opened(tmp_path / "whole.tiff") as image, pytest.raises(ValueError, match="32-bit pixels"):
+        pixels_of(image, 8, 1)
+
+
 def test_dark_pictures_stay_dark() -> None:
     assert pixels_of(Image.fromarray(np.full((8, 8), 300, np.uint16)), 8, 1).max() == 1
     assert pixels_of(Image.fromarray(np.full((8, 8), 3, np.uint8)), 8, 1).max() == 3
@@ -127,6 +166,16 @@ def test_a_list_says_what_validates(folder: Path) -> None:
     assert corpus.train.captions[0] == f"a {names[0]}"  # type: ignore[attr-defined]
 
 
+def test_a_class_that_is_null_is_missing(folder: Path) -> None:
+    names = sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.png"))
+    entries = [{"image": name, "class": None, "caption": None} for name in names[:-3]]
+    content = {"train": entries, "validation": [{"image": name} for name in names[-3:]]}
+    (folder.parent / "split.json").write_text(json.dumps(content))
+    corpus = ImageData(path=str(folder.parent / "split.json"), size=8, channels=1).load()
+    assert corpus.assets.classes == ("picture",)
+    assert corpus.train.captions[0] == Path(names[0]).stem  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -138,6 +187,8 @@ def test_a_list_says_what_validates(folder: Path) -> None:
         ('{"train": [{"image": 3}], "validation": []}', 'with the key "image"'),
         ('{"train": {"cat": "a.png"}, "validation": []}', "map classes to lists"),
         ('{"train": [{"image": "a"}], "validation": [{"image": "a"}]}', "more than once"),
+        ('{"train": [{"image": "a"}], "validation": [{"image": "./a"}]}', r"lists a again as \./a"),
+        ('{"train": [{"image": "a\\u0000"}], "validation": []}', 'with the key "image"'),
         ('{"train": [{"image": "a"}], "validation": [{"image": "b"}]}', r"no usable images \(left out: a .*, b .*\)"),
     ],
 )
@@ -209,11 +260,14 @@ def test_assets_come_back(folder: Path, tmp_path: Path) -> None:
         ({"path": "glyphs", "image_field": "x"}, "no columns"),
         ({"label": "face"}, "only glyphs"),
         ({"validation": 1.0}, "no part of the data"),
-        ({"size": 2}, "at least 4 pixels"),
+        ({"size": 2}, "4 to 4096 pixels"),
+        ({"size": 1_000_000}, "4 to 4096 pixels"),
+        ({"balance": "effective-number", "beta": 1.0}, "must lie in"),
         ({"beta": 0.5}, "balance=effective-number"),
         ({"class_weights": (1.0,)}, "go together"),
-        ({"balance": "manual", "class_weights": (1.0,)}, "2 positive numbers"),
-        ({"balance": "manual", "class_weights": (1.0, -1.0)}, "2 positive numbers"),
+        ({"balance": "manual", "class_weights": (1.0,)}, "2 numbers, one for each class"),
+        ({"balance": "manual", "class_weights": (1.0, -1.0)}, "must be positive numbers"),
+        ({"balance": "manual", "class_weights": (1.0, float("inf"))}, "must be positive numbers"),
     ],
     ids=str,
 )

@@ -141,6 +141,28 @@ def test_a_model_without_classes_takes_no_label() -> None:
         images(family, family.network(MODEL), label=("a",))
 
 
+@pytest.mark.parametrize("options", [{}, {"label": ("a",), "guidance": 3.0}, {"mix": True, "guidance": 0.0}], ids=str)
+def test_a_null_label_that_was_never_trained_is_not_asked(options: dict[str, Any], network: nn.Module) -> None:
+    family = ImageDiffusion(process=Process(times=100), label_drop=0.0).build(ASSETS)
+    with pytest.raises(UserError, match="its null label was never trained"):
+        images(family, network, **options)
+    assert len(images(family, network, label=("a",))) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 7, "groups": 7, "heads": 7}, "width must be even"),
+        ({"width": 1, "groups": 1, "heads": 1}, "width must be even"),
+    ],
+    ids=str,
+)
+def test_networks_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        UNet(**options)
+    UNet(width=2, groups=2, heads=2).build(size=8, channels=1, classes=1)(torch.zeros(1, 1, 8, 8), torch.zeros(1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -153,6 +175,8 @@ def test_a_model_without_classes_takes_no_label() -> None:
         ({"schedule": "linear", "beta_start": 0.5}, "rise between 0 and 1"),
         ({"data_std": 0.5}, "only the prediction edm"),
         ({"times": 1}, "at least 2"),
+        ({"schedule": "linear", "times": 100}, "still holds 60% of the image"),
+        ({"schedule": "linear", "beta_end": 0.001}, "still holds 7.% of the image"),
     ],
     ids=str,
 )
@@ -171,6 +195,8 @@ def test_processes_that_cannot_be_are_refused_in_a_sentence(options: dict[str, A
         ({"label_drop": 0.2, "conditional": False}, "no effect on an unconditional"),
         ({"class_weights": (1.0,)}, "go together"),
         ({"beta": 0.5}, "class_balance=effective-number"),
+        ({"beta": 2.0, "class_balance": "effective-number"}, "objective.beta=2.0 must lie"),
+        ({"class_weights": (1.0, float("inf")), "class_balance": "manual"}, "must be positive numbers"),
     ],
     ids=str,
 )

@@ -16,7 +16,7 @@ class Fidelity:
     """Compare a model's images with real ones: Fréchet distance, precision and recall, with the floor.
 
     The floor is the distance between two random halves of the real images. With classes, as many images of each are
-    made as the training data have, unless labels are named.
+    made as the training data have; with --label, as many of each label, to compare with the real ones of these classes.
     """
 
     run: tyro.conf.Positional[Path]
@@ -46,6 +46,8 @@ class Fidelity:
 def fidelity(words: list[str]) -> int:
     """Measure a run's samples; the flags are `Fidelity`'s and those of image requests."""
     asked = tyro.cli(Fidelity, args=words, prog="seedfast fidelity", config=(tyro.conf.UseAppendAction,))
+    import torch
+
     from seedfast import recipes
     from seedfast.evaluate import fidelity as measure
     from seedfast.evaluate import trained
@@ -62,11 +64,16 @@ def fidelity(words: list[str]) -> int:
     seeds = asked.seeds or (1,)
     features = _features(asked.features)  # found first: sampling takes minutes
     request = asked.request
+    if request.image is not None:
+        raise UserError("Fidelity is of images that are made from noise: leave --image out.")
     if model.family.conditional and not request.label:
         request = replace(request, mix=True)
+    request.labels(model.family.assets, conditional=model.family.conditional)  # refuses classes that there are not
     corpus = trained.data_of(model)
     split = corpus.train if asked.against == "train" else corpus.validation
-    real = split.batch(list(range(len(split))))["pixels"]
+    batch = split.batch(list(range(len(split))))
+    wanted_K = torch.tensor([name in request.label or not request.label for name in model.family.assets.classes])
+    real = batch["pixels"][wanted_K[batch["labels"]]]
     made = []
     for seed in seeds:
         samples = model.sample(request, seed=seed)
@@ -76,7 +83,8 @@ def fidelity(words: list[str]) -> int:
     if asked.json:
         print(json.dumps({**asdict(found), "warning": found.warning}))
         return 0
-    print(f"{found.made:,} images for each of {len(seeds)} seeds, against {found.real:,} of {asked.against}")
+    of = asked.against + (f" ({', '.join(request.label)})" if request.label else "")
+    print(f"{found.made:,} images for each of {len(seeds)} seeds, against {found.real:,} of {of}")
     print(f"features             {found.features}")
     for title in ("distance", "floor", "precision", "recall"):
         values = getattr(found, title)

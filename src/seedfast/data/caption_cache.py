@@ -133,10 +133,11 @@ def _read(
                 continue
             try:
                 with opens(processor.size) as image:
-                    file.write(processor(image).tobytes())
+                    pixels = processor(image).tobytes()
             except BROKEN as error:
                 skipped.append(f"{name} ({_reason(error)})")
                 continue
+            file.write(pixels)
             for part, value in zip(index, (name, key, role, said), strict=True):
                 index[part].append(value)
             bar.advance(1)

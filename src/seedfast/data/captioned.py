@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from seedfast.data.glyphs import Unseen, glyph_source
-from seedfast.data.pictures import ImageFiles
+from seedfast.data.pictures import ImageFiles, opened
 from seedfast.errors import UserError
 
 Opens = Callable[[int], Image.Image]
@@ -65,7 +65,7 @@ class ListSource(CaptionSource):
         for name, captions, role in self.listed:
 
             def opens(_: int, path: Path = self.root / name) -> Image.Image:
-                return Image.open(path)
+                return opened(path)
 
             yield Captioned(name, contents[name], captions, role, opens)
 
@@ -108,7 +108,7 @@ class RowSource(CaptionSource):
             key = hashlib.sha256(content).hexdigest()
 
             def opens(_: int, held: Mapping[str, Any] = held) -> Image.Image:
-                return Image.open(io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"])
+                return opened(io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"])
 
             known = tuple(str(caption) for caption in captions if caption is not None)
             yield Captioned(f"row {number}", key, known, None, opens)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seedfast.data.balance import Balance, class_weights
+from seedfast.data.balance import BETA, Balance, check_balance, class_weights
 from seedfast.data.console import Bar, listed, say
 from seedfast.data.dataset import Batch, Corpus, Fingerprint
 from seedfast.data.fingerprint import hash_files
@@ -22,7 +22,7 @@ from seedfast.data.store import file_digests, prepared
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
-_FORMAT = 1  # of the prepared data: raise it when the same input is prepared differently
+_FORMAT = 2  # of the prepared data: raise it when the same input is prepared differently
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ImageData:
     balance: Balance | None = None
     """How often images of small classes are drawn: by inverse frequency, effective number or manual weights."""
 
-    beta: float = 0.999
+    beta: float = BETA
     """β of the effective number (Cui et al. 2019)."""
 
     class_weights: tuple[float, ...] = ()
@@ -142,14 +142,9 @@ class ImageData:
     def _check(self) -> None:
         if not 0 < self.validation < 1:
             raise UserError(f"validation={self.validation} is no part of the data: choose one between 0 and 1.")
-        if self.size < 4:
-            raise UserError(f"size={self.size} is no size of an image: choose at least 4 pixels.")
-        if not 0 <= self.beta < 1:
-            raise UserError(f"beta={self.beta} must lie in [0, 1).")
-        if self.beta != ImageData.beta and self.balance != "effective-number":
-            raise UserError(f"beta={self.beta} has no effect without balance=effective-number: leave it out.")
-        if bool(self.class_weights) != (self.balance == "manual"):
-            raise UserError("class_weights and balance=manual go together: give both or neither.")
+        if not 4 <= self.size <= 4096:
+            raise UserError(f"size={self.size} is no size of an image: choose 4 to 4096 pixels.")
+        check_balance("data.", "balance", self.balance, beta=self.beta, manual=self.class_weights)
 
     def _source(self) -> PictureSource:
         """Find the pictures, and refuse the options that have nothing to act on."""
@@ -203,10 +198,11 @@ class ImageData:
         with (folder / "pixels.bin").open("xb") as file, Bar("Reading images", len(source.names)) as bar:
             for picture in source.pictures():
                 try:
-                    file.write(picture.read(self.size, channels).tobytes())
+                    pixels = picture.read(self.size, channels).tobytes()
                 except BROKEN as error:
                     skipped.append(f"{picture.name} ({' '.join(str(error).split())[:80] or type(error).__name__})")
                     continue
+                file.write(pixels)
                 found.append((picture.key, picture.label, picture.role))
                 captions.append(picture.caption)
                 bar.advance(1)

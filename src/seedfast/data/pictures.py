@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,20 @@ from seedfast.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises on a file that is no picture, or only a part of one."""
+"""What `opened` raises on a file that is no picture, or only a part of one."""
+
+_ASTRAY = (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, struct.error)
+"""What some of Pillow's decoders raise instead on bytes that they did not expect."""
+
+
+def opened(file: Path | str | IO[bytes]) -> Image.Image:
+    """The picture in a file, decoded. Raises one of `BROKEN`."""
+    try:
+        image = Image.open(file)
+        image.load()
+    except _ASTRAY as error:
+        raise ValueError(f"{error or type(error).__name__}") from error
+    return image
 
 
 class Picture(NamedTuple):
@@ -65,14 +79,24 @@ class PictureSource(ImageFiles, ABC):
 
 def upright(image: Image.Image) -> Image.Image:
     """A picture of its own size, as its camera was turned, with 8 bits, opaque on white. Raises one of `BROKEN`."""
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # theirs have 16 bits
+        raise ValueError(f"{'floating-point' if image.mode == 'F' else '32-bit'} pixels, whose range is unknown")
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits: Pillow would cut them off at 255
-        image = Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is unknown")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits, which Pillow would cut off at 255; its transparent value becomes transparency."""
+    values = np.asarray(image, np.int64).clip(0, 65535)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def pixels_of(image: Image.Image, size: int, channels: int) -> Pixels:
@@ -91,7 +115,7 @@ def _reader(file: Path | IO[bytes]) -> Callable[[int, int], Pixels]:
     """A picture's `read`, given its file."""
 
     def read(size: int, channels: int) -> Pixels:
-        with Image.open(file) as image:
+        with opened(file) as image:
             return pixels_of(image, size, channels)
 
     return read
@@ -120,6 +144,8 @@ def folder_source(root: Path) -> PictureSource:
     for folder, folders, files in os.walk(root, onerror=lambda error: skipped.append(f"{error.filename} (unreadable)")):
         inside = Path(folder).relative_to(root)
         folders[:] = [name for name in folders if not name.startswith(".")]
+        linked = [inside / name for name in folders if (Path(folder) / name).is_symlink()]  # os.walk enters none
+        skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
         for file in (each for each in files if not each.startswith(".")):
             name = (inside / file).as_posix()
             if Path(file).suffix.lower() in endings:
@@ -157,9 +183,15 @@ def listed_source(path: Path) -> PictureSource:
         for entry in _entries(entries, f"{path}: {role}"):
             name = str(entry["image"])
             names.append(name)
-            facts.append((str(entry.get("class", "picture")), str(entry.get("caption", Path(name).stem)), role))
-    if repeated := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
-        raise UserError(f"{path} lists {repeated[0]} more than once, so a picture could train and validate at once.")
+            label, caption = (entry.get(key) for key in ("class", "caption"))
+            facts.append((_text(label, "picture"), _text(caption, Path(name).stem), role))
+    places: dict[str, str] = {}  # of the files themselves, however they are written
+    for name in names:
+        place = os.path.realpath(path.parent / name)
+        if place in places:
+            both = f"{name} more than once" if places[place] == name else f"{places[place]} again as {name}"
+            raise UserError(f"{path} lists {both}, so a picture could train and validate at once.")
+        places[place] = name
     return FileSource(str(path), path.parent, tuple(names), 3, (), tuple(facts))
 
 
@@ -167,10 +199,15 @@ def _entries(entries: Any, where: str) -> list[Mapping[str, Any]]:
     if isinstance(entries, dict) and all(isinstance(names, list) for names in entries.values()):
         entries = [{"image": name, "class": label} for label, names in entries.items() for name in names]
     if not isinstance(entries, list) or not all(
-        isinstance(each, dict) and isinstance(each.get("image"), str) for each in entries
+        isinstance(each, dict) and isinstance(each.get("image"), str) and "\0" not in each["image"] for each in entries
     ):
         raise UserError(f'{where} must be a list of objects with the key "image", or map classes to lists of paths.')
     return entries
+
+
+def _text(value: Any, missing: str) -> str:
+    """A name that JSON holds, or what stands for it where it holds none."""
+    return missing if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -185,7 +222,7 @@ class HubSource(PictureSource):
         names = getattr(self.rows.features.get(self.label), "names", None) if self.label else None
         for number, row in enumerate(self.rows):
             label = "picture" if self.label is None else _named(row[self.label], names)
-            read = _unread("no picture") if row[self.image] is None else _reader(_opened(row[self.image]))
+            read = _unread("no picture") if row[self.image] is None else _reader(_held(row[self.image]))
             if label is None:
                 read = _unread("no class")
             yield Picture(f"row {number}", str(number), label or "", label or "", None, read)
@@ -198,7 +235,7 @@ def _named(value: Any, names: Sequence[str] | None) -> str | None:
     return names[value] if names else str(value)
 
 
-def _opened(held: Mapping[str, Any]) -> Path | IO[bytes]:
+def _held(held: Mapping[str, Any]) -> Path | IO[bytes]:
     return Path(held["path"]) if held["bytes"] is None else io.BytesIO(held["bytes"])
 
 

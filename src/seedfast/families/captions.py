@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from torch import Tensor
 
-from seedfast.data.pictures import BROKEN
+from seedfast.data.pictures import BROKEN, opened
 from seedfast.data.vision import Processor
 from seedfast.errors import UserError
 from seedfast.families.categorical import check_shaping
@@ -114,7 +114,7 @@ class CaptionRequest:
         pixels = []
         for file in self.files:
             try:
-                with Image.open(file) as image:
+                with opened(file) as image:
                     pixels.append(torch.from_numpy(processor(image).copy()))
             except BROKEN as error:
                 reason = "there is no such file" if isinstance(error, FileNotFoundError) else error

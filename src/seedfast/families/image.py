@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedfast.data.balance import Balance, class_weights
+from seedfast.data.balance import BETA, Balance, check_balance, class_weights
 from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.images import ImageAssets
 from seedfast.diffusion import samplers
@@ -47,7 +47,7 @@ class ImageDiffusion:
     """How often it is told the null label instead, so that classifier-free guidance has a baseline (default 0.1)."""
     class_balance: Balance | None = None
     """Count the losses of small classes more: by inverse frequency, effective number or manual weights."""
-    beta: float = 0.999
+    beta: float = BETA
     """β of the effective number (Cui et al. 2019)."""
     class_weights: tuple[float, ...] = ()
     """Manual weights, in the order of the classes' names."""
@@ -70,10 +70,7 @@ class ImageDiffusion:
             raise UserError(f"objective.label_drop must lie in [0, 1), not {self.label_drop}.")
         if self.label_drop is not None and self.conditional is False:
             raise UserError("objective.label_drop has no effect on an unconditional model: leave it out.")
-        if self.beta != ImageDiffusion.beta and self.class_balance != "effective-number":
-            raise UserError(f"objective.beta={self.beta} has no effect without class_balance=effective-number.")
-        if bool(self.class_weights) != (self.class_balance == "manual"):
-            raise UserError("objective.class_weights and class_balance=manual go together: give both or neither.")
+        check_balance("objective.", "class_balance", self.class_balance, beta=self.beta, manual=self.class_weights)
         if self.evaluation_draws < 1:
             raise UserError(f"objective.evaluation_draws must be at least 1, not {self.evaluation_draws}.")
 
@@ -207,6 +204,11 @@ class ImageFamily(Family):
         """Images from noise, or from an image that is noised first; in batches, of which none changes another."""
         assert isinstance(request, ImageRequest)
         labels = request.labels(self.assets, conditional=self.conditional)
+        if self.conditional and self.label_drop == 0 and (self.null in labels or request.guidance != 1):
+            raise UserError(
+                "This model was trained with objective.label_drop=0, so its null label was never trained: name a class "
+                "with --label (or take all with --mix), and leave --guidance at 1."
+            )
         grid = request.grid(self.process)
         kept = request.kept(len(grid) - 1)
         made: list[Tensor] = []

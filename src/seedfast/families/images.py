@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,13 +15,16 @@ from rich.console import Console
 from torch import Tensor
 
 from seedfast.data.images import ImageAssets
-from seedfast.data.pictures import BROKEN, pixels_of
+from seedfast.data.pictures import BROKEN, opened, pixels_of
 from seedfast.diffusion.grids import Grid, Spacing
 from seedfast.diffusion.guidance import clamped, dynamically_thresholded
 from seedfast.errors import UserError
 from seedfast.families.family import Samples
 from seedfast.families.process import Process
 from seedfast.files import commit
+
+_WRITTEN = re.compile(r"grid\.txt|strip\.png|denoising\.gif|sample_\d{4,}(_.*)?\.png")
+"""What samples write beside their grid."""
 
 SHOWN = 8
 """Of how many images a strip and an animation show the way."""
@@ -99,7 +103,9 @@ class ImageRequest:
         if self.mix and self.label:
             raise UserError("mix takes all classes and label some: give one of them.")
         if self.guidance != 1 and not (self.label or self.mix):
-            raise UserError(f"guidance {self.guidance} leads towards a class: name one with --label.")
+            raise UserError(
+                f"guidance {self.guidance} leads towards a class: name one with --label, or take all with --mix."
+            )
 
     @property
     def count(self) -> int:
@@ -171,7 +177,7 @@ class ImageRequest:
         """The picture to start from, float32 [C, S, S] in [-1, 1]. Raises UserError if it cannot be read."""
         assert self.image is not None
         try:
-            with Image.open(self.image) as image:
+            with opened(self.image) as image:
                 values = pixels_of(image, assets.size, assets.channels)
         except BROKEN as error:
             raise UserError(f"{self.image} cannot be read as a picture: {error}.") from None
@@ -227,7 +233,13 @@ class ImageSamples(Samples):
         console.print(f"{len(self.names)} images of {size} pixels{f' ({chr(44).join(known)})' if known else ''}")
 
     def save(self, folder: Path) -> list[Path]:
-        """grid.png, with its classes in grid.txt; as they were asked for, strip.png, denoising.gif and each image."""
+        """grid.png, with its classes in grid.txt; as they were asked for, strip.png, denoising.gif and each image.
+
+        What stands there of other samples goes first: its labels would be taken for those of these.
+        """
+        for path in folder.iterdir():
+            if _WRITTEN.fullmatch(path.name):
+                path.unlink()
         columns = self.columns or math.ceil(math.sqrt(len(self.names)))
         files = [_write(folder / "grid.png", tiled(self.images_NCSS, columns))]
         if any(self.names):

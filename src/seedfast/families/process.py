@@ -19,6 +19,9 @@ Schedule = Literal["linear", "cosine", "quadratic", "sigmoid", "flow", "edm"]
 _LOW, _HIGH = 0.002, 80.0  # σ of EDM's sampling (Karras et al. 2022, table 1)
 _LOG_MEAN, _LOG_STD = -1.2, 1.2  # ln σ of EDM's training
 
+_REST = 0.1
+"""How much of the image a schedule may leave in its noisiest time; the usual ones leave 0.03 at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
@@ -65,6 +68,11 @@ class Process:
                 f"prediction edm, not {self.prediction}: its input and output have to be scaled."
             )
         check_recoverable(self.prediction, self.noisiest)
+        if discrete and (left := float(self.noisiest.a)) > _REST:
+            raise UserError(
+                f"The last of {self.times or 1000} times still holds {left:.0%} of the image, but sampling starts from "
+                "noise alone: take more times or a larger beta_end, or say zero_terminal_snr."
+            )
 
     @property
     def _betas(self) -> tuple[float, float]:

@@ -57,6 +57,8 @@ class UNet:
                 f"model.attention says yes or no for each level: {len(self.multipliers)} times, "
                 f"not {len(self.attention)} ({self.attention})."
             )
+        if self.width % 2:
+            raise UserError(f"model.width must be even, for the time's cosines and sines, not {self.width}.")
         if self.width % self.groups:
             raise UserError(f"model.groups ({self.groups}) must divide model.width ({self.width}).")
         if any(self.attention) and any(self.width * m % self.heads for m in self.multipliers):
