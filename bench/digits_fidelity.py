@@ -6,8 +6,8 @@ random halves of the real digits are 0.07 apart (0.290 in [-1, 1]: the distance 
 
     python bench/digits_fidelity.py [--seconds 180 | --steps N] [--seeds 1 2 3] [--ddpm] [--threads 2]
 
-With --steps the result can be had again to the bit, and the time it took is printed; a run in --out that is finished is
-not trained again.
+With --steps the result can be had again to the bit, and the time it took is printed; a run that stands in --out already
+is only sampled.
 """
 
 import argparse
@@ -32,7 +32,6 @@ from seedfast.families.image import ImageDiffusion
 from seedfast.families.images import ImageRequest, ImageSamples
 from seedfast.loop import journal
 from seedfast.loop.ema import EMA
-from seedfast.loop.optimizer import OptimizerConfig
 from seedfast.loop.progress import Silent
 from seedfast.loop.run import Run
 from seedfast.loop.schedule import Schedule
@@ -58,7 +57,6 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
         data=ImageData(path=str(data), size=8, channels=1),
         objective=ImageDiffusion(label_drop=0.0),
         model=UNet(width=32, multipliers=(1, 2), blocks=1, attention=(False, True)),
-        optimizer=OptimizerConfig(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0),
         schedule=Schedule(shape="cosine", warmup=100),
         ema=EMA(half_life=200),
         batch_size=32,
@@ -85,7 +83,23 @@ def steps_in(data: Path, seconds: float) -> int:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
         train(opened, clock)
-    return int(0.93 * seconds / float(np.median(clock.seconds[10:])))  # some steps will be disturbed
+    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # some steps will be disturbed
+
+
+def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, seconds: float) -> None:
+    """Train a run, or take the one that is there, and print what its training took."""
+    if steps is None:
+        stands = (folder / "run.yaml").exists()
+        steps = recipes.stored(folder).steps if stands else steps_in(data, seconds)
+    with session(the_run(data, steps=steps, seed=seed), folder) as opened:
+        train(opened, Silent())
+    took = sum(entry["time"]["seconds"] for entry in journal.read(folder) if "loss" in entry)
+    size, batch = sum(p.numel() for p in opened.network.parameters()), opened.run.batch_size
+    print(
+        f"seed {seed}: {took:.0f} s of training, {steps:,} steps of {batch} images, "
+        f"{batch * steps / took:,.0f} images/s, {size:,} parameters",
+        flush=True,
+    )
 
 
 def made(folder: Path, count: int, **options: Any) -> Tensor:
@@ -107,6 +121,14 @@ def measure(real: Tensor, images: Sequence[Tensor]) -> Fidelity:
     return fidelity(real, images, features=unit_pixels, name="raw pixels in [0, 1]", seeds=range(10))
 
 
+FEW, SOLVER, MANY = "DDIM, 50 steps", "DPM-Solver++(2M), 25 steps", "DDPM, 1000 steps"
+SAMPLERS: dict[str, dict[str, Any]] = {
+    FEW: {"steps": 50},
+    SOLVER: {"sampler": "dpm++2m", "steps": 25},
+    MANY: {"sampler": "ddpm", "steps": 1000},
+}
+
+
 def main() -> None:
     """Train, sample, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,36 +143,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.out or Path(temporary)
         real = write_digits(out / "digits")
-        images: dict[str, list[Tensor]] = {"DDIM, 50 steps": []}
+        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or asked.ddpm}
         for seed in asked.seeds:
             folder = out / f"seed-{seed}"
-            steps = asked.steps or steps_in(out / "digits", asked.seconds)
-            with session(the_run(out / "digits", steps=steps, seed=seed), folder) as opened:
-                train(opened, Silent())
-            seconds = sum(entry["time"]["seconds"] for entry in journal.read(folder) if "loss" in entry)
-            size = sum(p.numel() for p in opened.network.parameters())
-            print(
-                f"seed {seed}: {seconds:.0f} s of training, {steps:,} steps of {opened.run.batch_size} images, "
-                f"{opened.run.batch_size * steps / seconds:,.0f} images/s, {size:,} parameters",
-                flush=True,
-            )
-            began = time.perf_counter()
-            images["DDIM, 50 steps"].append(made(folder, len(real), steps=50))
-            if asked.ddpm:
-                images.setdefault("DDPM, 1000 steps", []).append(made(folder, len(real), sampler="ddpm", steps=1000))
+            trained_run(out / "digits", folder, seed, steps=asked.steps, seconds=asked.seconds)
             for name, sets in images.items():
-                print(f"  {name}: {measure(real, sets[-1:]).distance.mean:.4f}", flush=True)
-            print(f"  ({time.perf_counter() - began:.0f} s of sampling)", flush=True)
-        for name, sets in images.items():
-            found = measure(real, sets)
-            print(f"{name}: {found.made:,} made and {found.real:,} real, {found.features}, {len(sets)} seeds")
+                began = time.perf_counter()
+                sets.append(made(folder, len(real), **SAMPLERS[name]))
+                distance = measure(real, sets[-1:]).distance.mean
+                print(f"  {name}: {distance:.4f} ({time.perf_counter() - began:.0f} s of sampling)", flush=True)
+        found = {name: measure(real, sets) for name, sets in images.items()}
+        for name, each in found.items():
+            print(f"{name}: {each.made:,} made and {each.real:,} real, {each.features}, {len(asked.seeds)} seeds")
             for title in ("distance", "floor", "precision", "recall"):
-                spread = getattr(found, title)
+                spread = getattr(each, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
         if asked.ddpm:
-            few, many = (measure(real, sets).distance.values for sets in images.values())
-            ratios = Spread(tuple(a / b for a, b in zip(few, many, strict=True)))
-            print(f"{' ÷ '.join(images)}: {', '.join(f'{r:.3f}' for r in ratios.values)}; mean {ratios.mean:.3f}")
+            pairs = zip(found[FEW].distance.values, found[MANY].distance.values, strict=True)
+            ratios = Spread(tuple(few / many for few, many in pairs))
+            print(f"{FEW} ÷ {MANY}: {', '.join(f'{r:.3f}' for r in ratios.values)}; mean {ratios.mean:.3f}")
 
 
 if __name__ == "__main__":

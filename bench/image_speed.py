@@ -11,14 +11,15 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from seedfast import recipes
 from seedfast.models.diffusers_unet import DiffusersUNet
-from seedfast.models.unet import UNet
 
 
 def parameters(network: nn.Module) -> int:
@@ -68,7 +69,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     x, time_B = torch.randn(asked.batch, 1, asked.size, asked.size), torch.rand(asked.batch)
-    for name, config in (("recipe's (patch 2)", UNet(patch=2)), ("same resolution (patch 1)", UNet())):
+    recipes_own = recipes.make("image-diffusion").model
+    for name, config in (("recipe's", recipes_own), ("recipe's at full resolution", replace(recipes_own, patch=1))):
         ours = config.build(size=asked.size, channels=1, classes=1)
         theirs = matched(parameters(ours), asked.size)
         pair = trainer(ours), trainer(theirs)

@@ -13,7 +13,7 @@ from seedfast.models.unet import ImageModel, UNet
 
 def image_diffusion() -> Run:
     """Diffusion of pixels with a U-Net, told each image's class: a few minutes on two CPU cores."""
-    return _image("image-diffusion", UNet(patch=2))
+    return _image("image-diffusion", UNet(patch=2, blocks=1), lr=2e-3, steps=2400)
 
 
 def image_transformer() -> Run:
@@ -26,16 +26,23 @@ def image_diffusers() -> Run:
     return _image("image-diffusers", DiffusersUNet(), ImageDiffusion(conditional=False))
 
 
-def _image(recipe: str, model: ImageModel, objective: ImageDiffusion = ImageDiffusion()) -> Run:  # noqa: B008
+def _image(
+    recipe: str,
+    model: ImageModel,
+    objective: ImageDiffusion = ImageDiffusion(),  # noqa: B008
+    *,
+    lr: float = 1e-3,
+    steps: int = 1500,
+) -> Run:
     return Run(
         recipe=recipe,
         objective=objective,
         data=ImageData(),
         model=model,
-        optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.0),
+        optimizer=OptimizerConfig(lr=lr, betas=(0.9, 0.99), weight_decay=0.0),
         schedule=Schedule(shape="cosine", warmup=100),
         ema=EMA(half_life=100),
-        steps=1500,
+        steps=steps,
         batch_size=32,
         eval_examples=128,
     )
