@@ -230,7 +230,7 @@ class ImageSamples(Samples):
         """A line about the images."""
         size = "×".join(str(side) for side in self.images_NCSS.shape[2:])
         known = sorted({name for name in self.names if name is not None})
-        console.print(f"{len(self.names)} images of {size} pixels{f' ({chr(44).join(known)})' if known else ''}")
+        console.print(f"{len(self.names)} images of {size} pixels" + (f" ({', '.join(known)})" if known else ""))
 
     def save(self, folder: Path) -> list[Path]:
         """grid.png, with its classes in grid.txt; as they were asked for, strip.png, denoising.gif and each image.
