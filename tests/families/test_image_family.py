@@ -160,6 +160,9 @@ def test_a_null_label_that_was_never_trained_is_not_asked(options: dict[str, Any
 def test_networks_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         UNet(**options)
+
+
+def test_the_narrowest_network_can_be() -> None:
     UNet(width=2, groups=2, heads=2).build(size=8, channels=1, classes=1)(torch.zeros(1, 1, 8, 8), torch.zeros(1))
 
 

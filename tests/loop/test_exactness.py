@@ -114,16 +114,22 @@ def doubled(task: Task) -> Task:
     return replace(task, **floats)
 
 
+def uneven_tasks(opened: Session, recipe: str) -> list[Task]:
+    """The tasks of the first step on a few uneven examples, for a network that is awake."""
+    choose_uneven(opened)
+    wake(opened.state.network)
+    tasks = tasks_of(opened, 0)
+    if recipe != "image-diffusion":
+        return tasks
+    opened.state.network.double()
+    return [doubled(task) for task in tasks]
+
+
 def gradient(recipe: str, text: Path, folder: Path, micro_batch: int | None) -> tuple[float, list[Tensor]]:
     """Loss and gradient of a step whose windows do not all have the same number of scored tokens."""
     run = uneven(recipe, text, micro_batch=micro_batch)
     with session(run, folder) as opened:
-        choose_uneven(opened)
-        wake(opened.state.network)
-        tasks = tasks_of(opened, 0)
-        if recipe == "image-diffusion":
-            opened.state.network.double()
-            tasks = [doubled(task) for task in tasks]
+        tasks = uneven_tasks(opened, recipe)
         assert len({float(w) for task in tasks for w in task.weight_B}) > 1
         loss, _ = _gradient(opened, 0, tasks, _agree(opened, tasks, False, False)[0])
         return loss, [p.grad.clone() for p in opened.state.network.parameters() if p.grad is not None]
@@ -143,12 +149,7 @@ def test_29_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_p
     loss, _ = gradient(recipe, story, tmp_path / "a", None)
     run = uneven(recipe, story, micro_batch=7)
     with session(run, tmp_path / "b") as opened:
-        choose_uneven(opened)
-        wake(opened.state.network)
-        tasks = tasks_of(opened, 0)
-        if recipe == "image-diffusion":
-            opened.state.network.double()
-            tasks = [doubled(task) for task in tasks]
+        tasks = uneven_tasks(opened, recipe)
         means = [_gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
     assert abs(sum(means) / len(means) - loss) > 1e-6 * loss
 

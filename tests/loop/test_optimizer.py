@@ -67,7 +67,12 @@ def test_a_unets_filters_are_muons_and_its_first_and_last_numbers_adamws() -> No
     assert len(rest) == 1
 
 
-def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32], ids=str)
+def test_orthogonalised_matrices_have_singular_values_near_one(
+    precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In either precision, whichever of them this processor would be given."""
+    monkeypatch.setattr(muon, "_precision", lambda device: precision)
     stack = torch.randn(3, 12, 30, generator=torch.Generator().manual_seed(0))
     options = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 5, "eps": 1e-7}
     values = torch.linalg.svdvals(muon.orthogonalise(stack, **options))  # type: ignore[arg-type]
