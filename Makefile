@@ -5,8 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/text-masked
 JOBS ?= auto
+REV ?= HEAD~1
+SOURCES := src tests bench scripts/same_bits
 
-.PHONY: train test test-slow setup check bench format help clean
+.PHONY: train test test-slow same-bits setup check bench format help clean
 
 train: .venv/.ready  ## train the default recipe on the standard library's source (a few minutes on two cores)
 	$(BIN)/seedfast train text-masked --out $(RUN)
@@ -17,11 +19,14 @@ test: .venv/.ready-dev check  ## every check, then the quick tests in parallel
 test-slow: .venv/.ready-dev  ## the long campaigns: gigabyte corpora, many kills, trained bars
 	$(BIN)/python -m pytest -m slow
 
+same-bits: .venv/.ready-dev  ## train every recipe here and at REV (HEAD~1), and compare every bit
+	$(BIN)/python scripts/same_bits $(REV)
+
 setup: .venv/.ready-dev  ## create .venv and install everything that training, tests and checks need
 
 check: .venv/.ready-dev  ## style, types and the floors of the house
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -29,8 +34,8 @@ bench: .venv/.ready-dev  ## speed and quality against plain PyTorch, side by sid
 	$(BIN)/python bench/loop_overhead.py
 
 format: .venv/.ready-dev  ## let ruff lay out the code
-	$(BIN)/ruff check --fix src tests bench
-	$(BIN)/ruff format src tests bench
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
