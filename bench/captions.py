@@ -15,14 +15,14 @@ import torch
 
 from seedfast import recipes
 from seedfast.cli.captions import lines
-from seedfast.evaluate import captions, trained
-from seedfast.families.beam import beam_search
-from seedfast.families.captions import CaptionRequest
-from seedfast.loop import journal
+from seedfast.evaluate import caption_quality, trained
+from seedfast.families.caption.beam_search import beam_search
+from seedfast.families.caption.request import CaptionRequest
 from seedfast.loop.progress import Silent
 from seedfast.loop.session import Session, session
 from seedfast.loop.train import train
 from seedfast.models.transformer import Transformer
+from seedfast.run_folder import journal
 from seedfast.verify.identities.captions import cached, uncached
 
 
@@ -50,7 +50,7 @@ def quality(unseen: str, folder: Path) -> None:
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     for decoding, limit in (("greedy", None), ("beam", 512)):
         began = time.perf_counter()
-        found = captions.report(model, CaptionRequest(decoding=decoding, batch=128), limit=limit)
+        found = caption_quality.report(model, CaptionRequest(decoding=decoding, batch=128), limit=limit)
         print(
             f"unseen {unseen}, {decoding}, {len(found.samples.seen.names)} images, {time.perf_counter() - began:.0f} s"
         )

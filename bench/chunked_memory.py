@@ -1,4 +1,4 @@
-"""Peak memory and time of cross-entropy over a large vocabulary: in chunks (`models/scoring.py`) and the plain way.
+"""Peak memory and time of cross-entropy over a large vocabulary: in chunks (`models/token_network.py`) and plain.
 
 Forward and backward of an output layer of GPT-2's shape, each in a process of its own; the peak is what that added to
 the process that already held weights and inputs (on CUDA, to the allocator). Prints both and their ratio.
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seedfast.models.scoring import score
+from seedfast.models.token_network import score
 
 
 def measure(asked: argparse.Namespace) -> dict[str, float]:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from seedfast.families.proofreading.corruption import IDENTITY, REMASK, UNMASK, Corruption, Symbols, corrupt
-from seedfast.families.proofreading.curriculum import Ramp
+from seedfast.families.text.proofreading.corruption import IDENTITY, REMASK, UNMASK, Corruption, Symbols, corrupt
+from seedfast.families.text.proofreading.curriculum import Ramp
 from seedfast.keys import Draws
 
 WORDS = 65

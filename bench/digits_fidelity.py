@@ -25,19 +25,20 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from seedfast import recipes
-from seedfast.data.images import ImageData
+from seedfast.data.image.config import ImageData
 from seedfast.evaluate import trained
 from seedfast.evaluate.fidelity import Fidelity, Spread, fidelity
-from seedfast.families.image import ImageDiffusion
-from seedfast.families.images import ImageRequest, ImageSamples
-from seedfast.loop import journal
-from seedfast.loop.ema import EMA
+from seedfast.families.image.family import ImageDiffusion
+from seedfast.families.image.request import ImageRequest
+from seedfast.families.image.samples import ImageSamples
+from seedfast.loop.config import Run
 from seedfast.loop.progress import Silent
-from seedfast.loop.run import Run
-from seedfast.loop.schedule import Schedule
 from seedfast.loop.session import Session, session
 from seedfast.loop.train import train
 from seedfast.models.unet import UNet
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.run_folder import journal
 
 
 def write_digits(folder: Path) -> Tensor:

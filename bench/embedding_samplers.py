@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from seedfast import recipes
-from seedfast.evaluate import likelihood, trained
+from seedfast.evaluate import loss, trained
 from seedfast.evaluate.judge import judge, real_texts
-from seedfast.evaluate.statistics import statistics
+from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
-from seedfast.families.embedding import EmbeddingDiffusion, EmbeddingNetwork, EmbeddingRequest
-from seedfast.families.request import TextSamples
+from seedfast.families.text.embedding import EmbeddingDiffusion, EmbeddingNetwork, EmbeddingRequest
+from seedfast.families.text.request import TextSamples
 
 SAMPLERS = {
     "DDPM, 1000 steps": EmbeddingRequest(sampler="ddpm", steps=1000),
@@ -129,7 +129,7 @@ def main() -> None:
         show("DDIM, η = 0, on itself", *measured(model, by, request, asked.seeds))
         once = EmbeddingDiffusion(replace(family.options, self_conditioning=0.0), family.assets)
         for name, each in {"answered twice": family, "answered once": once}.items():
-            found = likelihood.likelihood(replace(model, family=each), draws=asked.draws).record()
+            found = loss.likelihood(replace(model, family=each), draws=asked.draws).record()
             print(f"bound, {name}:", json.dumps({k: found[k] for k in ("nats_per_token", "standard_error")}))
         model.network.recall = None
         show("DDIM, η = 0, without", *measured(model, by, request, asked.seeds))

@@ -20,15 +20,15 @@ import torch
 import transformers
 
 from seedfast import recipes
-from seedfast.data.text import TextData
-from seedfast.loop.optimizer import OptimizerConfig
+from seedfast.data.text.config import TextData
+from seedfast.loop.config import Run
 from seedfast.loop.progress import Silent
-from seedfast.loop.run import Run
-from seedfast.loop.schedule import Schedule
 from seedfast.loop.session import Session, session
 from seedfast.loop.train import train
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
 
 
 class Clock(Silent):

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast import recipes
-from seedfast.data.text import TextData
-from seedfast.loop.optimizer import Optimizer, OptimizerConfig
+from seedfast.data.text.config import TextData
+from seedfast.loop.config import Run
 from seedfast.loop.progress import Silent
-from seedfast.loop.run import Run
 from seedfast.loop.session import Session, session
 from seedfast.loop.train import train
 from seedfast.models.transformer import Transformer
+from seedfast.optim.optimizer import Optimizer, OptimizerConfig
 
 
 class Clock(Silent):

@@ -25,8 +25,8 @@ from typing import Any
 from seedfast import recipes
 from seedfast.evaluate import judge, trained
 from seedfast.evaluate.trained import Trained
-from seedfast.families.proofreading.sampling import ProofreadingRequest
-from seedfast.families.unmasking import MaskedRequest
+from seedfast.families.text.proofreading.sampling import ProofreadingRequest
+from seedfast.families.text.unmask_sampler import MaskedRequest
 
 Way = Callable[[type[MaskedRequest], int, int], MaskedRequest]
 

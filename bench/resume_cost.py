@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from seedfast import recipes
+from seedfast.loop.config import Run
 from seedfast.loop.progress import Silent
-from seedfast.loop.run import Run
 from seedfast.loop.session import Session, session
 from seedfast.loop.train import train
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from seedfast import recipes
-from seedfast.data.text import TextAssets
+from seedfast.data.text.config import TextAssets
 from seedfast.families.family import State, Task, Terms
-from seedfast.families.masked import Masked, MaskedDiffusion
-from seedfast.loop.run import Run
+from seedfast.families.text.masked import Masked, MaskedDiffusion
+from seedfast.loop.config import Run
 
 
 @dataclass(frozen=True, kw_only=True)

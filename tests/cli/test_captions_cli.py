@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.small import small_run, train_in
+from tests.helpers.runs import small_run, train_in
 
 COMMAND = [sys.executable, "-m", "seedfast"]
 

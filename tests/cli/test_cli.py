@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.small import TEXTS, flags, small_run
+from tests.helpers.runs import TEXTS, flags, small_run
 
 from seedfast.cli import COMMANDS, main
 from seedfast.verify.resume import compare
@@ -144,7 +144,7 @@ def test_the_digest_is_of_every_tensor(run: Path, capsys: pytest.CaptureFixture[
     assert seedfast("digest", str(run)) == 0
     first = capsys.readouterr().out
     assert re.fullmatch(r"[0-9a-f]{64}\n", first)
-    from seedfast.loop.state import digest, read_tensors
+    from seedfast.run_folder.train_state import digest, read_tensors
 
     newest = run / "checkpoints/step-00000020"
     groups = read_tensors(newest)
@@ -340,7 +340,7 @@ def _by_hand(nanogpt: Path, story: Path) -> float:
     import torch
     from torch.nn import functional as F
 
-    from seedfast.models.pretrained import from_nanogpt
+    from seedfast.models.import_gpt2 import from_nanogpt
 
     network = from_nanogpt(nanogpt).eval()
     text = story.read_text()

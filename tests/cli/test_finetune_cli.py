@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests import tiny_models
+from tests.helpers import tiny_models
 
 from seedfast.cli import main
 from seedfast.errors import UserError
@@ -148,7 +148,7 @@ def test_mistakes_are_sentences(runs: Path, base: Path, story: Path, seedfast: R
 
 
 def test_only_runs_of_transformers_models_are_exported(story: Path, seedfast: Run, tmp_path: Path) -> None:
-    from tests.small import small_run, train_in
+    from tests.helpers.runs import small_run, train_in
 
     train_in(tmp_path / "run", small_run("text-autoregressive", story, steps=2))
     status, _, err = seedfast("export", tmp_path / "run", "--out", tmp_path / "out")

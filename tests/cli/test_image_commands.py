@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.small import flags, small_run, write_images
+from tests.helpers.runs import flags, small_run, write_images
 
 from seedfast.cli import main
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.small import flags, small_run, train_in
+from tests.helpers.runs import flags, small_run, train_in
 
 from seedfast.cli import main
 

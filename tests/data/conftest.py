@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from text_helpers import Writer
+from tests.helpers.text_data import Writer
 
 
 @pytest.fixture(autouse=True)

@@ -13,18 +13,18 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
-from tests.small import small_run, train_in, write_images
+from tests.helpers.runs import small_run, train_in, write_images
 from torch import Tensor
 
 from seedfast import cli, keys, recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.evaluate.export import export
-from seedfast.evaluate.features import pretrained
 from seedfast.evaluate.fidelity import Spread, fidelity, floor, frechet_distance, precision_recall, raw_pixels
-from seedfast.families.image import ImageDiffusion
-from seedfast.families.images import ImageRequest
-from seedfast.families.process import Process
+from seedfast.evaluate.image_features import pretrained
+from seedfast.export.export import export
+from seedfast.families.image.family import ImageDiffusion
+from seedfast.families.image.noise_process import Process
+from seedfast.families.image.request import ImageRequest
 from seedfast.models.diffusers_unet import DiffusersUNet
 
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small import small_run, train_in
+from tests.helpers.runs import small_run, train_in
 
 from seedfast import recipes
 from seedfast.cli import main

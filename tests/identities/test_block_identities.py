@@ -5,15 +5,15 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
-from seedfast.families import block as family_module
-from seedfast.families.block import Block, BlockDiffusion
-from seedfast.families.masked import MaskedTask
-from seedfast.families.request import Canvas
-from seedfast.families.unmasking import MaskedRequest
+from seedfast.families.text import block_diffusion as family_module
+from seedfast.families.text.block_diffusion import Block, BlockDiffusion
+from seedfast.families.text.masked import MaskedTask
+from seedfast.families.text.request import Canvas
+from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models import attention, transformer
-from seedfast.models.block import Inputs
 from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_block import Inputs
 from seedfast.verify.identities import block
 from seedfast.verify.identities.toys import assets
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedfast.families import beam, overlap
-from seedfast.families.beam import Advance, beam_search
-from seedfast.families.overlap import BleuCounts, Frequencies, cider, rouge_l
+from seedfast.families.caption import beam_search as beam
+from seedfast.families.caption import metrics
+from seedfast.families.caption.beam_search import Advance, beam_search
+from seedfast.families.caption.metrics import BleuCounts, Frequencies, cider, rouge_l
 from seedfast.models.transformer import TransformerNetwork
 from seedfast.verify.identities import captions
 
@@ -32,15 +33,15 @@ def test_25_twins_of_cider_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch)
             case "no factor":
                 return cider(candidate, references, frequencies) / 10
             case "no penalty":
-                monkeypatch.setattr(overlap, "SIGMA", 1e9)
+                monkeypatch.setattr(metrics, "SIGMA", 1e9)
             case "sigma":
-                monkeypatch.setattr(overlap, "SIGMA", 5.0)
+                monkeypatch.setattr(metrics, "SIGMA", 5.0)
             case "idf of captions":  # ln(1 + images / df): never zero, so that one image scores 10 instead of 0
                 monkeypatch.setattr(
                     Frequencies, "idf", lambda self, gram: math.log(1 + self.images / self.counts.get(gram, 1))
                 )
             case "unclipped":
-                monkeypatch.setattr(overlap, "min", lambda a, b: a, raising=False)
+                monkeypatch.setattr(metrics, "min", lambda a, b: a, raising=False)
         return cider(candidate, references, frequencies)
 
     assert not captions.worth(twin).holds
@@ -55,7 +56,7 @@ def test_25_twin_an_average_of_bleus_is_not_the_bleu_of_the_corpus() -> None:
 
 
 def test_25_twin_a_bleu_that_is_not_clipped_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlap, "min", lambda *values: values[0] if len(values) > 1 else min(*values), raising=False)
+    monkeypatch.setattr(metrics, "min", lambda *values: values[0] if len(values) > 1 else min(*values), raising=False)
     assert not captions.overlaps().holds
 
 

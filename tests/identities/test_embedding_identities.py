@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.families.embedding import EmbeddingDiffusion, network, sampling
-from seedfast.families.embedding import schedule as schedules
-from seedfast.families.embedding.family import EmbeddingTask
-from seedfast.families.embedding.network import Answer, EmbeddingNetwork
-from seedfast.families.embedding.sampling import EmbeddingRequest
 from seedfast.families.family import State, Task, Terms
-from seedfast.families.request import Canvas
+from seedfast.families.text.embedding import EmbeddingDiffusion, network, sampling
+from seedfast.families.text.embedding import noise_schedule as schedules
+from seedfast.families.text.embedding.family import EmbeddingTask
+from seedfast.families.text.embedding.network import Answer, EmbeddingNetwork
+from seedfast.families.text.embedding.sampling import EmbeddingRequest
+from seedfast.families.text.request import Canvas
 from seedfast.keys import Draws
 from seedfast.verify.identities import embedding
 from seedfast.verify.identities.check import total_variation

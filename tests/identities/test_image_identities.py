@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from seedfast.data.dataset import Batch
 from seedfast.diffusion.grids import Grid
 from seedfast.diffusion.samplers import Denoise
-from seedfast.families.image import ImageFamily, ImageTask
-from seedfast.families.images import ImageRequest
+from seedfast.families.image.family import ImageFamily, ImageTask
+from seedfast.families.image.request import ImageRequest
 from seedfast.keys import Draws
 from seedfast.verify.identities import images
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.data.text import TextAssets, TextData
-from seedfast.data.windows import Windows
-from seedfast.families.autoregressive import Autoregressive, AutoregressiveModel, NextTokenTask
+from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.windows import Windows
 from seedfast.families.family import State, Task, Terms
-from seedfast.families.masked import MaskedDiffusion, MaskedTask
+from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveModel, NextTokenTask
+from seedfast.families.text.masked import MaskedDiffusion, MaskedTask
 from seedfast.keys import Draws
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import TransformerNetwork

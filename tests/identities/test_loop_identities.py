@@ -11,11 +11,11 @@ from torch import nn
 
 from seedfast.data.dataset import Batch
 from seedfast.families.family import State, Task, Terms
-from seedfast.families.masked import Masked, MaskedDiffusion, MaskedTask
-from seedfast.families.text import TextFamily
+from seedfast.families.text.base import TextFamily
+from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedTask
 from seedfast.keys import Draws
-from seedfast.loop.ema import EMA, Average
 from seedfast.loop.validate import Score, validate
+from seedfast.optim.ema import EMA, Average
 from seedfast.verify.identities import loop
 from seedfast.verify.identities.toys import arbitrary_table, assets
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from seedfast.cli.verify import verify
 from seedfast.data.dataset import Batch
-from seedfast.data.text import TextAssets
-from seedfast.families import masked as family_module
+from seedfast.data.text.config import TextAssets
 from seedfast.families.family import State, Task, Terms
-from seedfast.families.masked import Masked, MaskedDiffusion, MaskedRequest, MaskedTask, alpha
-from seedfast.families.request import Canvas, Show
+from seedfast.families.text import masked as family_module
+from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedRequest, MaskedTask, alpha
+from seedfast.families.text.request import Canvas, Show
 from seedfast.keys import Draws
 from seedfast.verify import identities
 from seedfast.verify.identities import check_all, masked

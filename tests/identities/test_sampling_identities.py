@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from seedfast import keys
-from seedfast.families import categorical
-from seedfast.families.autoregressive import AutoregressiveModel
-from seedfast.families.categorical import draw
-from seedfast.families.masked import MaskedDiffusion, MaskedRequest
-from seedfast.families.request import Canvas, Show
+from seedfast.families.text import categorical
+from seedfast.families.text.autoregressive import AutoregressiveModel
+from seedfast.families.text.categorical import draw
+from seedfast.families.text.masked import MaskedDiffusion, MaskedRequest
+from seedfast.families.text.request import Canvas, Show
 from seedfast.keys import Draws
 from seedfast.verify.identities import sampling
 from seedfast.verify.identities.check import p_value, total_variation

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.small import FAMILIES, FINETUNE, small_run
+from tests.helpers.runs import FAMILIES, FINETUNE, small_run
 
 from seedfast import recipes
 from seedfast.errors import UserError
-from seedfast.families.process import Process
-from seedfast.families.proofreading.bias import Bias
-from seedfast.families.proofreading.corruption import Corruption
-from seedfast.families.proofreading.curriculum import Ramp
-from seedfast.families.proofreading.weights import Weights
-from seedfast.loop.ema import EMA
-from seedfast.loop.optimizer import OptimizerConfig
-from seedfast.loop.run import Run, changes, from_mapping, read_yaml, to_yaml
-from seedfast.loop.schedule import Schedule
+from seedfast.families.image.noise_process import Process
+from seedfast.families.text.proofreading.corruption import Corruption
+from seedfast.families.text.proofreading.curriculum import Ramp
+from seedfast.families.text.proofreading.loss_weights import Weights
+from seedfast.families.text.proofreading.mask_bias import Bias
+from seedfast.loop.config import Run, changes, from_mapping, read_yaml, to_yaml
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
 
 
 @pytest.mark.parametrize("recipe", FAMILIES)
@@ -204,11 +204,11 @@ def _image_bases(base: Run) -> dict[str, Run]:
 
 @pytest.mark.parametrize("recipe", [*FAMILIES, FINETUNE])
 def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp_path: Path) -> None:
-    from tests.small import train_in
+    from tests.helpers.runs import train_in
 
-    from seedfast.loop import journal
-    from seedfast.loop.checkpoint import Checkpoints
     from seedfast.loop.session import session
+    from seedfast.run_folder import journal
+    from seedfast.run_folder.checkpoint import Checkpoints
 
     def outcome(run: Run, name: str) -> str:
         """Everything that a run leaves behind, but for times and its own configuration."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tests.small import flags, small_run
+from tests.helpers.runs import flags, small_run
 
-from seedfast.loop import journal
+from seedfast.run_folder import journal
 from seedfast.verify.resume import compare
 
 LAUNCH = [

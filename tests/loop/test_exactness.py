@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
+from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
 from torch import Tensor
 
-from seedfast.data.captions import CaptionData
-from seedfast.data.text import TextData
-from seedfast.families.augment import Augment
+from seedfast.data.caption.config import CaptionData
+from seedfast.data.text.config import TextData
 from seedfast.families.family import Task
-from seedfast.loop import journal
-from seedfast.loop.run import Run
+from seedfast.families.image.augment import Augment
+from seedfast.loop.config import Run
 from seedfast.loop.session import Session, session
-from seedfast.loop.state import digest, read_tensors
 from seedfast.loop.train import _agree, _gradient, tasks_of
+from seedfast.run_folder import journal
+from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.resume import compare
 
 

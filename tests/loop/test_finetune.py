@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 import torch
-from tests import tiny_models
-from tests.small import FINETUNE, small_run, train_in, train_until
+from tests.helpers import tiny_models
+from tests.helpers.runs import FINETUNE, small_run, train_in, train_until
 from torch import Tensor
 from torch.nn import functional as F
 
-from seedfast.data.text import TextData
+from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.loop import journal
-from seedfast.loop.ema import EMA
-from seedfast.loop.optimizer import OptimizerConfig
-from seedfast.loop.run import Run
-from seedfast.loop.schedule import Schedule
+from seedfast.loop.config import Run
 from seedfast.loop.session import session
-from seedfast.loop.state import digest, network_tensors, read_tensors
 from seedfast.loop.train import _agree, _gradient, tasks_of
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
+from seedfast.run_folder import journal
+from seedfast.run_folder.train_state import digest, network_tensors, read_tensors
 from seedfast.verify.resume import compare, prove_resume
 
 LORA = Adapter(kind="lora", rank=4, dropout=0.2)

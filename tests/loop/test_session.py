@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small import small_run, train_in, train_until
+from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
-from seedfast.loop import journal
-from seedfast.loop.checkpoint import Checkpoints
-from seedfast.loop.ema import EMA
-from seedfast.loop.optimizer import OptimizerConfig
-from seedfast.loop.schedule import Schedule
 from seedfast.loop.session import session
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
+from seedfast.run_folder import journal
+from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.verify.resume import compare
 
 
@@ -44,7 +44,7 @@ def test_two_processes_cannot_train_in_one_run(story: Path, tmp_path: Path) -> N
         [
             sys.executable,
             "-c",
-            "import sys, pathlib\nfrom seedfast.loop.lock import locked\n"
+            "import sys, pathlib\nfrom seedfast.run_folder.lock import locked\n"
             f"with locked(pathlib.Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    sys.stdin.read()",
         ],
         stdin=subprocess.PIPE,
@@ -101,7 +101,7 @@ def _poison(run_folder: Path, run, **options) -> None:  # type: ignore[no-untype
             return replace(terms, total_B=terms.total_B * torch.nan) if next(calls) in options["when"] else terms
 
         opened.family.loss = broken  # type: ignore[method-assign]
-        from tests.small import Silent
+        from tests.helpers.runs import Silent
 
         from seedfast.loop.train import train
 
@@ -199,7 +199,7 @@ def test_another_optimizers_moments_are_refused(story: Path, tmp_path: Path) -> 
 
 def test_a_file_too_large_for_the_disk_is_a_sentence(story: Path, tmp_path: Path) -> None:
     """A real limit on the size of files: the rehearsal of the first checkpoint finds it."""
-    from tests.small import flags
+    from tests.helpers.runs import flags
 
     words = [sys.executable, "-m", "seedfast", "train", "text-masked", *flags(small_run("text-masked", story))]
     command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *words, "--out", str(tmp_path / "run")]

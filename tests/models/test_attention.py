@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import build, tokens
+from tests.helpers.networks import build, tokens
 
 from seedfast.errors import UserError
 from seedfast.models.attention import rotary_table, rotate

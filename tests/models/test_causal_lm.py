@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests import tiny_models
+from tests.helpers import tiny_models
 from torch import Tensor
 from torch.nn import functional as F
 
-from seedfast.data.text import TextAssets
-from seedfast.data.tokenizers import Characters
+from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import Characters
 from seedfast.errors import UserError
-from seedfast.families.autoregressive import Autoregressive
+from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.keys import Draws
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import CausalLMNetwork, PretrainedLM
@@ -271,11 +271,11 @@ def test_what_does_not_fit_is_refused_in_a_sentence(folders: dict[str, Path], tm
 def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    from seedfast import hub
+    from seedfast import huggingface
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
-    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(huggingface, "getproxies", dict)
     with pytest.raises(UserError, match=r"127\.0\.0\.1 cannot be reached from this machine \(Connection refused\)"):
         PretrainedLM(path="some-model").located()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

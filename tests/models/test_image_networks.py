@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from seedfast import keys
 from seedfast.errors import UserError
 from seedfast.models.diffusers_unet import DiffusersUNet
-from seedfast.models.patches import PatchTransformer
+from seedfast.models.dit import PatchTransformer
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import ImageModel, UNet, Up
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_networks import SMALL, build, tokens
+from tests.helpers.networks import SMALL, build, tokens
 from torch import nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.block import Block
 from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_block import Block
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from seedfast.report import curves
-from seedfast.report.words import duration, measured, size
+from seedfast.report.format import duration, measured, size
 
 
 def steps(count: int) -> np.ndarray:

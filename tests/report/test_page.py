@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from folders import STEPS, make, save, score, step, validation
+from tests.helpers.run_folders import STEPS, make, save, score, step, validation
 
 from seedfast.errors import UserError
 from seedfast.report import page
@@ -264,7 +264,7 @@ def test_importing_the_page_imports_neither_matplotlib_nor_torch() -> None:
 
 def test_diagnostics_of_a_group_share_a_panel(tmp_path: Path) -> None:
     from seedfast.report import history, plots
-    from seedfast.report.canvas import LIGHT
+    from seedfast.report.theme import LIGHT
 
     journal = [step(n, 3.0, diagnostics={"curriculum/a": n / 8, "curriculum/b": 1.0, "x": 2.0}) for n in range(1, 9)]
     journal.append(validation(8, raw=score(2.5, diagnostics={"x": 1.0})))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import make, save, score, step, validation
+from tests.helpers.run_folders import make, save, score, step, validation
 
 from seedfast.families.profile import Profile
-from seedfast.report import folder, history, page, plots, profiles
-from seedfast.report.canvas import LIGHT
+from seedfast.report import history, page, plots, profiles, run_folder
 from seedfast.report.history import History
+from seedfast.report.theme import LIGHT
 
 ERRORS = Profile(axis="noise", points={"error/high": 3.0, "error/low": 1.0, "error/middle": 2.0})
 CALIBRATION = Profile(axis="foretold", points={"right/0.25": 0.25, "right/0.75": 0.75}, identity=True)
@@ -43,7 +43,7 @@ def past(run: Path) -> History:
 
 
 def test_the_folder_says_which_diagnostics_are_points(run: Path) -> None:
-    assert folder.read(run).profiles == TITLES
+    assert run_folder.read(run).profiles == TITLES
 
 
 def test_the_newest_validation_stands_before_a_few_earlier_ones(past: History) -> None:

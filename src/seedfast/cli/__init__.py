@@ -11,23 +11,23 @@ from importlib import import_module
 from seedfast.errors import TrainingStopped, UserError
 
 COMMANDS = {
-    "recipes": ("show", "list the ready runs"),
-    "preview": ("preview", "show what a recipe asks of its network, before any training"),
-    "train": ("train", "train a recipe, or continue the run in a folder"),
-    "evaluate": ("measure", "exact loss over the whole validation split, in nats and bits per byte"),
-    "sample": ("sample", "write text or make images with a trained model"),
-    "captions": ("captions", "a captioner's metrics on held-out images, and a gallery"),
-    "prepare": ("captions", "make a folder to train on of an archive at hand (Flickr30k)"),
-    "fidelity": ("images", "how far a model's images are from real ones: Fréchet distance, precision, recall"),
-    "import": ("adopt", "make a run out of a nanoGPT checkpoint or a GPT-2 folder"),
-    "export": ("share", "write a model as a folder for transformers, peft or diffusers"),
-    "push": ("share", "upload a model to the Hugging Face hub"),
-    "report": ("show", "a static page and plots of a run"),
-    "digest": ("measure", "one SHA-256 over every tensor of the latest checkpoint"),
-    "verify": ("verify", "prove it: resume after kills, mathematical identities, checkpoints"),
-    "completion": ("show", "print a completion script for bash, zsh or tcsh"),
+    "recipes": "list the ready runs",
+    "preview": "show what a recipe asks of its network, before any training",
+    "train": "train a recipe, or continue the run in a folder",
+    "evaluate": "exact loss over the whole validation split, in nats and bits per byte",
+    "sample": "write text or make images with a trained model",
+    "captions": "a captioner's metrics on held-out images, and a gallery",
+    "prepare": "make a folder to train on of an archive at hand (Flickr30k)",
+    "fidelity": "how far a model's images are from real ones: Fréchet distance, precision, recall",
+    "import": "make a run out of a nanoGPT checkpoint or a GPT-2 folder",
+    "export": "write a model as a folder for transformers, peft or diffusers",
+    "push": "upload a model to the Hugging Face hub",
+    "report": "a static page and plots of a run",
+    "digest": "one SHA-256 over every tensor of the latest checkpoint",
+    "verify": "prove it: resume after kills, mathematical identities, checkpoints",
+    "completion": "print a completion script for bash, zsh or tcsh",
 }
-"""Name → (module in this package, what it does). The function has the command's name (`import_run` for import)."""
+"""Name → what it does. A command is the function of its name in the module of its name (`import_run` for import)."""
 
 _EXITS = """\
 Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training could not go on ·
@@ -75,7 +75,7 @@ def _run(words: list[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}."
         raise UserError(f"There is no command called {name}; {hint}")
     function = "import_run" if name == "import" else name  # import is a word of the language
-    command: Callable[[list[str]], int] = getattr(import_module(f"seedfast.cli.{COMMANDS[name][0]}"), function)
+    command: Callable[[list[str]], int] = getattr(import_module(f"seedfast.cli.{function}"), function)
     return command(rest)
 
 
@@ -86,7 +86,7 @@ def overview() -> str:
         "",
         "Train generative models that you can trust to the last bit.",
         "",
-        *(f"  {name:<11} {what}" for name, (_, what) in COMMANDS.items()),
+        *(f"  {name:<11} {what}" for name, what in COMMANDS.items()),
         "",
         "Begin with:  seedfast train text-masked      then:  seedfast sample runs/text-masked",
         "More about a command:  seedfast COMMAND --help",

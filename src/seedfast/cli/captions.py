@@ -1,4 +1,4 @@
-"""`seedfast captions` and `seedfast prepare`."""
+"""`seedfast captions`."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from seedfast.evaluate.captions import Report
+    from seedfast.evaluate.caption_quality import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,9 @@ def captions(words: list[str]) -> int:
     from seedfast import recipes
     from seedfast.errors import UserError
     from seedfast.evaluate import trained
-    from seedfast.evaluate.captions import report
-    from seedfast.families.captions import CaptionRequest
-    from seedfast.report import gallery
+    from seedfast.evaluate.caption_quality import report
+    from seedfast.families.caption.request import CaptionRequest
+    from seedfast.report import caption_gallery
 
     if asked.images is not None and asked.images < 1:
         raise UserError(f"images must be at least 1, not {asked.images}.")
@@ -56,7 +56,9 @@ def captions(words: list[str]) -> int:
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint, weights=asked.weights, device=asked.device)
     request = CaptionRequest(decoding=asked.decoding, beams=asked.beams, length_penalty=asked.length_penalty)
     found = report(model, request, limit=asked.images)
-    page = gallery.write(asked.run, found.samples, title=f"{model.run.recipe}, step {found.step}", metrics=rows(found))
+    page = caption_gallery.write(
+        asked.run, found.samples, title=f"{model.run.recipe}, step {found.step}", metrics=rows(found)
+    )
     if asked.json:
         numbers = {
             name: {"model": _plain(asdict(value)), "nearest_picture": _plain(asdict(found.baseline[name]))}
@@ -76,7 +78,7 @@ def _plain(values: dict[str, float]) -> dict[str, float | None]:
 
 def rows(found: "Report") -> list[tuple[str, str, str]]:
     """Each metric's name, the model's value and the baseline's."""
-    from seedfast.report.words import measured, spaced
+    from seedfast.report.format import measured, spaced
 
     return [
         (
@@ -92,30 +94,3 @@ def lines(found: "Report") -> list[str]:
     """The metrics as a table for a terminal."""
     header = ("", "model", "nearest picture")
     return [f"{name:<14}{own:>20}{other:>20}" for name, own, other in (header, *rows(found))]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flickr30k:
-    """Make a folder to train on of a Flickr30k archive (zip or tar) or folder at hand: captions.json and images/."""
-
-    archive: tyro.conf.Positional[Path]
-    """The archive, or a folder that it was unpacked into; a table of captions and the pictures are found in it."""
-    out: Path
-    """The folder to make."""
-
-
-def prepare(words: list[str]) -> int:
-    """Prepare a data set that comes as an archive; the one that is known is flickr30k."""
-    from seedfast.errors import UserError
-
-    if words[:1] in ([], ["-h"], ["--help"]):
-        print("usage: seedfast prepare flickr30k ARCHIVE --out FOLDER")
-        return 0 if words else 2
-    if words[0] != "flickr30k":
-        raise UserError(f"There is no data set called {words[0]} to prepare; there is flickr30k.")
-    asked = tyro.cli(Flickr30k, args=words[1:], prog="seedfast prepare flickr30k")
-    from seedfast.data.flickr30k import unpack
-
-    file, count = unpack(asked.archive, asked.out)
-    print(f"{count:,} images with captions: seedfast train image-caption --data {file}")
-    return 0

@@ -118,7 +118,7 @@ def _compare(one: Any, other: Any, request: Any, seed: int, console: Console, fo
 
     What cannot be printed, or where files are wanted, goes to a folder of each kind's own.
     """
-    from seedfast.evaluate.statistics import statistics
+    from seedfast.evaluate.text_statistics import statistics
 
     columns = {}
     for model in (other, one):

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from seedfast import recipes
 from seedfast.errors import UserError
+from seedfast.loop.config import Run, from_mapping, read_yaml
 from seedfast.loop.progress import Line, Silent
-from seedfast.loop.run import Run, from_mapping, read_yaml
+from seedfast.loop.sample import snapshot
 from seedfast.loop.session import Session, session
-from seedfast.loop.snapshot import snapshot
 from seedfast.loop.train import train as run_loop
 
 

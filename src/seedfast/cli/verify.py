@@ -103,7 +103,7 @@ def _identities(words: list[str]) -> int:
 
 def _checkpoint(words: list[str]) -> int:
     asked = tyro.cli(Checkpoint, args=words, prog="seedfast verify checkpoint")
-    from seedfast.loop.checkpoint import Checkpoints
+    from seedfast.run_folder.checkpoint import Checkpoints
 
     committed = Checkpoints(asked.run).committed()
     if not committed:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from seedfast.data.console import Bar
-from seedfast.data.store import cache_folder
+from seedfast.console import Bar
+from seedfast.data.cache import cache_folder
 from seedfast.files import commit, sha256, to_json
 
 UNREADABLE = "unreadable"

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from seedfast.data.dataset import Dataset
-from seedfast.data.text import TextAssets
+from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.statistics import statistics
+from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
-from seedfast.families.autoregressive import AutoregressiveModel
 from seedfast.families.family import Request
-from seedfast.families.request import TextSamples
-from seedfast.families.text import TextFamily
+from seedfast.families.text.autoregressive import AutoregressiveModel
+from seedfast.families.text.base import TextFamily
+from seedfast.families.text.request import TextSamples
 from seedfast.keys import Draws
 from seedfast.loop.session import kept_data
 from seedfast.loop.validate import ratio_of_sums

@@ -2,13 +2,13 @@
 
 import torch
 
-from seedfast.data.order import Order
+from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
-from seedfast.families.exercise import Exercise
 from seedfast.families.family import Family
-from seedfast.families.text import TextFamily
+from seedfast.families.text.base import TextFamily
+from seedfast.families.text.preview import Exercise
 from seedfast.keys import Draws
-from seedfast.loop.run import Run
+from seedfast.loop.config import Run
 
 
 def preview(run: Run, *, count: int, step: int | None = None) -> list[Exercise]:

@@ -11,23 +11,23 @@ from safetensors.torch import load_file
 from torch import nn
 
 from seedfast import keys
-from seedfast.data.caption_set import CaptionAssets
+from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
-from seedfast.data.hub import pretrained
-from seedfast.data.text import TextAssets
+from seedfast.data.text.config import TextAssets
+from seedfast.data.text.hub import pretrained
 from seedfast.errors import UserError
-from seedfast.families.autoregressive import Autoregressive, AutoregressiveRequest
-from seedfast.families.caption import Captioning
-from seedfast.families.captions import CaptionRequest
+from seedfast.families.caption.family import Captioning
+from seedfast.families.caption.request import CaptionRequest
 from seedfast.families.family import Family, Request, Samples, State
-from seedfast.loop.checkpoint import Checkpoint, Checkpoints
-from seedfast.loop.placement import Placement
-from seedfast.loop.run import Run, from_mapping
+from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveRequest
+from seedfast.loop.config import Run, from_mapping
+from seedfast.loop.distributed import Placement
+from seedfast.loop.sample import generate
 from seedfast.loop.session import kept_data
-from seedfast.loop.snapshot import generate
-from seedfast.loop.state import load_network, read_tensors
 from seedfast.models.captioner import Captioner
 from seedfast.models.causal_lm import PretrainedLM
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.train_state import load_network, read_tensors
 
 CAPTIONER = "seedfast-captioner"
 """The model type of an exported captioner."""

@@ -16,21 +16,21 @@ from torch import nn
 import seedfast
 from seedfast import keys
 from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
-from seedfast.data.order import Order
+from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Family
 from seedfast.files import Facts, commit, to_json
-from seedfast.loop.board import Board
-from seedfast.loop.checkpoint import Checkpoint, Checkpoints
-from seedfast.loop.ema import Average
-from seedfast.loop.journal import Journal
-from seedfast.loop.listener import Listener, Listeners
-from seedfast.loop.lock import locked
-from seedfast.loop.placement import Placement
-from seedfast.loop.run import Run, changes, from_mapping, read_yaml, refuse_changes, settings, to_yaml
-from seedfast.loop.state import BestRecord, TrainState
-from seedfast.loop.upload import Upload
-from seedfast.loop.wandb import WandB
+from seedfast.listeners.base import Listener, Listeners
+from seedfast.listeners.hub import Upload
+from seedfast.listeners.tensorboard import Board
+from seedfast.listeners.wandb import WandB
+from seedfast.loop.config import Run, changes, from_mapping, read_yaml, refuse_changes, settings, to_yaml
+from seedfast.loop.distributed import Placement
+from seedfast.optim.ema import Average
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.journal import Journal
+from seedfast.run_folder.lock import locked
+from seedfast.run_folder.train_state import BestRecord, TrainState
 
 
 @dataclass(kw_only=True)

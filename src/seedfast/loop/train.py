@@ -32,10 +32,10 @@ from seedfast.families.family import Task
 from seedfast.keys import Draws
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.progress import Progress
+from seedfast.loop.sample import snapshot
 from seedfast.loop.session import Session
-from seedfast.loop.snapshot import snapshot
-from seedfast.loop.state import BestRecord
 from seedfast.loop.validate import chosen_examples, validate
+from seedfast.run_folder.train_state import BestRecord
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Dataset
-from seedfast.data.order import Order
+from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Family, State, Task
 from seedfast.keys import Draws
-from seedfast.loop.placement import Placement
+from seedfast.loop.distributed import Placement
 
 
 @dataclass(frozen=True, kw_only=True)

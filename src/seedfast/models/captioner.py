@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models import vision
+from seedfast.models import vit as vision
 from seedfast.models.attention import Cache, CrossAttention
-from seedfast.models.pretrained import from_gpt2
-from seedfast.models.scoring import Scores
+from seedfast.models.import_gpt2 import from_gpt2
+from seedfast.models.token_network import Scores
 from seedfast.models.transformer import Transformer
-from seedfast.models.vision import PretrainedVision, ViT
+from seedfast.models.vit import PretrainedVision, ViT
 
 
 @dataclass(frozen=True, kw_only=True)

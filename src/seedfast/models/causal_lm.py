@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
-from seedfast.models import loading
+from seedfast.models import hf_causal_lm
 from seedfast.models.adapter import Adapter
 from seedfast.models.attention import PADDING, sight
-from seedfast.models.block import wanted
-from seedfast.models.scoring import TokenNetwork
+from seedfast.models.token_network import TokenNetwork
+from seedfast.models.transformer_block import wanted
 
 _DROPOUT = ("dropout", "pdrop", "dropout_rate", "dropout_prob")
 
@@ -67,7 +67,7 @@ class PretrainedLM:
         return replace(
             self,
             path=os.path.normpath(folder.absolute()) if is_folder else self.path,
-            architecture=self.architecture or loading.architecture(self.path),
+            architecture=self.architecture or hf_causal_lm.architecture(self.path),
         )
 
     def build(
@@ -84,7 +84,7 @@ class PretrainedLM:
             raise UserError("A pretrained causal model cannot be continued as block diffusion; use finetune-masked.")
         del outputs  # whoever needs fewer says so in each call
         located = self.located()
-        shape = loading.configuration(located.architecture, attention=self.attention)
+        shape = hf_causal_lm.configuration(located.architecture, attention=self.attention)
         longest = getattr(shape, "max_position_embeddings", None)
         if longest is not None and context > longest:
             raise UserError(f"This model sees {longest} tokens at most, so --data.context cannot be {context}.")
@@ -95,7 +95,7 @@ class PretrainedLM:
                 raise UserError(f"{shape.model_type} has no dropout to set; leave model.dropout out.")
             for rate in rates:
                 setattr(shape, rate, self.dropout)
-        model = self.adapter.wrap(loading.shell(shape, drawn=not self.path))
+        model = self.adapter.wrap(hf_causal_lm.shell(shape, drawn=not self.path))
         return CausalLMNetwork(model, causal=causal, context=context, recompute=self.gradient_checkpointing)
 
     def initialise(self, network: "CausalLMNetwork") -> None:
@@ -105,7 +105,7 @@ class PretrainedLM:
         """
         if self.path:
             shape = network.plain.config
-            network.adopt(self.adapter.wrap(loading.weights(self.path, shape)))
+            network.adopt(self.adapter.wrap(hf_causal_lm.weights(self.path, shape)))
 
 
 @dataclass(kw_only=True)
@@ -165,7 +165,7 @@ class CausalLMNetwork(TokenNetwork):
             raise UserError("Only a causal network can use a key-value cache; this one sees both directions.")
         device = self.plain.get_input_embeddings().weight.device
         return Cache(
-            past=loading.cache(self.plain.config), real_BC=torch.ones(batch, 0, dtype=torch.bool, device=device)
+            past=hf_causal_lm.cache(self.plain.config), real_BC=torch.ones(batch, 0, dtype=torch.bool, device=device)
         )
 
     def features(  # type: ignore[override]  # it says which inputs there are

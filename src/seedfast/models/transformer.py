@@ -22,8 +22,8 @@ from seedfast.models.attention import (
     rotary_table,
     sight,
 )
-from seedfast.models.block import MLP, Block, Inputs, Nonlinearity, Surroundings, modulate, sinusoid, wanted
-from seedfast.models.scoring import TokenNetwork
+from seedfast.models.token_network import TokenNetwork
+from seedfast.models.transformer_block import MLP, Block, Inputs, Nonlinearity, Surroundings, modulate, sinusoid, wanted
 
 _TIME_CHANNELS = 128
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.block import sinusoid
+from seedfast.models.transformer_block import sinusoid
 
 
 class ImageModel(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
-    from seedfast.loop.run import Run
+    from seedfast.loop.config import Run
 
 RECIPES = {
     "text-autoregressive": ("text", "next-token language model: exact likelihood, cached generation"),
@@ -89,14 +89,14 @@ def _normalised(run: "Run") -> "Run":
     """The run as its YAML gives it back: a half-life of 100 and one of 100.0 must not be two runs."""
     import yaml
 
-    from seedfast.loop.run import from_mapping, to_yaml
+    from seedfast.loop.config import from_mapping, to_yaml
 
     return from_mapping(run, yaml.safe_load(to_yaml(run)), where="the recipe")
 
 
 def stored(folder: Path) -> "Run":
     """The run that a run folder (or a checkpoint in it) holds. Raises UserError if it holds none."""
-    from seedfast.loop.run import read_yaml
+    from seedfast.loop.config import read_yaml
     from seedfast.loop.session import stored_run
 
     if not (folder / "run.yaml").is_file():

@@ -1,14 +1,14 @@
 """Captions: what an image shows, in words; by default characters and their names."""
 
-from seedfast.data.captions import CaptionData
-from seedfast.families.caption import Captioning
-from seedfast.loop.ema import EMA
-from seedfast.loop.optimizer import OptimizerConfig
-from seedfast.loop.run import Run
-from seedfast.loop.schedule import Schedule
+from seedfast.data.caption.config import CaptionData
+from seedfast.families.caption.family import Captioning
+from seedfast.loop.config import Run
 from seedfast.models.captioner import Captioner
 from seedfast.models.transformer import Transformer
-from seedfast.models.vision import ViT
+from seedfast.models.vit import ViT
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
 
 
 def image_caption() -> Run:

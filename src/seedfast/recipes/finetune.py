@@ -1,13 +1,13 @@
 """Fine-tuning: a pretrained causal language model of transformers, continued on one's own text or dialogues."""
 
-from seedfast.data.text import TextData
-from seedfast.families.autoregressive import Autoregressive
+from seedfast.data.text.config import TextData
 from seedfast.families.family import Objective
-from seedfast.families.masked import Masked
-from seedfast.loop.optimizer import OptimizerConfig
-from seedfast.loop.run import Run
-from seedfast.loop.schedule import Schedule
+from seedfast.families.text.autoregressive import Autoregressive
+from seedfast.families.text.masked import Masked
+from seedfast.loop.config import Run
 from seedfast.models.causal_lm import PretrainedLM
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
 
 
 def finetune() -> Run:

@@ -1,14 +1,14 @@
 """Images: diffusion models on folders, lists and data sets of images; by default on glyphs."""
 
-from seedfast.data.images import ImageData
-from seedfast.families.image import ImageDiffusion
-from seedfast.loop.ema import EMA
-from seedfast.loop.optimizer import OptimizerConfig
-from seedfast.loop.run import Run
-from seedfast.loop.schedule import Schedule
+from seedfast.data.image.config import ImageData
+from seedfast.families.image.family import ImageDiffusion
+from seedfast.loop.config import Run
 from seedfast.models.diffusers_unet import DiffusersUNet
-from seedfast.models.patches import PatchTransformer
+from seedfast.models.dit import PatchTransformer
 from seedfast.models.unet import ImageModel, UNet
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
 
 
 def image_diffusion() -> Run:

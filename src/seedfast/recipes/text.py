@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 
-from seedfast.data.text import TextData
-from seedfast.families.autoregressive import Autoregressive
-from seedfast.families.block import Block
-from seedfast.families.embedding import Embedding
+from seedfast.data.text.config import TextData
 from seedfast.families.family import Objective
-from seedfast.families.masked import Masked
-from seedfast.families.proofreading import Proofreading
-from seedfast.loop.ema import EMA
-from seedfast.loop.optimizer import OptimizerConfig
-from seedfast.loop.run import Run
-from seedfast.loop.schedule import Schedule
+from seedfast.families.text.autoregressive import Autoregressive
+from seedfast.families.text.block_diffusion import Block
+from seedfast.families.text.embedding import Embedding
+from seedfast.families.text.masked import Masked
+from seedfast.families.text.proofreading import Proofreading
+from seedfast.loop.config import Run
 from seedfast.models.transformer import Transformer
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
 
 
 def text_autoregressive() -> Run:

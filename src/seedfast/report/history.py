@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedfast.errors import UserError
-from seedfast.loop import journal
+from seedfast.run_folder import journal
 
 Floats = NDArray[np.float64]
 

@@ -10,15 +10,15 @@ import numpy as np
 
 import seedfast
 from seedfast.files import commit
-from seedfast.report import folder as folders
 from seedfast.report import history as histories
 from seedfast.report import plots
-from seedfast.report.canvas import DARK, LIGHT
-from seedfast.report.folder import Folder
+from seedfast.report import run_folder as folders
+from seedfast.report.format import counted, duration, measured, size, spaced, weights_named
 from seedfast.report.history import History
-from seedfast.report.markup import Markup, element, join, table
+from seedfast.report.html import Markup, element, join, table
+from seedfast.report.run_folder import Folder
 from seedfast.report.style import CSS
-from seedfast.report.words import counted, duration, measured, size, spaced, weights_named
+from seedfast.report.theme import DARK, LIGHT
 
 _SUBJECTS = {
     "loss": (

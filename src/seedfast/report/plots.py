@@ -12,9 +12,9 @@ import numpy as np
 
 from seedfast.families.profile import Profile
 from seedfast.report import curves, profiles
-from seedfast.report.canvas import MARKERS, Theme, figure, legend, logarithmic, png, steps
+from seedfast.report.format import counted, measured, spaced, weights_named
 from seedfast.report.history import History, Track
-from seedfast.report.words import counted, measured, spaced, weights_named
+from seedfast.report.theme import MARKERS, Theme, figure, legend, logarithmic, png, steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

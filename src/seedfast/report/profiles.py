@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seedfast.families.profile import Profile
-from seedfast.report.canvas import MARKERS, Theme, figure, legend, logarithmic, printable
+from seedfast.report.format import weights_named
 from seedfast.report.history import Floats, History
-from seedfast.report.words import weights_named
+from seedfast.report.theme import MARKERS, Theme, figure, legend, logarithmic, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,9 @@ from typing import Any, get_args
 import torch
 
 from seedfast.errors import UserError
-from seedfast.loop import journal
-from seedfast.loop.checkpoint import Checkpoint, Checkpoints
-from seedfast.loop.state import digest, read_tensors
+from seedfast.run_folder import journal
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.saboteur import Moment, Plan
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from seedfast import keys
-from seedfast.data.text import TextAssets
-from seedfast.families.block import Block, BlockDiffusion
-from seedfast.families.masked import Masked, MaskedDiffusion
-from seedfast.families.request import Canvas
-from seedfast.families.unmasking import MaskedRequest
+from seedfast.data.text.config import TextAssets
+from seedfast.families.text.block_diffusion import Block, BlockDiffusion
+from seedfast.families.text.masked import Masked, MaskedDiffusion
+from seedfast.families.text.request import Canvas
+from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import LEAST_P_VALUE, ROUNDING, Check, apart, p_value

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from seedfast import keys
-from seedfast.families.beam import Advance, Hypothesis, beam_search, length_penalty
-from seedfast.families.overlap import BleuCounts, Frequencies, Words, cider, rouge_l, words
+from seedfast.families.caption.beam_search import Advance, Hypothesis, beam_search, length_penalty
+from seedfast.families.caption.metrics import BleuCounts, Frequencies, Words, cider, rouge_l, words
 from seedfast.models.transformer import Transformer, TransformerNetwork
 from seedfast.verify.identities.check import Check, apart
 

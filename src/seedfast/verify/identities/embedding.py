@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.text import TextAssets
+from seedfast.data.text.config import TextAssets
 from seedfast.diffusion.levels import Level, eps_of
 from seedfast.diffusion.parameterisation import target
-from seedfast.families.embedding import Embedding, EmbeddingDiffusion
-from seedfast.families.embedding.family import EmbeddingTask
-from seedfast.families.embedding.network import EmbeddingNetwork
-from seedfast.families.embedding.schedule import ANGLE_PARTS, GammaSchedule, Given, Kind, Learned
+from seedfast.families.text.embedding import Embedding, EmbeddingDiffusion
+from seedfast.families.text.embedding.family import EmbeddingTask
+from seedfast.families.text.embedding.network import EmbeddingNetwork
+from seedfast.families.text.embedding.noise_schedule import ANGLE_PARTS, GammaSchedule, Given, Kind, Learned
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import Check, apart
 from seedfast.verify.identities.toys import all_texts, assets, numbers, windows_of

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.data.images import ImageAssets
+from seedfast.data.image.config import ImageAssets
 from seedfast.diffusion.levels import Level, eps_of, exploding, flow, over
 from seedfast.diffusion.parameterisation import input_std, target
 from seedfast.errors import UserError
-from seedfast.families.augment import Augment
-from seedfast.families.image import ImageDiffusion, ImageFamily
-from seedfast.families.images import ImageRequest
-from seedfast.families.process import Process
+from seedfast.families.image.augment import Augment
+from seedfast.families.image.family import ImageDiffusion, ImageFamily
+from seedfast.families.image.noise_process import Process
+from seedfast.families.image.request import ImageRequest
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import Check
 

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Corpus, Dataset, Fingerprint
-from seedfast.data.text import TextAssets
-from seedfast.data.tokenizers import Bytes
-from seedfast.data.windows import Windows
-from seedfast.families.autoregressive import Autoregressive, AutoregressiveModel, AutoregressiveRequest, NextTokenTask
+from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import Bytes
+from seedfast.data.text.windows import Windows
 from seedfast.families.family import Task
-from seedfast.families.masked import Masked, MaskedDiffusion
-from seedfast.families.text import TextFamily
+from seedfast.families.text.autoregressive import (
+    Autoregressive,
+    AutoregressiveModel,
+    AutoregressiveRequest,
+    NextTokenTask,
+)
+from seedfast.families.text.base import TextFamily
+from seedfast.families.text.masked import Masked, MaskedDiffusion
 from seedfast.keys import Draws
-from seedfast.loop.placement import Placement
+from seedfast.loop.distributed import Placement
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import ROUNDING, Check, apart

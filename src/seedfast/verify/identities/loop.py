@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.data.windows import Windows
-from seedfast.families.autoregressive import Autoregressive
-from seedfast.families.embedding import Embedding
+from seedfast.data.text.windows import Windows
 from seedfast.families.family import Task
-from seedfast.families.masked import Masked, MaskedDiffusion, MaskedTask
-from seedfast.families.text import TextFamily
+from seedfast.families.text.autoregressive import Autoregressive
+from seedfast.families.text.base import TextFamily
+from seedfast.families.text.embedding import Embedding
+from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedTask
 from seedfast.keys import Draws
-from seedfast.loop.ema import EMA, Average
-from seedfast.loop.placement import Placement
+from seedfast.loop.distributed import Placement
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
+from seedfast.optim.ema import EMA, Average
 from seedfast.verify.identities.check import Check, apart
 from seedfast.verify.identities.toys import arbitrary_history, arbitrary_table, assets, numbers
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.text import TextAssets
-from seedfast.families import masked
-from seedfast.families.autoregressive import Autoregressive, AutoregressiveModel
-from seedfast.families.masked import Masked, MaskedDiffusion
-from seedfast.families.request import Canvas
-from seedfast.families.unmasking import MaskedRequest, alpha
+from seedfast.data.text.config import TextAssets
+from seedfast.families.text import masked
+from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveModel
+from seedfast.families.text.masked import Masked, MaskedDiffusion
+from seedfast.families.text.request import Canvas
+from seedfast.families.text.unmask_sampler import MaskedRequest, alpha
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import ROUNDING, Check, apart
 from seedfast.verify.identities.sources import Answer, Markov

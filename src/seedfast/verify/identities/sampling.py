@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from seedfast import keys
-from seedfast.data.text import TextAssets
-from seedfast.families import categorical
-from seedfast.families.autoregressive import Autoregressive, AutoregressiveModel, AutoregressiveRequest
-from seedfast.families.masked import Masked, MaskedDiffusion
-from seedfast.families.request import Canvas
-from seedfast.families.unmasking import MaskedRequest
+from seedfast.data.text.config import TextAssets
+from seedfast.families.text import categorical
+from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveModel, AutoregressiveRequest
+from seedfast.families.text.masked import Masked, MaskedDiffusion
+from seedfast.families.text.request import Canvas
+from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import LEAST_P_VALUE, Check, p_value, total_variation
 from seedfast.verify.identities.masked import Build

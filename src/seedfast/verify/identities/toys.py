@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from seedfast import keys
 from seedfast.data.dataset import Batch
-from seedfast.data.text import TextAssets
-from seedfast.data.tokenizers import Characters
+from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import Characters
 from seedfast.keys import Draws
-from seedfast.models.block import wanted
-from seedfast.models.scoring import TokenNetwork
+from seedfast.models.token_network import TokenNetwork
+from seedfast.models.transformer_block import wanted
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -1,0 +1,42 @@
+"""`seedfast push`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Upload an exported model, or the best model of a run, to the Hugging Face hub, with the login of `hf auth login`.
+
+    A run whose network is seedfast's own is uploaded as a run folder without what only training needs.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """The folder that `seedfast export` made, or a run folder."""
+    name: tyro.conf.Positional[str]
+    """The name on the hub, USER/MODEL."""
+    private: bool = False
+    """Keep it to yourself, if it is not there yet."""
+
+
+def push(words: list[str]) -> int:
+    """Upload a model; see `Push` for the flags."""
+    asked = tyro.cli(Push, args=words, prog="seedfast push")
+    from seedfast.cli.export import best
+    from seedfast.errors import UserError
+    from seedfast.export import push
+
+    if any((asked.folder / config).is_file() for config in ("config.json", "adapter_config.json", "model_index.json")):
+        print(push.push(asked.folder, asked.name, private=asked.private))
+        return 0
+    if not (asked.folder / "run.yaml").is_file():
+        raise UserError(f"{asked.folder} is neither a run folder nor one that seedfast export made.")
+    with TemporaryDirectory(prefix="seedfast-push-") as temporary:
+        model = best(asked.folder, None, None)
+        push.write(model, Path(temporary))
+        message = f"Step {model.committed.step}"
+        print(push.push(Path(temporary), asked.name, private=asked.private, message=message))
+    return 0

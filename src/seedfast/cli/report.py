@@ -1,0 +1,23 @@
+"""`seedfast report`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write a static page and PNG plots from a run's journal; works while the run is still going on."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+
+
+def report(words: list[str]) -> int:
+    """Write a run's report and print where it is."""
+    asked = tyro.cli(Report, args=words, prog="seedfast report")
+    from seedfast.report import page
+
+    print(page.write(asked.run))
+    return 0

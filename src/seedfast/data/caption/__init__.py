@@ -1,0 +1,1 @@
+"""Captioned images: sources, the data set, and its preparation."""

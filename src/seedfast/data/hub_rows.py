@@ -1,0 +1,42 @@
+"""Rows of a data set of the Hugging Face hub, or of a folder of its library `datasets`: an optional extra."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from seedfast import huggingface
+from seedfast.errors import UserError
+
+
+def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
+    """The rows of that data set's training split, and the folder and names of the files that hold them.
+
+    Raises UserError if it is not at hand and cannot be fetched.
+    """
+    title = f"hf:{name}"
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise UserError(f"Reading {title} needs datasets: pip install 'seedfast[hub]'.") from None
+    path, _, configuration = name.partition(":")
+    folder = Path(path).expanduser()
+    why: str | None = None
+    try:
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            rows = datasets.load_from_disk(str(folder))
+            rows = rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
+        else:
+            # The library would ask a hub that cannot be reached again and again before it looks into its cache.
+            why = huggingface.unreachable()
+            with huggingface.only_here(datasets.config) if why else nullcontext():
+                rows = datasets.load_dataset(path, configuration or None, split="train")
+    except (OSError, ValueError, KeyError) as error:
+        reason = why or huggingface.first_line(error)
+        raise UserError(
+            f"The data set {title} cannot be loaded ({reason}): check the name or, where there is no "
+            "network, fetch it elsewhere, keep it with save_to_disk and name that folder."
+        ) from None
+    files = [Path(entry["filename"]) for entry in rows.cache_files]
+    if not files:
+        raise UserError(f"The data set {title} has no rows on the disk: choose another split or data set.")
+    return rows, files[0].parent, tuple(file.name for file in files)

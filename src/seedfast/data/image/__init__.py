@@ -1,0 +1,1 @@
+"""Image data: sources, the split, and the processor that a vision model expects."""

@@ -1,0 +1,1 @@
+"""Text data: sources, tokenizers, the split, windows of tokens."""

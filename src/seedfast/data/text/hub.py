@@ -1,0 +1,68 @@
+"""Data sets and tokenizers of the Hugging Face hub, or of its libraries' folders: optional extras."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from seedfast import huggingface
+from seedfast.data.hub_rows import hub_rows
+from seedfast.data.text.sources import Document, Source, text_of
+from seedfast.data.text.tokenizers import Subwords
+from seedfast.errors import UserError
+from seedfast.files import to_json
+
+
+@dataclass(frozen=True)
+class HubSource(Source):
+    """The rows of a map-style data set, whose Arrow files are its content."""
+
+    field: str = "text"
+    rows: Any = None
+
+    def documents(self) -> Iterator[Document]:
+        number = 0
+        for batch in self.rows.select_columns([self.field]).iter(batch_size=1024):
+            for value in batch[self.field]:
+                text = text_of(value, f"Row {number} of {self.title}", self.field)
+                yield Document(f"row {number}", number, (text,))
+                number += 1
+
+
+def hub_source(name: str, field: str) -> Source:
+    """The training split of the data set NAME or NAME:CONFIGURATION, or a folder that `save_to_disk` wrote.
+
+    Raises UserError if it is not at hand and cannot be fetched, or lacks the column `field`.
+    """
+    title = f"hf:{name}"
+    rows, root, names = hub_rows(name)
+    if field not in rows.column_names:
+        raise UserError(
+            f'The data set {title} lacks the column "{field}" (it has {", ".join(rows.column_names)}): '
+            "name the column that holds the text in field."
+        )
+    return HubSource(title, root, names, field=field, rows=rows)
+
+
+def pretrained(name: str) -> Subwords:
+    """The tokenizer of a Hugging Face model, by folder or hub name.
+
+    Raises UserError if it is not at hand and cannot be fetched, has no fast form or no end-of-sequence token.
+    """
+    wrapper = huggingface.fetch("The tokenizer", name, huggingface.transformers().AutoTokenizer.from_pretrained)
+    core = getattr(wrapper, "backend_tokenizer", None)
+    if not isinstance(core, tokenizers.Tokenizer):
+        raise UserError(f'The tokenizer "{name}" has no fast form (tokenizer.json): convert it or choose another.')
+    if wrapper.eos_token_id is None:
+        raise UserError(f'The tokenizer "{name}" has no end-of-sequence token, which has to part the documents.')
+    with tempfile.TemporaryDirectory() as folder:
+        wrapper.save_pretrained(folder)
+        config = json.loads((Path(folder) / "tokenizer_config.json").read_text("utf-8"))
+        about = {"tokenizer_config.json": to_json(config | {"eos_token": str(wrapper.eos_token)})}
+        if (template := Path(folder) / "chat_template.jinja").is_file():
+            about[template.name] = template.read_text("utf-8")
+    return Subwords(tokenizers.Tokenizer.from_str(core.to_str()), str(wrapper.eos_token), about)

@@ -1,0 +1,1 @@
+"""Listeners: where a run's progress is reported besides its own folder."""

@@ -1,0 +1,103 @@
+"""transformers' causal language models by folder or hub name: their shapes and their weights."""
+
+import copy
+import json
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from seedfast import huggingface
+from seedfast.errors import UserError
+
+
+def architecture(name: str) -> str:
+    """The transformers configuration of a causal language model, as JSON. Raises UserError if it is none."""
+    transformers = huggingface.transformers()
+    shape = huggingface.fetch("The model", name, transformers.AutoConfig.from_pretrained)
+    known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(shape) not in known:
+        raise UserError(f"{name} is of the type {shape.model_type}, which is no causal language model.")
+    values = {k: v for k, v in shape.to_diff_dict().items() if k not in ("transformers_version", "dtype")}
+    return json.dumps({**values, "model_type": shape.model_type}, sort_keys=True)
+
+
+def configuration(architecture: str, *, attention: str) -> Any:
+    """The configuration that `architecture` wrote. Raises UserError if it is none."""
+    transformers = huggingface.transformers()
+    try:
+        values = dict(json.loads(architecture))
+        with huggingface.quiet():
+            shape = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"model.architecture is no transformers configuration: {huggingface.first_line(error)}"
+        ) from error
+    if type(shape) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(f"model.architecture is of the type {shape.model_type}, which is no causal language model.")
+    shape._attn_implementation = attention
+    return shape
+
+
+def shell(shape: Any, *, drawn: bool) -> Any:
+    """A model of this shape in float32; its weights are drawn only where they are wanted, for that takes long."""
+    transformers = huggingface.transformers()
+    from transformers.initialization import no_init_weights
+
+    with huggingface.quiet(), nullcontext() if drawn else no_init_weights():
+        try:
+            model = transformers.AutoModelForCausalLM.from_config(
+                shape, dtype=torch.float32, attn_implementation=shape._attn_implementation
+            )
+            model.tie_weights()  # which belongs to the initialisation that is left out
+            return model
+        except (ValueError, ImportError) as error:
+            if "attention implementation" in str(error):
+                raise UserError(
+                    f"transformers has no {shape._attn_implementation} attention for {shape.model_type}; "
+                    "set model.attention to eager."
+                ) from error
+            raise UserError(f"{shape.model_type} cannot be built: {huggingface.first_line(error)}") from error
+
+
+@torch.no_grad()
+def weights(name: str, shape: Any) -> Any:
+    """The pretrained model as this shape, which may have more rows of tokens than its own: they get the others' mean.
+
+    Raises UserError if it cannot be had, or lacks weights that its shape needs.
+    """
+    transformers = huggingface.transformers()
+    rows = shape.vocab_size
+    own = json.loads(architecture(name)).get("vocab_size", type(shape)().vocab_size)
+    model, found = huggingface.fetch(
+        "The model",
+        name,
+        lambda source, **where: transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            config=_with_rows(shape, own),
+            dtype=torch.float32,
+            attn_implementation=shape._attn_implementation,
+            output_loading_info=True,
+            **where,
+        ),
+    )
+    if found["missing_keys"]:
+        raise UserError(
+            f"{name} lacks weights that a language model needs: {', '.join(sorted(found['missing_keys'])[:3])}."
+        )
+    if rows > own:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[own:] = layer.weight[:own].mean(dim=0)
+    return model
+
+
+def _with_rows(shape: Any, rows: int) -> Any:
+    fitted = copy.deepcopy(shape)
+    fitted.vocab_size = rows
+    return fitted
+
+
+def cache(shape: Any) -> Any:
+    """An empty key-value cache for a model of this shape."""
+    return huggingface.transformers().DynamicCache(config=shape)

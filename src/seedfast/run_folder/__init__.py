@@ -1,0 +1,1 @@
+"""What a run leaves on the disk: checkpoints, the training state, the journal, the lock."""

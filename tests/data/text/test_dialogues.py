@@ -1,0 +1,212 @@
+"""Dialogues: only what the model is to say is scored, whole examples share windows, none is on both sides."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.helpers import tiny_models
+
+from seedfast.data.text.config import TextData
+from seedfast.data.text.dialogues import DialogueSource, Packs, dialogues, example, pack
+from seedfast.data.text.hub import pretrained
+from seedfast.data.text.sources import file_source
+from seedfast.data.text.tokenizers import Bytes, Subwords
+from seedfast.errors import UserError
+from seedfast.families.text.autoregressive import Autoregressive
+from seedfast.keys import Draws
+from seedfast.models.causal_lm import PretrainedLM
+
+CHAT = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "2+2?"},
+    {"role": "assistant", "content": "It is 4."},
+    {"role": "user", "content": "Sure?"},
+    {"role": "assistant", "content": "Yes, naïvely."},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny chat model."""
+    return tiny_models.folder(tmp_path_factory.mktemp("model") / "gpt2")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Subwords:
+    return pretrained(str(folder))
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_completion_is_scored_to_its_end_and_its_prompt_is_not() -> None:
+    one = example({"prompt": "ab", "completion": "cdé"}, Bytes(), "row")
+    assert one.ids == [*b"abcd\xc3\xa9", Bytes.end_of_text]
+    assert one.scored == [False] * 2 + [True] * 5
+    assert one.bytes == 4
+    assert example({"prompt": "", "completion": "x"}, Bytes(), "row").ids == [256, ord("x"), 256], "as when sampling"
+
+
+def test_a_chat_is_what_the_template_writes_and_the_assistant_alone_is_scored(
+    tokenizer: Subwords, folder: Path
+) -> None:
+    theirs = tiny_models.transformers.AutoTokenizer.from_pretrained(folder)
+    one = example({"messages": CHAT}, tokenizer, "row")
+    written = theirs.apply_chat_template(CHAT, tokenize=False)
+    assert tokenizer.decode(one.ids) == written
+    assert one.ids == theirs.apply_chat_template(CHAT, return_dict=False)
+    said = tokenizer.decode([token for token, scored in zip(one.ids, one.scored, strict=True) if scored])
+    assert said == "It is 4.<|im_end|>\nYes, naïvely.<|im_end|>\n"
+    assert one.bytes == len("It is 4.Yes, naïvely.".encode())
+    asked = example({"messages": CHAT[:3]}, tokenizer, "row")
+    prompt = [token for token, scored in zip(asked.ids, asked.scored, strict=True) if not scored]
+    assert prompt == tokenizer.encode_chat(tokenizer.chat(CHAT[:2], asks=True)), "learned as it will be asked"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"messages": [{"role": "user", "content": "hi"}]}, "no message of the assistant"),
+        ({"messages": "hi"}, "that are no list"),
+        ({"messages": [{"role": "assistant", "content": 3}]}, "which is no text"),
+        ({"messages": [{"role": "assistant", "content": "a<|im_end|>b"}]}, r"says '<\|im_end\|>'"),
+        ({"prompt": "x"}, 'lacks "completion"'),
+        ({"prompt": "x", "completion": None}, "which is no text"),
+    ],
+    ids=str,
+)
+def test_bad_rows_are_refused_by_name(row: Any, sentence: str, tokenizer: Subwords) -> None:
+    with pytest.raises(UserError, match=f"Row a.jsonl:3 .*{sentence}"):
+        example(row, tokenizer, "a.jsonl:3")
+
+
+def test_templates_that_cannot_be_learned_from_are_refused(tokenizer: Subwords) -> None:
+    with pytest.raises(UserError, match="this one has none"):
+        example({"messages": CHAT}, Bytes(), "row")
+
+    def made(template: str) -> Subwords:
+        files = tokenizer.files()
+        about = {"tokenizer_config.json": files["tokenizer_config.json"], "chat_template.jinja": template}
+        core = tiny_models.tokenizers.Tokenizer.from_str(files["tokenizer.json"])
+        return Subwords(core, "<|im_end|>", about)
+
+    with pytest.raises(UserError, match="rewrites what came before"):
+        example({"messages": CHAT}, made("{{ messages[-1]['content'] }}"), "row")
+    with pytest.raises(UserError, match="refuses a chat: no"):
+        example({"messages": CHAT}, made("{{ raise_exception('no') }}"), "row")
+    endless = example({"messages": CHAT[:3]}, made("{% for m in messages %}{{ m['content'] }} {% endfor %}"), "row")
+    assert endless.ids[-1] == tokenizer.end_of_text, "a completion that no template ends is ended"
+    assert endless.scored[-1]
+
+
+def test_rows_are_recognised_and_text_stays_text(tmp_path: Path) -> None:
+    for name, row, is_dialogue in (
+        ("a", {"prompt": "x", "completion": "y"}, True),
+        ("b", {"messages": CHAT}, True),
+        ("c", {"text": "x", "prompt": "x", "completion": "y"}, False),
+        ("d", {"body": "x"}, False),
+    ):
+        source = dialogues(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"))
+        assert isinstance(source, DialogueSource) == is_dialogue
+
+
+@given(st.lists(st.integers(1, 12), max_size=40), st.integers(8, 12))
+def test_packs_hold_each_example_once_and_waste_little(lengths: list[int], size: int) -> None:
+    array = np.array(lengths, np.int64)
+    chosen = np.flatnonzero(array <= size)
+    packs = pack(array, chosen, size)
+    assert sorted(one for each in packs for one in each) == chosen.tolist()
+    filled = [int(array[each].sum()) for each in packs]
+    assert all(total <= size for total in filled)
+    assert sum(total <= size // 2 for total in filled) <= 1, "two halves would have shared a window"
+
+
+def corpus(rows: list[Any], tmp_path: Path, folder: Path, context: int = 24, validation: float = 0.2) -> Any:
+    path = write(tmp_path / "rows.jsonl", rows)
+    return TextData(path=str(path), tokenizer=str(folder), context=context, validation=validation).load()
+
+
+ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in range(8) for b in range(7)]
+
+
+def every(packs: Packs) -> list[tuple[str, str]]:
+    """Each example as (prompt, completion), read back from the windows."""
+    found = []
+    batch = packs.batch(list(range(len(packs))))
+    scored = torch.nn.functional.pad(batch["scored"], (1, 0))
+    for row, marks, documents in zip(batch["tokens"], scored, batch["documents"], strict=True):
+        for document in range(int(documents.max()) + 1):
+            here = documents == document
+            if bool(marks[here].any()):
+                found.append((tuple(row[here & ~marks].tolist()), tuple(row[here & marks].tolist())))
+            else:
+                assert document == documents.max(), "only padding is not scored"
+    return found
+
+
+def test_windows_hold_every_example_and_score_every_completion(
+    tmp_path: Path, folder: Path, tokenizer: Subwords
+) -> None:
+    loaded = corpus(ROWS, tmp_path, folder)
+    read = [
+        (tokenizer.decode(prompt), tokenizer.decode(said))
+        for packs in (loaded.train, loaded.validation)
+        for prompt, said in every(packs)
+    ]
+    wanted = [(row["prompt"], row["completion"] + "<|im_end|>") for row in ROWS]
+    assert sorted(read) == sorted(wanted)
+    held_out = every(loaded.validation)
+    assert loaded.assets.validation_tokens == sum(len(said) for _, said in held_out)
+    assert loaded.assets.validation_bytes == sum(len(tokenizer.decode(said[:-1]).encode()) for _, said in held_out)
+    assert len(loaded.train) < len(ROWS) / 2, "windows are shared"
+
+
+def test_what_is_held_out_was_never_trained_on(tmp_path: Path, folder: Path) -> None:
+    """Prompts that occur several times, with other completions, are on one side."""
+    rows = [{"prompt": f"q{i % 9}", "completion": f"a{i}"} for i in range(90)]
+    loaded = corpus(rows, tmp_path, folder)
+    sides = [{prompt for prompt, _ in every(packs)} for packs in (loaded.train, loaded.validation)]
+    assert sides[0]
+    assert sides[1]
+    assert not sides[0] & sides[1]
+
+
+def test_examples_that_are_too_long_are_left_out_and_said(tmp_path: Path, folder: Path, capsys: Any) -> None:
+    rows = [*ROWS, {"prompt": "x" * 99, "completion": "y"}]
+    loaded = corpus(rows, tmp_path, folder)
+    assert "1 examples that are longer than context=24" in capsys.readouterr().err
+    assert sum(len(every(packs)) for packs in (loaded.train, loaded.validation)) == len(ROWS)
+    with pytest.raises(UserError, match=r"No example of the .* split"):
+        corpus(ROWS, tmp_path, folder, context=2)
+
+
+def test_14_packed_examples_have_the_loss_that_they_have_alone(tmp_path: Path, folder: Path) -> None:
+    loaded = corpus(ROWS, tmp_path, folder)
+    config = PretrainedLM(path=str(folder)).located()
+    network = config.build(vocabulary=loaded.assets.tokenizer.size, context=24, causal=True)
+    config.initialise(network)
+    network.eval()
+
+    def loss(packs: Any, masked: bool) -> float:
+        family = Autoregressive(document_mask=masked).build(loaded.assets)
+        task = family.task(packs, Draws(seed=0, scope="eval", positions_B=torch.arange(len(packs["tokens"]))))
+        return float(family.loss(network, task, {}).total_B.sum().detach())
+
+    asked = Autoregressive().build(loaded.assets).showcase(loaded.validation).canvas
+    shown = loaded.assets.tokenizer.decode(asked.tokens_L[asked.given_L])
+    assert shown in [row["prompt"] for row in ROWS], "what is shown is a held-out prompt and its answer"
+    batch = loaded.train.batch(list(range(len(loaded.train))))
+    alone = 0.0
+    for prompt, said in every(loaded.train):
+        ids = torch.tensor([[*prompt, *said]])
+        marks = torch.arange(1, ids.shape[1])[None] >= len(prompt)
+        alone += loss({"tokens": ids, "scored": marks}, masked=False)
+    assert loss(batch, masked=True) == pytest.approx(alone, rel=1e-5)
+    assert loss(batch, masked=False) != pytest.approx(alone, rel=1e-4), "the twin without a document mask leaks"

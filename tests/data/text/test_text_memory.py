@@ -1,0 +1,42 @@
+"""Memory does not grow with the data."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MEASURE = """
+import resource, sys
+from seedfast.data.text.config import TextData
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MiB
+before = peak()
+TextData(path=sys.argv[1], tokenizer=sys.argv[2]).load()
+print(peak() - before)
+"""
+
+
+def grown(path: Path, tokenizer: str) -> int:
+    """By how many MiB a process grows at most while it prepares the file."""
+    return int(subprocess.check_output([sys.executable, "-c", MEASURE, str(path), tokenizer]))
+
+
+def text_file(path: Path, megabytes: int) -> Path:
+    letters = random.Random(0)
+    words = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyzé", k=letters.randint(1, 9))) for _ in range(20_000)]
+    block = "".join(" ".join(letters.choices(words, k=20)) + "\n\n" for _ in range(8_000)).encode()
+    with path.open("wb") as file:
+        for _ in range(megabytes * 10**6 // len(block) + 1):
+            file.write(block)
+    return path
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", "bytes"])
+def test_sixty_megabytes(tokenizer: str, tmp_path: Path) -> None:
+    assert grown(text_file(tmp_path / "big.txt", 60), tokenizer) < 50
+
+
+@pytest.mark.slow
+def test_a_gigabyte_of_bpe(tmp_path: Path) -> None:
+    assert grown(text_file(tmp_path / "big.txt", 1000), "bpe") < 500

@@ -1,0 +1,146 @@
+"""Small real runs: seconds of training with everything on."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tests.helpers import captions as small_captions
+
+from seedfast import recipes
+from seedfast.data.image.config import ImageData
+from seedfast.data.text.config import TextData
+from seedfast.families.image.augment import Augment
+from seedfast.families.image.family import ImageDiffusion
+from seedfast.loop.config import Run
+from seedfast.loop.progress import Silent
+from seedfast.loop.session import Session, session
+from seedfast.loop.train import Outcome, train
+from seedfast.models.adapter import Adapter
+from seedfast.models.causal_lm import PretrainedLM
+from seedfast.models.transformer import Transformer
+from seedfast.models.unet import UNet
+from seedfast.optim.ema import EMA
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
+
+TEXTS = ("text-autoregressive", "text-masked", "text-block", "text-proofreading", "text-embedding")
+FAMILIES = (*TEXTS, "image-diffusion", "image-caption")
+FINETUNE = "finetune"
+"""Beside the families: a network of transformers with frozen weights and an adapter."""
+_GPT2 = {"model_type": "gpt2", "vocab_size": 40, "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
+
+
+def small_run(recipe: str, text: Path, **changes: Any) -> Run:
+    """A run of some twenty steps with accumulation over unequal micro-batches, EMA, warm-up and validations."""
+    run = replace(
+        recipes.make(recipe),
+        **_fields(recipe, text),
+        optimizer=OptimizerConfig(lr=1e-2),
+        schedule=Schedule(shape="cosine", warmup=3),
+        ema=EMA(half_life=5),
+        steps=20,
+        batch_size=6,
+        micro_batch=4,
+        eval_every=6,
+        eval_examples=8,
+        save_every=5,
+    )
+    return replace(run, **changes)
+
+
+def _text(recipe: str, text: Path) -> dict[str, Any]:
+    model: Any = Transformer(layers=1, heads=2, width=16)
+    if recipe in (FINETUNE, "finetune-masked"):
+        model = PretrainedLM(architecture=json.dumps(_GPT2), dropout=0.0, adapter=Adapter(kind="lora", rank=4))
+    return {"data": TextData(path=str(text), tokenizer="characters", context=16), "model": model}
+
+
+def _fields(recipe: str, text: Path) -> dict[str, Any]:
+    """What makes a run of this recipe small."""
+    if recipe == "image-caption":
+        return small_captions.fields(text)
+    return _images(text) if recipe.startswith("image") else _text(recipe, text)
+
+
+def _images(text: Path) -> dict[str, Any]:
+    """Images of 8×8 pixels whose pixels are the text's bytes, in two classes of different size; all that is keyed."""
+    folder = text.with_suffix(".images")
+    if text.exists() and not folder.exists():
+        write_images(folder, text.read_bytes())
+    return {
+        "data": ImageData(path=str(folder), size=8, channels=1, validation=0.25, balance="inverse-frequency"),
+        "objective": ImageDiffusion(
+            class_balance="effective-number",
+            evaluation_draws=2,
+            augment=Augment(flip=True, rotate=10.0, jitter=0.1),
+        ),
+        "model": UNet(width=8, multipliers=(1, 2), blocks=1, attention=(False, True), heads=2, groups=4),
+    }
+
+
+def write_images(folder: Path, content: bytes) -> None:
+    """Thirty pictures, a third of them in one class and the others in another."""
+    for number in range(30):
+        part = folder / ("few" if number % 3 == 0 else "many")
+        part.mkdir(parents=True, exist_ok=True)
+        pixels = content[number * 64 : number * 64 + 64]
+        Image.frombytes("L", (8, 8), bytes(2 * byte % 256 for byte in pixels)).save(part / f"{number:02}.png")
+
+
+def train_in(folder: Path, run: Run, **options: Any) -> Outcome:
+    """Train a run in a folder to its end, or continue it."""
+    with session(run, folder, **options) as opened:
+        return train(opened, Silent())
+
+
+class StopAt(Silent):
+    """Send this process a signal in the middle of a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        self._step, self._number = step, number
+
+    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+        """Say nothing, but stop at the chosen step."""
+        if entry["step"] == self._step:
+            os.kill(os.getpid(), self._number)
+
+
+def train_until(opened: Session, step: int) -> None:
+    """Train an open session up to a step and be stopped there as by a signal."""
+    assert train(opened, StopAt(step)).step == step
+
+
+def flags(run: Run) -> list[str]:
+    """The command line that gives `seedfast train RECIPE` this small run."""
+    if run.recipe == "image-caption":
+        own = small_captions.flags(run)
+    else:
+        own = _image_flags(run) if run.recipe.startswith("image") else _text_flags(run)
+    return [
+        *own, "--optimizer.kind", "adamw", "--optimizer.lr", "0.01",
+        "--ema.half-life", str(run.ema.half_life), "--steps", str(run.steps),
+        "--batch-size", str(run.batch_size), "--micro-batch", str(run.micro_batch),
+        "--eval-every", str(run.eval_every), "--eval-examples", str(run.eval_examples),
+        "--save-every", str(run.save_every),
+    ]  # fmt: skip
+
+
+def _text_flags(run: Run) -> list[str]:
+    return [
+        "--data.path", run.data.path, "--data.tokenizer", "characters", "--data.context", str(run.data.context),
+        "--model.layers", "1", "--model.heads", "2", "--model.width", "16",
+    ]  # fmt: skip
+
+
+def _image_flags(run: Run) -> list[str]:
+    return [
+        "--data.path", run.data.path, "--data.size", "8", "--data.channels", "1", "--data.validation", "0.25",
+        "--data.balance", "inverse-frequency", "--objective.class-balance", "effective-number",
+        "--objective.augment.flip", "True", "--objective.augment.rotate", "10", "--objective.augment.jitter", "0.1",
+        "--objective.evaluation-draws", "2", "--model.width", "8", "--model.multipliers", "1", "2",
+        "--model.blocks", "1", "--model.attention", "False", "True", "--model.heads", "2", "--model.groups", "4",
+    ]  # fmt: skip

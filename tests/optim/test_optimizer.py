@@ -1,0 +1,110 @@
+"""The optimizers: Muon's numbers are torch's, and every parameter is in the group where it belongs."""
+
+import pytest
+import torch
+from torch import nn
+
+from seedfast.models.transformer import Transformer
+from seedfast.models.unet import UNet
+from seedfast.optim import muon
+from seedfast.optim.optimizer import OptimizerConfig
+
+
+def matrices() -> list[nn.Parameter]:
+    torch.manual_seed(0)
+    shapes = [(16, 16), (48, 16), (16, 16), (16, 40), (48, 16)]
+    return [nn.Parameter(torch.randn(shape)) for shape in shapes]
+
+
+def trajectory(kind: type[torch.optim.Optimizer], **options: float) -> list[torch.Tensor]:
+    parameters = matrices()
+    optimizer = kind(parameters, lr=0.02, **options)  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    for _ in range(5):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape)
+        optimizer.step()
+    return [p.detach() for p in parameters]
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0}, {"momentum": 0.5}, {"nesterov": False}], ids=str)
+def test_stacked_muon_is_torchs_to_bfloat16(options: dict[str, float]) -> None:
+    """Five steps move each entry by up to 0.1; bfloat16 has three digits."""
+    for ours, torchs in zip(
+        trajectory(muon.StackedMuon, **options), trajectory(torch.optim.Muon, **options), strict=True
+    ):
+        assert (ours - torchs).abs().max() < 2e-3
+
+
+def test_twin_a_muon_without_its_rate_for_tall_matrices_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "max", lambda low, _: low, raising=False)
+    pairs = zip(trajectory(muon.StackedMuon), trajectory(torch.optim.Muon), strict=True)
+    assert max(float((a - b).abs().max()) for a, b in pairs) > 2e-3
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_filters_move_as_the_matrices_that_they_are_to_a_patch(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, gradient = torch.randn(2, 6, 4, 3, 3, generator=generator)
+    filters = nn.Parameter(values.clone(memory_format=layout))
+    matrix = nn.Parameter(values.flatten(1).clone())
+    for parameter in (filters, matrix):
+        optimizer = muon.StackedMuon([parameter], lr=0.1)
+        parameter.grad = gradient.view(parameter.shape)
+        optimizer.step()
+    assert torch.equal(filters.flatten(1), matrix)
+    assert not torch.equal(matrix, values.flatten(1))
+
+
+def test_a_unets_filters_are_muons_and_its_first_and_last_numbers_adamws() -> None:
+    network = UNet(width=8, multipliers=(1, 2), attention=(False, True), heads=2).build(size=8, channels=1, classes=3)
+    hidden, *rest = OptimizerConfig(kind="muon").build(network).parts
+    placed = {id(p) for group in hidden.param_groups for p in group["params"]}
+    names = {name for name, p in network.named_parameters() if id(p) in placed}
+    assert "down.0.residual.conv1.weight" in names
+    assert "middle.1.qkv.weight" in names
+    assert not {"label.weight", "leave.2.weight", "leave.2.bias"} & names
+    assert len(rest) == 1
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32], ids=str)
+def test_orthogonalised_matrices_have_singular_values_near_one(
+    precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In either precision, whichever of them this processor would be given."""
+    monkeypatch.setattr(muon, "_precision", lambda device: precision)
+    stack = torch.randn(3, 12, 30, generator=torch.Generator().manual_seed(0))
+    options = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 5, "eps": 1e-7}
+    values = torch.linalg.svdvals(muon.orthogonalise(stack, **options))  # type: ignore[arg-type]
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_parameter_is_in_one_group_and_in_the_right_one(tied: bool) -> None:
+    network = Transformer(layers=2, heads=2, width=16, norm="layer", bias=True, tied=tied).build(
+        vocabulary=11, context=8, causal=True
+    )
+    optimizer = OptimizerConfig(kind="muon", weight_decay=0.1).build(network)
+    names = {id(p): name for name, p in network.named_parameters()}
+    placed: dict[str, tuple[str, float]] = {}
+    for part in optimizer.parts:
+        for group in part.param_groups:
+            for p in group["params"]:
+                assert names[id(p)] not in placed
+                placed[names[id(p)]] = (type(part).__name__, group["weight_decay"])
+    assert set(placed) == set(names.values())
+    for name, p in network.named_parameters():
+        if p.ndim < 2:
+            assert placed[name] == ("AdamW", 0.0), name
+        elif name.startswith(("tokens.", "head.")):
+            assert placed[name] == ("AdamW", 0.1), name
+        else:
+            assert placed[name] == ("StackedMuon", 0.1), name
+
+
+def test_the_rate_is_a_fraction_of_each_groups_own_peak() -> None:
+    network = Transformer(layers=1, heads=2, width=16).build(vocabulary=11, context=8, causal=True)
+    optimizer = OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=0.04).build(network)
+    assert optimizer.set_rate(0.5) == 0.02
+    assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [0.02, 0.005]
