@@ -52,15 +52,15 @@ def train(words: list[str]) -> int:
     asked = parse(words[0], words[1:])
     with session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
         console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
-        if opened.placement.leads:
+        if opened.distributed.is_main:
             _introduce(opened, console)
             with Line(console) as line:
                 outcome = run_loop(opened, line)
         else:
             outcome = run_loop(opened, Silent())
-    if opened.placement.leads and outcome.interrupted_by is None:
+    if opened.distributed.is_main and outcome.interrupted_by is None:
         _conclude(opened, console)
-    elif opened.placement.leads:
+    elif opened.distributed.is_main:
         command = "run the same command again" + (" without --at" if asked.at is not None else "")
         console.print(f"Interrupted and saved at step {outcome.step}; {command} to continue.", soft_wrap=True)
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
@@ -118,10 +118,10 @@ def _introduce(opened: Session, console: Console) -> None:
     sizes = [(p.numel(), p.requires_grad) for p in opened.state.network.parameters()]
     size, trained = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
     share = f" ({trained / size:.2%} trained)" if trained < size else ""
-    run, place = opened.run, opened.placement
+    run, place = opened.run, opened.distributed
     console.print(
         f"{run.recipe}  {size / 1e6:.2f} M parameters{share}, {len(opened.corpus.train):,} training and "
-        f"{len(opened.corpus.validation):,} validation examples, {place.world} × {place.device.type}, {run.precision}",
+        f"{len(opened.corpus.validation):,} validation examples, {place.world_size} × {place.device.type}, {run.precision}",
         highlight=False,
         soft_wrap=True,
     )

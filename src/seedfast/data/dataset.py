@@ -1,8 +1,10 @@
 """What the loop needs of data: indexed examples, and a corpus that holds them with everything that belongs to them."""
 
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -57,27 +59,45 @@ def describe_difference(old: Fingerprint, new: Fingerprint) -> str:
 class Corpus:
     """Data made ready: both splits, the assets and the fingerprint.
 
-    shares: how often each training example is wanted, relative to the others, float64 [N]; None: all equally.
+    sampling_weights: how often each training example comes, relative to the others, float64 [N]; None: all equally.
     """
 
     train: Dataset
     validation: Dataset
     assets: Any  # an Assets; each family states which kind it takes
     fingerprint: Fingerprint
-    shares: Tensor | None = field(default=None, kw_only=True)
+    sampling_weights: Tensor | None = field(default=None, kw_only=True)
 
 
-class DataConfig(Protocol):
-    """The configuration of a data source: it loads the data or, without them, what a checkpoint kept of them."""
+class DataConfig(ABC):
+    """The configuration of a data source: a frozen dataclass, the `--data.*` flags."""
 
+    path: str
+    """Where the data is."""
+
+    @abstractmethod
     def load(self) -> Corpus:
         """Prepare the data (from the cache if it has been prepared before). Raises UserError on unusable data."""
-        ...
 
-    def located(self) -> "DataConfig":
-        """The same source, with paths that hold from any folder."""
-        ...
-
+    @abstractmethod
     def restore(self, folder: Path) -> Assets:
         """The assets that `Assets.save` wrote into `folder`."""
-        ...
+
+    def located(self) -> Self:
+        """The same source with absolute paths."""
+        return self
+
+    def with_pretrained(self, parts: Mapping[str, str]) -> Self:
+        """The same source with the value "model" of an option replaced by what the model says it stands for.
+
+        parts: the path of a pretrained part (tokenizer, image processor) by the option's name.
+        """
+        named: dict[str, Any] = {key: path for key, path in parts.items() if getattr(self, key, None) == "model"}
+        return replace(self, **named) if named else self  # type: ignore[type-var]
+
+    def from_checkpoint(self, folder: Path, *, before: Self) -> Self:
+        """The same source with the pretrained parts that a checkpoint's assets in `folder` hold.
+
+        before: the stored configuration; parts that are configured differently now are not taken.
+        """
+        return self

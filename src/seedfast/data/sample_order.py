@@ -9,23 +9,25 @@ from seedfast import keys
 class Order:
     """The sample stream: position n lies in epoch n // N, and each epoch is a keyed permutation of 0 … N-1.
 
-    With `shares`, an epoch is instead N places in a keyed order, of which each example has as many as its share,
-    rounded up or down (systematic sampling); equal shares give each example one place. Either way every position is
+    With `sampling_weights`, an epoch is instead N places in a keyed order; each example has a number of places that is
+    proportional to its weight, rounded up or down (systematic sampling); equal weights give each example one place. Either way every position is
     evaluated on its own, so starting at step 10^9 costs the same as starting at step 0.
     """
 
     _CHUNK = 4096  # positions that are evaluated together: the arithmetic is cheap, its Python calls are not
 
-    def __init__(self, *, size: int, seed: int, stream: str = "order", shares: Tensor | None = None) -> None:
+    def __init__(self, *, size: int, seed: int, stream: str = "order", sampling_weights: Tensor | None = None) -> None:
         """size: the number of examples N. seed: the run's seed. stream: whose order it is.
 
-        shares: how often each example is wanted, relative to the others, float64 [N].
+        sampling_weights: how often each example comes, relative to the others, float64 [N].
         """
         self.size = size
         self.seed = seed
         self.stream = stream
         # How many places the examples up to each one have, out of N. The last rounds to N exactly.
-        self._places = None if shares is None else shares.cumsum(0) * (size / float(shares.sum()))
+        self._places = (
+            None if sampling_weights is None else sampling_weights.cumsum(0) * (size / float(sampling_weights.sum()))
+        )
         self._held: tuple[int, list[int]] = (0, [])  # replaced as a whole: several threads may ask at once
 
     def ids_at(self, positions: Tensor) -> Tensor:

@@ -105,11 +105,11 @@ def report(model: Trained, request: CaptionRequest, *, limit: int | None = None,
     """
     from dataclasses import replace
 
-    from seedfast.loop.session import kept_data
+    from seedfast.loop.session import data_of
 
     if not isinstance(model.family, CaptionFamily):
         raise UserError(f"The run {model.run.recipe} trains no captioner, so it has no captions to measure.")
-    corpus = kept_data(model.run, model.checkpoint).load()
+    corpus = data_of(model.run, model.checkpoint).load()
     count = len(corpus.validation) if limit is None else min(limit, len(corpus.validation))
     ids = [i * len(corpus.validation) // count for i in range(count)]
     samples = model.sample(replace(request, seen=seen_of(corpus.validation, ids), image=(), num=1), seed=seed)

@@ -23,7 +23,7 @@ from seedfast.families.text.autoregressive import AutoregressiveModel
 from seedfast.families.text.base import TextFamily
 from seedfast.families.text.request import TextSamples
 from seedfast.keys import Draws
-from seedfast.loop.session import kept_data
+from seedfast.loop.session import data_of
 from seedfast.loop.validate import ratio_of_sums
 
 _BATCH = 64
@@ -79,8 +79,8 @@ def judge(texts: Sequence[str], by: Trained) -> Judgement:
     for start in range(0, len(rows), _BATCH):
         chunk = rows[start : start + _BATCH]
         task = family.task(_padded(chunk), Draws(seed=0, scope="judge", positions_B=torch.arange(len(chunk))))
-        with by.placement.autocast():
-            terms = family.loss(by.network, task.to(by.placement.device), by.state)
+        with by.distributed.autocast():
+            terms = family.loss(by.network, task.to(by.distributed.device), by.state)
         totals_N.append(terms.total_B.double().cpu())
         weights_N.append(task.weight_B.double())
     loss, error = ratio_of_sums(torch.cat(totals_N), torch.cat(weights_N))
@@ -106,7 +106,7 @@ def judge_samples(model: Trained, by: Trained, request: Request, *, seed: int) -
     if not isinstance(samples, TextSamples) or not isinstance(model.family, TextFamily):
         raise UserError(f"Only texts can be judged by a language model, and {model.run.recipe} writes none.")
     long_enough = [text for text in samples.texts if len(text) > 1]
-    corpus = kept_data(model.run, model.committed).load()
+    corpus = data_of(model.run, model.committed).load()
     length = max(map(len, samples.tokens))
     real = real_texts(model.family.assets, corpus.validation, len(samples.texts), length)
     own, judges = (json.loads((run.committed.folder / "data.json").read_text())["files"] for run in (model, by))

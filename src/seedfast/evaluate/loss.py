@@ -100,7 +100,7 @@ def _measure(
         seed=model.run.seed,
         batch_size=batch_size or max(32, 4 * (model.run.micro_batch or model.run.batch_size)),
         draws=draws or family.evaluation_draws or 1,
-        placement=model.placement,
+        distributed=model.distributed,
     )
     return Likelihood(
         loss=score.loss,

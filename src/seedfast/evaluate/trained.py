@@ -21,9 +21,9 @@ from seedfast.families.caption.request import CaptionRequest
 from seedfast.families.family import Family, Request, Samples, State
 from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveRequest
 from seedfast.loop.config import Run, from_mapping
-from seedfast.loop.distributed import Placement
+from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
-from seedfast.loop.session import kept_data
+from seedfast.loop.session import data_of
 from seedfast.models.captioner import Captioner
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
@@ -47,7 +47,7 @@ class Trained:
     state: State
     weights: Weights
     checkpoint: Checkpoint | None  # of a bare model there is none
-    placement: Placement
+    distributed: DistributedContext
 
     @property
     def committed(self) -> Checkpoint:
@@ -58,7 +58,7 @@ class Trained:
 
     def sample(self, request: Request, *, seed: int) -> Samples:
         """Fulfil a request. Raises UserError where it does not fit the model."""
-        return generate(self.family, self.network, self.state, request, seed=seed, placement=self.placement)
+        return generate(self.family, self.network, self.state, request, seed=seed, distributed=self.distributed)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -92,14 +92,14 @@ def _captioner(folder: Path, *, device: str) -> Trained:
     config = read_json(folder / "config.json")
     model = from_mapping(Captioner(), config["captioner"], where=str(folder / "config.json"))
     run = Run(recipe="", objective=Captioning(), data=None, model=model)
-    family, placement = run.objective.build(CaptionAssets.load(folder)), Placement.alone(device, "fp32")
+    family, distributed = run.objective.build(CaptionAssets.load(folder)), DistributedContext.single(device, "fp32")
     with torch.random.fork_rng():
         network = family.network(model)
     try:
         load_network(network, load_file(folder / "model.safetensors"))
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} holds no whole captioner: {error}.") from error
-    return Trained(run, family, network.to(placement.device).eval(), {}, "base", None, placement)
+    return Trained(run, family, network.to(distributed.device).eval(), {}, "base", None, distributed)
 
 
 def bare(folder: Path, *, device: str = "auto") -> Trained:
@@ -114,11 +114,11 @@ def bare(folder: Path, *, device: str = "auto") -> Trained:
     context = min(longest, _CONTEXT)
     assets = TextAssets(pretrained(str(folder)), context, validation_tokens=1, validation_bytes=1)
     run = Run(recipe="", objective=Autoregressive(), data=None, model=model)
-    family, placement = run.objective.build(assets), Placement.alone(device, "fp32")
+    family, distributed = run.objective.build(assets), DistributedContext.single(device, "fp32")
     with torch.random.fork_rng():
         network = family.network(model)
         model.initialise(network)
-    return Trained(run, family, network.to(placement.device).eval(), {}, "base", None, placement)
+    return Trained(run, family, network.to(distributed.device).eval(), {}, "base", None, distributed)
 
 
 def find(folder: Path, *, at: int | None = None) -> Checkpoint:
@@ -154,7 +154,7 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
     if weights == "ema" and "ema" not in groups:
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in groups else "raw")
-    placement = Placement.alone(device, run.precision)
+    distributed = DistributedContext.single(device, run.precision)
     family = family_of(run, checkpoint)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
@@ -168,13 +168,13 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
             load_network(network, groups["ema" if kind == "ema" else "model"] | groups.get("frozen", {}))
     except ValueError as error:
         raise UserError(f"{checkpoint.folder} does not fit its own run.yaml: {error}.") from error
-    state = {name: tensor.to(placement.device) for name, tensor in groups.get("family", {}).items()}
-    return Trained(run, family, network.to(placement.device).eval(), state, kind, checkpoint, placement)
+    state = {name: tensor.to(distributed.device) for name, tensor in groups.get("family", {}).items()}
+    return Trained(run, family, network.to(distributed.device).eval(), state, kind, checkpoint, distributed)
 
 
 def data_of(model: Trained) -> Corpus:
     """The data that a model was trained on, with its split. Raises UserError if it is no longer the same data."""
-    corpus: Corpus = kept_data(model.run, model.committed).load()
+    corpus: Corpus = data_of(model.run, model.committed).load()
     before = Fingerprint(**json.loads((model.committed.folder / "data.json").read_text()))
     if before.digest != corpus.fingerprint.digest:
         raise UserError(

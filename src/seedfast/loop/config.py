@@ -6,24 +6,21 @@ import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from seedfast.data.dataset import DataConfig
 from seedfast.errors import UserError
+from seedfast.families.family import FamilyConfig
 from seedfast.loop.distributed import Precision
+from seedfast.models.config import ModelConfig
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
+from seedfast.options import SET, AtLeast, MayChange, MoreThan, OnlyWith, check, may_change, renamed
 
 C = TypeVar("C")
-
-_MAY_CHANGE = (
-    "steps", "micro_batch", "eval_every", "save_every", "keep", "log_every", "workers", "device", "data.path",
-    "on_nonfinite", "skip_budget", "sample_every", "tensorboard", "wandb", "hub",
-    "patience",
-)  # fmt: skip
-"""Changes that keep the meaning of a run that is continued. All others have to be allowed by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,91 +29,73 @@ class Run:
 
     recipe: str
     """The recipe that this run started from."""
-    objective: Any
+    objective: FamilyConfig
     """The family and its options."""
-    data: Any
+    data: DataConfig
     """Where the data comes from and how it is cut into examples."""
-    model: Any
+    model: ModelConfig
     """The network."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=Schedule)
     ema: EMA = field(default_factory=EMA)
-    steps: int = 1000
+    steps: Annotated[int, AtLeast(1), MayChange()] = 1000
     """Optimizer steps of the whole run."""
-    batch_size: int = 32
+    batch_size: Annotated[int, AtLeast(1)] = 32
     """Examples in one optimizer step, over all processes."""
-    micro_batch: int | None = None
-    """Examples in one forward pass of one process; the gradient is accumulated over as many as the step needs."""
+    micro_batch: Annotated[int | None, AtLeast(1), MayChange()] = None
+    """Examples in one forward pass of one process; gradients are accumulated until the batch is complete."""
     seed: int = 1
-    """Every random number of the run is a function of this."""
-    clip: float | None = 1.0
-    """Largest norm of the whole gradient; None clips nothing."""
+    """Seed of every random number of the run."""
+    clip: Annotated[float | None, MoreThan(0)] = 1.0
+    """Largest norm of the whole gradient; None disables clipping."""
     precision: Precision = "fp32"
-    """Arithmetic of the network. Weights and losses stay in float32; fp16 scales its gradients."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes CUDA where there is one."""
-    eval_every: int = 500
-    """Steps between validations (there is always one at the end); 0 validates at the end only."""
-    patience: int | None = None
-    """Stop early when so many validations in a row have not been the best so far; None trains all steps."""
+    """Arithmetic of the network. Weights and losses stay in float32; fp16 uses a gradient scaler."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], MayChange()] = "auto"
+    """`auto` uses CUDA where it is available."""
+    eval_every: Annotated[int, AtLeast(0), MayChange()] = 500
+    """Steps between validations; the end of the run is always validated, and 0 validates only there."""
+    patience: Annotated[int | None, AtLeast(1), OnlyWith(eval_every=SET), MayChange()] = None
+    """Early stopping: stop after this many validations without improvement; None disables it."""
     best_metric: str = "loss"
-    """By which validation the best checkpoint is chosen: `loss`, or a diagnostic that the family names as a metric."""
-    eval_examples: int | None = 512
-    """Validation examples scored during training: a fixed keyed choice; None takes all."""
-    sample_every: int = 0
-    """Steps between samples of the family's showcase, written to `samples/`; 0 writes them at the end only."""
-    save_every: int = 500
+    """What the best checkpoint is chosen by: `loss` (of the validation), or a metric of the family."""
+    eval_examples: Annotated[int | None, AtLeast(1)] = 512
+    """Validation examples scored during training, a fixed keyed choice; None scores all."""
+    sample_every: Annotated[int, AtLeast(0), MayChange()] = 0
+    """Steps between demo samples, written to `samples/`; 0 writes them at the end only."""
+    save_every: Annotated[int, AtLeast(1), MayChange()] = 500
     """Steps between checkpoints; the first and last step and every new best are saved as well."""
-    keep: int = 2
+    keep: Annotated[int, AtLeast(1), MayChange()] = 2
     """Newest checkpoints that are retained, besides the best."""
-    log_every: int = 10
+    log_every: Annotated[int, AtLeast(1), MayChange()] = 10
     """Steps between updates of the progress line; the journal has every step."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, MayChange()] = False
     """Copy the journal and the samples to `tensorboard/` in the run folder."""
-    wandb: str | None = None
+    wandb: Annotated[str | None, MayChange()] = None
     """Copy them to this project of Weights & Biases, with the login of `wandb login` (WANDB_MODE=offline: to `wandb/`
-    in the run folder). A run that is continued goes on there too. What fails is warned of."""
-    hub: str | None = None
+    in the run folder). Resumed runs append to the same W&B run. Failures are warnings and never stop training."""
+    hub: Annotated[str | None, MayChange()] = None
     """Upload each new best checkpoint to this repository of the Hugging Face hub, USER/MODEL, with the login of `hf
-    auth login`; it is private if it has to be made. What fails is warned of."""
-    workers: int = 0
+    auth login`; created as a private repository if it does not exist. Failures are warnings."""
+    workers: Annotated[int, AtLeast(0), MayChange()] = 0
     """Threads that prepare the next batches; 0 prepares each when it is needed. Changes no bit."""
-    on_nonfinite: Literal["stop", "skip"] = "stop"
+    on_nonfinite: Annotated[Literal["stop", "skip"], MayChange()] = "stop"
     """What to do when the loss or gradient is not finite: stop, or skip the update and count it."""
-    skip_budget: int = 10
-    """How many skipped updates a run may have before it stops after all (with `on_nonfinite: skip`)."""
+    skip_budget: Annotated[int, AtLeast(0), MayChange()] = 10
+    """Skipped updates after which the run stops after all (with `on_nonfinite: skip`)."""
 
     def __post_init__(self) -> None:
-        for key, lowest in (
-            ("steps", 1), ("batch_size", 1), ("eval_every", 0), ("eval_examples", 1), ("sample_every", 0),
-            ("save_every", 1), ("keep", 1), ("log_every", 1), ("workers", 0), ("skip_budget", 0), ("micro_batch", 1),
-            ("patience", 1),
-        ):  # fmt: skip
-            value = getattr(self, key)
-            if value is not None and value < lowest:
-                raise UserError(f"{key} must be at least {lowest}, not {value}.")
-        if self.patience is not None and not self.eval_every:
-            raise UserError(
-                f"patience counts validations ({self.patience}), but eval_every is 0; set it to some steps."
-            )
+        check(self)
         for key, value in flatten(asdict(self)).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{key} must be a finite number, not {value}.")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"clip must be a positive gradient norm or None, not {self.clip}.")
 
     def located(self) -> "Run":
-        """The same run, complete in itself: with paths that hold from any folder, and what a network's path stands for.
+        """The same run, complete in itself: absolute paths, and pretrained parts resolved.
 
-        Raises UserError if that cannot be found.
+        Raises UserError if a pretrained part cannot be found.
         """
-        model = self.model.located() if hasattr(self.model, "located") else self.model
-        data = self.data.located() if hasattr(self.data, "located") else self.data
-        # What "model" stands for in the data: for most models the tokenizer beside their weights.
-        provided = getattr(model, "provides", {"tokenizer": getattr(model, "path", None)})
-        named = {key: path for key, path in provided.items() if path and getattr(data, key, None) == "model"}
-        data = replace(data, **named) if named else data
-        return replace(self, data=data, model=model)
+        model = self.model.located()
+        return replace(self, model=model, data=self.data.located().with_pretrained(model.pretrained_parts()))
 
 
 def to_yaml(run: Run) -> str:
@@ -144,12 +123,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def from_mapping(template: C, values: Mapping[str, Any], *, where: str, prefix: str = "") -> C:
     """`template`, a dataclass, with these fields replaced; nested mappings replace fields of nested dataclasses.
 
+    Earlier names of fields are migrated (`options.Formerly`).
     Raises UserError for an unknown key or a value of the wrong type, naming the key.
     """
     hints = get_type_hints(type(template))
     known = {f.name for f in fields(template)}  # type: ignore[arg-type]
     changes: dict[str, Any] = {}
-    for key, value in values.items():
+    migrated = renamed(type(template))
+    for given, value in values.items():
+        key = given if given in known else migrated.get(given, given)
         name = f"{prefix}{key}"
         if key not in known:
             raise UserError(f"{where} has the unknown key {name}; known are: {', '.join(sorted(known))}.")
@@ -220,7 +202,7 @@ def refuse_changes(run: Run, found: Mapping[str, tuple[Any, Any]], allowed: tupl
     """Raise UserError if a continued run would silently mean something else than the stored one."""
     # Under the plateau schedule it is the validations that lower the rate; with patience, they that end the run.
     watched = run.schedule.shape == "plateau" or run.patience is not None
-    harmless = set(_MAY_CHANGE) - ({"eval_every"} if watched else set())
+    harmless = may_change(run) - ({"eval_every"} if watched else set())
     for key, (old, new) in found.items():
         if key not in harmless and key not in allowed:
             raise UserError(

@@ -33,37 +33,37 @@ def _device(name: str, *, local_rank: int) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Placement:
+class DistributedContext:
     """One process of a run: its device, its rank, and how many there are."""
 
     device: torch.device
     precision: Precision = "fp32"
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @classmethod
-    def alone(cls, device: str, precision: Precision) -> "Placement":
+    def single(cls, device: str, precision: Precision) -> "DistributedContext":
         """This process by itself, on the chosen device. Raises UserError if CUDA is asked for and absent."""
         return cls(_device(device, local_rank=0), precision)
 
     @classmethod
-    def join(cls, device: str, precision: Precision) -> "Placement":
-        """This process's share of the job: under torchrun with all others, else alone. Errors as in `alone`."""
+    def join(cls, device: str, precision: Precision) -> "DistributedContext":
+        """This process's share of the job: under torchrun with all others, else alone. Errors as in `single`."""
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world == 1:
-            return cls.alone(device, precision)
+            return cls.single(device, precision)
         place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
         return cls(place, precision, int(os.environ["RANK"]), world)
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network whose backward pass averages gradients over all processes."""
-        if self.world == 1:
+        if self.world_size == 1:
             return network
         return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
@@ -77,25 +77,29 @@ class Placement:
         """The context of a micro-batch: only the last one's backward pass averages gradients over processes."""
         return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
-        if self.world > 1:
+        if self.world_size > 1:
             on_device = tensor.to(self.device)
             dist.all_reduce(on_device)
             tensor.copy_(on_device)
         return tensor
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Every process's value, in the order of their ranks, for all of them."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def told(self, value: T) -> T:
-        """The leading process's value: it decides, the others are told. Also a barrier."""
-        if self.world == 1:
+    def barrier(self) -> None:
+        """Wait until all processes have come this far."""
+        self.broadcast(None)
+
+    def broadcast(self, value: T) -> T:
+        """The value of rank 0, on all ranks."""
+        if self.world_size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0)

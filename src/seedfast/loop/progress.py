@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from seedfast.loop.session import Session
+from seedfast.run_folder.journal import StepEntry
 
 _QUIET_SECONDS = 10.0  # between lines where the output is no terminal
 _BAR = 24
@@ -17,7 +19,7 @@ _BAR = 24
 class Progress(Protocol):
     """Who is told of each step and validation."""
 
-    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+    def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """An optimizer step took `seconds`; `entry` is its journal line."""
         ...
 
@@ -36,7 +38,7 @@ class Line:
         self._printed = self._since = time.monotonic()
         self._weight = 0.0
 
-    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+    def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """Take in a step; show it every `log_every` steps."""
         run = session.run
         self._weight += entry["weight"]
@@ -58,26 +60,28 @@ class Line:
             self._printed = now
             self._console.print(text, highlight=False, soft_wrap=True)
 
-    def _text(self, session: Session, entry: dict[str, Any]) -> str:
-        run, family, step = session.run, session.family, entry["step"]
-        units = " ".join(f"{name.replace('_', ' ')} {self._loss * factor:.3f}" for name, factor in family.units.items())
+    def _text(self, session: Session, entry: StepEntry) -> str:
+        run, measure, step = session.run, session.family.objective.measure, entry["step"]
+        units = " ".join(
+            f"{name.replace('_', ' ')} {self._loss * factor:.3f}" for name, factor in measure.conversions.items()
+        )
         left = (run.steps - step) * entry["weight"] / self._rate
         done = "━" * (_BAR * step // run.steps)
         return (
-            f"{done:─<{_BAR}} step {step}/{run.steps}  loss {self._loss:.3f}  {units}  lr {entry['lr']:.2e}  "
-            f"{self._rate:,.0f} {family.counts}/s  {_clock(left)} left"
+            f"{done:─<{_BAR}} step {step}/{run.steps}  loss {self._loss:.3f}  {units}  {_lr(entry['lr'])}  "
+            f"{self._rate:,.0f} {measure.weight_unit}/s  {_clock(left)} left"
         )
 
     def validation(self, session: Session, record: dict[str, Any]) -> None:
         """Print a validation on a line that stays."""
-        step = session.state.step
+        step, measure = session.state.step, session.family.objective.measure
         for weights, score in record.items():
             if score["loss"] is None:
                 self._console.print(f"step {step}  validation {weights}: loss is not finite")
                 continue
-            units = " ".join(f"{name.replace('_', ' ')} {score[name]:.3f}" for name in session.family.units)
+            units = " ".join(f"{name.replace('_', ' ')} {score[name]:.3f}" for name in measure.conversions)
             best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
-            sign = "≤ " if session.family.is_bound else ""
+            sign = "≤ " if measure.is_bound else ""
             error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"
             self._console.print(
                 f"step {step}  validation {weights}: loss {sign}{score['loss']:.4f}{error}  {units}{best}",
@@ -98,11 +102,18 @@ class Line:
 class Silent:
     """Says nothing: for the processes that do not lead."""
 
-    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+    def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """Say nothing."""
 
     def validation(self, session: Session, record: dict[str, Any]) -> None:
         """Say nothing."""
+
+
+def _lr(rates: Mapping[str, float]) -> str:
+    """The learning rate of each optimizer: "lr 1.00e-03", or "lr adamw 1.00e-03 muon 1.50e-02"."""
+    if len(rates) == 1:
+        return f"lr {next(iter(rates.values())):.2e}"
+    return "lr " + " ".join(f"{name} {rate:.2e}" for name, rate in rates.items())
 
 
 def _clock(seconds: float) -> str:

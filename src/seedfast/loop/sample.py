@@ -1,4 +1,4 @@
-"""Samples: of any request, and of the family's showcase during training."""
+"""Samples: of any request, and the demo of the family during training."""
 
 import sys
 from pathlib import Path
@@ -6,37 +6,48 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from seedfast.families.family import Family, Request, Samples, State
+from seedfast.families.generator import Generator, RequestT, Samples, State
 from seedfast.keys import Draws
-from seedfast.loop.distributed import Placement
+from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.session import Session
 
 
 def generate(
-    family: Family, network: nn.Module, state: State, request: Request, *, seed: int, placement: Placement
+    generator: Generator[RequestT],
+    network: nn.Module,
+    state: State,
+    request: RequestT,
+    *,
+    seed: int,
+    distributed: DistributedContext,
 ) -> Samples:
-    """Fulfil a request with a network, which is in evaluation mode meanwhile.
+    """Samples of a network, which is in evaluation mode meanwhile.
 
     Sample i is the same whatever else is sampled beside it, and no draw of the training moves.
     """
-    positions_B = torch.arange(request.count, device=placement.device)
+    positions_B = torch.arange(request.count, device=distributed.device)
     draws = Draws(seed=seed, scope="sample", positions_B=positions_B, group=request.count)
     was_training = network.training
     network.eval()
-    with placement.autocast():
-        samples = family.sample(network, request, draws, state)
+    with distributed.autocast():
+        samples = generator.generate(network, request, draws, state)
     network.train(was_training)
     return samples
 
 
-def snapshot(session: Session) -> tuple[Samples, list[Path]]:
-    """What the averaged weights can do at this step, as files in `samples/step-N/`. A repetition writes the same."""
-    state = session.state
+def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
+    """The family's demo by the averaged weights at this step, as files in `samples/step-N/`.
+
+    Repeating it writes the same files. A family without a generator has no samples.
+    """
+    state, generator = session.state, session.family.generator
     sys.audit("seedfast.snapshot", state.step)
+    if generator is None:
+        return None, []
     network = state.average.network if state.average else state.network
-    request = session.family.showcase(session.corpus.validation)
+    request = generator.demo(session.corpus.validation)
     samples = generate(
-        session.family, network, state.family, request, seed=session.run.seed, placement=session.placement
+        generator, network, state.family, request, seed=session.run.seed, distributed=session.distributed
     )
     folder = session.folder / "samples" / f"step-{state.step:08d}"
     folder.mkdir(parents=True, exist_ok=True)

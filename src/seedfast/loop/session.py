@@ -15,7 +15,7 @@ from torch import nn
 
 import seedfast
 from seedfast import keys
-from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
+from seedfast.data.dataset import Corpus, DataConfig, Fingerprint, describe_difference
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Family
@@ -25,7 +25,7 @@ from seedfast.listeners.hub import Upload
 from seedfast.listeners.tensorboard import Board
 from seedfast.listeners.wandb import WandB
 from seedfast.loop.config import Run, changes, from_mapping, read_yaml, refuse_changes, settings, to_yaml
-from seedfast.loop.distributed import Placement
+from seedfast.loop.distributed import DistributedContext
 from seedfast.optim.ema import Average
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Journal
@@ -39,7 +39,7 @@ class Session:
 
     run: Run
     folder: Path
-    placement: Placement
+    distributed: DistributedContext
     corpus: Corpus
     family: Family
     network: nn.Module  # as the loss calls it: wrapped for several processes
@@ -64,18 +64,12 @@ class Session:
                 "python": platform.python_version(),
             },
             "topology": {
-                "device": str(self.placement.device),
-                "processes": self.placement.world,
+                "device": str(self.distributed.device),
+                "processes": self.distributed.world_size,
                 "threads": torch.get_num_threads(),
             },
             "fingerprint": self.corpus.fingerprint.digest,
-            "family": {
-                "counts": self.family.counts,
-                "quantity": self.family.quantity,
-                "is_bound": self.family.is_bound,
-                "units": dict(self.family.units),
-                "profiles": {name: asdict(profile) for name, profile in self.family.profiles.items()},
-            },
+            "measure": self.family.objective.measure.as_json(),
         }
 
     def save(self) -> None:
@@ -151,33 +145,33 @@ def session(
         the network's own configuration does, if it does (it reads pretrained ones).
     Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
     """
-    placement = Placement.join(run.device, run.precision)
-    if run.batch_size % placement.world:
-        raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {placement.world} processes.")
+    distributed = DistributedContext.join(run.device, run.precision)
+    if run.batch_size % distributed.world_size:
+        raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
     with ExitStack() as stack:
-        stack.callback(placement.finish)
-        if placement.leads:
+        stack.callback(distributed.finish)
+        if distributed.is_main:
             _claim(folder)
             stack.enter_context(locked(folder))
-        placement.told(None)
+        distributed.barrier()
         checkpoints = Checkpoints(folder, keep=run.keep)
-        checkpoint = placement.told(checkpoints.newest(at=at) if placement.leads else None)
-        opened = _build(run.located(), checkpoints, checkpoint, placement, initialise)
+        checkpoint = distributed.broadcast(checkpoints.newest(at=at) if distributed.is_main else None)
+        opened = _build(run.located(), checkpoints, checkpoint, distributed, initialise)
         if opened.journal:
             stack.enter_context(opened.journal)
         if checkpoint:
             _resume(opened, checkpoint, allow_change)
         else:
             _start(opened)
-        opened.corpus = opened.family.ready(opened.state.network, opened.run.model, opened.corpus)
-        if placement.leads:
+        opened.corpus = opened.family.objective.cache_frozen_features(opened.state.network, opened.corpus)
+        if distributed.is_main:
             opened.listeners = _listeners(opened)
             opened.tell_best()
         try:
             yield opened
         finally:
             opened.listeners.close(finished=opened.noted == "finished")
-        placement.told(None)  # all leave together: who stays behind would wait for the others' sockets for ever
+        distributed.barrier()  # all leave together: who stays behind would wait for the others' sockets for ever
         opened.network = opened.state.network  # the wrapper must be gone before its process group is
 
 
@@ -215,51 +209,50 @@ def _build(
     run: Run,
     checkpoints: Checkpoints,
     checkpoint: Checkpoint | None,
-    placement: Placement,
+    distributed: DistributedContext,
     initialise: Callable[[Any], None] | None,
 ) -> Session:
     """Everything but the past: a network whose weights are new, or to be overwritten by the checkpoint's."""
-    data = kept_data(run, checkpoint)
-    corpus = data.load() if placement.leads else None
-    placement.told(None)  # the leading process has filled the cache from which the others now read
+    data = data_of(run, checkpoint)
+    corpus = data.load() if distributed.is_main else None
+    distributed.barrier()  # the leading process has filled the cache from which the others now read
     corpus = corpus or data.load()
-    family: Family = run.objective.build(corpus.assets)
-    if run.best_metric not in (known := ("loss", *family.metrics)):
+    family = run.objective.build(corpus.assets)
+    if run.best_metric not in (known := ("loss", *family.objective.measure.metrics)):
         raise UserError(f"best_metric must be one of {', '.join(known)} for this family, not {run.best_metric}.")
-    initialise = initialise or getattr(run.model, "initialise", None)
+    initialise = initialise or run.model.initialise
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
-        network = family.network(run.model)
-        if initialise and not checkpoint:
+        network = family.objective.network(run.model)
+        if not checkpoint:
             initialise(network)
-    network.to(placement.device)
+    network.to(distributed.device)
     state = TrainState(
         network=network,
         optimizer=run.optimizer.build(network),
         average=Average(network) if run.ema.half_life else None,
-        scaler=torch.amp.GradScaler(placement.device.type, enabled=run.precision == "fp16"),
-        family={name: tensor.to(placement.device) for name, tensor in family.initial_state().items()},
+        scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
+        family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
     )
     return Session(
         run=run,
         folder=checkpoints.run_folder,
-        placement=placement,
+        distributed=distributed,
         corpus=corpus,
         family=family,
-        network=placement.wrap(network),
+        network=distributed.wrap(network),
         state=state,
-        order=Order(size=len(corpus.train), seed=run.seed, shares=corpus.shares),
+        order=Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights),
         checkpoints=checkpoints,
-        journal=Journal(checkpoints.run_folder) if placement.leads else None,
+        journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
     )
 
 
-def kept_data(run: Run, checkpoint: Checkpoint | None) -> Any:
-    """The run's data, with what a checkpoint has kept of them (a pretrained tokenizer): no hub is asked again."""
-    kept = getattr(run.data, "kept", None)
-    if kept is None or checkpoint is None:
+def data_of(run: Run, checkpoint: Checkpoint | None) -> DataConfig:
+    """The run's data, with the pretrained parts (a tokenizer) that a checkpoint holds: the hub is not asked again."""
+    if checkpoint is None:
         return run.data
-    return kept(checkpoint.folder / "assets", before=stored_run(run, checkpoint.folder).data)
+    return run.data.from_checkpoint(checkpoint.folder / "assets", before=stored_run(run, checkpoint.folder).data)
 
 
 def _resume(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> None:

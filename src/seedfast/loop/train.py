@@ -32,9 +32,10 @@ from seedfast.families.family import Task
 from seedfast.keys import Draws
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.progress import Progress
-from seedfast.loop.sample import snapshot
+from seedfast.loop.sample import save_demo
 from seedfast.loop.session import Session
-from seedfast.loop.validate import chosen_examples, validate
+from seedfast.loop.validate import averaged, chosen_examples, validate
+from seedfast.run_folder.journal import StepEntry
 from seedfast.run_folder.train_state import BestRecord
 
 
@@ -106,34 +107,34 @@ def _prepared(session: Session, start: int, stop: int) -> Generator[tuple[int, l
 
 
 def tasks_of(session: Session, step: int) -> list[Task]:
-    """What this process is asked in a step: one task for each micro-batch of its share of the global batch."""
-    run, placement, family = session.run, session.placement, session.family.at(step)
-    share = run.batch_size // placement.world
-    first = step * run.batch_size + placement.rank * share
-    size = min(run.micro_batch or share, share)
+    """This process's tasks of a step: one for each micro-batch of its part of the global batch."""
+    run, distributed, objective = session.run, session.distributed, session.family.objective.for_step(step)
+    per_rank = run.batch_size // distributed.world_size
+    first = step * run.batch_size + distributed.rank * per_rank
+    size = min(run.micro_batch or per_rank, per_rank)
     tasks = []
-    for start in range(first, first + share, size):
-        stop = min(start + size, first + share)
+    for start in range(first, first + per_rank, size):
+        stop = min(start + size, first + per_rank)
         batch = session.corpus.train.batch(session.order.ids(start, stop))
         draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(start, stop), group=run.batch_size)
-        tasks.append(family.task(batch, draws))
+        tasks.append(objective.task(batch, draws))
     return tasks
 
 
 def _agree(session: Session, tasks: list[Task], stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
     """The weight of the global batch, the signal that any process was asked to stop by, and whether to save again."""
     weight = sum(float(task.weight_B.sum()) for task in tasks)
-    if session.placement.world == 1:
+    if session.distributed.world_size == 1:
         return weight, stop, save_again
-    shares = session.placement.gather((weight, stop, save_again))
+    shares = session.distributed.all_gather((weight, stop, save_again))
     signals = [number for _, number, _ in shares if number is not None]
     return sum(share[0] for share in shares), max(signals, default=None), any(share[2] for share in shares)
 
 
-def _update(session: Session, step: int, tasks: list[Task], weight: float) -> dict[str, Any]:
+def _update(session: Session, step: int, tasks: list[Task], weight: float) -> StepEntry:
     """Events 3 to 5: one optimizer step, or none if it would not be finite. Returns the journal's entry."""
     run, state, optimizer = session.run, session.state, session.state.optimizer
-    rate = optimizer.set_rate(run.schedule.factor(step, run.steps) * state.plateau.scale)
+    lr = optimizer.set_lr(run.schedule.lr_multiplier(step, run.steps) * state.plateau.scale)
     optimizer.zero_grad()
     loss, diagnostics = _gradient(session, step, tasks, weight)
     for part in optimizer.parts:
@@ -141,16 +142,17 @@ def _update(session: Session, step: int, tasks: list[Task], weight: float) -> di
     gradients = optimizer.gradients()
     norm = float(torch.nn.utils.get_total_norm(gradients))
     finite = math.isfinite(loss) and math.isfinite(norm)
-    entry: dict[str, Any] = {
+    entry: StepEntry = {
         "step": step + 1,
         "loss": loss if finite else None,
         "gradient_norm": norm if finite else None,
-        "lr": rate,
+        "lr": lr,
         "weight": weight,
         "digest": _digest(session, step, loss, norm),
     }
     if not finite:
-        return entry | {"skipped": _refuse(session, step, loss)}
+        entry["skipped"] = _refuse(session, step, loss)
+        return entry
     if run.clip is not None and norm > run.clip:
         torch._foreach_mul_(gradients, run.clip / norm)
     for part in optimizer.parts:
@@ -159,14 +161,15 @@ def _update(session: Session, step: int, tasks: list[Task], weight: float) -> di
     if state.average:
         state.average.update(run.ema.decay(step, run.batch_size))
     if diagnostics:
-        state.family = session.family.at(step).adapt(state.family, diagnostics)
+        state.family = session.family.adapt(state.family, diagnostics)
         entry["diagnostics"] = diagnostics
     return entry
 
 
 def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> tuple[float, dict[str, float]]:
     """Accumulate the gradient of total loss / weight; returns that loss and the diagnostics, over all processes."""
-    run, place, state, family = session.run, session.placement, session.state, session.family.at(step)
+    run, place, state = session.run, session.distributed, session.state
+    objective = session.family.objective.for_step(step)
     total = torch.zeros((), dtype=torch.float64, device=place.device)
     sums: dict[str, Tensor] = {}
     if not session.network.training:
@@ -175,14 +178,13 @@ def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> 
         keys.seed_torch(run.seed, "dropout", step, index, place.rank)
         with place.syncing(session.network, last=index == len(tasks) - 1):
             with place.autocast():
-                terms = family.loss(session.network, task.to(place.device), state.family)
+                terms = objective.loss(session.network, task.to(place.device), state.family)
             # DistributedDataParallel averages over processes; the weight is already everybody's, so take that back.
-            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (place.world / weight)))
+            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (place.world_size / weight)))
         total += terms.total_B.detach().sum(dtype=torch.float64)
         for name, pair in terms.diagnostics.items():
             sums[name] = sums.get(name, torch.zeros_like(pair)) + pair.detach()
-    ratios = {name: place.sum(pair) for name, pair in sorted(sums.items())}
-    return float(place.sum(total)) / weight, {name: float(s[0] / s[1]) for name, s in ratios.items() if s[1]}
+    return float(place.all_reduce_(total)) / weight, averaged(sums, place)
 
 
 def _refuse(session: Session, step: int, loss: float) -> str:
@@ -217,7 +219,7 @@ def _digest(session: Session, step: int, loss: float, norm: float) -> str:
 
 def _validate(session: Session) -> tuple[dict[str, Any], bool]:
     """Event 7. Returns the record, and whether any kind of weights is the best so far."""
-    run, state, family = session.run, session.state, session.family
+    run, state, objective = session.run, session.state, session.family.objective
     sys.audit("seedfast.validate", state.step)
     networks = {"raw": state.network} | ({"ema": state.average.network} if state.average else {})
     began = time.perf_counter()
@@ -225,20 +227,20 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
     improved = False
     for weights, network in networks.items():
         score = validate(
-            family,
+            objective,
             network,
             state.family,
             session.corpus.validation,
             chosen_examples(len(session.corpus.validation), run.eval_examples, run.seed),
             seed=run.seed,
             batch_size=4 * (run.micro_batch or run.batch_size),  # no activations are kept, so more fit
-            draws=family.evaluation_draws or 1,
-            placement=session.placement,
+            draws=objective.measure.draws or 1,
+            distributed=session.distributed,
         )
-        record[weights] = score.record(family.units)
+        record[weights] = score.record(objective.measure.conversions)
         best = state.best.get(weights)
         value = score.measured(run.best_metric)
-        sign = family.metrics.get(run.best_metric, -1)
+        sign = objective.measure.metrics.get(run.best_metric, -1)
         known = best if best is not None and best.metric == run.best_metric else None
         if math.isfinite(score.loss) and (known is None or sign * value > sign * known.value):
             error = record[weights]["standard_error"]
@@ -257,7 +259,7 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
 def _warn(session: Session, record: Mapping[str, Any]) -> None:
     """Say it where a validation finds a diagnostic beyond what the family takes for healthy."""
     for weights, score in record.items():
-        for name, (limit, meaning) in session.family.limits.items():
+        for name, (limit, meaning) in session.family.objective.measure.alarms.items():
             value = score["diagnostics"].get(name, -math.inf)
             if value > limit:
                 session.note("warning", reason=f"{name} is {value:.4g}, above {limit:g} ({weights} weights): {meaning}")
@@ -265,11 +267,11 @@ def _warn(session: Session, record: Mapping[str, Any]) -> None:
 
 def _sample(session: Session) -> None:
     """Event 8, by the leading process alone: nothing that is drawn for it moves the training."""
-    if session.placement.leads:
-        _, files = snapshot(session)
+    if session.distributed.is_main:
+        _, files = save_demo(session)
         names = [str(file.relative_to(session.folder)) for file in files]
         session.record({"step": session.state.step, "samples": names})
-    session.placement.told(None)
+    session.distributed.barrier()
 
 
 def _stalled(session: Session) -> bool:
@@ -299,7 +301,7 @@ class _Retry:
 
 def _save(session: Session, retry: _Retry, *, last: bool) -> None:
     """Event 9. A disk that is full does not end the training: the save is tried again later, and said aloud."""
-    if session.placement.leads:
+    if session.distributed.is_main:
         try:
             session.save()
             retry.succeeded()
@@ -312,4 +314,4 @@ def _save(session: Session, retry: _Retry, *, last: bool) -> None:
                 ) from error
             retry.failed()
             print(f"seedfast: WARNING: could not save a checkpoint ({error}); training goes on", file=sys.stderr)
-    session.placement.told(None)
+    session.distributed.barrier()

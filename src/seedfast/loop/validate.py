@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from seedfast.data.dataset import Dataset
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
-from seedfast.families.family import Family, State, Task
+from seedfast.families.family import Objective, TaskT
+from seedfast.families.generator import State
 from seedfast.keys import Draws
-from seedfast.loop.distributed import Placement
+from seedfast.loop.distributed import DistributedContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def chosen_examples(size: int, limit: int | None, seed: int) -> Sequence[int]:
 
 @torch.no_grad()
 def validate(
-    family: Family,
+    objective: Objective[TaskT],
     network: nn.Module,
     state: State,
     dataset: Dataset,
@@ -64,7 +65,7 @@ def validate(
     seed: int,
     batch_size: int,
     draws: int,
-    placement: Placement,
+    distributed: DistributedContext,
 ) -> Score:
     """Score `network` on these examples, each once for every one of its `draws` tasks.
 
@@ -78,26 +79,41 @@ def validate(
         torch.zeros(len(examples), dtype=torch.float64),
     )
     sums: dict[str, Tensor] = {}
-    mine = range(placement.rank, len(examples), placement.world)
-    for rows, task in _tasks(family, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):
-        with placement.autocast():
-            terms = family.loss(network, task.to(placement.device), state)
+    mine = range(distributed.rank, len(examples), distributed.world_size)
+    for rows, task in _tasks(objective, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):
+        with distributed.autocast():
+            terms = objective.loss(network, task.to(distributed.device), state)
         totals_E.index_add_(0, rows, terms.total_B.double().cpu())
         weights_E.index_add_(0, rows, task.weight_B.double())
         for name, pair in terms.diagnostics.items():
             sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair.double().cpu()
     network.train(was_training)
-    placement.sum(totals_E)
-    placement.sum(weights_E)
-    names = sorted({name for known in placement.gather(set(sums)) for name in known})  # one may have had no example
+    distributed.all_reduce_(totals_E)
+    distributed.all_reduce_(weights_E)
+    return _score(totals_E, weights_E, draws=draws, diagnostics=averaged(sums, distributed))
+
+
+def averaged(sums: dict[str, Tensor], distributed: DistributedContext) -> dict[str, float]:
+    """Diagnostics (sum, weight) as ratios over all processes, without those of weight 0.
+
+    Ranks may know different names: one may have had no example of a kind. All ranks reduce the union of the names in
+    one order, or they would wait for each other.
+    """
+    if not sums and distributed.world_size == 1:
+        return {}
+    dtypes: dict[str, torch.dtype] = {}
+    for known in distributed.all_gather({name: pair.dtype for name, pair in sums.items()}):
+        dtypes = known | dtypes
+    names = sorted(dtypes)
     zero = torch.zeros(2, dtype=torch.float64)
-    pairs = {name: placement.sum(sums.get(name, zero.clone())) for name in names}
-    diagnostics = {name: float(pair[0] / pair[1]) for name, pair in pairs.items() if pair[1]}
-    return _score(totals_E, weights_E, draws=draws, diagnostics=diagnostics)
+    pairs_N2 = torch.stack([zero, *(sums[name].double().cpu() if name in sums else zero for name in names)])
+    distributed.all_reduce_(pairs_N2)
+    pairs = {name: pair.to(dtypes[name]) for name, pair in zip(names, pairs_N2[1:], strict=True)}
+    return {name: float(pair[0] / pair[1]) for name, pair in pairs.items() if pair[1]}
 
 
 def _tasks(
-    family: Family,
+    objective: Objective[TaskT],
     dataset: Dataset,
     examples: Sequence[int],
     mine: Sequence[int],
@@ -105,7 +121,7 @@ def _tasks(
     seed: int,
     batch_size: int,
     draws: int,
-) -> Iterator[tuple[Tensor, Task]]:
+) -> Iterator[tuple[Tensor, TaskT]]:
     """The validation tasks in batches, with the row of `examples` that each belongs to."""
     pairs = [(row, draw) for row in mine for draw in range(draws)]
     for start in range(0, len(pairs), batch_size):
@@ -113,7 +129,7 @@ def _tasks(
         ids = [examples[row] for row, _ in chunk]
         positions = torch.tensor([example * draws + draw for example, (_, draw) in zip(ids, chunk, strict=True)])
         keyed = Draws(seed=seed, scope="eval", positions_B=positions, group=draws)
-        yield torch.tensor([row for row, _ in chunk]), family.task(dataset.batch(ids), keyed)
+        yield torch.tensor([row for row, _ in chunk]), objective.task(dataset.batch(ids), keyed)
 
 
 def ratio_of_sums(totals_E: Tensor, weights_E: Tensor) -> tuple[float, float]:

@@ -6,7 +6,7 @@ Shapes: B images, P captions, C channels, S height and width, M patches, U the e
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from seedfast.errors import UserError
 from seedfast.models import vit as vision
 from seedfast.models.attention import Cache, CrossAttention
+from seedfast.models.config import ModelConfig
 from seedfast.models.import_gpt2 import from_gpt2
 from seedfast.models.token_network import Scores
 from seedfast.models.transformer import Transformer
@@ -22,7 +23,7 @@ from seedfast.models.vit import PretrainedVision, ViT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captioner:
+class Captioner(ModelConfig):
     """Which encoder sees, and which decoder writes."""
 
     path: str = ""
@@ -63,12 +64,12 @@ class Captioner:
         """Whether the encoder's features are computed once."""
         return self.is_frozen and self.cache_features is not False
 
-    @property
-    def provides(self) -> dict[str, str]:
-        """What "model" stands for in the data's fields."""
-        return {"processor": self.path, "tokenizer": self.language_model}
+    def pretrained_parts(self) -> dict[str, str]:
+        """The encoder's image processor and the language model's tokenizer."""
+        parts = {"processor": self.path, "tokenizer": self.language_model}
+        return {option: path for option, path in parts.items() if path}
 
-    def located(self) -> "Captioner":
+    def located(self) -> Self:
         """The same model with its shapes written out, and paths that hold from any folder.
 
         Raises UserError if a pretrained part cannot be had.

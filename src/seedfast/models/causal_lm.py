@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from seedfast.errors import UserError
 from seedfast.models import hf_causal_lm
 from seedfast.models.adapter import Adapter
 from seedfast.models.attention import PADDING, sight
+from seedfast.models.config import ModelConfig
 from seedfast.models.token_network import TokenNetwork
 from seedfast.models.transformer_block import wanted
 
@@ -29,7 +30,7 @@ _DROPOUT = ("dropout", "pdrop", "dropout_rate", "dropout_prob")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainedLM:
+class PretrainedLM(ModelConfig):
     """A causal language model of transformers, and how it is trained on."""
 
     path: str = ""
@@ -55,7 +56,7 @@ class PretrainedLM:
         """Its output layer has a row for everything that can go in."""
         return True
 
-    def located(self) -> "PretrainedLM":
+    def located(self) -> Self:
         """The same model with its architecture written out, and a path that holds from any folder.
 
         Raises UserError if there is no such model, or the hub cannot be reached.

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
+from seedfast.models.config import ModelConfig
 from seedfast.models.unet import check_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusersUNet:
+class DiffusersUNet(ModelConfig):
     """The shape of diffusers' U-Net. A finished run exports to a pipeline of theirs (`seedfast export`)."""
 
     widths: tuple[int, ...] = (32, 64, 128)

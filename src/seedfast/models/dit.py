@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
+from seedfast.models.config import ModelConfig
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import check_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchTransformer:
+class PatchTransformer(ModelConfig):
     """The shape of a patch transformer."""
 
     patch: int = 4

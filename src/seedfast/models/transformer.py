@@ -22,6 +22,7 @@ from seedfast.models.attention import (
     rotary_table,
     sight,
 )
+from seedfast.models.config import ModelConfig
 from seedfast.models.token_network import TokenNetwork
 from seedfast.models.transformer_block import MLP, Block, Inputs, Nonlinearity, Surroundings, modulate, sinusoid, wanted
 
@@ -29,7 +30,7 @@ _TIME_CHANNELS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transformer:
+class Transformer(ModelConfig):
     """The shape of a transformer: what a user chooses. What the data and the family fix comes to `build`.
 
     The defaults train best in few steps; `Transformer.gpt2()` is GPT-2's setting.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
+from seedfast.models.config import ModelConfig
 from seedfast.models.transformer_block import sinusoid
 
 
@@ -26,7 +27,7 @@ class ImageModel(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNet:
+class UNet(ModelConfig):
     """The shape of a U-Net (Ho et al. 2020; the blocks of Dhariwal & Nichol 2021)."""
 
     width: int = 32

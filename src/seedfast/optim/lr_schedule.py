@@ -53,7 +53,7 @@ class Schedule:
         """What the rate is multiplied by when it falls."""
         return 0.5 if self.shrink is None else self.shrink
 
-    def factor(self, step: int, steps: int) -> float:
+    def lr_multiplier(self, step: int, steps: int) -> float:
         """The learning rate of update `step` (0 … steps-1) of a run of `steps`, as a fraction of the peak.
 
         Plateau's own factor comes on top (`Plateau.scale`).

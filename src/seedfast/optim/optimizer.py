@@ -97,6 +97,10 @@ _REMEMBERED: dict[type[torch.optim.Optimizer], set[str]] = {
 """What each optimizer keeps for a parameter: another one's moments cannot be continued."""
 
 
+_NAMES: dict[type[torch.optim.Optimizer], str] = {torch.optim.AdamW: "adamw", StackedMuon: "muon"}
+"""Names of the optimizers in the journal."""
+
+
 class Optimizer:
     """One or more torch optimizers that act as one and whose state is known by the parameters' names."""
 
@@ -105,12 +109,12 @@ class Optimizer:
         self._parameters = parameters
         self._peaks = [[group["lr"] for group in part.param_groups] for part in parts]
 
-    def set_rate(self, factor: float) -> float:
-        """Set every group to `factor` times its peak rate; returns the first group's rate, for the journal."""
+    def set_lr(self, multiplier: float) -> dict[str, float]:
+        """Set every group to `multiplier` times its peak; returns the rate of each optimizer by its name."""
         for part, peaks in zip(self.parts, self._peaks, strict=True):
             for group, peak in zip(part.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
-        return float(self.parts[0].param_groups[0]["lr"])
+                group["lr"] = peak * multiplier
+        return {_NAMES[type(part)]: float(part.param_groups[0]["lr"]) for part in self.parts}
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

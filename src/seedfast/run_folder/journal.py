@@ -11,10 +11,54 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 
 import seedfast
 from seedfast.errors import UserError
+
+
+class Score(TypedDict):
+    """The validation of one kind of weights; further keys are the loss in other units."""
+
+    loss: float | None
+    standard_error: float | None
+    weight: float
+    examples: int
+    draws: int
+    diagnostics: dict[str, float]
+
+
+class StepEntry(TypedDict):
+    """The line of an optimizer step. loss and gradient_norm are None where they were not finite."""
+
+    step: int
+    loss: float | None
+    gradient_norm: float | None
+    lr: dict[str, float]
+    """The learning rate of each optimizer by its name, such as {"adamw": 1e-3, "muon": 0.015}."""
+    weight: float
+    digest: str
+    skipped: NotRequired[str]
+    diagnostics: NotRequired[dict[str, float]]
+    time: NotRequired[dict[str, float]]
+
+
+class ValidationEntry(TypedDict):
+    """The line of a validation: the score of each kind of weights ("raw", "ema")."""
+
+    step: int
+    validation: dict[str, Score]
+    time: dict[str, float]
+
+
+class SamplesEntry(TypedDict):
+    """The line of samples: their files, relative to the run folder."""
+
+    step: int
+    samples: list[str]
+
+
+Entry = StepEntry | ValidationEntry | SamplesEntry
 
 
 class Journal:
@@ -28,7 +72,7 @@ class Journal:
         self.size = self.path.stat().st_size
         """Bytes that are in the file: a checkpoint notes it, and a resumed run cuts the journal there."""
 
-    def record(self, entry: dict[str, Any]) -> None:
+    def record(self, entry: Entry) -> None:
         """Append one line. If the disk is full it waits in memory, and the next `flush` says so."""
         self._waiting.append(json.dumps(entry, allow_nan=False).encode() + b"\n")
         with suppress(OSError):

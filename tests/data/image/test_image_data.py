@@ -296,7 +296,7 @@ def test_class_weights_by_their_formulas() -> None:
 
 def test_balanced_order_draws_classes_equally_and_every_example_alike(folder: Path) -> None:
     corpus = data(folder, balance="inverse-frequency").load()
-    order = Order(size=len(corpus.train), seed=1, shares=corpus.shares)
+    order = Order(size=len(corpus.train), seed=1, sampling_weights=corpus.sampling_weights)
     ids = order.ids(0, 100 * len(corpus.train))
     labels = corpus.train.batch(ids)["labels"]  # type: ignore[union-attr]
     assert float(labels.double().mean()) == pytest.approx(0.5, abs=0.02)
@@ -306,14 +306,14 @@ def test_balanced_order_draws_classes_equally_and_every_example_alike(folder: Pa
 
 
 def test_equal_shares_are_a_permutation_of_each_epoch() -> None:
-    order = Order(size=37, seed=1, shares=torch.full((37,), 0.3, dtype=torch.float64))
+    order = Order(size=37, seed=1, sampling_weights=torch.full((37,), 0.3, dtype=torch.float64))
     for epoch in range(3):
         assert sorted(order.ids(37 * epoch, 37 * (epoch + 1))) == list(range(37))
 
 
 def test_shares_are_met_in_each_epoch_to_one_place() -> None:
     shares = torch.tensor([0.5, 1.0, 2.5, 7.0, 0.01, 3.0], dtype=torch.float64).repeat(10)
-    order = Order(size=60, seed=3, shares=shares)
+    order = Order(size=60, seed=3, sampling_weights=shares)
     for epoch in range(20):
         drawn = Counter(order.ids(60 * epoch, 60 * (epoch + 1)))
         for example, share in enumerate((shares * 60 / shares.sum()).tolist()):
@@ -322,9 +322,9 @@ def test_shares_are_met_in_each_epoch_to_one_place() -> None:
 
 def test_balanced_order_is_indexed_like_any_other(folder: Path) -> None:
     corpus = data(folder, balance="effective-number").load()
-    order = Order(size=len(corpus.train), seed=1, shares=corpus.shares)
+    order = Order(size=len(corpus.train), seed=1, sampling_weights=corpus.sampling_weights)
     far = 10**12
-    again = Order(size=len(corpus.train), seed=1, shares=corpus.shares)
+    again = Order(size=len(corpus.train), seed=1, sampling_weights=corpus.sampling_weights)
     assert order.ids(far, far + 50)[20:30] == again.ids(far + 20, far + 30)
 
 

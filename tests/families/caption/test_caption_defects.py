@@ -23,7 +23,7 @@ from seedfast.evaluate import trained
 from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest, Seen
 from seedfast.keys import Draws
-from seedfast.loop.distributed import Placement
+from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.session import session
 from seedfast.loop.validate import validate
 from seedfast.models.captioner import Captioner
@@ -78,7 +78,7 @@ def test_validation_is_the_mean_over_all_tokens_however_it_is_batched(corpus: Ca
     scores = [
         validate(
             family, network, {}, corpus.validation, ids, seed=1, batch_size=size, draws=1,
-            placement=Placement(torch.device("cpu")),
+            distributed=DistributedContext(torch.device("cpu")),
         ).loss
         for size in (1, 3, len(ids))
     ]  # fmt: skip

@@ -236,7 +236,7 @@ def test_validation_draws_the_same_noise_each_time_and_counts_classes_as_trainin
         def score() -> tuple[float, float]:
             found = validate(
                 family, opened.state.network, {}, corpus.validation, range(len(corpus.validation)), seed=run.seed,
-                batch_size=5, draws=2, placement=opened.placement,
+                batch_size=5, draws=2, distributed=opened.distributed,
             )  # fmt: skip
             return found.loss, found.weight
 

@@ -70,7 +70,7 @@ def test_d1_what_is_validated_and_picks_the_best_is_the_training_loss_at_the_cur
             seed=run.seed,
             batch_size=7,
             draws=opened.family.evaluation_draws,
-            placement=opened.placement,
+            distributed=opened.distributed,
         )
     *_, last = validations(tmp_path)
     assert last["raw"]["loss"] == pytest.approx(found.loss, rel=1e-6)

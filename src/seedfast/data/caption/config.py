@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus
 from seedfast.data.caption.prepare import Pixels
@@ -20,7 +20,7 @@ _WORDS = ("bpe", "bytes", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionData:
+class CaptionData(DataConfig):
     """Images with captions, how both are cut, and which of them validate."""
 
     path: str = "glyphs"
@@ -78,7 +78,7 @@ class CaptionData:
             context=self.context,
         )
 
-    def located(self) -> "CaptionData":
+    def located(self) -> Self:
         """The same data, to be found from any folder (`glyphs` is a name, whatever lies in the current folder)."""
         named = {"path": self.path} if self.path != "glyphs" else {}
         named |= {"images": self.images} if self.images else {}
@@ -87,7 +87,7 @@ class CaptionData:
         there: dict[str, Any] = {key: str(path) for key, path in found.items() if path.exists()}
         return replace(self, **there)
 
-    def kept(self, folder: Path, *, before: "CaptionData") -> "CaptionData":
+    def from_checkpoint(self, folder: Path, *, before: Self) -> Self:
         """The same data with the pretrained parts that `CaptionAssets.save` wrote into `folder` for `before`."""
         same = [key for key in ("tokenizer", "processor") if getattr(self, key) == getattr(before, key)]
         found: dict[str, Any] = {key: str(folder) for key in same if getattr(self, key) not in _WORDS}

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,7 @@ class ImageCorpus(Corpus):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageData:
+class ImageData(DataConfig):
     """Images to train on, what their classes are, and which of them validate."""
 
     path: str = "glyphs"
@@ -130,7 +130,7 @@ class ImageData:
             say(f"Left out of {source.title}: {listed(missed)}.")
         return self._corpus(source, folder, facts, contents)
 
-    def located(self) -> "ImageData":
+    def located(self) -> Self:
         """The same data, to be found from any folder (`glyphs` is a name, whatever lies in the current folder)."""
         path = Path(self.path)
         return replace(self, path=str(path.absolute())) if self.path != "glyphs" and path.exists() else self
@@ -241,11 +241,11 @@ class ImageData:
             validation=split["validation"],
             assets=ImageAssets(self.size, shape[1], tuple(classes), tuple(counts)),
             fingerprint=Fingerprint(hashlib.sha256(identity.encode()).hexdigest(), contents),
-            shares=self._shares(split["train"].labels_N.tolist(), counts),
+            sampling_weights=self._sampling_weights(split["train"].labels_N.tolist(), counts),
             skipped=tuple(facts["skipped"]),
         )
 
-    def _shares(self, labels: Sequence[int], counts: Sequence[int]) -> torch.Tensor | None:
+    def _sampling_weights(self, labels: Sequence[int], counts: Sequence[int]) -> torch.Tensor | None:
         if self.balance is None:
             return None
         weights = class_weights(counts, self.balance, beta=self.beta, manual=self.class_weights)

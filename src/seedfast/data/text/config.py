@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from seedfast.console import listed, say
 from seedfast.data.cache import file_digests, prepared, read_tokens, token_type
@@ -74,7 +74,7 @@ class TextCorpus(Corpus):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextData:
+class TextData(DataConfig):
     """Text to train on, how it is cut into tokens, and what of it validates."""
 
     path: str = "python"
@@ -138,7 +138,7 @@ class TextData:
             say(f"Left out of {source.title}: {listed(missed)}.")
         return self._corpus(source, folder, facts, contents)
 
-    def located(self) -> "TextData":
+    def located(self) -> Self:
         """The same data, to be found from any folder (`python` is a name, whatever lies in the current folder)."""
         named = {"path": self.path} if self.path != "python" else {}
         named |= {"tokenizer": self.tokenizer} if self.tokenizer not in _BUILT_IN else {}
@@ -146,7 +146,7 @@ class TextData:
         there: dict[str, Any] = {key: str(path) for key, path in found.items() if path.exists()}
         return replace(self, **there)
 
-    def kept(self, folder: Path, *, before: "TextData") -> "TextData":
+    def from_checkpoint(self, folder: Path, *, before: Self) -> Self:
         """The same data with the pretrained tokenizer that `TextAssets.save` wrote into `folder` for `before`."""
         same = self.tokenizer == before.tokenizer
         return replace(self, tokenizer=str(folder)) if same and self.tokenizer not in _BUILT_IN else self

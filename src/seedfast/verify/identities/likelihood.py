@@ -22,7 +22,7 @@ from seedfast.families.text.autoregressive import (
 from seedfast.families.text.base import TextFamily
 from seedfast.families.text.masked import Masked, MaskedDiffusion
 from seedfast.keys import Draws
-from seedfast.loop.distributed import Placement
+from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import ROUNDING, Check, apart
@@ -220,7 +220,7 @@ def _validated(family: TextFamily, network: nn.Module, split: Dataset) -> Score:
         seed=0,
         batch_size=512,
         draws=family.evaluation_draws or 1,
-        placement=Placement(torch.device("cpu")),
+        distributed=DistributedContext(torch.device("cpu")),
     )
 
 

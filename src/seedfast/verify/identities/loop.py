@@ -19,7 +19,7 @@ from seedfast.families.text.base import TextFamily
 from seedfast.families.text.embedding import Embedding
 from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedTask
 from seedfast.keys import Draws
-from seedfast.loop.distributed import Placement
+from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
 from seedfast.optim.ema import EMA, Average
@@ -135,12 +135,12 @@ def validation_is_training_loss(validation: Callable[..., Score] = validate) -> 
     draws = Draws(seed=0, scope="train", positions_B=torch.arange(len(split)), group=len(split))
     task = MaskedDiffusion.task(family, split.batch(ids), draws)
     trained = float(family.loss(network, task, {}).total_B.sum(dtype=torch.float64)) / float(task.weight_B.sum())
-    place = Placement(torch.device("cpu"))
+    place = DistributedContext(torch.device("cpu"))
     # Of a ratio of sums over windows (Cochran 1977, "Sampling Techniques", section 6.4).
     residual_B = family.loss(network, task, {}).total_B.double() - trained * task.weight_B
     error = math.sqrt(len(ids) * float(residual_B.var())) / float(task.weight_B.sum())
     scores = [
-        validation(family, network, {}, split, ids, seed=0, batch_size=size, draws=1, placement=place)
+        validation(family, network, {}, split, ids, seed=0, batch_size=size, draws=1, distributed=place)
         for size in (1, 5, len(split))
     ]
     difference = max(max(apart(each.loss, trained), apart(each.standard_error, error)) for each in scores)

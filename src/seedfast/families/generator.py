@@ -1,0 +1,59 @@
+"""The half of a family that sampling walks: a request in, samples out."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from rich.console import Console
+from torch import Tensor, nn
+
+from seedfast.data.dataset import Dataset
+from seedfast.keys import Draws
+
+State = dict[str, Tensor]
+"""The adaptive state of a family: whatever besides the network changes during training. Part of every checkpoint."""
+
+
+class Request(Protocol):
+    """What a sampler is asked for: a frozen dataclass whose fields are the flags of `seedfast sample`."""
+
+    @property
+    def count(self) -> int:
+        """Number of samples; `generate` receives one random stream for each."""
+        ...
+
+
+class Samples(ABC):
+    """Generated samples in a form for people."""
+
+    printable: ClassVar[bool] = True
+    """Whether `show` prints the samples themselves; other samples are always saved as files."""
+
+    @abstractmethod
+    def show(self, console: Console) -> None:
+        """Print the samples, or a line about them."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> list[Path]:
+        """Write the samples as files into an existing folder; returns the files, the most important first."""
+
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+class Generator(ABC, Generic[RequestT]):
+    """Generates samples with a trained network."""
+
+    Request: type[RequestT]
+    """The class of the requests."""
+
+    @abstractmethod
+    def demo(self, validation: Dataset) -> RequestT:
+        """A request that shows what a model of this family can do, made from held-out data."""
+
+    @abstractmethod
+    def generate(self, network: nn.Module, request: RequestT, draws: Draws, state: State) -> Samples:
+        """Generate what is asked for. `draws` has one position for each of `request.count` samples.
+
+        Raises UserError where the request does not fit the model.
+        """
