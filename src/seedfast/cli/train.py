@@ -119,9 +119,10 @@ def _introduce(opened: Session, console: Console) -> None:
     size, trained = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
     share = f" ({trained / size:.2%} trained)" if trained < size else ""
     run, place = opened.run, opened.distributed
+    where = f"{place.world_size} × {place.device.type}, {run.precision}"
     console.print(
         f"{run.recipe}  {size / 1e6:.2f} M parameters{share}, {len(opened.corpus.train):,} training and "
-        f"{len(opened.corpus.validation):,} validation examples, {place.world_size} × {place.device.type}, {run.precision}",
+        f"{len(opened.corpus.validation):,} validation examples, {where}",
         highlight=False,
         soft_wrap=True,
     )

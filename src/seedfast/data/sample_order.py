@@ -9,9 +9,9 @@ from seedfast import keys
 class Order:
     """The sample stream: position n lies in epoch n // N, and each epoch is a keyed permutation of 0 … N-1.
 
-    With `sampling_weights`, an epoch is instead N places in a keyed order; each example has a number of places that is
-    proportional to its weight, rounded up or down (systematic sampling); equal weights give each example one place. Either way every position is
-    evaluated on its own, so starting at step 10^9 costs the same as starting at step 0.
+    With `sampling_weights`, an epoch is instead N places in a keyed order, of which each example has as many as its
+    weight demands, rounded up or down (systematic sampling); equal weights give each example one place. Either way
+    every position is evaluated on its own, so starting at step 10^9 costs the same as starting at step 0.
     """
 
     _CHUNK = 4096  # positions that are evaluated together: the arithmetic is cheap, its Python calls are not

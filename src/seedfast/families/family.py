@@ -1,7 +1,7 @@
 """The protocol of all families. The loop knows only this file and `generator.py`.
 
-A family's options are a frozen dataclass, the `--objective.*` flags. Given the assets of the data they build a `Family`:
-an objective, which training and validation walk, and a generator, which sampling walks.
+A family's options are a frozen dataclass, the `--objective.*` flags. Given the assets of the data they build a
+`Family`: an objective, which training and validation walk, and a generator, which sampling walks.
 
     batch ──task(batch, draws)──▶ Task (inputs, targets, weights) ──loss(network, task, state)──▶ Terms (sums)
 """

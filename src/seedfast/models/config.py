@@ -24,4 +24,4 @@ class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; how a networ
         return {"tokenizer": self.path} if self.path else {}
 
     def initialise(self, network: Any) -> None:
-        """Give a new run's network its pretrained weights, after the keyed initialisation; new weights need nothing."""
+        """Give a new run's network its pretrained weights, after the keyed initialisation."""
