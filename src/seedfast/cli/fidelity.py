@@ -69,7 +69,7 @@ def fidelity(words: list[str]) -> int:
     if model.family.conditional and not request.label:
         request = replace(request, mix=True)
     request.labels(model.family.assets, conditional=model.family.conditional)  # refuses classes that there are not
-    corpus = trained.data_of(model)
+    corpus = trained.corpus_of(model)
     split = corpus.train if asked.against == "train" else corpus.validation
     batch = split.batch(list(range(len(split))))
     wanted_K = torch.tensor([name in request.label or not request.label for name in model.family.assets.classes])

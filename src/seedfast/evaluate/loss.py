@@ -7,7 +7,7 @@ from typing import Any
 
 from seedfast.data.dataset import Corpus
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import Trained, data_of
+from seedfast.evaluate.trained import Trained, corpus_of
 from seedfast.families.family import Family
 from seedfast.loop.validate import validate
 
@@ -72,7 +72,7 @@ def likelihood(model: Trained, *, draws: int | None = None, batch_size: int | No
     draws: tasks for each example where the loss is a random estimate; fixed by the run if left out.
     Raises UserError if the data is not what the model was trained on, for then the split is another one.
     """
-    corpus = data_of(model)
+    corpus = corpus_of(model)
     if draws is not None and draws < 1:
         raise UserError(f"draws must be at least 1, not {draws}.")
     family = model.family.likelihood

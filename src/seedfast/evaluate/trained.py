@@ -172,7 +172,7 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
     return Trained(run, family, network.to(distributed.device).eval(), state, kind, checkpoint, distributed)
 
 
-def data_of(model: Trained) -> Corpus:
+def corpus_of(model: Trained) -> Corpus:
     """The data that a model was trained on, with its split. Raises UserError if it is no longer the same data."""
     corpus: Corpus = data_of(model.run, model.committed).load()
     before = Fingerprint(**json.loads((model.committed.folder / "data.json").read_text()))

@@ -23,5 +23,5 @@ class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; how a networ
         """Paths of the pretrained parts that data may take from this model, by the data option's name."""
         return {"tokenizer": self.path} if self.path else {}
 
-    def initialise(self, network: Any) -> None:
+    def initialise(self, network: Any) -> None:  # noqa: B027  # most networks begin with new weights
         """Give a new run's network its pretrained weights, after the keyed initialisation."""

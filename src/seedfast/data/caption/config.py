@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus
 from seedfast.data.caption.prepare import Pixels
 from seedfast.data.caption.sources import CaptionSource, glyph_captions, listed_captions, row_captions
+from seedfast.data.dataset import DataConfig
 from seedfast.data.image import processor as vision
 from seedfast.data.image.glyphs import Unseen
 from seedfast.data.image.processor import Processor, Square

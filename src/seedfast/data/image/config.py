@@ -13,7 +13,7 @@ import torch
 
 from seedfast.console import Bar, listed, say
 from seedfast.data.cache import file_digests, prepared
-from seedfast.data.dataset import Batch, Corpus, Fingerprint
+from seedfast.data.dataset import Batch, Corpus, DataConfig, Fingerprint
 from seedfast.data.fingerprint import hash_files
 from seedfast.data.image.balance import BETA, Balance, check_balance, class_weights
 from seedfast.data.image.glyphs import BLANK, Label, Unseen, glyph_source

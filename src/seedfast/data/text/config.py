@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from seedfast.console import listed, say
 from seedfast.data.cache import file_digests, prepared, read_tokens, token_type
-from seedfast.data.dataset import Corpus, Fingerprint
+from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.fingerprint import hash_files
 from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import DialogueSource, Packs, dialogues
