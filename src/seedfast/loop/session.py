@@ -19,7 +19,7 @@ from seedfast.data.dataset import Corpus, DataConfig, Fingerprint, describe_diff
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Family
-from seedfast.files import Facts, commit, to_json
+from seedfast.files import FileDigest, commit, to_json
 from seedfast.listeners.base import Listener, Listeners
 from seedfast.listeners.hub import Upload
 from seedfast.listeners.tensorboard import Board
@@ -118,7 +118,7 @@ class Session:
         print(f"seedfast: WARNING: {reason}", file=sys.stderr)
         self.note("warning", reason=reason)
 
-    def _write(self, folder: Path) -> Mapping[str, Facts]:
+    def _write(self, folder: Path) -> Mapping[str, FileDigest]:
         sys.audit("seedfast.save", self.state.step)
         beside = self.state.write(folder)
         (folder / "run.yaml").write_text(to_yaml(self.run))
