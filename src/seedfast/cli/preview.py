@@ -52,16 +52,16 @@ def preview(words: list[str]) -> int:
     else:
         run = parse_run(asked.what, rest[1:]).run
     console = Console(highlight=False)
-    for number, exercise in enumerate(exercises(run, count=asked.samples, step=asked.step)):
+    for number, task in enumerate(tasks(run, count=asked.samples, step=asked.step)):
         if number:
             console.print()
-        for label, signs in zip(_LABELS, (exercise.source, exercise.inputs, exercise.targets), strict=True):
-            if signs:
+        for label, spans in zip(_LABELS, (task.source, task.inputs, task.targets), strict=True):
+            if spans:
                 line = Text(f"{label:<7} ", style="dim")
-                line.append_text(Text.assemble(*((text, _STYLES.get(role, "not dim")) for text, role in signs)))
+                line.append_text(Text.assemble(*((text, _STYLES.get(role, "not dim")) for text, role in spans)))
                 console.print(line, soft_wrap=True)
-        asks = Counter({role: 0 for _, role in exercise.targets})
-        for text, role in exercise.targets:
+        asks = Counter({role: 0 for _, role in task.targets})
+        for text, role in task.targets:
             asks[role] += len(text)
         console.print(Text("        " + ", ".join(f"{count} {role}" for role, count in asks.items()), style="dim"))
     return 0

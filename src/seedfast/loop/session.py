@@ -17,7 +17,7 @@ from seedfast.data.dataset import Corpus, DataConfig
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Family
-from seedfast.files import Facts, to_json
+from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
 from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.distributed import DistributedContext
@@ -112,7 +112,7 @@ class Session:
         print(f"seedfast: WARNING: {reason}", file=sys.stderr)
         self.note("warning", reason=reason)
 
-    def _write(self, folder: Path) -> Mapping[str, Facts]:
+    def _write(self, folder: Path) -> Mapping[str, FileDigest]:
         sys.audit(phases.SAVE, self.state.step)
         shared = self.state.write(folder)
         (folder / "run.yaml").write_text(to_yaml(self.run))

@@ -18,6 +18,9 @@ from seedfast import phases
 Moment = Literal["step", "validate", "save", "write", "rename", "pointer", "retire"]
 
 
+_PHASES = {"step": phases.STEP, "validate": phases.VALIDATE, "save": phases.SAVE}
+
+
 @dataclass(frozen=True)
 class Plan:
     """When to die: at the first `moment` once step `after` has begun, `delay` seconds later.
