@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from seedfast.errors import UserError
-from seedfast.user_code import load_function, names_function
+from seedfast.user_code import own_function, names_function
 
 
 def test_a_function_is_found_and_its_location_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.py").write_text("def three():\n    return 3\n")
     monkeypatch.chdir(tmp_path)
-    found = load_function("own.py:three")
+    found = own_function("own.py:three")
     assert found.call() == 3
     assert found.location == f"{tmp_path}/own.py:three"
-    assert load_function(found.location).call() == 3
+    assert own_function(found.location).call() == 3
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,11 @@ def test_which_names_are_functions(name: str, expected: bool) -> None:
         ("own.py:f", "g = 1\n", r"own\.py has no function called f"),
         ("own.py:g", "g = 1\n", r"own\.py has no function called g"),
         ("own.txt:f", "g = 1\n", r"own\.txt is not a Python file"),
-        ("own.py:f", "a = 1\nb = a / 0\n", r"own\.py raises ZeroDivisionError at line 2 \(division by zero\) when it is"),
+        (
+            "own.py:f",
+            "a = 1\nb = a / 0\n",
+            r"own\.py raises ZeroDivisionError at line 2 \(division by zero\) when it is",
+        ),
         ("own.py:f", "def f(:\n", r"own\.py raises SyntaxError at line 1 \(.*\) when it is imported"),
         ("own.py:f", "import nowhere_at_all\n", r"raises ModuleNotFoundError at line 1 \(No module named"),
     ],
@@ -54,19 +58,19 @@ def test_what_is_not_found_is_named(
     if source is not None:
         (tmp_path / name.partition(":")[0]).write_text(source)
     with pytest.raises(UserError, match=message) as caught:
-        load_function(name)
+        own_function(name)
     assert "\n" not in str(caught.value)
 
 
 def test_an_error_of_the_file_itself_for_the_user_is_kept(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("from seedfast.errors import UserError\nraise UserError('as it is')\n")
     with pytest.raises(UserError, match=r"^as it is$"):
-        load_function(f"{tmp_path}/own.py:f")
+        own_function(f"{tmp_path}/own.py:f")
 
 
 def test_a_failure_names_the_innermost_line_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def inner():\n    int('x')\n\n\ndef outer():\n    inner()\n")
-    function = load_function(f"{tmp_path}/own.py:outer")
+    function = own_function(f"{tmp_path}/own.py:outer")
     with pytest.raises(ValueError, match="invalid literal") as caught:
         function.call()
     assert "own.py:outer raises ValueError at line 2 (invalid literal" in str(function.failure(caught.value))

@@ -3,25 +3,22 @@
 import importlib.util
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seedfast.errors import UserError
 
 
-@dataclass(frozen=True)
-class UserFunction:
-    """A function of the user, and the file that defines it."""
+class OwnFunction(NamedTuple):
+    """A function of the user. location: `/absolute/path/to/file.py:function`."""
 
-    file: Path
-    name: str
     call: Callable[..., Any]
+    location: str
 
     @property
-    def location(self) -> str:
-        """`/absolute/path/to/file.py:function`."""
-        return f"{self.file}:{self.name}"
+    def file(self) -> Path:
+        """The file that defines it."""
+        return Path(self.location.rpartition(":")[0])
 
     def failure(self, error: Exception) -> UserError:
         """The error that names what the function raised, and the line of the file where it happened."""
@@ -34,7 +31,7 @@ def names_function(name: str) -> bool:
     return bool(colon) and file.endswith(".py") and function.isidentifier()
 
 
-def load_function(name: str) -> UserFunction:
+def own_function(name: str) -> OwnFunction:
     """The function that `path/to/file.py:function` names. The file is executed, as an import would.
 
     Raises UserError if the file or the function does not exist, or the file cannot be executed.
@@ -57,7 +54,7 @@ def load_function(name: str) -> UserFunction:
         raise UserError(f"{path} raises {_described(error, path)} when it is imported: fix it.") from error
     if not callable(found := getattr(module, function, None)):
         raise UserError(f"{path} has no function called {function}.")
-    return UserFunction(path, function, found)
+    return OwnFunction(found, f"{path}:{function}")
 
 
 def _described(error: Exception, file: Path) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from seedfast.errors import UserError
-from seedfast.user_code import load_function
+from seedfast.user_code import own_function
 
 if TYPE_CHECKING:
     from seedfast.loop.config import Run
@@ -57,7 +57,7 @@ def make(name: str) -> "Run":
 
 
 def _own(name: str) -> "Run":
-    function = load_function(name)
+    function = own_function(name)
     run = cast("Callable[[], Run]", function.call)()
     if not hasattr(run, "objective"):
         raise UserError(f"{name} returns {run!r}, which is not a Run.")
