@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seedfast.errors import UserError
-from seedfast.user_code import own_function, names_function
+from seedfast.user_code import names_function, own_function
 
 
 def test_a_function_is_found_and_its_location_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
