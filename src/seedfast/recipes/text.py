@@ -26,7 +26,7 @@ def text_masked() -> Run:
 
 def text_embedding() -> Run:
     """Diffusion over token embeddings: all positions are denoised together, in as many steps as one likes."""
-    return _text("text-embedding", Embedding(), TextData(context=128, apart=True))
+    return _text("text-embedding", Embedding(), TextData(context=128, one_document_per_window=True))
 
 
 def text_block() -> Run:
