@@ -1,6 +1,5 @@
 """A session of a run: everything that the loop needs, built anew or taken up again from the newest checkpoint."""
 
-import json
 import platform
 import shutil
 import sys
@@ -15,7 +14,7 @@ from torch import nn
 
 import seedfast
 from seedfast import keys
-from seedfast.data.dataset import Corpus, DataConfig, Fingerprint, describe_difference
+from seedfast.data.dataset import Corpus, DataConfig, describe_difference
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Family
@@ -30,7 +29,8 @@ from seedfast.optim.ema import Average
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.lock import locked
-from seedfast.run_folder.train_state import BestRecord, TrainState
+from seedfast.run_folder.records import BestRecord
+from seedfast.run_folder.train_state import TrainState
 
 
 @dataclass(kw_only=True)
@@ -95,11 +95,7 @@ class Session:
         """Make the pointers and the retained checkpoints those of this state. Doing it twice changes nothing."""
         keys = {"seed": self.run.seed, "stream": "eval"}
         best = {weights: {**asdict(record), **keys} for weights, record in self.state.best.items()}
-        protected = {record.step for record in self.state.best.values()}
-        for checkpoint in self.checkpoints.committed()[-self.run.keep :]:  # whoever falls back to one needs its best
-            stored = json.loads((checkpoint.folder / "state.json").read_text())["best"]
-            protected |= {record["step"] for record in stored.values()}
-        self.checkpoints.point(self.state.step, best, protected=protected)
+        self.checkpoints.update_pointers(self.state.step, best)
 
     def record(self, entry: dict[str, Any]) -> None:
         """Write a line to the journal, and tell the listeners; only the leading process does."""
@@ -252,14 +248,14 @@ def data_of(run: Run, checkpoint: Checkpoint | None) -> DataConfig:
     """The run's data, with the pretrained parts (a tokenizer) that a checkpoint holds: the hub is not asked again."""
     if checkpoint is None:
         return run.data
-    return run.data.from_checkpoint(checkpoint.folder / "assets", before=stored_run(run, checkpoint.folder).data)
+    return run.data.from_checkpoint(checkpoint.assets, before=stored_run(run, checkpoint.folder).data)
 
 
 def _resume(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> None:
     """Take up a checkpoint that has been verified."""
     opened.changed = _compare(opened, checkpoint, allow_change)
     try:
-        opened.state.read(checkpoint.folder)
+        opened.state.read(checkpoint)
     except ValueError as error:
         raise UserError(f"{checkpoint.folder} does not fit this run: {error}.") from error
     opened.committed_best = dict(opened.state.best)
@@ -271,8 +267,8 @@ def _resume(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, ..
     checkpoint.release()
     if opened.journal is None:
         return
-    opened.journal.rewind(checkpoint.step, checkpoint.manifest["journal"])
-    for moved in opened.checkpoints.set_aside_after(checkpoint.step):
+    opened.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
+    for moved in opened.checkpoints.quarantine_after(checkpoint.step):
         print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
     opened.point()  # a kill may have come between the commit and the pointers
     opened.note("resumed", changes=opened.changed)
@@ -306,15 +302,15 @@ def _compare(opened: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
     stored = stored_run(opened.run, checkpoint.folder)
     found = changes(stored, opened.run)
     refuse_changes(opened.run, found, allow_change)
-    facts = json.loads((checkpoint.folder / "data.json").read_text())
-    before, now = Fingerprint(**facts), opened.corpus.fingerprint
+    before, now = checkpoint.fingerprint, opened.corpus.fingerprint
     if before.digest != now.digest and "data" not in allow_change:
         raise UserError(
             f"The data is not what {opened.folder} was trained on ({describe_difference(before, now)}); restore it, "
             "use another --out, or say --allow-change data to continue on the new data."
         )
-    for subject in ("topology", "versions"):
-        then, today = checkpoint.manifest[subject], opened.facts[subject]
+    manifest = checkpoint.manifest
+    for subject, then in (("topology", manifest.topology), ("versions", manifest.versions)):
+        today = opened.facts[subject]
         found |= {f"{subject}.{key}": (then.get(key), value) for key, value in today.items() if then.get(key) != value}
     return found
 
