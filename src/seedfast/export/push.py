@@ -12,7 +12,7 @@ from seedfast import huggingface
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
 from seedfast.export.export import plain_card, writer
-from seedfast.files import Facts
+from seedfast.files import FileDigest
 from seedfast.loop.config import Run, from_mapping, to_yaml
 from seedfast.run_folder.checkpoint import MANIFEST, Checkpoints
 
@@ -29,7 +29,7 @@ def _write_run(model: Trained, folder: Path) -> None:
     checkpoint, run = model.committed, _portable(model.run)
     others = {"model": "raw", "ema": "ema"}  # kinds of weights, of which one is wanted
 
-    def fill(attempt: Path) -> dict[str, Facts]:
+    def fill(attempt: Path) -> dict[str, FileDigest]:
         for path in checkpoint.folder.iterdir():
             if path.is_dir():
                 shutil.copytree(path, attempt / path.name)
@@ -39,7 +39,7 @@ def _write_run(model: Trained, folder: Path) -> None:
             ):
                 shutil.copyfile(path, attempt / path.name)
         (attempt / "run.yaml").write_text(to_yaml(run))
-        kept: dict[str, Facts] = json.loads((attempt / "state.json").read_text()).get("kept", {})
+        kept: dict[str, FileDigest] = json.loads((attempt / "state.json").read_text()).get("kept", {})
         for name in kept:
             shutil.copyfile(checkpoint.folder.parent / name, attempt.parent / name)
         return kept

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from seedfast.errors import UserError
-from seedfast.files import Facts, commit, facts, sha256, sync, to_json
+from seedfast.files import FileDigest, commit, file_digest, sha256, sync, to_json
 
 MANIFEST = "manifest.json"
 _COMMITTED = re.compile(r"step-(\d{8,})")
@@ -129,7 +129,7 @@ class Checkpoints:
             )
         return None
 
-    def save(self, step: int, write: Callable[[Path], Mapping[str, Facts] | None], about: dict[str, Any]) -> None:
+    def save(self, step: int, write: Callable[[Path], Mapping[str, FileDigest] | None], about: dict[str, Any]) -> None:
         """Commit what `write` puts into the folder that it is given; nothing to do if this step is committed.
 
         write: returns the facts of the files beside the checkpoints that this one relies on, by name, if any.
@@ -146,7 +146,7 @@ class Checkpoints:
             files = {f"../{name}": known for name, known in (write(attempt) or {}).items()}
             for path in sorted(p for p in attempt.rglob("*") if p.is_file()):
                 sync(path)
-                files[str(path.relative_to(attempt))] = facts(path)
+                files[str(path.relative_to(attempt))] = file_digest(path)
             manifest = {"step": step, "files": files, **about}
             commit(attempt / MANIFEST, to_json({**manifest, "seal": _seal(manifest)}))
             for folder in sorted({path.parent for path in attempt.rglob("*")}, reverse=True):

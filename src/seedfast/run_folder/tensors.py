@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seedfast.files import Facts, facts, sync
+from seedfast.files import FileDigest, file_digest, sync
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -23,12 +23,12 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise OSError(str(error)) from error  # its name for a full disk
 
 
-def keep(tensors: Mapping[str, Tensor], folder: Path) -> tuple[str, Facts]:
+def keep(tensors: Mapping[str, Tensor], folder: Path) -> tuple[str, FileDigest]:
     """Commit the tensors to a file in `folder`, unless it is there; returns its name and facts. Raises OSError."""
     attempt = folder / f"frozen.safetensors.tmp-{os.getpid()}"
     try:
         save_tensors(tensors, attempt)
-        known = facts(attempt)
+        known = file_digest(attempt)
         path = folder / f"frozen-{known['sha256'][:16]}.safetensors"
         sync(attempt)
         attempt.replace(path)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seedfast.families.family import State
-from seedfast.files import Facts, to_json
+from seedfast.files import FileDigest, to_json
 from seedfast.optim.ema import Average
 from seedfast.optim.lr_schedule import Plateau
 from seedfast.optim.optimizer import Optimizer
@@ -51,7 +51,7 @@ class TrainState:
     skipped: int = 0
     plateau: Plateau = field(default_factory=Plateau)
     best: dict[str, BestRecord] = field(default_factory=dict)
-    kept: dict[str, Facts] = field(default_factory=dict)
+    kept: dict[str, FileDigest] = field(default_factory=dict)
     """The file that holds what is never trained, once it has been written or read: its name and facts."""
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -81,7 +81,7 @@ class TrainState:
         weights = sum(tensor.nbytes for tensor in self.tensors()["model"].values())
         return weights * (4 if self.average else 3), sum(tensor.nbytes for tensor in self.frozen().values())
 
-    def write(self, folder: Path) -> Mapping[str, Facts]:
+    def write(self, folder: Path) -> Mapping[str, FileDigest]:
         """Write everything into `folder`: safetensors for tensors, JSON for the rest, nothing pickled.
 
         Returns the facts of the file beside it that holds what is never trained, if there is such.

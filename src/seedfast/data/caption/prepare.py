@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seedfast.console import Bar, listed, say
-from seedfast.data.cache import file_digests, prepared
+from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, Captions
 from seedfast.data.caption.sources import CaptionSource
 from seedfast.data.dataset import Fingerprint
@@ -50,7 +50,7 @@ class Pixels:
             "format": _FORMAT, "contents": contents, "source": source.identity(), "files": processor.files(),
             "skipped": source.skipped,
         }  # fmt: skip
-        folder, facts = prepared(
+        folder, facts = cached_folder(
             _key(identity), lambda attempt: _read(source, contents, seen, processor, attempt), kind="pixels"
         )
         # A face's space draws nothing that could be missed.
@@ -70,7 +70,7 @@ class Pixels:
             "validation": validation,
             "tokenizer": vocabulary if tokenizer is None else tokenizers.digest(tokenizer),
         }
-        folder, _ = prepared(
+        folder, _ = cached_folder(
             _key(identity),
             lambda attempt: _encode(self.source.title, self.folder, tokenizer, vocabulary, validation, attempt),
             kind="captions",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from seedfast.console import Bar, listed, say
-from seedfast.data.cache import file_digests, prepared
+from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.dataset import Batch, Corpus, DataConfig, Fingerprint
 from seedfast.data.fingerprint import hash_files
 from seedfast.data.image.balance import BETA, Balance, check_balance, class_weights
@@ -121,7 +121,7 @@ class ImageData(DataConfig):
         source = self._source()
         contents = hash_files(source.root, seen := source.signatures())
         channels = self.channels or source.channels
-        folder, facts = prepared(
+        folder, facts = cached_folder(
             self._key(contents, source, channels), lambda attempt: self._prepare(source, attempt, channels, seen),
             kind="images",
         )  # fmt: skip
