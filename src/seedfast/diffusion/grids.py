@@ -50,7 +50,7 @@ def table_grid(table: Table, times_N: Tensor) -> Grid:
 
 
 def continuous_grid(level: Callable[[Tensor], NoiseLevel], times_N: Tensor) -> Grid:
-    """The levels of continuous times of a schedule (`flow`, `variance_exploding`, …), followed by that without noise."""
+    """The levels of continuous times of a schedule (such as `flow`), followed by the level without noise."""
     return [level(t) for t in times_N.double()] + [clean()]
 
 

@@ -38,7 +38,7 @@ def input_std(level: NoiseLevel, sigma_data: float) -> Tensor:
 
 
 def determinant(prediction: Prediction, level: NoiseLevel, sigma_data: float = 1.0) -> Tensor:
-    """a·q - s·p. The error of the prediction is the error of x0 times this, divided by s. At 0, x0 is not recoverable."""
+    """a·q - s·p: the prediction's error is this, divided by s, times the error of x0. At 0, x0 is not recoverable."""
     p, q = coefficients(prediction, level, sigma_data)
     return level.a * q - level.s * p
 

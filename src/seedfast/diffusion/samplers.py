@@ -97,7 +97,7 @@ def heun(
 def dpm_solver_2m(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): order 2 with one evaluation a step.
 
-    x0 is extrapolated linearly in λ = log(a/s) from the previous step, except in the first step and where λ is infinite.
+    x0 is extrapolated linearly in λ = log(a/s) from the step before, except in the first step and where λ is infinite.
     """
     previous: tuple[Tensor, Tensor] | None = None  # x0 of the last step, and its length in λ
     for start, end in pairwise(grid):

@@ -73,9 +73,7 @@ class ImageDiffusion:
 
     def build(self, assets: ImageAssets) -> Family:
         """The family, for images of this size and these classes."""
-        conditioning = class_conditioning(
-            assets, conditional=self.conditional, dropout_prob=self.class_dropout_prob
-        )
+        conditioning = class_conditioning(assets, conditional=self.conditional, dropout_prob=self.class_dropout_prob)
         return Family(
             objective=ImageObjective(self, conditioning), generator=ImageGenerator(self.process, conditioning)
         )

@@ -59,8 +59,8 @@ class NoiseProcess:
             )
         if self.schedule == "edm" and self.prediction != "edm":
             raise UserError(
-                f"objective.process.schedule edm adds noise up to σ = {_SIGMA_MAX:g}, for which the network's input and "
-                f"output have to be scaled: use the prediction edm, not {self.prediction}."
+                f"objective.process.schedule edm adds noise up to σ = {_SIGMA_MAX:g}, so the network's input and output "
+                f"have to be scaled: use the prediction edm, not {self.prediction}."
             )
         check_recoverable(self.prediction, self.noisiest)
         if self.is_discrete and (signal := float(self.noisiest.a)) > _MAX_TERMINAL_SIGNAL:

@@ -95,9 +95,7 @@ class ImageRequest:
         if not self.label:
             return [len(assets.classes)] * self.num
         each, remainder = divmod(self.num, len(self.label))
-        return [
-            assets.classes.index(name) for i, name in enumerate(self.label) for _ in range(each + (i < remainder))
-        ]
+        return [assets.classes.index(name) for i, name in enumerate(self.label) for _ in range(each + (i < remainder))]
 
     def grid(self, process: NoiseProcess) -> Grid:
         """The sampling grid; with an image, only its levels up to the requested strength.

@@ -89,7 +89,9 @@ class ImageSamples(Samples):
             files.append(folder / "grid.txt")
         if self.frames_FNCSS is not None and self.strip:
             rows_NFCSS = self.frames_FNCSS.transpose(0, 1)
-            files.append(_write(folder / "strip.png", image_grid(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1])))
+            files.append(
+                _write(folder / "strip.png", image_grid(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1]))
+            )
         if self.frames_FNCSS is not None and self.gif:
             frames = [image_grid(frame, min(3, len(frame))) for frame in self.frames_FNCSS]
             files.append(_animate(folder / "denoising.gif", frames))
