@@ -63,7 +63,7 @@ def train(
     """
     folder = Path(out)
     if data is not None:
-        run = replace(run, data=replace(run.data, path=str(write_given(data, folder / "data"))))  # type: ignore[type-var]
+        run = replace(run, data=run.data.with_path(str(write_given(data, folder / "data"))))
     with open_session(run.located(), folder, allow_change=tuple(allow_change), at=step) as session:
         if progress:
             outcome = run_training(session, Callback(progress))
@@ -97,7 +97,7 @@ def load(
     checkpoint = trained.find(place, at=step)
     run = recipes.stored(checkpoint.folder)
     if data is not None:
-        run = replace(run, data=replace(run.data, path=str(data)))  # type: ignore[type-var]
+        run = replace(run, data=run.data.with_path(str(data)))
     return trained.load(run, checkpoint, weights=weights, device=device)
 
 

@@ -45,6 +45,7 @@ def preview(words: list[str]) -> int:
     asked = tyro.cli(Preview, args=[rest[0], *flags], prog="seedfast preview")
     from seedfast import recipes
     from seedfast.cli.train import parse_run
+    from seedfast.evaluate.preview import preview as tasks
 
     if (folder := Path(asked.what)).is_dir():
         name = recipes.stored(folder).recipe

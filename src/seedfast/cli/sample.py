@@ -54,6 +54,7 @@ def sample(words: list[str]) -> int:
         return 0 if words else 2
     import seedfast
     from seedfast import api
+    from seedfast.evaluate.bare import is_bare
 
     asked: Any = parse(
         Sample[api.request_class(Path(words[0]))],  # type: ignore[misc]
@@ -61,7 +62,7 @@ def sample(words: list[str]) -> int:
         prog="seedfast sample",
         config=(tyro.conf.UseAppendAction,),
     )
-    if asked.beside and api.is_bare(asked.run):
+    if asked.beside and is_bare(asked.run):
         raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")
     console = Console()
     kinds = [asked.beside, asked.weights] if asked.beside else [asked.weights]

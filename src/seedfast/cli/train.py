@@ -96,14 +96,14 @@ def parse_run(recipe: str, words: list[str]) -> Train:
     if asked.run.recipe != fresh.recipe:
         raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
     if asked.data is not None:
-        asked = replace(asked, run=replace(asked.run, data=replace(asked.run.data, path=asked.data)))
+        asked = replace(asked, run=replace(asked.run, data=asked.run.data.with_path(asked.data)))
     if asked.model is not None:
         if asked.run.model.path is None:
             raise UserError(
                 f"The recipe {recipe} trains a network of its own, so it takes no --model; "
                 "seedfast train finetune starts from a pretrained one."
             )
-        asked = replace(asked, run=replace(asked.run, model=replace(asked.run.model, path=asked.model)))
+        asked = replace(asked, run=replace(asked.run, model=asked.run.model.with_path(asked.model)))
     return replace(asked, run=asked.run.located())
 
 

@@ -79,7 +79,7 @@ def _captioner(folder: Path, device: str) -> Trained:
 def _language_model(folder: Path, device: str) -> Trained:
     model = PretrainedLM(path=str(folder)).located()
     longest = json.loads(model.architecture).get("max_position_embeddings") or _CONTEXT
-    assets = TextAssets(pretrained(str(folder)), min(longest, _CONTEXT))
+    assets = TextAssets(pretrained(str(folder)), min(longest, _CONTEXT), validation_tokens=1, validation_bytes=1)
     run = Run(recipe="", objective=Autoregressive(), data=TextData(), model=model)
     family, distributed = run.objective.build(assets), DistributedContext.single(device, "fp32")
     with torch.random.fork_rng():

@@ -2,12 +2,12 @@
 
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
-from seedfast.families.text.preview import TaskPreview
+from seedfast.families.family import Preview
 from seedfast.loop.config import Run
 from seedfast.loop.tasks import positions_task
 
 
-def preview(run: Run, *, count: int, step: int | None = None) -> list[TaskPreview]:
+def preview(run: Run, *, count: int, step: int | None = None) -> list[Preview]:
     """The first examples of a training step, or (None) with every curriculum at its end.
 
     Raises UserError if there is nothing to show.
@@ -21,7 +21,7 @@ def preview(run: Run, *, count: int, step: int | None = None) -> list[TaskPrevie
     if family.preview is None:
         raise UserError(f"Only the tasks of text families can be shown as text, not that of {run.recipe}.")
     order = Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights)
-    shown: list[TaskPreview] = []
+    shown: list[Preview] = []
     first = step or 0
     for number in range(first, first + -(-count // run.batch_size)):  # one step has a batch of examples
         start = number * run.batch_size

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -79,7 +79,8 @@ class Line:
             if score["loss"] is None:
                 self._console.print(f"step {step}  validation {weights}: loss is not finite")
                 continue
-            units = " ".join(f"{name.replace('_', ' ')} {score[name]:.3f}" for name in measure.conversions)
+            converted: dict[str, Any] = dict(score)
+            units = " ".join(f"{name.replace('_', ' ')} {converted[name]:.3f}" for name in measure.conversions)
             best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
             sign = "≤ " if measure.is_bound else ""
             error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"

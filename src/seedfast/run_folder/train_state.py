@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from seedfast.families.family import State
+from seedfast.families.generator import State
 from seedfast.files import FileDigest, to_json
 from seedfast.optim.ema import Average
 from seedfast.optim.lr_schedule import Plateau
