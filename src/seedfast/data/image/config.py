@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import torch
 
-from seedfast.console import Bar, listed, say
-from seedfast.data.cache import file_digests, prepared
+from seedfast.console import Bar, abbreviate, say
+from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.dataset import DataConfig, Fingerprint
 from seedfast.data.fingerprint import Signature, hash_files
 from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
@@ -92,14 +92,14 @@ class ImageData(DataConfig):
         signatures = source.signatures()
         contents = hash_files(source.root, signatures)
         channels = self.channels or source.channels
-        folder, facts = prepared(
+        folder, facts = cached_folder(
             self._key(contents, source, channels),
             lambda attempt: self._prepare(source, attempt, channels, signatures),
             kind="images",
         )
         # Every font has characters without ink, such as spaces: no image is missing.
         if skipped := [name for name in facts["skipped"] if not name.endswith(f"({BLANK})")]:
-            say(f"Left out of {source.title}: {listed(skipped)}.")
+            say(f"Left out of {source.title}: {abbreviate(skipped)}.")
         return self._corpus(source, folder, facts, contents)
 
     def located(self) -> Self:
@@ -167,7 +167,7 @@ class ImageData(DataConfig):
                 bar.advance(1)
         if source.signatures() != signatures:
             raise UserError(f"The data in {source.title} changed while they were being read: start again.")
-        without = f" (left out: {listed(skipped)})" if skipped else ""
+        without = f" (left out: {abbreviate(skipped)})" if skipped else ""
         if len(entries) < 2:
             raise UserError(f"{source.title} holds {len(entries) or 'no'} usable images{without}: add more.")
         split_keys, labels, given = zip(*entries, strict=True)
