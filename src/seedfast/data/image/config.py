@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seedfast.console import Bar, listed, say
+from seedfast.console import Bar, abbreviate, say
 from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.dataset import Batch, Corpus, DataConfig, Fingerprint
 from seedfast.data.fingerprint import hash_files
@@ -127,7 +127,7 @@ class ImageData(DataConfig):
         )  # fmt: skip
         # A face's space draws nothing that could be missed.
         if missed := [name for name in facts["skipped"] if not name.endswith(f"({BLANK})")]:
-            say(f"Left out of {source.title}: {listed(missed)}.")
+            say(f"Left out of {source.title}: {abbreviate(missed)}.")
         return self._corpus(source, folder, facts, contents)
 
     def located(self) -> Self:
@@ -208,7 +208,7 @@ class ImageData(DataConfig):
                 bar.advance(1)
         if source.signatures() != seen:
             raise UserError(f"The data in {source.title} changed while they were being read: start again.")
-        without = f" (left out: {listed(skipped)})" if skipped else ""
+        without = f" (left out: {abbreviate(skipped)})" if skipped else ""
         if len(found) < 2:
             raise UserError(f"{source.title} holds {len(found) or 'no'} usable images{without}: bring more.")
         image_keys, labels, said = zip(*found, strict=True)
