@@ -13,9 +13,9 @@ from seedfast.models.vit import PretrainedVision, architecture
 
 
 def pretrained(name: str) -> Features:
-    """What a vision model of transformers, a folder or a name on the hub, says of an image: the mean over its patches.
+    """Features by a vision model of transformers, a folder or a name on the hub: the mean over its patch embeddings.
 
-    Raises UserError if it cannot be had, or sees no images.
+    Raises UserError if it cannot be loaded, or is no vision model.
     """
     name = str(Path(name).absolute()) if Path(name).is_dir() else name
     with huggingface.quiet():

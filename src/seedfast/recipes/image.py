@@ -12,7 +12,7 @@ from seedfast.optim.optimizer import OptimizerConfig
 
 
 def image_diffusion() -> Run:
-    """Diffusion of pixels with a U-Net, told each image's class: a few minutes on two CPU cores."""
+    """Diffusion of pixels with a class-conditional U-Net: a few minutes on two CPU cores."""
     return _image("image-diffusion", UNet(patch=2, blocks=1), lr=2e-3, steps=2400)
 
 
