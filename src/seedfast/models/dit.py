@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from seedfast.errors import UserError
 from seedfast.models.config import ModelConfig
+from seedfast.models.network import Network
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import check_size
 
@@ -33,7 +34,7 @@ class PatchTransformer(ModelConfig):
         return PatchNetwork(self, size=size, channels=channels, classes=classes)
 
 
-class PatchNetwork(nn.Module):
+class PatchNetwork(Network):
     """What `PatchTransformer.build` builds. The label is the first token, in front of the patches."""
 
     def __init__(self, config: PatchTransformer, *, size: int, channels: int, classes: int) -> None:
@@ -49,8 +50,9 @@ class PatchNetwork(nn.Module):
             time_conditioned=True,
         )
 
-    def get_output_embeddings(self) -> nn.Linear:
-        """The output layer, by the name that transformers gives it."""
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The output layer of the transformer."""
         return self.body.head
 
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:

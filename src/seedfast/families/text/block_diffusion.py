@@ -109,7 +109,7 @@ class _Reader(nn.Module):
         """Logits [B, L, V] of a block that is not finished yet, and therefore forgotten."""
         length = self.cache.length
         logits_BLV: Tensor = self.network(tokens_BL, cache=self.cache)
-        self.cache.keep(length)
+        self.cache.truncate(length)
         return logits_BLV
 
     def finish(self, tokens_BL: Tensor) -> None:
