@@ -146,7 +146,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, x_BLW: Tensor, memory_BMU: Tensor | None, mask: AttentionMask, *, cache: KVCache | None = None
     ) -> Tensor:
-        """Attention output, [B, L, W]. A cache stores the memory's keys and values: then memory_BMU may be None later."""
+        """Attention output, [B, L, W]. A cache stores the memory's keys and values; later calls may omit it."""
         k_BHMD, v_BHMD = self._memory(memory_BMU, cache)
         y_BHLD = F.scaled_dot_product_attention(
             self._heads(self.q(x_BLW), self.qk_norm),

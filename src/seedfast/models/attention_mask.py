@@ -81,6 +81,10 @@ class AttentionMask:
         return zeros.masked_fill(~self.allowed, torch.finfo(torch.float32).min)
 
 
+NO_MASK = AttentionMask()
+"""Every query attends to every key."""
+
+
 def with_padding(documents_BL: Tensor | None, real_BL: Tensor | None) -> Tensor | None:
     """Document ids with padding as a document of its own; None if there are neither documents nor padding."""
     if real_BL is None:

@@ -21,8 +21,8 @@ class PretrainedLM(TokenModel):
     """A causal language model of transformers, and how to continue its training."""
 
     path: str = ""
-    """The pretrained model: a folder written by save_pretrained, or a name on the Hugging Face hub. It is read when a new
-    run starts; a resumed run does not need it."""
+    """The pretrained model: a folder written by save_pretrained, or a name on the Hugging Face hub. A new run reads it;
+    a resumed run does not need it."""
     architecture: str = ""
     """The transformers configuration in JSON (default: that of `path`). Without a path, the weights are initialised at
     random."""
@@ -80,9 +80,7 @@ class PretrainedLM(TokenModel):
         if self.dropout is not None:
             rates = [k for k, v in shape.to_dict().items() if k.endswith(_DROPOUT) and isinstance(v, int | float)]
             if not rates:
-                raise UserError(
-                    f"model.dropout has no effect on {shape.model_type}, which has no dropout: leave it out."
-                )
+                raise UserError(f"{shape.model_type} has no dropout, so model.dropout has no effect: leave it out.")
             for rate in rates:
                 setattr(shape, rate, self.dropout)
         model = self.adapter.wrap(hf_causal_lm.shell(shape, drawn=not self.path))

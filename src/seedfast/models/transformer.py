@@ -38,9 +38,9 @@ class Transformer(TokenModel):
     bias: bool = False
     """Use biases in all linear layers of the blocks and in LayerNorm."""
     init: Literal["identity", "gpt2"] = "identity"
-    """`identity`: matrices N(0, 1 / fan-in), embeddings N(0, 1) (N(0, 0.02²) if tied), zero for residual outputs and for
-    an untied output layer: the first loss is log V. `gpt2`: N(0, 0.02²), residual outputs divided by √(2 · layers)
-    (Radford et al. 2019, section 2.3)."""
+    """`identity`: matrices N(0, 1 / fan-in), embeddings N(0, 1) (N(0, 0.02²) if tied), zero for residual outputs and
+    for an untied output layer: the first loss is log V. `gpt2`: N(0, 0.02²), residual outputs divided by
+    √(2 · layers) (Radford et al. 2019, section 2.3)."""
     tied: bool = False
     """Share the weight of the token embedding with the output layer."""
     dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0

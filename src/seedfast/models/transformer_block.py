@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.models.attention import CrossAttention, SelfAttention
-from seedfast.models.attention_mask import AttentionMask
+from seedfast.models.attention_mask import NO_MASK, AttentionMask
 from seedfast.models.kv_cache import KVCache
 
 Nonlinearity = Literal["relu2", "swiglu", "gelu", "gelu-erf"]
@@ -24,12 +24,12 @@ class BlockContext:
     memory_BMU: what cross-attention attends to, under `memory_mask`.
     """
 
-    mask: AttentionMask = AttentionMask()
+    mask: AttentionMask = NO_MASK
     rope_BLP: Tensor | None = None
     cache: KVCache | None = None
     time_BW: Tensor | None = None
     memory_BMU: Tensor | None = None
-    memory_mask: AttentionMask = AttentionMask()
+    memory_mask: AttentionMask = NO_MASK
 
 
 class MLP(nn.Module):
