@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 from seedfast.models.token_network import TokenNetwork
@@ -16,6 +17,10 @@ class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; each wing of
 
     path: str | None = None
     """The pretrained model that training starts from, a folder or a name on the hub; None for new weights."""
+
+    def with_path(self, path: str) -> Self:
+        """The same configuration with another pretrained model."""
+        return replace(self, path=path)  # type: ignore[type-var]  # configurations are dataclasses
 
     def located(self) -> Self:
         """The same configuration, complete in itself: absolute paths, and the architecture that a name stands for."""
