@@ -20,7 +20,7 @@ from seedfast.export import diffusers_pipeline as pipelines
 from seedfast.files import sync, to_json
 from seedfast.loop.config import to_yaml
 from seedfast.models.captioner import CaptionerNetwork
-from seedfast.models.causal_lm import CausalLMNetwork
+from seedfast.models.causal_lm_network import CausalLMNetwork
 from seedfast.models.diffusers_unet import DiffusersNetwork
 from seedfast.run_folder.tensors import save_tensors
 from seedfast.run_folder.train_state import network_tensors
