@@ -1,7 +1,7 @@
 """Fine-tuning: a pretrained causal language model of transformers, continued on one's own text or dialogues."""
 
 from seedfast.data.text.config import TextData
-from seedfast.families.family import Objective
+from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.masked import Masked
 from seedfast.loop.config import Run
@@ -20,7 +20,7 @@ def finetune_masked() -> Run:
     return _finetune("finetune-masked", Masked(document_mask=True), rate=1e-4)
 
 
-def _finetune(recipe: str, objective: Objective, *, rate: float) -> Run:
+def _finetune(recipe: str, objective: FamilyConfig, *, rate: float) -> Run:
     return Run(
         recipe=recipe,
         objective=objective,

@@ -1,9 +1,7 @@
 """Text: language models on files, folders and data sets; by default on the standard library's source."""
 
-from dataclasses import replace
-
 from seedfast.data.text.config import TextData
-from seedfast.families.family import Objective
+from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.embedding import Embedding
@@ -28,8 +26,7 @@ def text_masked() -> Run:
 
 def text_embedding() -> Run:
     """Diffusion over token embeddings: all positions are denoised together, in as many steps as one likes."""
-    run = _text("text-embedding", Embedding())
-    return replace(run, data=replace(run.data, apart=True))
+    return _text("text-embedding", Embedding(), TextData(context=128, apart=True))
 
 
 def text_block() -> Run:
@@ -42,12 +39,12 @@ def text_proofreading() -> Run:
     return _text("text-proofreading", Proofreading())
 
 
-def _text(recipe: str, objective: Objective) -> Run:
+def _text(recipe: str, objective: FamilyConfig, data: TextData = TextData(context=128)) -> Run:  # noqa: B008  # frozen
     """The same network, data and optimizer for each family: about three minutes on two CPU cores."""
     return Run(
         recipe=recipe,
         objective=objective,
-        data=TextData(context=128),
+        data=data,
         model=Transformer(layers=4, heads=4, width=128),
         optimizer=OptimizerConfig(kind="muon", lr=1e-2, weight_decay=0.0),
         schedule=Schedule(shape="linear", warmup=100),
