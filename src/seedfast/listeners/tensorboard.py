@@ -38,7 +38,8 @@ class TensorBoardListener(Listener):
         plain = {
             name: value if isinstance(value, bool | int | float) else str(value) for name, value in settings.items()
         }
-        file_writer = self._writer._get_file_writer()  # add_hparams would create a second run beside this one
+        # add_hparams would create a second run beside this one.
+        file_writer = self._writer._get_file_writer()  # type: ignore[no-untyped-call]
         for summary in hparams(plain, {"validation/raw/loss": 0}):
             file_writer.add_summary(summary)
 

@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import uuid
+from collections.abc import Mapping
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,7 +87,7 @@ def _input_ended() -> bool:
     return bool(select.select([sys.stdin], [], [], _INTERVAL)[0])
 
 
-def _samples(folder: Path, entry: Entry) -> dict[str, Any]:
+def _samples(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The pictures and texts that an entry names."""
     import wandb
 
