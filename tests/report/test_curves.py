@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seedfast.families.profile import Profile
 from tests.helpers.run_folders import make, save, score, step, validation
 
-from seedfast.families.profile import Profile
 from seedfast.report import history, page, plots, profiles, run_folder
 from seedfast.report.history import History
 from seedfast.report.theme import LIGHT

@@ -167,10 +167,9 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
 
     Raises UserError for averaged weights of a run that keeps none, or pretrained ones of a run that had none.
     """
-    has_average = "ema" in checkpoint.groups
-    if weights == "ema" and not has_average:
+    if weights == "ema" and "ema" not in checkpoint.groups:
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
-    kind: Weights = weights or ("ema" if has_average else "raw")
+    kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
     assets = run.data.restore(checkpoint.assets)
     family = run.objective.build(assets)
