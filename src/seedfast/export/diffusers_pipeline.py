@@ -1,13 +1,13 @@
 """A finished run as a pipeline of diffusers, which reproduces its samples."""
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import read_json
 from seedfast.evaluate.trained import Trained
+from seedfast.export.card import validation_of
 from seedfast.families.image.family import ImageFamily
 from seedfast.files import to_json
 from seedfast.models.diffusers_unet import DiffusersNetwork
@@ -71,11 +71,10 @@ def write(pipe: Any, model: Trained, folder: Path) -> None:
 
 def _card(model: Trained, *, plain: bool) -> str:
     """What it is, its number on held-out images, and how to use it. Markdown with the hub's header."""
-    run, checkpoint, assets = model.run, model.committed, model.family.assets  # type: ignore[attr-defined]
-    record = json.loads((checkpoint.folder / "state.json").read_text())["best"].get(model.weights, {})
-    number = (
-        f" On held-out images: squared error {record['loss']:.4f}." if record.get("step") == checkpoint.step else ""
-    )
+    run, checkpoint = model.run, model.committed
+    assets: Any = model.assets  # of images, as its network is
+    record = validation_of(model)
+    number = f" On held-out images: squared error {record.loss:.4f}." if record else ""
     use = [
         "from diffusers import DDIMPipeline",
         'pipe = DDIMPipeline.from_pretrained("PATH")',
