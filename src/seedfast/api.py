@@ -110,7 +110,7 @@ def request_class(folder: Path) -> type[Any]:
         return bare_request(folder)
     checkpoint = trained.find(folder)
     run = recipes.stored(checkpoint.folder)
-    generator = run.objective.build(run.data.restore(checkpoint.folder / "assets")).generator
+    generator = run.objective.build(run.data.restore(checkpoint.assets)).generator
     if generator is None:
         raise UserError(f"A model of {run.recipe} cannot be sampled from: its family has no generator.")
     kind: type[Any] = generator.Request

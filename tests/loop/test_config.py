@@ -216,8 +216,8 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
         entries = [{k: v for k, v in e.items() if k != "time"} for e in journal.read(tmp_path / name)]
         newest = Checkpoints(tmp_path / name).newest()
         assert newest is not None
-        manifest = newest.manifest
-        tensors = {k: v["sha256"] for k, v in manifest["files"].items() if k.endswith(".safetensors")}
+        files = newest.manifest.files
+        tensors = {k: v["sha256"] for k, v in files.items() if k.endswith(".safetensors")}
         return json.dumps([entries, tensors])
 
     text = tmp_path / "other.txt"

@@ -50,7 +50,5 @@ def fidelity(words: list[str]) -> int:
     from seedfast.cli.evaluate import opened, show
     from seedfast.evaluate.fidelity import Fidelity
 
-    measure = Fidelity(
-        request=asked.request, seeds=asked.seeds or (1,), against=asked.against, features=asked.features
-    )
+    measure = Fidelity(request=asked.request, seeds=asked.seeds or (1,), against=asked.against, features=asked.features)
     return show(measure(opened(asked)), as_json=asked.json)

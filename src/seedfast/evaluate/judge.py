@@ -5,7 +5,6 @@ alone: the likeliest text repeats itself. So the variety of the text stands next
 text.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,8 +172,7 @@ class Judge:
 
 def _trained_on(by: Trained) -> dict[str, str]:
     """The digests of the files that a run was trained on."""
-    files: dict[str, str] = json.loads((by.committed.folder / "data.json").read_text())["files"]
-    return files
+    return by.committed.fingerprint.files
 
 
 def _likelihood(by: Trained) -> tuple[TextAssets, Objective[Any]]:

@@ -1,6 +1,5 @@
 """A session: one process's hold on a run while it trains. `open_session` builds or resumes one (`open.py`)."""
 
-import json
 import platform
 import sys
 from collections.abc import Mapping
@@ -23,7 +22,8 @@ from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.distributed import DistributedContext
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, Score
-from seedfast.run_folder.train_state import BestRecord, TrainState
+from seedfast.run_folder.records import BestRecord
+from seedfast.run_folder.train_state import TrainState
 
 
 @dataclass(kw_only=True)
@@ -88,12 +88,7 @@ class Session:
         """Make the pointers and the retained checkpoints those of this state. Idempotent."""
         keys = {"seed": self.run.seed, "stream": "eval"}
         best = {weights: {**asdict(record), **keys} for weights, record in self.state.best.items()}
-        protected = {record.step for record in self.state.best.values()}
-        # A retained checkpoint may be resumed, so keep the best one that it refers to.
-        for checkpoint in self.checkpoints.committed()[-self.run.keep :]:
-            stored = json.loads((checkpoint.folder / "state.json").read_text())["best"]
-            protected |= {record["step"] for record in stored.values()}
-        self.checkpoints.point(self.state.step, best, protected=protected)
+        self.checkpoints.update_pointers(self.state.step, best)
 
     def record(self, entry: Entry) -> None:
         """Write a line to the journal and pass it to the listeners, on rank 0."""
@@ -126,7 +121,7 @@ def data_of(run: Run, checkpoint: Checkpoint | None) -> DataConfig:
     """The run's data, with the pretrained parts (a tokenizer) that a checkpoint holds: the hub is not asked again."""
     if checkpoint is None:
         return run.data
-    return run.data.from_checkpoint(checkpoint.folder / "assets", before=stored_run(run, checkpoint.folder).data)
+    return run.data.from_checkpoint(checkpoint.assets, before=stored_run(run, checkpoint.folder).data)
 
 
 def stored_run(template: Run, folder: Path) -> Run:

@@ -57,11 +57,11 @@ def make(name: str) -> "Run":
 
 
 def _own(name: str) -> "Run":
-    recipe, located = own_function(name)
-    run = cast("Callable[[], Run]", recipe)()
+    function = own_function(name)
+    run = cast("Callable[[], Run]", function.call)()
     if not hasattr(run, "objective"):
         raise UserError(f"{name} returns {run!r}, which is not a Run.")
-    return replace(_normalised(run), recipe=located)
+    return replace(_normalised(run), recipe=function.location)
 
 
 def _normalised(run: "Run") -> "Run":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seedfast.console import Bar, listed, say
+from seedfast.console import Bar, abbreviate, say
 from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, Captions
 from seedfast.data.caption.sources import CaptionSource
@@ -55,7 +55,7 @@ class Pixels:
         )
         # A face's space draws nothing that could be missed.
         if missed := [name for name in facts["skipped"] if not name.endswith(f"({BLANK})")]:
-            say(f"Left out of {source.title}: {listed(missed)}.")
+            say(f"Left out of {source.title}: {abbreviate(missed)}.")
         return Pixels(source, processor, folder, identity, tuple(facts["skipped"]))
 
     def captioned(
@@ -144,7 +144,7 @@ def _read(
     if source.signatures() != seen:
         raise UserError(f"The data in {source.title} changed while they were being read: start again.")
     if len(index["names"]) < 2:
-        raise UserError(f"{source.title} holds {len(index['names']) or 'no'} usable images: {listed(skipped)}.")
+        raise UserError(f"{source.title} holds {len(index['names']) or 'no'} usable images: {abbreviate(skipped)}.")
     (folder / "index.json").write_text(to_json(index), "utf-8")
     return {"skipped": skipped}
 
