@@ -19,10 +19,10 @@ from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, Captions
 from seedfast.data.caption.sources import CaptionSource
 from seedfast.data.dataset import Fingerprint
 from seedfast.data.fingerprint import hash_files
+from seedfast.data.image.decode import DECODE_ERRORS
 from seedfast.data.image.glyphs import BLANK
 from seedfast.data.image.processor import Processor
-from seedfast.data.image.sources import BROKEN
-from seedfast.data.image.split import SPLITS, sides
+from seedfast.data.image.split import SPLITS, assign_splits
 from seedfast.data.text import tokenizers
 from seedfast.data.text.bpe import train_bpe
 from seedfast.data.text.tokenizers import Tokenizer
@@ -134,7 +134,7 @@ def _read(
             try:
                 with opens(processor.size) as image:
                     pixels = processor(image).tobytes()
-            except BROKEN as error:
+            except DECODE_ERRORS as error:
                 skipped.append(f"{name} ({_reason(error)})")
                 continue
             file.write(pixels)
@@ -160,7 +160,7 @@ def _encode(
 ) -> dict[str, Any]:
     """Choose the sides of the split, learn the tokenizer on the training captions, and encode all of them."""
     index = json.loads((pixels / "index.json").read_text("utf-8"))
-    roles = sides(index["keys"], index["roles"], validation)
+    roles = assign_splits(index["keys"], index["roles"], validation)
     for split in SPLITS:
         if split not in roles:
             raise UserError(f"{title} has no image in its {split} split: bring more.")

@@ -1,8 +1,8 @@
 """Prompts with completions, and chats: which tokens are scored, and how they are prepared.
 
-Rows are {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}. Scored are only the tokens that
-the model has to write: completions, and the assistant's turns as the tokenizer's chat template renders them. A prompt is
-encoded by itself, exactly as it will be when the model is prompted.
+Rows are {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}. The loss covers only the tokens
+that the model has to write: completions, and the assistant's turns as the tokenizer's chat template renders them. A
+prompt is encoded by itself, exactly as it will be when the model is prompted.
 """
 
 from collections.abc import Iterator
