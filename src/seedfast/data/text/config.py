@@ -1,7 +1,7 @@
 """The configuration of text data: from files to windows of tokens."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -219,11 +219,11 @@ class TextData(DataConfig):
         summary, folder = prepared.summary, prepared.folder
         tokenizer = tokenizers.load(folder)
         if isinstance(source, ChatSource):
-            packed = self._packed(source, folder, tokenizer)
-            train, held_out, size = *packed, packed[1].bytes
+            splits: Sequence[PackedDataset | Windows] = self._packed(source, folder, tokenizer)
         else:
-            train, held_out = self._windows(source, prepared, tokenizer)
-            size = summary["validation"]["bytes"]
+            splits = self._windows(source, prepared, tokenizer)
+        train, held_out = splits
+        size = held_out.bytes if isinstance(held_out, PackedDataset) else summary["validation"]["bytes"]
         one_document = isinstance(held_out, DocumentWindows)
         assets = TextAssets(
             tokenizer=tokenizer,

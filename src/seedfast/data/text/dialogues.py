@@ -34,7 +34,7 @@ class ChatSource(TextSource):
     source: TextSource
 
     @property
-    def contents(self) -> dict[str, str]:  # type: ignore[override]
+    def contents(self) -> dict[str, str]:
         """SHA-256 of each file by name."""
         return self.source.contents
 

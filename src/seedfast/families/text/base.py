@@ -30,7 +30,7 @@ class TextObjective(Objective[TaskT]):
     takes_prompts: ClassVar[bool] = False
     """Whether it uses the text before a window (`data.prompt`)."""
     learns_lengths: ClassVar[bool] = False
-    """Whether it models the length of a window's text; else padded windows (`data.one_document_per_window`) are refused."""
+    """Whether it models the length of a window's text; else `data.one_document_per_window` is refused."""
 
     def __init__(self, assets: TextAssets) -> None:
         """Raises UserError for prompts or padded windows that this objective cannot use."""
