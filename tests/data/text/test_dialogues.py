@@ -171,6 +171,13 @@ def test_windows_hold_every_example_and_score_every_completion(
     assert len(loaded.train) < len(ROWS) / 2, "windows are shared"
 
 
+def test_data_sets_of_the_hub_may_hold_prompts_and_completions(tmp_path: Path, folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    data = TextData(path=f"hf:{tmp_path / 'saved'}", tokenizer=str(folder), context=24, validation=0.2)
+    assert data.load().fingerprint.digest == corpus(ROWS, tmp_path, folder).fingerprint.digest
+
+
 def test_what_is_held_out_was_never_trained_on(tmp_path: Path, folder: Path) -> None:
     """Prompts that occur several times, with other completions, are on one side."""
     rows = [{"prompt": f"q{i % 9}", "completion": f"a{i}"} for i in range(90)]
