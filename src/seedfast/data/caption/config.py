@@ -132,9 +132,9 @@ class CaptionData(DataConfig):
         folder = Path(self.tokenizer).expanduser()
         if (folder / "captions.json").is_file():  # one that a run kept
             return tokenizers.load(folder)
-        from seedfast.data.text.hub import pretrained
+        from seedfast.data.text.hub import pretrained_tokenizer
 
-        return pretrained(self.tokenizer)
+        return pretrained_tokenizer(self.tokenizer)
 
     def _source(self) -> CaptionSource:
         """Find the images, and refuse the options that have nothing to act on."""

@@ -284,8 +284,8 @@ class CaptionFamily(Family):
                 cache.select(rows_N)
             first = False
             logits_NV: Tensor = network(tokens_N.unsqueeze(1), cache=cache, **seen)[:, -1].double()
-            if self.tokenizer.silent:
-                logits_NV[:, list(self.tokenizer.silent)] = -torch.inf
+            if self.tokenizer.never_generate:
+                logits_NV[:, list(self.tokenizer.never_generate)] = -torch.inf
             return logits_NV
 
         return advance

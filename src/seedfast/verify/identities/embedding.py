@@ -90,7 +90,7 @@ def world(
 ) -> tuple[EmbeddingDiffusion, EmbeddingNetwork]:
     """A family over texts of two tokens, and the network that knows their law. ends: of a learned schedule."""
     options = Embedding(channels=1, prediction=prediction, schedule=schedule, self_conditioning=0.0)
-    family = build(options, replace(assets(2, length), apart=apart))
+    family = build(options, replace(assets(2, length), one_document_per_window=apart))
     network = cast("EmbeddingNetwork", family.network(Exact(law_N, prediction))).double()
     marginal_V = torch.stack([law_N[all_texts(2, length)[:, 0] == token].sum() for token in (0, 1)])
     with torch.no_grad():

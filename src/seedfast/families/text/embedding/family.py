@@ -142,7 +142,7 @@ class EmbeddingDiffusion(TextFamily):
             schedule=options.schedule,
             prediction=options.prediction,
             self_conditioned=options.self_conditioning > 0,
-            ragged=self.assets.apart,
+            ragged=self.assets.one_document_per_window,
         )
 
     def task(self, batch: Batch, draws: Draws) -> EmbeddingTask:

@@ -80,7 +80,7 @@ class Page:
         sizes = [len(canvas.tokens_L) - start for canvas, start in zip(canvases, starts, strict=True)]
         symbols_BN = torch.full((len(canvases), prompt + max(sizes)), family.withheld)
         forbidden_BV = torch.zeros(len(canvases), family.assets.tokenizer.size, dtype=torch.bool)
-        forbidden_BV[:, list(family.assets.tokenizer.silent)] = True
+        forbidden_BV[:, list(family.assets.tokenizer.never_generate)] = True
         for row, (canvas, start, size) in enumerate(zip(canvases, starts, sizes, strict=True)):
             symbols_L = canvas.tokens_L.masked_fill(~canvas.given_L, family.open)
             symbols_BN[row, prompt - start : prompt + size] = symbols_L
