@@ -39,10 +39,10 @@ class Printed(Silent):
         print(f"step {session.state.step:5}  {time.perf_counter() - self.began:6.0f} s  {shown}", flush=True)
 
 
-def quality(unseen: str, folder: Path) -> None:
+def quality(split_by: str, folder: Path) -> None:
     """Train the recipe with one split, and compare with the nearest training image."""
     run = recipes.make("image-caption")
-    run = replace(run, data=replace(run.data, unseen=unseen), eval_every=250, save_every=250)
+    run = replace(run, data=replace(run.data, split_by=split_by), eval_every=250, save_every=250)
     with open_session(run, folder) as opened:
         if run_training(opened, Printed()).interrupted_by:
             sys.exit(1)
@@ -52,7 +52,7 @@ def quality(unseen: str, folder: Path) -> None:
         began = time.perf_counter()
         found = metric(model)
         images = len(found.samples.images.names)
-        print(f"unseen {unseen}, {metric.decoding}, {images} images, {time.perf_counter() - began:.0f} s")
+        print(f"unseen {split_by}, {metric.decoding}, {images} images, {time.perf_counter() - began:.0f} s")
         print("\n".join(found.table()), flush=True)
 
 
@@ -115,8 +115,8 @@ def features(folder: Path) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["train", unseen, folder]:
-            quality(unseen, Path(folder))
+        case ["train", split_by, folder]:
+            quality(split_by, Path(folder))
         case ["speed"]:
             decoding()
             with tempfile.TemporaryDirectory() as temporary:

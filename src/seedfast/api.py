@@ -57,7 +57,7 @@ def train(
         (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder.
     progress: called with each entry of the journal (`step`, `loss`, … or `validation`). None prints a line.
     allow_change: fields that may differ from those of the run in the folder although that changes its meaning.
-    step: continue from the checkpoint of this step; later checkpoints are set aside.
+    step: continue from the checkpoint of this step; later checkpoints are moved away.
     Raises UserError for data that cannot be used or a folder of another run; TrainingStopped where the loss is not
     finite. Ctrl-C raises KeyboardInterrupt after a checkpoint is saved: the same call continues.
     """
@@ -110,7 +110,7 @@ def request_class(folder: Path) -> type[Any]:
         return bare_request(folder)
     checkpoint = trained.find(folder)
     run = recipes.stored(checkpoint.folder)
-    generator = run.objective.build(run.data.restore(checkpoint.folder / "assets")).generator
+    generator = run.objective.build(run.data.restore(checkpoint.assets)).generator
     if generator is None:
         raise UserError(f"A model of {run.recipe} cannot be sampled from: its family has no generator.")
     kind: type[Any] = generator.Request

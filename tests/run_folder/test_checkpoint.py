@@ -138,7 +138,9 @@ def test_training_survives_a_full_disk_and_saves_later(
     run = small_run("text-masked", story)
     train_in(tmp_path / "a", run)
     _fail_saves(monkeypatch, steps={5, 6})
-    monkeypatch.setattr(save_module.Retry, "due", lambda self: self._at < float("inf"))  # as if the wait were over at once
+    monkeypatch.setattr(
+        save_module.Retry, "due", lambda self: self._at < float("inf")
+    )  # as if the wait were over at once
     train_in(tmp_path / "b", run)
     assert "could not save a checkpoint" in capsys.readouterr().err
     assert compare(tmp_path / "a", tmp_path / "b")[0] is None

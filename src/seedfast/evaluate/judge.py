@@ -5,7 +5,6 @@ alone: the likeliest text repeats itself. So the variety of the text stands next
 text.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,9 +31,9 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Judgement:
-    """How likely a judge finds some texts, and how varied they are.
+    """The likelihood of texts under a judge, and their variety.
 
-    loss: nats per token of the judge's tokens, each text's first one left out, for it follows nothing.
+    loss: nats per token of the judge's tokens, without each text's first token, which follows nothing.
     standard_error: of `loss`, from the spread between texts; NaN for a single one.
     bits_per_byte: the same, over the UTF-8 bytes of what was scored.
     variety: distinct-n, repetition and unigram entropy of the texts' tokens (see `statistics`).
@@ -135,7 +134,7 @@ class Judge:
     by: Trained | None = None
     """The judge."""
     request: Request | None = None
-    """What the sampler is asked for."""
+    """The request for samples."""
     seed: int = 1
     """Sample i of a seed is always the same."""
 
@@ -173,8 +172,7 @@ class Judge:
 
 def _trained_on(by: Trained) -> dict[str, str]:
     """The digests of the files that a run was trained on."""
-    files: dict[str, str] = json.loads((by.committed.folder / "data.json").read_text())["files"]
-    return files
+    return by.committed.fingerprint.files
 
 
 def _likelihood(by: Trained) -> tuple[TextAssets, Objective[Any]]:

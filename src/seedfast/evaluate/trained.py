@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from seedfast import keys
-from seedfast.data.dataset import Assets, Corpus, Fingerprint, describe_difference
+from seedfast.data.dataset import Assets, Corpus, describe_difference
 from seedfast.errors import UserError
 from seedfast.evaluate.log_prob import log_prob
 from seedfast.families.family import Family
@@ -21,7 +21,7 @@ from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
-from seedfast.run_folder.train_state import load_network, read_tensors
+from seedfast.run_folder.train_state import load_network
 
 Weights = Literal["ema", "raw", "base"]
 """ema: averaged; raw: current; base: the pretrained starting point."""
@@ -47,7 +47,7 @@ class Trained:
     def committed(self) -> Checkpoint:
         """The checkpoint. Raises UserError for a bare model, which has none."""
         if self.checkpoint is None:
-            raise UserError("A bare model folder has no run, hence neither data nor numbers; name a run folder.")
+            raise UserError("A bare model folder has no run, so it has neither data nor numbers; name a run folder.")
         return self.checkpoint
 
     @property
@@ -72,7 +72,7 @@ class Trained:
         Raises UserError if it is no longer the same data.
         """
         corpus = data_of(self.run, self.committed).load()
-        before = Fingerprint(**json.loads((self.committed.folder / "data.json").read_text()))
+        before = self.committed.fingerprint
         if before.digest != corpus.fingerprint.digest:
             raise UserError(
                 f"The data is not what this run was trained on ({describe_difference(before, corpus.fingerprint)}), so "
@@ -89,7 +89,7 @@ class Trained:
         if request is None:
             request = make_request(self.generator.Request, options)
         elif options:
-            raise UserError("Samples are asked for by a request or by options, not by both.")
+            raise UserError("Sampling takes a request or options, not both.")
         return generate(self.generator, self.network, self.state, request, seed=seed, distributed=self.distributed)
 
     def evaluate(self, *only: str, **options: Any) -> dict[str, Any]:
@@ -167,12 +167,11 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
 
     Raises UserError for averaged weights of a run that keeps none, or pretrained ones of a run that had none.
     """
-    groups = read_tensors(checkpoint.folder)
-    if weights == "ema" and "ema" not in groups:
+    if weights == "ema" and "ema" not in checkpoint.groups:
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
-    kind: Weights = weights or ("ema" if "ema" in groups else "raw")
+    kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
-    assets = run.data.restore(checkpoint.folder / "assets")
+    assets = run.data.restore(checkpoint.assets)
     family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
@@ -183,8 +182,9 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
             run.model.initialise(network)
     try:
         if kind != "base":
-            load_network(network, groups["ema" if kind == "ema" else "model"] | groups.get("frozen", {}))
+            load_network(network, checkpoint.network_tensors(kind))
     except ValueError as error:
         raise UserError(f"{checkpoint.folder} does not fit its own run.yaml: {error}.") from error
-    state = {name: tensor.to(distributed.device) for name, tensor in groups.get("family", {}).items()}
+    adaptive = checkpoint.tensors("family").get("family", {})
+    state = {name: tensor.to(distributed.device) for name, tensor in adaptive.items()}
     return Trained(run, family, assets, network.to(distributed.device).eval(), state, kind, checkpoint, distributed)

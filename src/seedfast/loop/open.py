@@ -1,6 +1,5 @@
 """Opening a session: a new run, or the continuation of the run in a folder."""
 
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +10,14 @@ from typing import Any
 import torch
 
 from seedfast import keys
-from seedfast.data.dataset import Fingerprint, describe_difference
+from seedfast.data.dataset import describe_difference
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.files import commit
 from seedfast.listeners.base import Listener, Listeners
-from seedfast.listeners.hub import Upload
-from seedfast.listeners.tensorboard import Board
-from seedfast.listeners.wandb import WandB
+from seedfast.listeners.hub import HubListener
+from seedfast.listeners.tensorboard import TensorBoardListener
+from seedfast.listeners.wandb import WandbListener
 from seedfast.loop.config import Run, changes, refuse_changes, settings, to_yaml
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.session import Session, data_of, stored_run
@@ -80,11 +79,11 @@ def _listeners(session: Session) -> Listener:
     """The listeners that the run names. Raises UserError for a missing package or an impossible name."""
     run, folder, listeners = session.run, session.folder, list[Listener]()
     if run.tensorboard:
-        listeners.append(Board(folder, settings(run), step=session.state.step))
+        listeners.append(TensorBoardListener(folder, settings(run), step=session.state.step))
     if run.hub:
-        listeners.append(Upload(folder, run.hub, session.warn))
+        listeners.append(HubListener(folder, run.hub, session.warn))
     if run.wandb:
-        listeners.append(WandB(folder, run.wandb, session.warn))
+        listeners.append(WandbListener(folder, run.wandb, session.warn))
     return Listeners(listeners, session.warn)
 
 
@@ -152,7 +151,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
     """Continue from a checkpoint that has been verified."""
     session.changed = _compare(session, checkpoint, allow_change)
     try:
-        session.state.read(checkpoint.folder)
+        session.state.read(checkpoint)
     except ValueError as error:
         raise UserError(f"{checkpoint.folder} does not fit this run: {error}.") from error
     session.committed_best = dict(session.state.best)
@@ -164,9 +163,9 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
     checkpoint.release()
     if session.journal is None:
         return
-    session.journal.rewind(checkpoint.step, checkpoint.manifest["journal"])
-    for moved in session.checkpoints.set_aside_after(checkpoint.step):
-        print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
+    session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
+    for moved in session.checkpoints.quarantine_after(checkpoint.step):
+        print(f"seedfast: the later checkpoint was moved to {moved.name}", file=sys.stderr)
     session.update_pointers()  # a kill may have come between the commit and the pointers
     session.note("resumed", changes=session.changed)
     commit(session.folder / "run.yaml", to_yaml(session.run))
@@ -200,14 +199,14 @@ def _compare(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, 
     stored = stored_run(session.run, checkpoint.folder)
     found = changes(stored, session.run)
     refuse_changes(session.run, found, allow_change)
-    before = Fingerprint(**json.loads((checkpoint.folder / "data.json").read_text()))
-    now = session.corpus.fingerprint
+    before, now = checkpoint.fingerprint, session.corpus.fingerprint
     if before.digest != now.digest and "data" not in allow_change:
         raise UserError(
             f"The data is not what {session.folder} was trained on ({describe_difference(before, now)}); restore it, "
             "use another --out, or pass --allow-change data to continue on the new data."
         )
-    for subject in ("topology", "versions"):
-        then, today = checkpoint.manifest[subject], session.provenance[subject]
+    manifest = checkpoint.manifest
+    for subject, then in (("topology", manifest.topology), ("versions", manifest.versions)):
+        today = session.provenance[subject]
         found |= {f"{subject}.{key}": (then.get(key), value) for key, value in today.items() if then.get(key) != value}
     return found

@@ -1,6 +1,5 @@
 """A session: one process's hold on a run while it trains. `open_session` builds or resumes one (`open.py`)."""
 
-import json
 import platform
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import seedfast
 from seedfast import phases
 from seedfast.data.dataset import Corpus, DataConfig
 from seedfast.data.sample_order import Order
@@ -23,7 +21,9 @@ from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.distributed import DistributedContext
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, Score
-from seedfast.run_folder.train_state import BestRecord, TrainState
+from seedfast.run_folder.records import BestRecord
+from seedfast.run_folder.train_state import TrainState
+from seedfast.version import VERSION
 
 
 @dataclass(kw_only=True)
@@ -52,7 +52,7 @@ class Session:
         """What a checkpoint's manifest says about its origin: versions, hardware, data, units of the loss."""
         return {
             "versions": {
-                "seedfast": seedfast.__version__,
+                "seedfast": VERSION,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
@@ -82,24 +82,19 @@ class Session:
     def announce_best(self) -> None:
         """Tell the listeners which committed checkpoint is the best, if there is one."""
         if best := self.state.best.get("ema" if self.state.average else "raw"):
-            self.listeners.best(best.step)
+            self.listeners.on_best(best.step)
 
     def update_pointers(self) -> None:
         """Make the pointers and the retained checkpoints those of this state. Idempotent."""
         keys = {"seed": self.run.seed, "stream": "eval"}
         best = {weights: {**asdict(record), **keys} for weights, record in self.state.best.items()}
-        protected = {record.step for record in self.state.best.values()}
-        # A retained checkpoint may be resumed, so keep the best one that it refers to.
-        for checkpoint in self.checkpoints.committed()[-self.run.keep :]:
-            stored = json.loads((checkpoint.folder / "state.json").read_text())["best"]
-            protected |= {record["step"] for record in stored.values()}
-        self.checkpoints.point(self.state.step, best, protected=protected)
+        self.checkpoints.update_pointers(self.state.step, best)
 
     def record(self, entry: Entry) -> None:
         """Write a line to the journal and pass it to the listeners, on rank 0."""
         if self.journal:
             self.journal.record(entry)
-            self.listeners.line(entry)
+            self.listeners.on_entry(entry)
 
     def note(self, event: str, **details: Any) -> None:
         """Write an event of the process to `events.jsonl`, on rank 0."""
@@ -126,7 +121,7 @@ def data_of(run: Run, checkpoint: Checkpoint | None) -> DataConfig:
     """The run's data, with the pretrained parts (a tokenizer) that a checkpoint holds: the hub is not asked again."""
     if checkpoint is None:
         return run.data
-    return run.data.from_checkpoint(checkpoint.folder / "assets", before=stored_run(run, checkpoint.folder).data)
+    return run.data.from_checkpoint(checkpoint.assets, before=stored_run(run, checkpoint.folder).data)
 
 
 def stored_run(template: Run, folder: Path) -> Run:

@@ -36,7 +36,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.tasks import prefetched_tasks
 from seedfast.loop.validate import averaged, chosen_examples, validate
 from seedfast.run_folder.journal import StepEntry
-from seedfast.run_folder.train_state import BestRecord
+from seedfast.run_folder.records import BestRecord
 
 
 @dataclass(frozen=True)

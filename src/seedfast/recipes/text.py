@@ -1,4 +1,4 @@
-"""Text: language models on files, folders and data sets; by default on the standard library's source."""
+"""Text recipes: language models on files, folders and data sets; by default on the source of the standard library."""
 
 from seedfast.data.text.config import TextData
 from seedfast.families.family import FamilyConfig
@@ -20,31 +20,31 @@ def text_autoregressive() -> Run:
 
 
 def text_masked() -> Run:
-    """Masked diffusion: predicts missing tokens from both sides, so it fills gaps as well as it continues."""
+    """Masked diffusion: predicts masked tokens from both sides, so it infills as well as it continues."""
     return _text("text-masked", Masked())
 
 
 def text_embedding() -> Run:
-    """Diffusion over token embeddings: all positions are denoised together, in as many steps as one likes."""
-    return _text("text-embedding", Embedding(), TextData(context=128, apart=True))
+    """Diffusion over token embeddings: all positions are denoised together, in any number of steps."""
+    return _text("text-embedding", Embedding(), apart=True)
 
 
 def text_block() -> Run:
-    """Block diffusion: blocks from left to right with a cache, each of them filled in parallel."""
+    """Block diffusion: blocks from left to right with a key-value cache, each generated in parallel."""
     return _text("text-block", Block())
 
 
 def text_proofreading() -> Run:
-    """Masked diffusion that also learns to point at wrong words, so that it can go back over its own text."""
+    """Masked diffusion that also learns to detect wrong words, so that it can correct its own text."""
     return _text("text-proofreading", Proofreading())
 
 
-def _text(recipe: str, objective: FamilyConfig, data: TextData = TextData(context=128)) -> Run:  # noqa: B008  # frozen
+def _text(recipe: str, objective: FamilyConfig, *, apart: bool = False) -> Run:
     """The same network, data and optimizer for each family: about three minutes on two CPU cores."""
     return Run(
         recipe=recipe,
         objective=objective,
-        data=data,
+        data=TextData(context=128, apart=apart),
         model=Transformer(layers=4, heads=4, width=128),
         optimizer=OptimizerConfig(kind="muon", lr=1e-2, weight_decay=0.0),
         schedule=Schedule(shape="linear", warmup=100),

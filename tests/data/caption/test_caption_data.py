@@ -164,8 +164,8 @@ def test_assets_are_restored_from_a_folder(pictures: Path, tmp_path: Path) -> No
         (
             "a.json",
             json.dumps(CAPTIONS),
-            {"unseen": "face"},
-            r"data.unseen \(face\) has no effect with data.path .*a.json",
+            {"split_by": "face"},
+            r"data.split_by \(face\) has no effect without data.path glyphs",
         ),
         (
             "a.json",
@@ -213,14 +213,14 @@ def test_rows_of_a_hugging_face_data_set(tmp_path: Path) -> None:
         CaptionData(path=f"hf:{tmp_path / 'rows'}", tokenizer="bytes").load()
 
 
-@pytest.mark.parametrize("unseen", ["character", "face"])
+@pytest.mark.parametrize("split_by", ["character", "face"])
 def test_validation_holds_new_characters_or_new_faces(
-    unseen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    split_by: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With three of the sixteen faces, through the cache."""
     chosen = ("STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta")
     monkeypatch.setattr(glyphs, "FACES", {name: glyphs.FACES[name] for name in chosen})
-    data = CaptionData(unseen=unseen, size=8, vocabulary=400, validation=0.1)
+    data = CaptionData(split_by=split_by, size=8, vocabulary=400, validation=0.1)
     corpus = data.load()
     parts: dict[str, list[set[str]]] = {"character": [], "face": []}
     for split in (corpus.train, corpus.validation):
@@ -228,10 +228,10 @@ def test_validation_holds_new_characters_or_new_faces(
         parts["character"].append({character for character, _, _ in named})
         parts["face"].append({face for _, _, face in named})
         first = [captions[0] for captions in split.captions]
-        whole = [character if unseen == "face" else f"{character}, {face}" for character, _, face in named]
+        whole = [character if split_by == "face" else f"{character}, {face}" for character, _, face in named]
         assert first == whole, "captions do not name an unseen face"
-    assert not parts[unseen][0] & parts[unseen][1]
-    other = {"character": "face", "face": "character"}[unseen]
+    assert not parts[split_by][0] & parts[split_by][1]
+    other = {"character": "face", "face": "character"}[split_by]
     assert parts[other][0] & parts[other][1], "the other property is in both splits"
     assert 0 < len(corpus.validation) < len(corpus.train)
     tokens = corpus.validation.tokens[0][0].tolist()
@@ -241,13 +241,13 @@ def test_validation_holds_new_characters_or_new_faces(
     assert data.load().fingerprint == corpus.fingerprint, "prepared again"
 
 
-@pytest.mark.parametrize("unseen", ["character", "face"])
-def test_glyphs_are_grouped_by_what_is_unseen(unseen: Any) -> None:
-    source = glyph_captions(unseen)
+@pytest.mark.parametrize("split_by", ["character", "face"])
+def test_glyphs_of_one_split_key_are_what_the_split_keeps_together(split_by: Any) -> None:
+    source = glyph_captions(split_by)
     images = [each for _, each in zip(range(40), source.images(), strict=False)]
-    groups = {each.group for each in images}
-    assert len(groups) == (1 if unseen == "face" else 40)
-    assert all(("," in each.captions[0]) == (unseen == "character") for each in images)
+    groups = {each.split_key for each in images}
+    assert len(groups) == (1 if split_by == "face" else 40)
+    assert all(("," in each.captions[0]) == (split_by == "character") for each in images)
 
 
 def test_flickr30k_is_unpacked_from_its_archive(pictures: Path) -> None:

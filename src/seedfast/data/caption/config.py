@@ -10,8 +10,8 @@ from seedfast.data.caption.prepare import PreparedImages
 from seedfast.data.caption.sources import CaptionSource, glyph_captions, listed_captions, row_captions
 from seedfast.data.dataset import DataConfig
 from seedfast.data.image import processor as vision
-from seedfast.data.image.glyphs import Unseen
-from seedfast.data.image.processor import Processor, Square
+from seedfast.data.image.glyphs import SplitBy
+from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
@@ -24,7 +24,6 @@ _NOT_PATHS = ("bpe", "bytes", "model")
 
 Kind = Literal["glyphs", "hub", "function", "list"]
 _KINDS: dict[str, tuple[Kind, str]] = {
-    "unseen": ("glyphs", "glyphs"),
     "images": ("list", "files that list images"),
     "validation_split": ("list", "files that list images"),
     "image_field": ("hub", "Hugging Face data sets"),
@@ -45,7 +44,7 @@ class CaptionData(DataConfig):
     images: str | None = None
     """For JSON and tables: the folder of the images (default: images/ beside the file if it exists, or its folder)."""
 
-    unseen: Unseen | None = None
+    split_by: Annotated[SplitBy | None, OnlyWith(path="glyphs"), Formerly("unseen")] = None
     """For glyphs: validation holds new images (the default), new characters, or new faces (captions then do not name
     the face)."""
 
@@ -124,7 +123,7 @@ class CaptionData(DataConfig):
 
     def _processor(self, source: CaptionSource) -> Processor:
         if self.processor == "model":
-            return Square(self.size or _SIZE, self.channels or source.channels)
+            return CenterCropResize(self.size or _SIZE, self.channels or source.channels)
         folder = Path(self.processor).expanduser()
         return vision.load(folder) if _is_assets(folder) else vision.pretrained(self.processor)
 
@@ -155,7 +154,7 @@ class CaptionData(DataConfig):
             if kind != used_by:
                 self._refuse_unused(name, f"with data.path {self.path}, for it is an option of {title}")
         if kind == "glyphs":
-            return glyph_captions(self.unseen or "image")
+            return glyph_captions(self.split_by or "image")
         if kind == "function":
             return function_captions(self.path)
         if kind == "hub":

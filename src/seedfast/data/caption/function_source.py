@@ -12,7 +12,7 @@ from PIL import Image
 
 from seedfast.data.caption.annotations import caption_list
 from seedfast.data.caption.sources import CaptionedImage, CaptionSource
-from seedfast.data.image.sources import opened
+from seedfast.data.image.decode import open_image
 from seedfast.errors import UserError
 from seedfast.user_code import OwnFunction, own_function
 
@@ -49,10 +49,10 @@ class FunctionSource(CaptionSource):
                 )
 
             def load(_: int, image: Any = pair[0], file: str = example.file) -> Image.Image:
-                return opened(self.root / file) if file else _in_memory(image, self.title)
+                return open_image(self.root / file) if file else _in_memory(image, self.title)
 
-            group = self.contents[example.file] if example.file else example.digest
-            yield CaptionedImage(example.file or f"image {number}", group, example.captions, None, load)
+            split_key = self.contents[example.file] if example.file else example.digest
+            yield CaptionedImage(example.file or f"image {number}", split_key, example.captions, None, load)
 
 
 def function_captions(name: str) -> CaptionSource:

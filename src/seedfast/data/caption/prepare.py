@@ -16,10 +16,10 @@ from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset, MappedImages
 from seedfast.data.caption.sources import CaptionSource
 from seedfast.data.dataset import Fingerprint
+from seedfast.data.image.decode import DECODE_ERRORS
 from seedfast.data.image.glyphs import BLANK
 from seedfast.data.image.processor import Processor
-from seedfast.data.image.sources import BROKEN
-from seedfast.data.image.split import sides
+from seedfast.data.image.split import assign_splits
 from seedfast.data.prepare import SPLITS, json_digest, prepare
 from seedfast.data.text import tokenizers
 from seedfast.data.text.bpe import train_bpe
@@ -125,7 +125,7 @@ def _read(source: CaptionSource, processor: Processor, folder: Path) -> dict[str
     index: dict[str, list[Any]] = {"names": [], "keys": [], "roles": [], "captions": []}
     skipped = list(source.skipped)
     with (folder / "pixels.bin").open("xb") as file, Bar("Reading images", len(source.names)) as bar:
-        for name, group, all_captions, split, load in source.images():
+        for name, split_key, all_captions, split, load in source.images():
             captions = [caption for caption in all_captions if caption.strip()]
             if not captions:
                 skipped.append(f"{name} (no caption)")
@@ -133,11 +133,11 @@ def _read(source: CaptionSource, processor: Processor, folder: Path) -> dict[str
             try:
                 with load(processor.size) as image:
                     pixels = processor(image).tobytes()
-            except BROKEN as error:
+            except DECODE_ERRORS as error:
                 skipped.append(f"{name} ({_reason(error)})")
                 continue
             file.write(pixels)
-            for part, value in zip(index, (name, group, split, captions), strict=True):
+            for part, value in zip(index, (name, split_key, split, captions), strict=True):
                 index[part].append(value)
             bar.advance(1)
     if len(index["names"]) < 2:
@@ -157,7 +157,7 @@ def _encode(
 ) -> dict[str, Any]:
     """Split the images, learn the tokenizer from the training captions if there is none, and encode all captions."""
     index = json.loads((images / "index.json").read_text("utf-8"))
-    splits = sides(index["keys"], index["roles"], validation)
+    splits = assign_splits(index["keys"], index["roles"], validation)
     for split in SPLITS:
         if split not in splits:
             raise UserError(f"{title} has no image in its {split} split: add more images.")

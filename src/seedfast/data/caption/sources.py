@@ -11,24 +11,24 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from seedfast.data.caption.annotations import Annotation, read_json, read_table
-from seedfast.data.image.glyphs import Unseen, glyph_source
-from seedfast.data.image.sources import opened
+from seedfast.data.image.decode import open_image
+from seedfast.data.image.glyphs import SplitBy, glyph_source
 from seedfast.data.prepare import SourceFiles
 from seedfast.errors import UserError
 
 LoadImage = Callable[[int], Image.Image]
-"""Loads an image; one that is drawn instead of read is drawn at this size. Raises one of `image.sources.BROKEN`."""
+"""Loads an image; one that is drawn instead of read is drawn at this size. Raises one of `decode.DECODE_ERRORS`."""
 
 
 class CaptionedImage(NamedTuple):
     """One image with its captions.
 
-    name: as messages show it. group: images of one group are in the same split. split: "train" or "validation" where
+    name: for messages. split_key: images of one key are in one split. split: "train" or "validation" where
     the source itself defines the split.
     """
 
     name: str
-    group: str
+    split_key: str
     captions: tuple[str, ...]
     split: str | None
     load: LoadImage
@@ -56,7 +56,7 @@ class CaptionSource(SourceFiles, ABC):
 
 @dataclass(frozen=True)
 class ListSource(CaptionSource):
-    """Image files that a list names. Files of equal content are one group: they are in the same split."""
+    """Image files that a list names. Files of equal content are in one split."""
 
     annotations: tuple[Annotation, ...] = field(default=(), kw_only=True)
 
@@ -71,7 +71,7 @@ class ListSource(CaptionSource):
         for name, captions, split in self.annotations:
 
             def load(_: int, path: Path = self.root / name) -> Image.Image:
-                return opened(path)
+                return open_image(path)
 
             yield CaptionedImage(name, self.contents[name], captions, split, load)
 
@@ -80,19 +80,19 @@ class ListSource(CaptionSource):
 class GlyphCaptions(CaptionSource):
     """Characters with their names and faces. Where validation holds new faces, captions do not name the face."""
 
-    unseen: Unseen = field(default="image", kw_only=True)
+    split_by: SplitBy = field(default="image", kw_only=True)
 
     def identity(self) -> Any:
-        return ["glyphs", self.unseen]
+        return ["glyphs", self.split_by]
 
     def images(self) -> Iterator[CaptionedImage]:
-        for glyph in glyph_source("script", self.unseen).pictures():
-            caption = glyph.caption.rpartition(", ")[0] if self.unseen == "face" else glyph.caption
+        for glyph in glyph_source("script", self.split_by).images():
+            caption = glyph.caption.rpartition(", ")[0] if self.split_by == "face" else glyph.caption
 
             def load(size: int, read: Callable[[int, int], Any] = glyph.read) -> Image.Image:
                 return Image.fromarray(read(size, 1)[0])
 
-            yield CaptionedImage(glyph.name, glyph.key, (caption,), None, load)
+            yield CaptionedImage(glyph.name, glyph.split_key, (caption,), None, load)
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,16 @@ class RowSource(CaptionSource):
             content = image["bytes"] if image["bytes"] is not None else str(image["path"]).encode()
 
             def load(_: int, image: Mapping[str, Any] = image) -> Image.Image:
-                return opened(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
+                return open_image(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
 
             known = tuple(str(caption) for caption in captions if caption is not None)
             yield CaptionedImage(f"row {number}", hashlib.sha256(content).hexdigest(), known, None, load)
 
 
-def glyph_captions(unseen: Unseen) -> CaptionSource:
+def glyph_captions(split_by: SplitBy) -> CaptionSource:
     """All glyphs."""
-    source = glyph_source("script", unseen)
-    return GlyphCaptions("glyphs", source.root, source.names, channels=1, unseen=unseen)
+    source = glyph_source("script", split_by)
+    return GlyphCaptions("glyphs", source.root, source.names, channels=1, split_by=split_by)
 
 
 def row_captions(name: str, image_column: str, caption_column: str) -> CaptionSource:
