@@ -17,7 +17,8 @@ from seedfast.export import diffusers_pipeline as pipelines
 from seedfast.export.card import language_model_card, simple_card
 from seedfast.files import to_json
 from seedfast.models.captioner import Captioner, CaptionerNetwork
-from seedfast.models.causal_lm import CausalLMNetwork, PretrainedLM
+from seedfast.models.causal_lm import PretrainedLM
+from seedfast.models.causal_lm_network import CausalLMNetwork
 from seedfast.models.diffusers_unet import DiffusersNetwork
 from seedfast.run_folder.tensors import save_tensors
 from seedfast.run_folder.train_state import network_tensors

@@ -165,7 +165,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         return
     session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
     for moved in session.checkpoints.quarantine_after(checkpoint.step):
-        print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
+        print(f"seedfast: the later checkpoint was moved to {moved.name}", file=sys.stderr)
     session.update_pointers()  # a kill may have come between the commit and the pointers
     session.note("resumed", changes=session.changed)
     commit(session.folder / "run.yaml", to_yaml(session.run))

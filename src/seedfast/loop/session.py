@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import seedfast
 from seedfast import phases
 from seedfast.data.dataset import Corpus, DataConfig
 from seedfast.data.sample_order import Order
@@ -24,6 +23,7 @@ from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, Score
 from seedfast.run_folder.records import BestRecord
 from seedfast.run_folder.train_state import TrainState
+from seedfast.version import VERSION
 
 
 @dataclass(kw_only=True)
@@ -52,7 +52,7 @@ class Session:
         """What a checkpoint's manifest says about its origin: versions, hardware, data, units of the loss."""
         return {
             "versions": {
-                "seedfast": seedfast.__version__,
+                "seedfast": VERSION,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },

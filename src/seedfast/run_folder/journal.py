@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict
 
-import seedfast
 from seedfast.errors import UserError
+from seedfast.version import VERSION
 
 
 class Score(TypedDict):
@@ -118,7 +118,7 @@ class Journal:
         line = {
             "event": name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "version": seedfast.__version__,
+            "version": VERSION,
             **details,
         }
         with self._events.open("a") as file:
