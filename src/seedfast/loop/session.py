@@ -82,7 +82,7 @@ class Session:
     def announce_best(self) -> None:
         """Tell the listeners which committed checkpoint is the best, if there is one."""
         if best := self.state.best.get("ema" if self.state.average else "raw"):
-            self.listeners.best(best.step)
+            self.listeners.on_best(best.step)
 
     def update_pointers(self) -> None:
         """Make the pointers and the retained checkpoints those of this state. Idempotent."""
@@ -94,7 +94,7 @@ class Session:
         """Write a line to the journal and pass it to the listeners, on rank 0."""
         if self.journal:
             self.journal.record(entry)
-            self.listeners.line(entry)
+            self.listeners.on_entry(entry)
 
     def note(self, event: str, **details: Any) -> None:
         """Write an event of the process to `events.jsonl`, on rank 0."""
