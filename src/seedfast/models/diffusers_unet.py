@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
-from seedfast.models.config import ModelConfig
-from seedfast.models.unet import check_levels, check_size
+from seedfast.models.unet import ImageModel, check_levels, check_size
 from seedfast.options import AtLeast, Between, check
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusersUNet(ModelConfig):
+class DiffusersUNet(ImageModel):
     """The shape of diffusers' U-Net. `seedfast export` writes a finished run as a pipeline of diffusers."""
 
     widths: Annotated[tuple[int, ...], AtLeast(1)] = (32, 64, 128)

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.config import ModelConfig
 from seedfast.models.transformer import Transformer
-from seedfast.models.unet import check_size
+from seedfast.models.unet import ImageModel, check_size
 from seedfast.options import AtLeast, check
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiT(ModelConfig):
+class DiT(ImageModel):
     """The shape of a diffusion transformer."""
 
     patch: Annotated[int, AtLeast(1)] = 4

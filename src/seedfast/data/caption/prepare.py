@@ -22,7 +22,8 @@ from seedfast.data.fingerprint import hash_files
 from seedfast.data.image.decode import DECODE_ERRORS
 from seedfast.data.image.glyphs import BLANK
 from seedfast.data.image.processor import Processor
-from seedfast.data.image.split import SPLITS, assign_splits
+from seedfast.data.image.split import assign_splits
+from seedfast.data.prepare import SPLITS
 from seedfast.data.text import tokenizers
 from seedfast.data.text.bpe import train_bpe
 from seedfast.data.text.tokenizers import Tokenizer
