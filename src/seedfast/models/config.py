@@ -1,12 +1,16 @@
 """The protocol of a network's configuration."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
+from torch import nn
 
-class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; how a network is built is between it and its family
+from seedfast.models.token_network import TokenNetwork
+
+
+class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; each wing of families declares `build`
     """The configuration of a network: a frozen dataclass, the `--model.*` flags.
 
     Each wing of families defines what it asks `build` for: a family passes sizes that the data fix (vocabulary,
@@ -30,3 +34,35 @@ class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; how a networ
 
     def initialise(self, network: Any) -> None:  # noqa: B027  # most networks begin with new weights
         """Give a new run's network its pretrained weights, after the keyed initialisation."""
+
+
+class TokenModel(ModelConfig):
+    """The configuration of a network over tokens: every text family can train one."""
+
+    @property
+    @abstractmethod
+    def tied(self) -> bool:
+        """Whether the output layer has one row for every input token, mask and other special tokens included."""
+
+    @abstractmethod
+    def build(
+        self, *, vocabulary: int, context: int, causal: bool, block: int | None = None, outputs: int | None = None
+    ) -> TokenNetwork[Any]:
+        """A new network.
+
+        vocabulary: number of input tokens. outputs: number of logits (default: the vocabulary).
+        context: length of the longest sequence. causal: whether a position attends only to itself and earlier ones.
+        block: block size of block diffusion; None: no blocks.
+        Raises UserError if the configuration cannot be built with these sizes.
+        """
+
+
+class ImageModel(ModelConfig):
+    """The configuration of an image network: (x [B, C, S, S], time [B] in [0, 1], label [B] or None) → [B, C, S, S].
+
+    The label `classes` is the null label, and None means the null label for every image.
+    """
+
+    @abstractmethod
+    def build(self, *, size: int, channels: int, classes: int) -> nn.Module:
+        """A freshly initialised network. Raises UserError for an image size that does not fit it."""

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
-from seedfast.models.unet import ImageModel, check_levels, check_size
+from seedfast.models.config import ImageModel
+from seedfast.models.network import Network
+from seedfast.models.unet import check_levels, check_size
 from seedfast.options import AtLeast, Between, check
 
 
@@ -59,7 +61,7 @@ class DiffusersUNet(ImageModel):
         return DiffusersNetwork(unet, classes)
 
 
-class DiffusersNetwork(nn.Module):
+class DiffusersNetwork(Network):
     """The network of `DiffusersUNet.build`."""
 
     def __init__(self, unet: nn.Module, classes: int) -> None:

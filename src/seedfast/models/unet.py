@@ -3,7 +3,6 @@
 Shapes: B batch, C channels, S height and width, W width of a level, E embedding.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,20 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.config import ModelConfig
+from seedfast.models.config import ImageModel
+from seedfast.models.network import Network
 from seedfast.models.transformer_block import sinusoid
 from seedfast.options import AtLeast, Between, check
-
-
-class ImageModel(ModelConfig):
-    """The configuration of an image network: (x [B, C, S, S], time [B] in [0, 1], label [B] or None) → [B, C, S, S].
-
-    The label `classes` is the null label, and None means the null label for every image.
-    """
-
-    @abstractmethod
-    def build(self, *, size: int, channels: int, classes: int) -> nn.Module:
-        """A freshly initialised network. Raises UserError for an image size that does not fit it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +82,7 @@ def check_size(size: int, factor: int, what: str) -> None:
         )
 
 
-class UNetNetwork(nn.Module):
+class UNetNetwork(Network):
     """The network of `UNet.build`."""
 
     def __init__(self, config: UNet, *, channels: int, classes: int) -> None:
@@ -131,8 +120,9 @@ class UNetNetwork(nn.Module):
         nn.init.zeros_(self.leave[2].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def get_output_embeddings(self) -> nn.Conv2d:
-        """The output layer, which optimizers of hidden matrices leave out."""
+    @property
+    def output_layer(self) -> nn.Conv2d:
+        """The last convolution, whose outputs are the predicted channels."""
         return self.leave[2]  # type: ignore[return-value]
 
     def _residual(self, inputs: int, outputs: int) -> "Residual":

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from seedfast.diffusion.levels import NoiseLevel, add_noise, from_gamma, match_dims
 from seedfast.diffusion.parameterisation import Prediction, to_x0
 from seedfast.families.text.embedding import noise_schedule as schedules
+from seedfast.models.network import Network
 
 Reading = Literal["prefix", "cross"]
 
@@ -48,7 +49,7 @@ class Bound:
     surprise_B: Tensor | None
 
 
-class EmbeddingNetwork(nn.Module):
+class EmbeddingNetwork(Network):
     """A transformer that reads symbols and noisy vectors and answers with distributions over tokens, or vectors.
 
     A position's symbol is its token where that is given, `open` where its embedding is noisy, and `withheld` for a
@@ -95,8 +96,9 @@ class EmbeddingNetwork(nn.Module):
             if linear is not None:
                 nn.init.normal_(linear.weight, std=channels**-0.5)
 
-    def get_output_embeddings(self) -> nn.Linear:
-        """The output layer, by the name that transformers gives it."""
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The output layer of the transformer."""
         head: nn.Linear = self.transformer.head
         return head
 
