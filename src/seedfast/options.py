@@ -3,26 +3,31 @@
     width: Annotated[int, AtLeast(1)] = 128
     eta: Annotated[float | None, Between(0, 1), OnlyWith(sampler="ddim")] = None
 
-`check` enforces them when a configuration is built, `describe` puts them into `--help`, and the tests read them too.
+`check` enforces them when a configuration is built, `describe` puts them into `--help`, and the tests read them too. A
+rule that depends on anything but the options, such as the files on the disk, is enforced with `refuse_unused`.
 """
 
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from seedfast.errors import UserError
 
 
 class Rule:
-    """What an option's type says about it beside its Python type."""
+    """A property of an option, part of the field's type: `Annotated[int, AtLeast(1)]`."""
 
     def description(self, prefix: str = "") -> str:
-        """The rule as it continues the sentence "KEY must be …", or "" for a rule that is no limit."""
+        """The rule in words, such as "at least 1" or "only with sampler ddim"; "" for a rule that limits nothing.
+
+        prefix: precedes the names of other options.
+        """
         return ""
 
     def allows(self, value: Any) -> bool:
-        """Whether a single number satisfies the rule; None, which stands for a default, is never asked."""
+        """Whether a number satisfies the rule. None, which stands for a default, always does."""
         return True
 
 
@@ -72,70 +77,81 @@ class Between(Rule):
 
 
 SET = object()
-"""For `OnlyWith`: any value but None, 0, False or nothing."""
+"""For `OnlyWith`: any value except None, 0, False and empty ones."""
 
 
 class OnlyWith(Rule):
     """An option that is only used if other options of the same configuration have certain values.
 
-    OnlyWith(sampler="ddim"), OnlyWith(kind=("fixed", "adaptive")), OnlyWith(image=SET). Elsewhere the option must keep
-    its default, so that nobody sets what has no effect.
+    OnlyWith(sampler="ddim"), OnlyWith(kind=("fixed", "adaptive")), OnlyWith(image=SET). Otherwise the option must keep
+    its default: an option without an effect is refused.
     """
 
-    def __init__(self, **wanted: Any) -> None:
-        self.wanted = {key: value if isinstance(value, tuple) else (value,) for key, value in wanted.items()}
+    def __init__(self, **required: Any) -> None:
+        self.required = {key: value if isinstance(value, tuple) else (value,) for key, value in required.items()}
 
     def description(self, prefix: str = "") -> str:
-        return "only with " + " and ".join(self._condition(key, prefix) for key in self.wanted)
+        return "only with " + " and ".join(self._condition(key, prefix) for key in self.required)
 
     def _condition(self, key: str, prefix: str) -> str:
-        values = self.wanted[key]
+        values = self.required[key]
         return f"{prefix}{key}" if values == (SET,) else f"{prefix}{key} {' or '.join(map(str, values))}"
 
     def holds(self, options: Any) -> bool:
         """Whether `options` have the values that this option needs."""
         return all(
             bool(getattr(options, key)) if values == (SET,) else getattr(options, key) in values
-            for key, values in self.wanted.items()
+            for key, values in self.required.items()
         )
 
 
 @dataclass(frozen=True)
 class MayChange(Rule):
-    """A continued run may change this option: it keeps the meaning of the run."""
+    """A resumed run may change this option without becoming another run."""
 
 
 @dataclass(frozen=True)
 class Formerly(Rule):
-    """The option's earlier name: an old run.yaml is migrated, an old flag is answered with the new one."""
+    """The option's earlier name: an old run.yaml is migrated, and an old flag is refused with the present name."""
 
     name: str
 
 
 @cache
-def rules(kind: type) -> dict[str, tuple[Rule, ...]]:
+def rules(kind: Any) -> dict[str, tuple[Rule, ...]]:
     """The rules of each field of a dataclass, by the field's name."""
     hints = get_type_hints(kind, include_extras=True)
     return {f.name: tuple(part for part in _metadata(hints[f.name]) if isinstance(part, Rule)) for f in fields(kind)}
 
 
+def rules_of(options: Any) -> dict[str, tuple[Rule, ...]]:
+    """The rules of the fields of a configuration."""
+    kind: Any = type(options)
+    return rules(kind)
+
+
 def _metadata(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    """The metadata of a type, also inside a union: `Annotated[int, AtLeast(1)] | None`."""
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[1:]
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(part for member in get_args(hint) for part in _metadata(member))
+    return ()
 
 
 def default(field: "Field[Any]") -> Any:
-    """A field's default value, or MISSING."""
+    """A field's default value; MISSING if it has none."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def check(options: Any, prefix: str = "") -> None:
-    """Enforce the rules of a configuration's fields. `prefix` is what stands before its keys, such as "optimizer.".
+    """Enforce the rules of a configuration's fields. prefix: precedes its keys, such as "optimizer.".
 
     Raises UserError naming the key, the value and the rule.
     """
     for field in fields(options):
         value = getattr(options, field.name)
-        for rule in rules(type(options))[field.name]:
+        for rule in rules_of(options)[field.name]:
             if isinstance(rule, OnlyWith):
                 if value != default(field) and not rule.holds(options):
                     needed = rule.description(prefix).removeprefix("only with ")
@@ -146,22 +162,32 @@ def check(options: Any, prefix: str = "") -> None:
                     raise UserError(f"{prefix}{field.name} must be {rule.description()}, not {number}.")
 
 
+def refuse_unused(options: Any, name: str, reason: str, prefix: str = "") -> None:
+    """Raise UserError if an option differs from its default although it has no effect.
+
+    reason: why, as a clause that follows "because". prefix: precedes the option's name.
+    """
+    value = getattr(options, name)
+    if value != default(next(field for field in fields(options) if field.name == name)):
+        raise UserError(f"{prefix}{name} ({value}) has no effect, because {reason}: leave it out.")
+
+
 def walk(options: Any, prefix: str = "") -> Iterator[tuple[str, Any, "Field[Any]", tuple[Rule, ...]]]:
     """Every field of nested configurations: its dotted name, the configuration that has it, the field, its rules."""
     for field in fields(options):
-        yield f"{prefix}{field.name}", options, field, rules(type(options))[field.name]
+        yield f"{prefix}{field.name}", options, field, rules_of(options)[field.name]
         inner = getattr(options, field.name)
         if is_dataclass(inner):
             yield from walk(inner, f"{prefix}{field.name}.")
 
 
 def may_change(options: Any) -> frozenset[str]:
-    """The dotted names of the options that a continued run may change."""
+    """The dotted names of the options that a resumed run may change."""
     return frozenset(name for name, _, _, found in walk(options) if any(isinstance(rule, MayChange) for rule in found))
 
 
 def renamed(kind: type) -> dict[str, str]:
-    """The earlier names of a dataclass's fields, each with the present one."""
+    """The present name of each renamed field of a dataclass, by its earlier name."""
     return {rule.name: name for name, found in rules(kind).items() for rule in found if isinstance(rule, Formerly)}
 
 

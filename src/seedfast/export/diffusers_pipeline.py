@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import Trained, read_json
+from seedfast.evaluate.bare import read_json
+from seedfast.evaluate.trained import Trained
 from seedfast.families.image.family import ImageFamily
 from seedfast.files import to_json
 from seedfast.models.diffusers_unet import DiffusersNetwork

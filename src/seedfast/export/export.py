@@ -14,7 +14,8 @@ from seedfast import huggingface
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Subwords
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import CAPTIONER, Trained, read_json
+from seedfast.evaluate.bare import CAPTIONER, read_json
+from seedfast.evaluate.trained import Trained
 from seedfast.export import diffusers_pipeline as pipelines
 from seedfast.files import sync, to_json
 from seedfast.loop.config import to_yaml

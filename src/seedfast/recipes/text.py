@@ -1,7 +1,5 @@
 """Text recipes: language models on files, folders and data sets; by default on the source of the standard library."""
 
-from dataclasses import replace
-
 from seedfast.data.text.config import TextData
 from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
@@ -28,8 +26,7 @@ def text_masked() -> Run:
 
 def text_embedding() -> Run:
     """Diffusion over token embeddings: all positions are denoised together, in any number of steps."""
-    run = _text("text-embedding", Embedding())
-    return replace(run, data=replace(run.data, apart=True))
+    return _text("text-embedding", Embedding(), apart=True)
 
 
 def text_block() -> Run:
@@ -42,12 +39,12 @@ def text_proofreading() -> Run:
     return _text("text-proofreading", Proofreading())
 
 
-def _text(recipe: str, objective: FamilyConfig) -> Run:
+def _text(recipe: str, objective: FamilyConfig, *, apart: bool = False) -> Run:
     """The same network, data and optimizer for each family: about three minutes on two CPU cores."""
     return Run(
         recipe=recipe,
         objective=objective,
-        data=TextData(context=128),
+        data=TextData(context=128, apart=apart),
         model=Transformer(layers=4, heads=4, width=128),
         optimizer=OptimizerConfig(kind="muon", lr=1e-2, weight_decay=0.0),
         schedule=Schedule(shape="linear", warmup=100),

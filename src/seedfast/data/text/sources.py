@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from seedfast.console import listed
+from seedfast.console import abbreviate
 from seedfast.data.fingerprint import Signature, signature
 from seedfast.errors import UserError
 
@@ -129,7 +129,7 @@ def folder_source(root: Path, include: Sequence[str], exclude: Sequence[str], mo
     if not names:
         wanted = f"include={tuple(include)}" if include else f'the endings of mode="{mode}"'
         there = {Path(name).suffix or Path(name).name for name in _scan(root, ("*",), exclude)[0]}
-        found = f"there are {listed(sorted(there))}" if there else "it holds no others"
+        found = f"there are {abbreviate(sorted(there))}" if there else "it holds no others"
         raise UserError(
             f"No file in {root} matches {wanted} (exclude={tuple(exclude)}; {found}): name others in include."
         )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seedfast import keys
-from seedfast.console import listed
+from seedfast.console import abbreviate
 from seedfast.data.text.sources import Source
 from seedfast.errors import UserError
 
@@ -87,7 +87,7 @@ def _roles(
         return roles
     kept = np.flatnonzero(sizes)
     if len(kept) < 2:
-        besides = f" (besides {listed(skipped)})" if skipped else ""
+        besides = f" (besides {abbreviate(skipped)})" if skipped else ""
         raise UserError(
             f"{source.title} holds {len(kept) or 'no'} usable document{'s' * (len(kept) != 1)}{besides}, but at "
             "least one has to be trained on and another has to validate: bring more, or name one plain file, "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.text.config import TextAssets
-from seedfast.diffusion.levels import Level, eps_of
+from seedfast.diffusion.levels import NoiseLevel, eps_from_x0
 from seedfast.diffusion.parameterisation import target
 from seedfast.families.text.embedding import Embedding, EmbeddingDiffusion
 from seedfast.families.text.embedding.family import EmbeddingTask
@@ -63,7 +63,7 @@ class Posterior(nn.Module):
     def forward(self, *, embeddings_BLD: Tensor, time_B: Tensor, **_: Any) -> Tensor:
         """Logits [B, L, V], or vectors [B, L, 1], about z = `embeddings_BLD` at the angle `time_B`."""
         angle_B = math.pi / 2 * ANGLE_PARTS * time_B
-        level = Level(angle_B.cos(), angle_B.sin(), time_B)
+        level = NoiseLevel(angle_B.cos(), angle_B.sin(), time_B)
         signs_NL = 1.0 - 2.0 * self.texts_NL.double()
         z_BL = embeddings_BLD[..., 0]
         pull_B11 = (level.a / level.s.square()).view(-1, 1, 1)
@@ -75,7 +75,7 @@ class Posterior(nn.Module):
             return logits_BLV
         own_BL1 = 2 * pull_B11 * z_BL.unsqueeze(2)
         x0_BL1 = torch.tanh((logits_BLV[..., :1] - logits_BLV[..., 1:] + own_BL1) / 2)
-        return target(self.exact.prediction, x0_BL1, eps_of(z_BL.unsqueeze(2), x0_BL1, level), level)
+        return target(self.exact.prediction, x0_BL1, eps_from_x0(z_BL.unsqueeze(2), x0_BL1, level), level)
 
 
 def world(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedfast.diffusion.levels import Level, from_gamma, noised, over
+from seedfast.diffusion.levels import NoiseLevel, add_noise, from_gamma, match_dims
 from seedfast.diffusion.parameterisation import Prediction, to_x0
 from seedfast.families.text.embedding import noise_schedule as schedules
 
@@ -40,7 +40,7 @@ class Bound:
 
     x0_BLD: Tensor
     answer: Answer
-    level: Level
+    level: NoiseLevel
     slope_B: Tensor
     decoded_BLV: Tensor
     prior: Tensor
@@ -127,11 +127,11 @@ class EmbeddingNetwork(nn.Module):
             x0_BLD = F.embedding(targets_BL, vectors_VD)
             gamma_B, slope_B = self.schedule(time_B)
             level = from_gamma(gamma_B, time_B)
-            z_BLD = noised(x0_BLD, noise_BLD, level)
+            z_BLD = add_noise(x0_BLD, noise_BLD, level)
             edges = self.schedule(torch.tensor([0.0, 1.0], dtype=torch.float64, device=time_B.device))[0]
             # One noise serves both times: each expectation is taken by itself.
             first = from_gamma(edges[0], edges[0])
-            decoded_BLV = self.decode(noised(x0_BLD, noise_BLD, first), first)
+            decoded_BLV = self.decode(add_noise(x0_BLD, noise_BLD, first), first)
         size_B = real_BN[:, self.prompt :].sum(dim=1)
         # Without padding no mask is needed, and attention has a faster kernel.
         seen_BN = None if self.lengths is None or bool(real_BN.all()) else real_BN
@@ -149,12 +149,12 @@ class EmbeddingNetwork(nn.Module):
 
     @torch.no_grad()
     def _recalled(
-        self, z_BLD: Tensor, symbols_BN: Tensor, level: Level, twice_B: Tensor, real_BN: Tensor | None = None
+        self, z_BLD: Tensor, symbols_BN: Tensor, level: NoiseLevel, twice_B: Tensor, real_BN: Tensor | None = None
     ) -> Tensor:
         """A first estimate where it is asked for, and zero elsewhere. No gradient flows through it."""
         recalled_BLD = torch.zeros_like(z_BLD)
         if bool(twice_B.any()):
-            there = Level(level.a[twice_B], level.s[twice_B], level.time[twice_B])
+            there = NoiseLevel(level.a[twice_B], level.s[twice_B], level.time[twice_B])
             seen_BN = None if real_BN is None else real_BN[twice_B]
             first = self.answer(z_BLD[twice_B], symbols_BN[twice_B], there, real_BN=seen_BN)
             recalled_BLD[twice_B] = first.estimate_BLD
@@ -165,7 +165,7 @@ class EmbeddingNetwork(nn.Module):
         self,
         z_BLD: Tensor,
         symbols_BN: Tensor,
-        level: Level,
+        level: NoiseLevel,
         recalled_BLD: Tensor | None = None,
         real_BN: Tensor | None = None,
     ) -> Answer:
@@ -199,15 +199,15 @@ class EmbeddingNetwork(nn.Module):
             estimate_BLD = to_x0(self.prediction, y_BLO, z_BLD, level)
             return Answer(estimate_BLD, estimate_BLD @ self.embeddings().T)
 
-    def evidence(self, z_BLD: Tensor, level: Level) -> Tensor:
+    def evidence(self, z_BLD: Tensor, level: NoiseLevel) -> Tensor:
         """log N(z; a E_v, s² I) of every token v, but for what all tokens share: a/s² · z·E_v, [B, L, V].
 
         Added to the network's logits it makes them a posterior, by Bayes' rule, of which the network has to know only
         what the other positions say (the "output prior" of Gulrajani & Hashimoto 2023, section 3.2).
         """
-        return over(level.a / level.s.square(), z_BLD) * (z_BLD @ self.embeddings().T)
+        return match_dims(level.a / level.s.square(), z_BLD) * (z_BLD @ self.embeddings().T)
 
-    def decode(self, z_BLD: Tensor, level: Level) -> Tensor:
+    def decode(self, z_BLD: Tensor, level: NoiseLevel) -> Tensor:
         """log p(x | z₀), each token by itself: the posterior from its own evidence and how frequent it is."""
         return (self.evidence(z_BLD, level) + self.frequency).log_softmax(dim=-1)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from seedfast.diffusion.levels import Level, from_gamma
+from seedfast.diffusion.levels import NoiseLevel, from_gamma
 from seedfast.diffusion.schedules import Table, table
 
 Kind = Literal["learned", "linear", "cosine"]
@@ -31,7 +31,7 @@ class GammaSchedule(nn.Module):
         """γ and dγ/dt at these times, float64 [B]."""
         raise NotImplementedError
 
-    def level(self, time_B: Tensor) -> Level:
+    def level(self, time_B: Tensor) -> NoiseLevel:
         """The variance-preserving noise level at these times."""
         return from_gamma(self(time_B)[0], time_B)
 
@@ -124,7 +124,7 @@ def prior_kl(gamma_1: Tensor, channels: int) -> Tensor:
     return channels / 2 * nn.functional.softplus(-gamma_1)
 
 
-def angle(level: Level) -> Tensor:
+def angle(level: NoiseLevel) -> Tensor:
     """The noise level as a time that a network is told, the same under every schedule: atan(s/a), in fiftieths of it.
 
     The sinusoids of a time were made to tell a thousand steps apart. Here neighbouring levels are nearly the same

@@ -11,7 +11,7 @@ from seedfast.data.text.config import TextAssets
 from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Spacing, table_grid, timesteps
 from seedfast.diffusion.guidance import guided
-from seedfast.diffusion.levels import Level
+from seedfast.diffusion.levels import NoiseLevel
 from seedfast.errors import UserError
 from seedfast.families.text.categorical import draw, shape
 from seedfast.families.text.embedding.network import Answer, EmbeddingNetwork
@@ -103,7 +103,7 @@ class Denoiser:
         given_BN = page.symbols_BN != network.open
         self.withheld_BN = page.symbols_BN.masked_fill(given_BN, network.withheld)
 
-    def __call__(self, x_BLD: Tensor, level: Level) -> Tensor:
+    def __call__(self, x_BLD: Tensor, level: NoiseLevel) -> Tensor:
         """The estimate of x0, [B, L, D]."""
         scale = self.request.guidance
         if scale == 1 or torch.equal(self.withheld_BN, self.page.symbols_BN):
@@ -118,7 +118,7 @@ class Denoiser:
         self.estimate_BLD = estimate_BLD
         return estimate_BLD
 
-    def _estimate(self, x_BLD: Tensor, symbols_BN: Tensor, level: Level) -> Tensor:
+    def _estimate(self, x_BLD: Tensor, symbols_BN: Tensor, level: NoiseLevel) -> Tensor:
         answer: Answer = self.network.answer(x_BLD, symbols_BN, level, self.estimate_BLD, self.page.real_BN)
         self.evaluations += 1
         if self.network.prediction != "tokens":
@@ -128,7 +128,7 @@ class Denoiser:
     def _allowed(self, logits_BLV: Tensor) -> Tensor:
         return logits_BLV.masked_fill(self.page.forbidden_BV.unsqueeze(1), -torch.inf)
 
-    def tokens(self, x_BLD: Tensor, level: Level, u_BL: Tensor) -> Tensor:
+    def tokens(self, x_BLD: Tensor, level: NoiseLevel, u_BL: Tensor) -> Tensor:
         """The tokens of finished vectors, int64 [B, L], drawn from the decoder p(x | z₀) at quantiles u."""
         logits_BLV = self._allowed(self.network.decode(x_BLD, level))
         return draw(shape(logits_BLV, temperature=0.0 if self.request.temperature == 0 else 1.0), u_BL)
