@@ -7,7 +7,7 @@ A family's options are a frozen dataclass, the `--objective.*` flags. Given the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -109,18 +109,39 @@ class Adaptive(Protocol):
         ...
 
 
+class Preview(Protocol):
+    """One example of a task for people to look at, as spans of (text, kind)."""
+
+    @property
+    def source(self) -> Sequence[tuple[str, str]]:
+        """The example itself."""
+        ...
+
+    @property
+    def inputs(self) -> Sequence[tuple[str, str]]:
+        """The network's input."""
+        ...
+
+    @property
+    def targets(self) -> Sequence[tuple[str, str]]:
+        """The network's target."""
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of generative model, bound to the assets of its data.
 
     likelihood: the objective by which `seedfast evaluate` measures the network, where the training loss is no
         likelihood; None: the training objective.
+    preview: the examples of a batch and its task, for people to look at; None where a task cannot be shown as text.
     """
 
     objective: Objective[Any]
     generator: Generator[Any] | None = None
     likelihood: Objective[Any] | None = None
     adaptive: Adaptive | None = None
+    preview: Callable[[Batch, Any], Sequence[Preview]] | None = None
 
     @property
     def evaluated(self) -> Objective[Any]:

@@ -1,11 +1,11 @@
-"""What the text families share: their data's assets, and how a request for text becomes canvases and then texts."""
+"""What the text families share: an objective over token windows, and a generator that turns requests into texts."""
 
 import math
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import groupby, pairwise
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,28 +13,31 @@ from torch import Tensor, nn
 from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.families.family import Family, State, Task
-from seedfast.families.text.preview import END, GLYPHS, Exercise, Signs
-from seedfast.families.text.request import OPEN, Canvas, Show, TextRequest, TextSamples
+from seedfast.families.family import Objective, TaskT
+from seedfast.families.generator import Generator, State
+from seedfast.families.measure import Measure
+from seedfast.families.text.decoding import Decoding, TextRequestT
+from seedfast.families.text.preview import Spans, TaskPreview, spans
+from seedfast.families.text.request import OPEN, Canvas, TextSamples
 from seedfast.keys import Draws
 
 _GAP = re.compile(r"[⟨<]gap:(\d+)[⟩>]")
 
 
-class TextFamily(Family):
-    """A family over the token windows of text data."""
+class TextObjective(Objective[TaskT]):
+    """An objective over the token windows of text data."""
 
-    counts = "tokens"
-    takes_prompts = False
-    """Whether the text before a window (`data.prompt`) is of use to it."""
-    learns_lengths = False
-    """Whether it says how long a window's text is: only then may windows be padded (`data.apart`)."""
+    takes_prompts: ClassVar[bool] = False
+    """Whether it uses the text before a window (`data.prompt`)."""
+    learns_lengths: ClassVar[bool] = False
+    """Whether it models the length of a window's text; without it, padded windows (`data.apart`) are refused."""
 
     def __init__(self, assets: TextAssets) -> None:
+        """Raises UserError for prompts or padded windows that this objective cannot use."""
         if assets.prompt and not self.takes_prompts:
             raise UserError(
-                f"data.prompt={assets.prompt} gives each window the text before it, of which this kind of model makes "
-                "no use: set it to 0."
+                f"data.prompt={assets.prompt} gives each window the text before it, which this kind of model does "
+                "not use: set it to 0."
             )
         if assets.apart and not self.learns_lengths:
             raise UserError(
@@ -44,49 +47,83 @@ class TextFamily(Family):
         self.assets = assets
         self.vocabulary = assets.tokenizer.size
         self.end_of_text = assets.tokenizer.end_of_text
-        # Identity 10: the nats of all scored tokens, over ln 2 and the UTF-8 bytes of the raw text that they encode.
-        self.units = {"bits_per_byte": assets.tokens_per_byte / math.log(2)}
 
-    def sample(self, network: nn.Module, request: TextRequest, draws: Draws, state: State) -> TextSamples:
-        """Write texts. Raises UserError where the request does not fit the model."""
+    def preview(self, batch: Batch, task: TaskT) -> list[TaskPreview]:
+        """Each example of a batch as text: the source, the network's input, and its target."""
+        return [TaskPreview(self.spans(tokens)) for tokens in batch["tokens"][:, 1:].tolist()]
+
+    def spans(self, tokens: Sequence[int], kinds: Sequence[str] | None = None) -> Spans:
+        """Token ids as the spans of a preview; without kinds all are words."""
+        kinds = kinds or ["word"] * len(tokens)
+        return spans(tokens, kinds, end_of_text=self.end_of_text, decode=self.assets.tokenizer.decode)
+
+
+def likelihood_conversions(assets: TextAssets) -> dict[str, float]:
+    """Other units of a loss in nats per token.
+
+    bits_per_byte: the nats of all scored tokens over ln 2 and the UTF-8 bytes of the raw text that they encode
+    (docs/identities.md#bits-per-byte).
+    """
+    return {"bits_per_byte": assets.tokens_per_byte / math.log(2)}
+
+
+def likelihood_measure(assets: TextAssets, *, is_bound: bool, draws: int | None = None) -> Measure:
+    """The measure of a negative log-likelihood of text in nats, or of its upper bound."""
+    return Measure(weight_unit="tokens", is_bound=is_bound, conversions=likelihood_conversions(assets), draws=draws)
+
+
+class TextGenerator(Generator[TextRequestT]):
+    """Turns a request into canvases, has `fill` complete them, and decodes the result."""
+
+    def __init__(self, assets: TextAssets) -> None:
+        self.assets = assets
+        self.vocabulary = assets.tokenizer.size
+        self.end_of_text = assets.tokenizer.end_of_text
+
+    @abstractmethod
+    def fill(self, decoding: Decoding[TextRequestT], canvases: list[Canvas]) -> list[list[int]]:
+        """The token ids of each canvas with its open positions filled, one row for each.
+
+        Fixed tokens stay as they are. A continuation stops before its first end-of-text. Runs without gradients.
+        """
+
+    @torch.no_grad()
+    def generate(self, network: nn.Module, request: TextRequestT, draws: Draws, state: State) -> TextSamples:
+        """Generate texts. Raises UserError where the request does not fit the model."""
         canvases = [canvas for canvas in self.canvases(request) for _ in range(request.num)]
         frames: list[list[str]] = [[] for _ in canvases]
 
-        def show(row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
-            frames[row].append(self.text(tokens, is_open))
+        def trace(row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
+            frames[row].append(self.decode(tokens, is_open))
 
-        filled = self.fill(network, canvases, request, draws, show if request.trace else None)
+        decoding = Decoding(
+            network=network, request=request, draws=draws, state=state, trace=trace if request.trace else None
+        )
+        filled = self.fill(decoding, canvases)
         for tokens, canvas in zip(filled, canvases, strict=True):
-            kept = canvas.given_L[: len(tokens)]
-            assert torch.equal(torch.tensor(tokens)[kept], canvas.tokens_L[: len(tokens)][kept]), (
-                "a given token was altered"
-            )
-        texts = [self.assets.tokenizer.decode(tokens) for tokens in filled]
-        pieces = [self._pieces(tokens, canvas) for tokens, canvas in zip(filled, canvases, strict=True)]
+            fixed_L = canvas.fixed_L[: len(tokens)]
+            is_same = torch.equal(torch.tensor(tokens)[fixed_L], canvas.tokens_L[: len(tokens)][fixed_L])
+            assert is_same, "a fixed token was altered"
+        pairs = list(zip(filled, canvases, strict=True))
         written = [
-            [token for token, given in zip(tokens, canvas.given_L.tolist(), strict=False) if not given]
-            for tokens, canvas in zip(filled, canvases, strict=True)
+            [token for token, fixed in zip(tokens, canvas.fixed_L.tolist(), strict=False) if not fixed]
+            for tokens, canvas in pairs
         ]
-        return TextSamples(texts, filled, pieces, frames if request.trace else [], written)
+        return TextSamples(
+            texts=[self.assets.tokenizer.decode(tokens) for tokens in filled],
+            tokens=filled,
+            pieces=[self._pieces(tokens, canvas) for tokens, canvas in pairs],
+            frames=frames if request.trace else [],
+            written=written,
+        )
 
     def _pieces(self, tokens: list[int], canvas: Canvas) -> list[tuple[str, bool]]:
-        marked = zip(tokens, canvas.given_L.tolist(), strict=False)  # a continuation may have ended early
+        marked = zip(tokens, canvas.fixed_L.tolist(), strict=False)  # a continuation may have ended early
         groups = groupby(marked, key=lambda pair: pair[1])
-        return [(self.assets.tokenizer.decode([token for token, _ in group]), given) for given, group in groups]
+        return [(self.assets.tokenizer.decode([token for token, _ in group]), fixed) for fixed, group in groups]
 
-    @abstractmethod
-    def fill(
-        self,
-        network: nn.Module,
-        canvases: list[Canvas],
-        request: Any,
-        draws: Draws,
-        show: Show | None,
-    ) -> list[list[int]]:
-        """Fill each canvas; a continuation ends before its first end-of-text. `show(row, tokens, open)` traces."""
-
-    def canvases(self, request: TextRequest) -> list[Canvas]:
-        """One canvas for each prompt, or the infill's, or an empty one.
+    def canvases(self, request: TextRequestT) -> list[Canvas]:
+        """The request's own canvas, the one of its infill, or one for each prompt.
 
         Raises UserError for text longer than the context, an infill without a gap, a character outside the alphabet.
         """
@@ -94,62 +131,26 @@ class TextFamily(Family):
             return [request.canvas]
         if request.infill is not None:
             return [self._infill(request.infill)]
-        rows = []
+        found = []
         for prompt in request.prompt or ("",):
-            given = self.read(prompt, request)
-            room = self.room(len(given))
-            count = request.tokens if request.tokens is not None else room
-            if count < 1 or count > room:
+            ids = self.encode_prompt(prompt, request)
+            most = self.max_new_tokens(len(ids))
+            count = request.tokens if request.tokens is not None else most
+            if count < 1 or count > most:
                 raise UserError(
-                    f"The prompt has {len(given)} tokens and {max(count, 1)} more are asked for, but this model was "
+                    f"The prompt has {len(ids)} tokens and {max(count, 1)} more are requested, but this model was "
                     f"trained on {self.assets.context} tokens at most; shorten the prompt or lower the token count."
                 )
-            rows.append(Canvas.of([(given, True), ([self.end_of_text] * count, False)]))
-        return rows
-
-    def room(self, prompt: int) -> int:
-        """How many tokens can be written after a prompt of so many."""
-        return self.assets.context - prompt
-
-    def read(self, prompt: str, request: TextRequest) -> list[int]:
-        """The ids of a prompt."""
-        return self.assets.tokenizer.encode(prompt)
-
-    def forbid(self, logits: Tensor) -> None:
-        """Rule out, in place, the ids that stand for no text, so that no finished text has a special token."""
-        logits[..., self.vocabulary :] = -torch.inf  # a pretrained network may have more outputs than tokens
-        if self.assets.tokenizer.silent:
-            logits[..., list(self.assets.tokenizer.silent)] = -torch.inf
-
-    def excerpt(self, validation: Dataset) -> Tensor:
-        """Token ids of held-out text, int64 [L]: the longest piece of one document in a window, of the middle ones."""
-        count = len(validation)
-        nearby = [(count // 2 + index) % count for index in range(min(8, count))]
-        whole = []
-        for tokens_L in validation.batch(nearby)["tokens"][:, 1:]:
-            ends = (tokens_L == self.end_of_text).nonzero()[:, 0].tolist()
-            cuts = pairwise([0, *(end + 1 for end in ends), len(tokens_L) + 1])
-            pieces = [tokens_L[start:stop] for start, stop in cuts]
-            whole += [piece[piece != self.end_of_text] for piece in pieces]
-        longest: Tensor = max(whole, key=len)
-        return longest
-
-    def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
-        """What each example of a batch is asked, for people to look at."""
-        return [Exercise(self.signs(tokens)) for tokens in batch["tokens"][:, 1:].tolist()]
-
-    def signs(self, tokens: Sequence[int], roles: Sequence[str] | None = None) -> Signs:
-        """Tokens for people to look at: neighbours of one role together, no line breaks, a glyph where no word is."""
-        pairs = zip(tokens, roles or ["word"] * len(tokens), strict=True)
-        found = []
-        for (role, is_end), group in groupby(pairs, key=lambda pair: (pair[1], pair[0] == self.end_of_text)):
-            ids = [token for token, _ in group]
-            glyph = GLYPHS.get(role, END if is_end else None)
-            found.append((glyph * len(ids) if glyph else self._line(ids), role))
+            found.append(Canvas.of([(ids, True), ([self.end_of_text] * count, False)]))
         return found
 
-    def _line(self, tokens: list[int]) -> str:
-        return self.assets.tokenizer.decode(tokens).replace("\n", "⏎").replace("\t", "→")
+    def max_new_tokens(self, prompt: int) -> int:
+        """The largest number of tokens that can follow a prompt of `prompt` tokens."""
+        return self.assets.context - prompt
+
+    def encode_prompt(self, prompt: str, request: TextRequestT) -> list[int]:
+        """The token ids of a prompt."""
+        return self.assets.tokenizer.encode(prompt)
 
     def _infill(self, text: str) -> Canvas:
         parts: list[tuple[list[int], bool]] = []
@@ -164,7 +165,7 @@ class TextFamily(Family):
             position = gap.end()
         parts.append((self.assets.tokenizer.encode(text[position:]), True))
         canvas = Canvas.of(parts)
-        if bool(canvas.given_L.all()):
+        if bool(canvas.fixed_L.all()):
             raise UserError(
                 "The infill has no gap: write one as ⟨gap:20⟩ (or <gap:20>) where twenty tokens are missing."
             )
@@ -175,8 +176,14 @@ class TextFamily(Family):
             )
         return canvas
 
-    def text(self, tokens: Sequence[int], is_open: Sequence[bool]) -> str:
-        """Decode tokens, with a sign for each position that is still open."""
+    def forbid(self, logits: Tensor) -> None:
+        """Set the logits of special tokens and of outputs that are no tokens to -inf, in place. Logits: [..., V]."""
+        logits[..., self.vocabulary :] = -torch.inf  # a pretrained network may have more outputs than tokens
+        if self.assets.tokenizer.silent:
+            logits[..., list(self.assets.tokenizer.silent)] = -torch.inf
+
+    def decode(self, tokens: Sequence[int], is_open: Sequence[bool]) -> str:
+        """Token ids as text, with a placeholder for each position that is still open."""
         parts: list[str] = []
         run: list[int] = []
         for token, hole in zip(tokens, is_open, strict=True):
@@ -188,8 +195,23 @@ class TextFamily(Family):
         return "".join([*parts, self.assets.tokenizer.decode(run)])
 
     def until_end(self, tokens: list[int], canvas: Canvas) -> list[int]:
-        """Cut a continuation before the first end-of-text that was written."""
-        for index, (token, given) in enumerate(zip(tokens, canvas.given_L.tolist(), strict=True)):
-            if token == self.end_of_text and not given:
+        """A continuation up to its first generated end-of-text; an infill is returned whole."""
+        if canvas.is_infill:
+            return tokens
+        for index, (token, fixed) in enumerate(zip(tokens, canvas.fixed_L.tolist(), strict=True)):
+            if token == self.end_of_text and not fixed:
                 return tokens[:index]
         return tokens
+
+    def excerpt(self, validation: Dataset) -> Tensor:
+        """Token ids of held-out text, int64 [L]: the longest piece of one document in the eight middle windows."""
+        count = len(validation)
+        nearby = [(count // 2 + index) % count for index in range(min(8, count))]
+        pieces = []
+        for tokens_L in validation.batch(nearby)["tokens"][:, 1:]:
+            ends = (tokens_L == self.end_of_text).nonzero()[:, 0].tolist()
+            cuts = pairwise([0, *(end + 1 for end in ends), len(tokens_L) + 1])
+            documents = [tokens_L[start:stop] for start, stop in cuts]
+            pieces += [document[document != self.end_of_text] for document in documents]
+        longest: Tensor = max(pieces, key=len)
+        return longest

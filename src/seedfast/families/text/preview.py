@@ -1,23 +1,38 @@
-"""What a text model is asked, for people to look at."""
+"""Task previews: one training example as text, for people to look at."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
-Signs = list[tuple[str, str]]
-"""Text in pieces, each with its role: "word", or what is special about it ("mask", "changed", "nothing" …)."""
+Spans = list[tuple[str, str]]
+"""Text in pieces, each with its kind: "word", "nothing" (no loss here), or special: "mask", "changed", "wrong" …"""
 
-GLYPHS = {"mask": "█", "wrong": "✗", "insert": "⊕", "delete": "⊖", "nothing": "∅"}
-"""How a position is shown that holds no word: one sign for each token, so that lines stay side by side."""
-END = "¶"
-"""How end-of-text is shown."""
+PLACEHOLDERS = {"mask": "█", "wrong": "✗", "insert": "⊕", "delete": "⊖", "nothing": "∅"}
+"""How a position without a word is shown: one character for each token, so that lines stay aligned."""
+END_OF_TEXT = "¶"
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """One example as the network meets it: the text, what it sees of it, and what it is to answer.
+class TaskPreview:
+    """One example of a task: the text, the network's input, and its target.
 
-    Of a family that says nothing about its task, only the text.
+    Only the source, for an objective that does not show its task.
     """
 
-    source: Signs
-    inputs: Signs = field(default_factory=list)
-    targets: Signs = field(default_factory=list)
+    source: Spans
+    inputs: Spans = field(default_factory=list)
+    targets: Spans = field(default_factory=list)
+
+
+def spans(
+    tokens: Sequence[int], kinds: Sequence[str], *, end_of_text: int, decode: Callable[[list[int]], str]
+) -> Spans:
+    """Token ids as spans: neighbours of the same kind together, line breaks and tabs as visible characters."""
+    found = []
+    pairs = zip(tokens, kinds, strict=True)
+    for (kind, is_end), group in groupby(pairs, key=lambda pair: (pair[1], pair[0] == end_of_text)):
+        ids = [token for token, _ in group]
+        placeholder = PLACEHOLDERS.get(kind, END_OF_TEXT if is_end else None)
+        text = placeholder * len(ids) if placeholder else decode(ids).replace("\n", "⏎").replace("\t", "→")
+        found.append((text, kind))
+    return found

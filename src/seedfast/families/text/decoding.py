@@ -1,0 +1,45 @@
+"""What a sampler of text works with: the network, the request and the randomness, as one value."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, Self, TypeVar
+
+import torch
+from torch import nn
+
+from seedfast.families.generator import State
+from seedfast.families.text.request import TextRequest
+from seedfast.keys import Draws
+
+Trace = Callable[[int, Sequence[int], Sequence[bool]], None]
+"""Called by a sampler after each step, for each row: the row, its tokens, and which of them are still open."""
+
+TextRequestT = TypeVar("TextRequestT", bound=TextRequest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding(Generic[TextRequestT]):
+    """One call of a sampler.
+
+    network: in evaluation mode. draws: one random stream for each row. state: the family's adaptive state.
+    trace: called after each step; None where no trace is requested.
+    """
+
+    network: nn.Module
+    request: TextRequestT
+    draws: Draws
+    state: State = field(default_factory=dict)
+    trace: Trace | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network and of all tensors."""
+        return self.draws.positions_B.device
+
+    def at(self, stage: int) -> Self:
+        """The same with fresh random numbers, for one stage of a sampler with several."""
+        return replace(self, draws=self.draws.at(stage))
+
+    def row(self, index: int) -> Self:
+        """The same for one row alone."""
+        return replace(self, draws=replace(self.draws, positions_B=self.draws.positions_B[index : index + 1]))
