@@ -28,7 +28,8 @@ from seedfast.data.dataset import Batch
 from seedfast.data.text.config import TextAssets
 from seedfast.diffusion.parameterisation import x0_weight
 from seedfast.errors import UserError
-from seedfast.families.family import Family, State, Terms
+from seedfast.families.family import Family, Terms
+from seedfast.families.generator import State
 from seedfast.families.measure import Measure
 from seedfast.families.text.base import TextObjective, likelihood_conversions, likelihood_measure
 from seedfast.families.text.embedding.generator import EmbeddingGenerator
