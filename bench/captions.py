@@ -18,9 +18,10 @@ from seedfast.cli.captions import lines
 from seedfast.evaluate import caption_quality, trained
 from seedfast.families.caption.beam_search import beam_search
 from seedfast.families.caption.request import CaptionRequest
+from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import train
+from seedfast.loop.session import Session
+from seedfast.loop.train import run_training
 from seedfast.models.transformer import Transformer
 from seedfast.run_folder import journal
 from seedfast.verify.identities.captions import cached, uncached
@@ -43,8 +44,8 @@ def quality(unseen: str, folder: Path) -> None:
     """Train the recipe with one split, and compare with the nearest picture."""
     run = recipes.make("image-caption")
     run = replace(run, data=replace(run.data, unseen=unseen), eval_every=250, save_every=250)
-    with session(run, folder) as opened:
-        if train(opened, Spoken()).interrupted_by:
+    with open_session(run, folder) as opened:
+        if run_training(opened, Spoken()).interrupted_by:
             sys.exit(1)
     checkpoint = trained.find(folder)
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
@@ -104,8 +105,8 @@ def features(folder: Path) -> None:
         model = replace(run.model, path=str(folder / "vit"), cache_features=kept)
         each = replace(run, data=data, model=model, steps=8, batch_size=16, eval_every=0, eval_examples=4,
                        objective=replace(run.objective, captioned=None))  # fmt: skip
-        with session(each.located(), folder / f"run-{kept}") as opened:
-            train(opened, Silent())
+        with open_session(each.located(), folder / f"run-{kept}") as opened:
+            run_training(opened, Silent())
         steps = [entry for entry in journal.read(folder / f"run-{kept}") if "loss" in entry]
         # The first epoch warms up; the second is measured.
         found[kept] = sum(e["time"]["seconds"] for e in steps[4:]), [e["loss"] for e in steps]

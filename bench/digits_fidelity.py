@@ -32,9 +32,10 @@ from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
 from seedfast.families.image.samples import ImageSamples
 from seedfast.loop.config import Run
+from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import train
+from seedfast.loop.session import Session
+from seedfast.loop.train import run_training
 from seedfast.models.unet import UNet
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
@@ -82,8 +83,8 @@ class Clock(Silent):
 def steps_in(data: Path, seconds: float) -> int:
     """How many steps fit into the time, found by taking some."""
     clock = Clock()
-    with tempfile.TemporaryDirectory() as folder, session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
-        train(opened, clock)
+    with tempfile.TemporaryDirectory() as folder, open_session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
+        run_training(opened, clock)
     return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # some steps will be disturbed
 
 
@@ -92,8 +93,8 @@ def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, secon
     if steps is None:
         stands = (folder / "run.yaml").exists()
         steps = recipes.stored(folder).steps if stands else steps_in(data, seconds)
-    with session(the_run(data, steps=steps, seed=seed), folder) as opened:
-        train(opened, Silent())
+    with open_session(the_run(data, steps=steps, seed=seed), folder) as opened:
+        run_training(opened, Silent())
     took = sum(entry["time"]["seconds"] for entry in journal.read(folder) if "loss" in entry)
     size, batch = sum(p.numel() for p in opened.network.parameters()), opened.run.batch_size
     print(

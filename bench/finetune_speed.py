@@ -22,9 +22,10 @@ import transformers
 from seedfast import recipes
 from seedfast.data.text.config import TextData
 from seedfast.loop.config import Run
+from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import train
+from seedfast.loop.session import Session
+from seedfast.loop.train import run_training
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.optim.lr_schedule import Schedule
@@ -47,9 +48,9 @@ class Clock(Silent):
 def ours(run: Run, folder: Path, warm: int) -> float:
     """Tokens per second of seedfast's loop."""
     clock = Clock(warm)
-    with session(run, folder) as opened:
+    with open_session(run, folder) as opened:
         opened.save = lambda: None  # type: ignore[method-assign]
-        train(opened, clock)
+        run_training(opened, clock)
     return (run.steps - warm) * run.batch_size * run.data.context / (clock.end - clock.start)
 
 
@@ -57,7 +58,7 @@ def theirs(run: Run, folder: Path, warm: int) -> float:
     """Tokens per second of Trainer, given the same windows."""
     from torch.utils.data import Dataset
 
-    with session(run, folder / "windows") as opened:
+    with open_session(run, folder / "windows") as opened:
         ids = opened.order.ids(0, run.steps * run.batch_size)
         windows = opened.corpus.train.batch(ids)["tokens"]
 

@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from seedfast import recipes
 from seedfast.data.text.config import TextData
 from seedfast.loop.config import Run
+from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import train
+from seedfast.loop.session import Session
+from seedfast.loop.train import run_training
 from seedfast.models.transformer import Transformer
 from seedfast.optim.optimizer import Optimizer, OptimizerConfig
 
@@ -47,9 +48,9 @@ class Clock(Silent):
 def ours(run: Run, folder: Path, warm: int) -> float:
     """Tokens per second of seedfast's loop, with everything that a user's run has on."""
     clock = Clock(warm)
-    with session(run, folder) as opened:
+    with open_session(run, folder) as opened:
         opened.save = lambda: None  # type: ignore[method-assign]
-        train(opened, clock)
+        run_training(opened, clock)
     return (run.steps - warm) * run.batch_size * run.data.context / (clock.end - clock.start)
 
 
@@ -118,7 +119,7 @@ def main() -> None:
         warm, rates = asked.steps // 6, []
         for _ in range(asked.rounds):
             with tempfile.TemporaryDirectory() as folder:
-                with session(run, Path(folder) / "plain") as opened:
+                with open_session(run, Path(folder) / "plain") as opened:
                     network, optimizer = opened.state.network, opened.state.optimizer
                     stored = opened.corpus.train.batch(list(range(len(opened.corpus.train))))["tokens"][:, 1:]
                     mask = getattr(opened.family, "mask", None)

@@ -22,9 +22,10 @@ import torch
 
 from seedfast import recipes
 from seedfast.loop.config import Run
+from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import train
+from seedfast.loop.session import Session
+from seedfast.loop.train import run_training
 
 
 class FirstStep(Exception):
@@ -49,7 +50,7 @@ def the_run(data: str, model: str | None) -> Run:
 
 def place_at(folder: Path, run: Run, step: int) -> None:
     """Make a run folder whose newest checkpoint is of that step."""
-    with session(run, folder) as opened:
+    with open_session(run, folder) as opened:
         opened.state.step = step
         opened.journal.record({"step": step})  # type: ignore[union-attr]
         opened.save()
@@ -75,8 +76,8 @@ def main() -> None:
     run = the_run(asked.data, asked.model)
     if asked.open:
         try:
-            with session(run, asked.open) as opened:
-                train(opened, Until())
+            with open_session(run, asked.open) as opened:
+                run_training(opened, Until())
         except FirstStep:
             return
     with tempfile.TemporaryDirectory() as folder:

@@ -1,3 +1,33 @@
-"""seedfast: train generative models that you can trust to the last bit."""
+"""seedfast: train generative models that you can trust to the last bit.
+
+    import seedfast
+
+    run = seedfast.recipe("text-autoregressive", steps=500, **{"data.path": "book.txt"})
+    model = seedfast.train(run, "runs/book")
+    print(model.sample(prompt="Once upon a time", tokens=200))
+    print(model.evaluate()["bits_per_byte"])
+
+The command line uses nothing else. A user's mistake raises `UserError`. Nothing heavy is imported before it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from seedfast.errors import TrainingStopped, UserError
+
+if TYPE_CHECKING:
+    from seedfast.api import journal, load, recipe, train
 
 __version__ = "0.1.0"
+__all__ = ["TrainingStopped", "UserError", "__version__", "journal", "load", "recipe", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("journal", "load", "recipe", "train"):
+        from seedfast import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'seedfast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""Durable files: everything that must survive a kill or a power cut is written through here."""
+"""Durable files: everything that must survive a kill or a power failure is written through here."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to the disk (a rename is durable only after its folder is)."""
+    """fsync a file or a folder (a rename is durable only after an fsync of the folder that holds the name)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -17,7 +17,7 @@ def sync(path: Path) -> None:
 
 
 def commit(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` in one instant: a reader sees the old file or the new one, never a part."""
+    """Replace `path` by `content` atomically: a reader finds the old file or the new one, never a part."""
     attempt = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     attempt.write_bytes(content.encode() if isinstance(content, str) else content)
     sync(attempt)
@@ -26,7 +26,7 @@ def commit(path: Path, content: bytes | str) -> None:
 
 
 def to_json(value: Any) -> str:
-    """JSON with a stable key order. NaN and infinity are refused: no standard reader could take them back."""
+    """JSON with sorted keys. Raises ValueError for NaN and infinity, which standard JSON cannot hold."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -36,13 +36,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Facts(TypedDict):
-    """By which a file is known: its length in bytes and the SHA-256 of its contents."""
+class FileDigest(TypedDict):
+    """The identity of a file: its length in bytes and the SHA-256 of its contents."""
 
     size: int
     sha256: str
 
 
-def facts(path: Path) -> Facts:
-    """The facts of a file."""
+def file_digest(path: Path) -> FileDigest:
+    """Size and SHA-256 of a file."""
     return {"size": path.stat().st_size, "sha256": sha256(path)}

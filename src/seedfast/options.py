@@ -113,10 +113,16 @@ class Formerly(Rule):
 
 
 @cache
-def rules(kind: type) -> dict[str, tuple[Rule, ...]]:
+def rules(kind: Any) -> dict[str, tuple[Rule, ...]]:
     """The rules of each field of a dataclass, by the field's name."""
     hints = get_type_hints(kind, include_extras=True)
     return {f.name: tuple(part for part in _metadata(hints[f.name]) if isinstance(part, Rule)) for f in fields(kind)}
+
+
+def rules_of(options: Any) -> dict[str, tuple[Rule, ...]]:
+    """The rules of the fields of a configuration."""
+    kind: Any = type(options)
+    return rules(kind)
 
 
 def _metadata(hint: Any) -> tuple[Any, ...]:
@@ -135,7 +141,7 @@ def check(options: Any, prefix: str = "") -> None:
     """
     for field in fields(options):
         value = getattr(options, field.name)
-        for rule in rules(type(options))[field.name]:
+        for rule in rules_of(options)[field.name]:
             if isinstance(rule, OnlyWith):
                 if value != default(field) and not rule.holds(options):
                     needed = rule.description(prefix).removeprefix("only with ")
@@ -149,7 +155,7 @@ def check(options: Any, prefix: str = "") -> None:
 def walk(options: Any, prefix: str = "") -> Iterator[tuple[str, Any, "Field[Any]", tuple[Rule, ...]]]:
     """Every field of nested configurations: its dotted name, the configuration that has it, the field, its rules."""
     for field in fields(options):
-        yield f"{prefix}{field.name}", options, field, rules(type(options))[field.name]
+        yield f"{prefix}{field.name}", options, field, rules_of(options)[field.name]
         inner = getattr(options, field.name)
         if is_dataclass(inner):
             yield from walk(inner, f"{prefix}{field.name}.")

@@ -84,7 +84,7 @@ def test_a_count_that_was_altered_is_noticed(data: TextData, cache: Path, capsys
     content["facts"]["validation"]["bytes"] += 1
     manifest.write_text(json.dumps(content))
     assert data.load().assets == before
-    assert "manifest.json was altered" in capsys.readouterr().err
+    assert "manifest.json does not have the contents that were committed" in capsys.readouterr().err
 
 
 LOAD = """
@@ -95,19 +95,19 @@ print(corpus.fingerprint.digest, corpus.train.batch([0])["tokens"].sum().item())
 """
 SLOW = """
 import sys, time
-import seedfast.data.cache as store
-seal = store._seal
-def slow(*arguments):
+from seedfast import sealed_folder
+seal = sealed_folder.seal
+def slow(attempt):
     with open(sys.argv[2], "a") as log:
         log.write("prepared once\\n")
     time.sleep(1.5)
-    seal(*arguments)
-store._seal = slow
+    seal(attempt)
+sealed_folder.seal = slow
 """
 DIE = """
 import os, signal
-import seedfast.data.cache as store
-store._seal = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from seedfast import sealed_folder
+sealed_folder.seal = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -136,7 +136,7 @@ def test_a_failed_preparation_is_cleared_away(data: TextData, cache: Path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("seedfast.data.cache._seal", full)
+        patch.setattr("seedfast.sealed_folder.seal", full)
         with pytest.raises(OSError, match="No space left"):
             data.load()
     assert [path for path in (cache / "text").iterdir() if path.is_dir()] == []
@@ -146,7 +146,7 @@ def test_a_failed_preparation_is_cleared_away(data: TextData, cache: Path, monke
 def test_a_cache_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"file/cache cannot be made .*SEEDFAST_CACHE"):
+    with pytest.raises(UserError, match=r"file/cache cannot be created .*SEEDFAST_CACHE"):
         cache_folder()
 
 

@@ -16,9 +16,10 @@ from seedfast.data.text.config import TextData
 from seedfast.families.image.augment import Augment
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.loop.config import Run
+from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import Outcome, train
+from seedfast.loop.session import Session
+from seedfast.loop.train import Outcome, run_training
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.transformer import Transformer
@@ -93,8 +94,8 @@ def write_images(folder: Path, content: bytes) -> None:
 
 def train_in(folder: Path, run: Run, **options: Any) -> Outcome:
     """Train a run in a folder to its end, or continue it."""
-    with session(run, folder, **options) as opened:
-        return train(opened, Silent())
+    with open_session(run, folder, **options) as opened:
+        return run_training(opened, Silent())
 
 
 class StopAt(Silent):
@@ -111,7 +112,7 @@ class StopAt(Silent):
 
 def train_until(opened: Session, step: int) -> None:
     """Train an open session up to a step and be stopped there as by a signal."""
-    assert train(opened, StopAt(step)).step == step
+    assert run_training(opened, StopAt(step)).step == step
 
 
 def flags(run: Run) -> list[str]:

@@ -110,7 +110,7 @@ def test_24_a_perfect_network_costs_nothing() -> None:
 
 
 def test_24_twin_a_network_that_is_told_another_noise_is_not_perfect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "noised", lambda x0, eps, level: x0 + eps)
+    monkeypatch.setattr(network, "add_noise", lambda x0, eps, level: x0 + eps)
     assert not embedding.oracle().holds
 
 
@@ -119,8 +119,8 @@ def test_22_the_noise_under_bf16_has_the_schedules_standard_deviation(monkeypatc
 
 
 def test_22_twin_noise_that_was_added_in_bf16_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = network.noised
-    monkeypatch.setattr(network, "noised", lambda x0, eps, level: whole(x0, eps, level).bfloat16().float())
+    whole = network.add_noise
+    monkeypatch.setattr(network, "add_noise", lambda x0, eps, level: whole(x0, eps, level).bfloat16().float())
     assert _noise_error(monkeypatch) > 1e-3
 
 

@@ -23,8 +23,8 @@ from seedfast.evaluate import trained
 from seedfast.listeners import background, wandb
 from seedfast.listeners import hub as upload
 from seedfast.listeners.base import Listener, Listeners
-from seedfast.loop.session import session
-from seedfast.loop.train import train
+from seedfast.loop.open import open_session
+from seedfast.loop.train import run_training
 from seedfast.run_folder import journal
 from seedfast.run_folder.train_state import digest, read_tensors
 
@@ -128,8 +128,8 @@ def test_a_hub_that_fails_is_warned_of_and_changes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     hub, run = serve(mood), small_run("text-masked", story, steps=8, eval_every=4)
-    with session(replace(run, hub="me/model"), tmp_path / "run") as opened:
-        train(opened, WaitingFor(hub))
+    with open_session(replace(run, hub="me/model"), tmp_path / "run") as opened:
+        run_training(opened, WaitingFor(hub))
         monkeypatch.setattr(upload, "PATIENCE", 600.0 if mood == "broken" else 1.0)
     train_in(tmp_path / "alone", run)
     assert left(tmp_path / "run") == left(tmp_path / "alone")
@@ -228,7 +228,7 @@ def test_weights_and_biases_has_each_line_of_the_journal_also_after_a_resume(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(wandb, "PATIENCE", 3600.0)
     run = small_run("text-masked", story, steps=10, save_every=4, eval_every=5, sample_every=5, wandb="project")
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         train_until(opened, 7)
     train_in(tmp_path / "run", run)
     train_in(tmp_path / "alone", replace(run, wandb=None))

@@ -206,7 +206,7 @@ def _image_bases(base: Run) -> dict[str, Run]:
 def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp_path: Path) -> None:
     from tests.helpers.runs import train_in
 
-    from seedfast.loop.session import session
+    from seedfast.loop.open import open_session
     from seedfast.run_folder import journal
     from seedfast.run_folder.checkpoint import Checkpoints
 
@@ -216,8 +216,8 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
         entries = [{k: v for k, v in e.items() if k != "time"} for e in journal.read(tmp_path / name)]
         newest = Checkpoints(tmp_path / name).newest()
         assert newest is not None
-        manifest = newest.manifest
-        tensors = {k: v["sha256"] for k, v in manifest["files"].items() if k.endswith(".safetensors")}
+        files = newest.manifest.files
+        tensors = {k: v["sha256"] for k, v in files.items() if k.endswith(".safetensors")}
         return json.dumps([entries, tensors])
 
     text = tmp_path / "other.txt"
@@ -288,5 +288,5 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
         if key == "objective.document_mask":
             continue  # this text is one document: tests/families
         assert result != outcomes[id(start)], f"{key} changes nothing"
-    with session(replace(base, workers=2), tmp_path / "threads") as opened:
+    with open_session(replace(base, workers=2), tmp_path / "threads") as opened:
         assert opened.run.workers == 2

@@ -17,8 +17,10 @@ from seedfast.data.text.config import TextData
 from seedfast.families.family import Task
 from seedfast.families.image.augment import Augment
 from seedfast.loop.config import Run
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import _agree, _gradient, tasks_of
+from seedfast.loop.open import open_session
+from seedfast.loop.session import Session
+from seedfast.loop.tasks import step_tasks
+from seedfast.loop.train import agree, gradient
 from seedfast.run_folder import journal
 from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.resume import compare
@@ -38,7 +40,7 @@ def test_28_every_split_into_two_sessions_gives_the_same_bits(recipe: str, story
     run = small_run(recipe, story, steps=8, save_every=3, eval_every=3)
     train_in(tmp_path / "whole", run)
     for j in range(1, 8):
-        with session(run, tmp_path / str(j)) as opened:
+        with open_session(run, tmp_path / str(j)) as opened:
             train_until(opened, j)
         train_in(tmp_path / str(j), run)
         difference, compared = compare(tmp_path / "whole", tmp_path / str(j))
@@ -49,9 +51,9 @@ def test_28_every_split_into_two_sessions_gives_the_same_bits(recipe: str, story
 def test_28_twin_a_session_that_forgets_its_average_is_seen(recipe: str, story: Path, tmp_path: Path) -> None:
     run = small_run(recipe, story, steps=8)
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 4)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         assert opened.state.average is not None
         for name, average in opened.state.average.network.named_parameters():
             average.copy_(dict(opened.state.network.named_parameters())[name])
@@ -118,27 +120,27 @@ def uneven_tasks(opened: Session, recipe: str) -> list[Task]:
     """The tasks of the first step on a few uneven examples, for a network that is awake."""
     choose_uneven(opened)
     wake(opened.state.network)
-    tasks = tasks_of(opened, 0)
+    tasks = step_tasks(opened, 0)
     if recipe != "image-diffusion":
         return tasks
     opened.state.network.double()
     return [doubled(task) for task in tasks]
 
 
-def gradient(recipe: str, text: Path, folder: Path, micro_batch: int | None) -> tuple[float, list[Tensor]]:
+def first_gradient(recipe: str, text: Path, folder: Path, micro_batch: int | None) -> tuple[float, list[Tensor]]:
     """Loss and gradient of a step whose windows do not all have the same number of scored tokens."""
     run = uneven(recipe, text, micro_batch=micro_batch)
-    with session(run, folder) as opened:
+    with open_session(run, folder) as opened:
         tasks = uneven_tasks(opened, recipe)
         assert len({float(w) for task in tasks for w in task.weight_B}) > 1
-        loss, _ = _gradient(opened, 0, tasks, _agree(opened, tasks, False, False)[0])
+        loss, _ = gradient(opened, 0, tasks, agree(opened, tasks, False, False)[0])
         return loss, [p.grad.clone() for p in opened.state.network.parameters() if p.grad is not None]
 
 
 @pytest.mark.parametrize("micro_batch", [1, 5, 7, 12])
 def test_29_micro_batches_add_up(recipe: str, micro_batch: int, story: Path, tmp_path: Path) -> None:
-    loss, whole = gradient(recipe, story, tmp_path / "a", None)
-    split_loss, split = gradient(recipe, story, tmp_path / "b", micro_batch)
+    loss, whole = first_gradient(recipe, story, tmp_path / "a", None)
+    split_loss, split = first_gradient(recipe, story, tmp_path / "b", micro_batch)
     assert split_loss == pytest.approx(loss, rel=1e-6)
     error = sum((a - b).square().sum() for a, b in zip(whole, split, strict=True)).sqrt()
     assert error / sum(a.square().sum() for a in whole).sqrt() < 1e-6
@@ -146,11 +148,11 @@ def test_29_micro_batches_add_up(recipe: str, micro_batch: int, story: Path, tmp
 
 @pytest.mark.parametrize("recipe", FAMILIES)  # under random frozen weights all losses are log V, however averaged
 def test_29_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_path: Path) -> None:
-    loss, _ = gradient(recipe, story, tmp_path / "a", None)
+    loss, _ = first_gradient(recipe, story, tmp_path / "a", None)
     run = uneven(recipe, story, micro_batch=7)
-    with session(run, tmp_path / "b") as opened:
+    with open_session(run, tmp_path / "b") as opened:
         tasks = uneven_tasks(opened, recipe)
-        means = [_gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
+        means = [gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
     assert abs(sum(means) / len(means) - loss) > 1e-6 * loss
 
 
@@ -162,10 +164,10 @@ def test_30_validation_with_the_training_key_is_the_training_loss(recipe: str, s
         run = replace(run, objective=replace(run.objective, captions=None, label_smoothing=0.0))
     elif not isinstance(run.data, TextData):  # validation images are not augmented
         run = replace(run, objective=replace(run.objective, augment=Augment()))
-    with session(run, tmp_path) as opened:
-        tasks = tasks_of(opened, 0)
-        weight = _agree(opened, tasks, False, False)[0]
-        trained, _ = _gradient(opened, 0, tasks, weight)
+    with open_session(run, tmp_path) as opened:
+        tasks = step_tasks(opened, 0)
+        weight = agree(opened, tasks, False, False)[0]
+        trained, _ = gradient(opened, 0, tasks, weight)
         ids = opened.order.ids(0, run.batch_size)
         draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(run.batch_size), group=run.batch_size)
         opened.state.network.eval()
@@ -188,12 +190,12 @@ def test_the_first_uncommitted_steps_of_a_killed_journal_are_cut(story: Path, tm
 def test_resume_does_not_read_what_came_before(story: Path, tmp_path: Path) -> None:
     """Steps far out cost what the first ones do: the stream is indexed, not consumed."""
     run = small_run("text-masked", story)
-    with session(run, tmp_path) as opened:
+    with open_session(run, tmp_path) as opened:
         opened.order.ids(0, 1)
         far = 10**9
         ids = [opened.order.ids(far * 6 + i, far * 6 + i + 1)[0] for i in range(6)]
         assert ids == opened.order.ids_at(torch.arange(far * 6, far * 6 + 6)).tolist()
-        tasks = tasks_of(opened, far)
+        tasks = step_tasks(opened, far)
         assert sum(len(task.weight_B) for task in tasks) == 6
 
 

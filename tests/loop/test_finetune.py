@@ -17,8 +17,9 @@ from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.loop.config import Run
-from seedfast.loop.session import session
-from seedfast.loop.train import _agree, _gradient, tasks_of
+from seedfast.loop.open import open_session
+from seedfast.loop.tasks import step_tasks
+from seedfast.loop.train import agree, gradient
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.optim.ema import EMA
@@ -57,7 +58,7 @@ def plain(base: Path, text: Path) -> Run:
 
 def batches(run: Run, folder: Path) -> list[Tensor]:
     """The token windows of each step."""
-    with session(run, folder) as opened:
+    with open_session(run, folder) as opened:
         size = run.batch_size
         return [
             opened.corpus.train.batch(opened.order.ids(step * size, (step + 1) * size))["tokens"]
@@ -139,15 +140,15 @@ def test_29_micro_batches_of_unequal_token_counts_add_up(kind: str, tmp_path: Pa
     for micro_batch in (None, 1, 5):
         data = TextData(path=str(text), tokenizer="model", context=64)
         run = replace(tuned(folder, text, batch_size=12, micro_batch=micro_batch), data=data)
-        with session(run, tmp_path / f"{micro_batch}") as opened:
+        with open_session(run, tmp_path / f"{micro_batch}") as opened:
             opened.order.ids = lambda start, stop: [n % len(opened.corpus.train) for n in range(start, stop)]  # type: ignore[method-assign]
-            tasks = tasks_of(opened, 0)
+            tasks = step_tasks(opened, 0)
             weights = [float(w) for task in tasks for w in task.weight_B]
             assert len(set(weights)) > 1
-            loss, _ = _gradient(opened, 0, tasks, _agree(opened, tasks, None, False)[0])
+            loss, _ = gradient(opened, 0, tasks, agree(opened, tasks, None, False)[0])
             gradients[micro_batch] = loss, [p.grad.clone() for p in opened.state.network.parameters()]
             if micro_batch == 5:
-                means = [_gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
+                means = [gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
     loss, whole = gradients.pop(None)
     scale = sum(float(g.square().sum()) for g in whole) ** 0.5
     for split_loss, split in gradients.values():
@@ -192,7 +193,7 @@ def test_27_tied_embeddings_come_back_tied(base: Path, story: Path, tmp_path: Pa
         assert not any("lm_head" in key for group in stored.values() for key in group), "tied weights are kept once"
         network = trained.load(run.located(), checkpoint, weights="raw").network
         assert network.plain.lm_head.weight is network.plain.transformer.wte.weight
-        with session(run, tmp_path / name) as opened:
+        with open_session(run, tmp_path / name) as opened:
             ids = torch.arange(24).view(2, 12)
             opened.state.network.eval()
             assert torch.equal(opened.state.network(ids), network(ids))
@@ -207,7 +208,7 @@ def test_frozen_weights_are_kept_once_and_shared_with_the_average(base: Path, st
     (kept,) = (tmp_path / "checkpoints").glob("frozen-*.safetensors")
     sizes = [sum(f.stat().st_size for f in c.rglob("*.safetensors")) for c in (tmp_path / "checkpoints").glob("step-*")]
     assert len(sizes) > 3
-    with session(run, tmp_path) as opened:
+    with open_session(run, tmp_path) as opened:
         average = opened.state.average
         assert average is not None
         raw, mean = dict(opened.state.network.named_parameters()), dict(average.network.named_parameters())
@@ -253,7 +254,7 @@ def test_nothing_is_needed_of_the_base_once_a_run_has_begun(
     shutil.copytree(base, tmp_path / "base")
     run = tuned(tmp_path / "base", story, adapter=adapter, dropout=0.1)
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         train_until(opened, 7)
     shutil.rmtree(tmp_path / "base")
     monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "cache"))
@@ -308,7 +309,7 @@ def test_the_masked_family_continues_the_same_model(base: Path, story: Path, tmp
         data=TextData(path=str(story), tokenizer="model", context=16),
     )
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 13)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None

@@ -13,7 +13,7 @@ from tests.helpers.runs import FAMILIES, small_run, train_in, train_until
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.listeners.tensorboard import Board
-from seedfast.loop.session import session
+from seedfast.loop.open import open_session
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
 
@@ -29,7 +29,7 @@ def test_a_run_that_is_continued_writes_the_samples_of_one_that_never_stopped(
     fast = OptimizerConfig(lr=0.1)  # so that three steps are enough to write something else
     run = small_run(recipe, story, steps=8, sample_every=3, save_every=5, optimizer=fast)
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 7)
     train_in(tmp_path / "split", run)
     written = samples_of(tmp_path / "whole")
@@ -47,7 +47,7 @@ def test_snapshots_use_the_averaged_weights(story: Path, tmp_path: Path) -> None
     run = small_run("text-masked", story, steps=6, sample_every=6, save_every=6, optimizer=fast)
     train_in(tmp_path / "run", run)
     checkpoint = trained.find(tmp_path / "run")
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         request = opened.family.showcase(opened.corpus.validation)
     texts = {
         kind: trained.load(run, checkpoint, weights=kind).sample(request, seed=run.seed).texts[0] + "\n"
@@ -64,7 +64,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_the_board_has_each_line_of_the_journal_once_also_after_a_resume(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=10, save_every=4, eval_every=5, sample_every=5, tensorboard=True)
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         train_until(opened, 7)
     # What a kill leaves: the board has steps that no checkpoint has.
     board = Board(tmp_path / "run", {}, step=7)

@@ -11,7 +11,7 @@ import torch
 from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
-from seedfast.loop.session import session
+from seedfast.loop.open import open_session
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
@@ -91,7 +91,7 @@ def test_changed_data_is_named(tmp_path: Path, story: Path) -> None:
 
 def _poison(run_folder: Path, run, **options) -> None:  # type: ignore[no-untyped-def]
     """Train with an embedding that is not a number from step 5 on."""
-    with session(run, run_folder) as opened:
+    with open_session(run, run_folder) as opened:
         train_until(opened, 5)
         whole = opened.family.loss
         calls = iter(range(10**6))
@@ -103,9 +103,9 @@ def _poison(run_folder: Path, run, **options) -> None:  # type: ignore[no-untype
         opened.family.loss = broken  # type: ignore[method-assign]
         from tests.helpers.runs import Silent
 
-        from seedfast.loop.train import train
+        from seedfast.loop.train import run_training
 
-        train(opened, Silent())
+        run_training(opened, Silent())
 
 
 def test_nan_stops_and_leaves_the_last_checkpoint(story: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Pat
         eval_every=2,
     )
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 11)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
@@ -148,7 +148,7 @@ def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Pat
 def test_mixed_precision_trains_and_resumes_to_the_same_bits(precision: str, story: Path, tmp_path: Path) -> None:
     run = small_run("text-autoregressive", story, precision=precision, steps=12)
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 7)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
@@ -161,7 +161,7 @@ def test_mixed_precision_trains_and_resumes_to_the_same_bits(precision: str, sto
 def test_muon_resumes_to_the_same_bits(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, optimizer=OptimizerConfig(kind="muon", lr=1e-2), steps=10)
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 6)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None

@@ -1,83 +1,92 @@
-"""Curves: what is thinned or smoothed still says what the steps said."""
+"""Profiles: the newest validation along an axis, earlier ones behind it, and no panel besides."""
+
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers.run_folders import make, save, score, step, validation
 
-from seedfast.report import curves
-from seedfast.report.format import duration, measured, size
+from seedfast.families.profile import Profile
+from seedfast.report import history, page, plots, profiles, run_folder
+from seedfast.report.history import History
+from seedfast.report.theme import LIGHT
 
-
-def steps(count: int) -> np.ndarray:
-    return np.arange(1.0, count + 1)
-
-
-def test_a_few_steps_are_drawn_as_they_are() -> None:
-    curve = curves.by_mean(steps(10), steps(10) ** 2)
-    assert curve is not None
-    assert curve.single
-    np.testing.assert_array_equal(curve.smooth, steps(10) ** 2)
+ERRORS = Profile(axis="noise", points={"error/high": 3.0, "error/low": 1.0, "error/middle": 2.0})
+CALIBRATION = Profile(axis="foretold", points={"right/0.25": 0.25, "right/0.75": 0.75}, identity=True)
+TITLES = {"error at each noise": ERRORS, "calibration": CALIBRATION}
 
 
-def test_a_million_steps_keep_their_extremes_and_their_weighted_mean() -> None:
-    count = 1_000_000
-    generator = np.random.default_rng(1)
-    values, weights = generator.normal(3.0, 0.1, count), generator.uniform(1, 2, count)
-    values[123_456], values[765_432] = 50.0, -50.0
-    curve = curves.by_mean(steps(count), values, weights)
-    assert curve is not None
-    assert len(curve.steps) == 1000
-    assert not curve.single
-    assert (curve.high.max(), curve.low.min()) == (50.0, -50.0)
-    at = int(np.argmax(curve.high))
-    assert abs(curve.steps[at] - 123_456) < 1000
-    assert curve.smooth[500] == pytest.approx(3.0, abs=0.01)
+def found(at: int, by: float = 1.0) -> dict[str, float]:
+    """What a validation at a step finds: the later, the smaller."""
+    return {"error/low": by / at, "error/middle": 2 * by / at, "error/high": 3 * by / at, "other": 1.0}
 
 
-def test_the_mean_weighs_each_step_by_its_weight() -> None:
-    values, weights = np.tile([1.0, 2.0], 500), np.tile([3.0, 1.0], 500)
-    curve = curves.by_mean(steps(1000), values, weights)
-    assert curve is not None
-    assert curve.smooth[500] == pytest.approx(1.25, abs=0.03)
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Nine validations, of which the last alone knows how sure it should be."""
+    journal = []
+    for number in range(1, 10):
+        journal.append(step(number))
+        more = {"right/0.25": 0.3} if number == 9 else {}
+        raw, ema = found(number, 2.0) | more, found(number)
+        journal.append(validation(number, raw=score(2.5, diagnostics=raw), ema=score(2.5, diagnostics=ema)))
+    make(tmp_path / "run", journal, steps=9)
+    declared = {title: asdict(profile) for title, profile in TITLES.items()}
+    save(tmp_path / "run", 9, family={"profiles": declared})
+    return tmp_path / "run"
 
 
-def test_steps_without_a_value_leave_no_hole_and_no_trace() -> None:
-    values = np.full(300, 2.0)
-    values[[0, 7, 299]] = np.nan, np.inf, np.nan
-    curve = curves.by_mean(steps(300), values)
-    assert curve is not None
-    assert len(curve.steps) == 297
-    assert set(curve.smooth) == {2.0}
-    assert curves.by_mean(steps(3), np.full(3, np.nan)) is None
-    assert curves.by_median(np.array([]), np.array([])) is None
+@pytest.fixture
+def past(run: Path) -> History:
+    return history.read(run)
 
 
-def test_one_wild_step_moves_the_running_median_nowhere() -> None:
-    values = np.full(600, 10.0)
-    values[300] = 1e9
-    curve = curves.by_median(steps(600), values)
-    assert curve is not None
-    assert set(curve.smooth) == {10.0}
+def test_the_folder_says_which_diagnostics_are_points(run: Path) -> None:
+    assert run_folder.read(run).profiles == TITLES
 
 
-def test_a_steep_beginning_is_not_mixed_with_what_follows() -> None:
-    values = 10 * np.exp(-steps(600) / 5) + 1
-    curve = curves.by_mean(steps(600), values)
-    assert curve is not None
-    assert curve.smooth[0] > 0.9 * values[0]
+def test_the_newest_validation_stands_before_a_few_earlier_ones(past: History) -> None:
+    drawn = profiles.draw(past, TITLES, LIGHT)
+    assert drawn is not None
+    errors, calibration = drawn.axes
+    lines = {str(line.get_label()): line for line in errors.lines}
+    assert list(lines) == ["step 1", "step 2", "step 4", "step 8", "step 9, raw weights", "step 9, averaged weights"]
+    for label, at, by in (("step 9, raw weights", 9, 2.0), ("step 9, averaged weights", 9, 1.0), ("step 4", 4, 1.0)):
+        assert list(lines[label].get_xdata()) == [1, 2, 3], "in the order of the axis, whatever the names'"
+        assert np.allclose(lines[label].get_ydata(), [by / at, 2 * by / at, 3 * by / at])
+    strengths = [lines[f"step {n}"].get_alpha() for n in (1, 2, 4, 8)]
+    assert strengths == sorted(strengths), "the earlier, the fainter"
+    assert errors.get_xlabel() == "noise"
+    assert errors.get_yscale() == "log"
+    assert calibration.get_yscale() == "linear", "where the identity is a straight line"
+    lines = {str(line.get_label()): line for line in calibration.lines}
+    assert list(lines) == ["as it should be", "step 9, raw weights"]
+    assert list(lines["as it should be"].get_xdata()) == list(lines["as it should be"].get_ydata()) == [0.25, 0.75]
+    assert list(lines["step 9, raw weights"].get_xdata()) == [0.25], "a point that was not found is left out"
 
 
-@pytest.mark.parametrize(("value", "error", "text"), [
-    (1.63249, 0.0123, "1.632 ± 0.012"),
-    (1234.5, 30.0, "1,234 ± 30"),
-    (2.0, 0.0, "2"),
-    (2.5, float("nan"), "2.5"),
-    (2.5, None, "2.5"),
-    (float("inf"), 1.0, "not finite"),
-])  # fmt: skip
-def test_a_measurement_shows_two_digits_of_its_error(value: float, error: float | None, text: str) -> None:
-    assert measured(value, error) == text
+def test_its_points_have_no_panels_besides(run: Path, past: History) -> None:
+    facts = plots.Facts(title="t", clip=None, best={}, profiles=TITLES)
+    drawn = plots.diagnostics(past, facts, LIGHT)
+    assert drawn is not None
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["other"]
+    page.write(run)
+    assert "Where the model gains" in (run / "report.html").read_text()
 
 
-def test_durations_and_sizes_read_well() -> None:
-    assert [duration(s) for s in (0.8234, 247, 5000, 200_000)] == ["0.823 s", "4 min 7 s", "1 h 23 min", "2 d 7 h"]
-    assert [size(n) for n in (999, 15_300_000, 2.5e12)] == ["999 bytes", "15.3 MB", "2.5 TB"]
+def test_a_run_that_declares_none_has_panels_as_before(run: Path, past: History) -> None:
+    drawn = plots.diagnostics(past, plots.Facts(title="t", clip=None, best={}), LIGHT)
+    assert drawn is not None
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["error", "other", "right"]
+    assert profiles.draw(past, {}, LIGHT) is None
+
+
+def test_what_has_not_been_measured_yet_is_not_drawn(past: History) -> None:
+    assert profiles.draw(past, {"later": Profile(axis="x", points={"unknown": 0.0})}, LIGHT) is None
+    assert profiles.draw(History(), TITLES, LIGHT) is None
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(0, []), (1, [0]), (3, [0, 1, 2]), (100, [0, 4, 21, 99])])
+def test_earlier_validations_are_closer_at_the_beginning(count: int, chosen: list[int]) -> None:
+    assert profiles._spread(count) == chosen

@@ -11,8 +11,10 @@ import pytest
 from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
-from seedfast.loop import train as loop
-from seedfast.loop.session import Session, session
+from seedfast.loop import save as save_module
+from seedfast.loop import train as train_module
+from seedfast.loop.open import open_session
+from seedfast.loop.session import Session
 from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.run_folder.train_state import BestRecord
 from seedfast.verify.resume import compare
@@ -136,7 +138,7 @@ def test_training_survives_a_full_disk_and_saves_later(
     run = small_run("text-masked", story)
     train_in(tmp_path / "a", run)
     _fail_saves(monkeypatch, steps={5, 6})
-    monkeypatch.setattr(loop._Retry, "due", lambda self: self._at < float("inf"))  # as if the wait were over at once
+    monkeypatch.setattr(save_module.Retry, "due", lambda self: self._at < float("inf"))  # as if the wait were over at once
     train_in(tmp_path / "b", run)
     assert "could not save a checkpoint" in capsys.readouterr().err
     assert compare(tmp_path / "a", tmp_path / "b")[0] is None
@@ -193,9 +195,9 @@ def test_nan_is_never_the_best_and_a_tie_goes_to_the_earlier(
     from dataclasses import replace
 
     losses = iter([2.0, 2.0, float("nan"), float("nan"), 2.0, 2.0, 3.0, 3.0])
-    real = loop.validate
-    monkeypatch.setattr(loop, "validate", lambda *a, **k: replace(real(*a, **k), loss=next(losses)))
-    with session(small_run("text-masked", story, steps=8, eval_every=2), tmp_path) as opened:
+    real = train_module.validate
+    monkeypatch.setattr(train_module, "validate", lambda *a, **k: replace(real(*a, **k), loss=next(losses)))
+    with open_session(small_run("text-masked", story, steps=8, eval_every=2), tmp_path) as opened:
         train_until(opened, 7)
         assert opened.state.best["raw"].step == 2
         assert isinstance(opened.state.best["ema"], BestRecord)

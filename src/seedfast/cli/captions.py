@@ -32,6 +32,8 @@ class CaptionQuality:
     """Caption so many held-out images, spread over all (default: all)."""
     json: bool = False
     """Print one JSON object instead of a table."""
+    data: str | None = None
+    """Where the data is now, if it has moved; it has to be the same data."""
     weights: Literal["ema", "raw"] | None = None
     """Which weights to use (default: the averaged ones where there are some)."""
     at: int | None = None
@@ -43,17 +45,15 @@ class CaptionQuality:
 def captions(words: list[str]) -> int:
     """Measure a run's captions; see `CaptionQuality` for the flags."""
     asked = tyro.cli(CaptionQuality, args=words, prog="seedfast captions")
-    from seedfast import recipes
+    from seedfast.cli.evaluate import opened
     from seedfast.errors import UserError
-    from seedfast.evaluate import trained
     from seedfast.evaluate.caption_quality import report
     from seedfast.families.caption.request import CaptionRequest
     from seedfast.report import caption_gallery
 
     if asked.images is not None and asked.images < 1:
         raise UserError(f"images must be at least 1, not {asked.images}.")
-    checkpoint = trained.find(asked.run, at=asked.at)
-    model = trained.load(recipes.stored(checkpoint.folder), checkpoint, weights=asked.weights, device=asked.device)
+    model = opened(asked)
     request = CaptionRequest(decoding=asked.decoding, beams=asked.beams, length_penalty=asked.length_penalty)
     found = report(model, request, limit=asked.images)
     page = caption_gallery.write(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import tyro
 
+from seedfast.cli.arguments import parse
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
+    from seedfast.evaluate.evaluator import Result
     from seedfast.evaluate.trained import Trained
 
 R = TypeVar("R")
@@ -17,15 +19,19 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """The exact loss over the whole validation split: every scored token once (for every draw of a bound).
+    """All numbers of a run: the loss over the whole validation split, and every other metric that fits the run.
 
-    nats_per_token and bits_per_byte with their standard error; is_bound says whether the number is the likelihood
-    itself or bounds it from above (a NELBO), which is then never called a perplexity. With --samples N --judge RUN,
-    the run's samples are measured instead (seedfast evaluate RUN --samples 1 --judge RUN --help).
+    The loss: nats_per_token and bits_per_byte with their standard error, each scored token once (for every draw of a
+    bound); is_bound says whether the number is the likelihood itself or bounds it from above (a NELBO), which is never
+    called a perplexity. Image runs add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast
+    captions` have their options). With --samples N --judge RUN, samples of the run are scored by another run instead
+    (seedfast evaluate RUN --samples 1 --judge RUN --help).
     """
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
+    only: tuple[str, ...] = ()
+    """The metrics to run: loss, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
     json: bool = False
     """Print one JSON object instead of a table."""
     weights: Literal["ema", "raw", "base"] | None = None
@@ -42,75 +48,63 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge(Evaluate, Generic[R]):
-    """What an autoregressive run of the same data thinks of a run's samples, and of as much held-out text.
+class JudgeSamples(Evaluate, Generic[R]):
+    """Samples of a run scored by an autoregressive run of the same data, and as much held-out text.
 
-    nats_per_token by the judge, each text's first token left out; beside it how varied the texts are, for the likeliest
-    text repeats itself. A model's own score of its own text is no measure of it.
+    nats_per_token by the judge, each text's first token left out; beside it how varied the texts are, since the
+    likeliest text repeats itself. A model's own score of its own text is no measure of it.
     """
 
     samples: int
-    """How many samples to judge."""
+    """Number of samples to score."""
     judge: Path
     """The run folder of the judge."""
     seed: int = 1
     """Sample i of a seed is always the same."""
     sampling: R
-    """What is asked of the sampler: the flags of `seedfast sample RUN`."""
+    """The flags of `seedfast sample RUN`."""
 
 
 def evaluate(words: list[str]) -> int:
-    """Evaluate a run; see `Evaluate` for the flags, and `Judge` for those of its samples."""
+    """Evaluate a run; see `Evaluate` for the flags, and `JudgeSamples` for those of its samples."""
     if any(word.split("=")[0] in ("--samples", "--judge") for word in words):
         return _judge(words)
-    asked = tyro.cli(Evaluate, args=words, prog="seedfast evaluate")
-    from seedfast.evaluate import loss
+    asked: Evaluate = parse(Evaluate, words, prog="seedfast evaluate", config=(tyro.conf.UseAppendAction,))
+    from seedfast.evaluate.evaluator import evaluate as measure
 
-    model = _load(asked)
-    return _print(loss.likelihood(model, draws=asked.draws).record(), as_json=asked.json)
+    return show(measure(opened(asked), asked.only, {"draws": asked.draws}), as_json=asked.json)
 
 
 def _judge(words: list[str]) -> int:
-    """Judge the samples of a run."""
-    from seedfast import recipes
-    from seedfast.evaluate import judge, trained
+    """Score the samples of a run."""
+    import seedfast
+    from seedfast import api
+    from seedfast.evaluate.judge import Judge
 
     if words[0].startswith("-"):
         raise UserError("Name the run first: seedfast evaluate RUN --samples N --judge RUN, then further flags.")
-    newest = trained.find(Path(words[0]))
-    family = trained.family_of(recipes.stored(newest.folder), newest)
-    asked = tyro.cli(
-        Judge[family.request],  # type: ignore[name-defined]
-        args=words,
+    kind = api.request_class(Path(words[0]))
+    asked: Any = parse(
+        JudgeSamples[kind],  # type: ignore[valid-type]
+        words,
         prog="seedfast evaluate",
         config=(tyro.conf.UseAppendAction,),
     )
-    if asked.draws is not None:
-        raise UserError("--draws are those of the loss; samples are drawn by --seed.")
-    newest = trained.find(asked.judge)
-    by = trained.load(recipes.stored(newest.folder), newest, device=asked.device)
+    if asked.draws is not None or asked.only:
+        raise UserError("--draws and --only belong to the loss of the run itself; samples are drawn by --seed.")
+    judge = seedfast.load(asked.judge, device=asked.device)
     request = replace(asked.sampling, num=asked.samples)
-    return _print(judge.judge_samples(_load(asked), by, request, seed=asked.seed), as_json=asked.json)
+    return show(Judge(by=judge, request=request, seed=asked.seed)(opened(asked)), as_json=asked.json)
 
 
-def _load(asked: Evaluate) -> "Trained":
-    from seedfast import recipes
-    from seedfast.evaluate import trained
+def opened(asked: Any) -> "Trained":
+    """The model that the flags `run`, `at`, `weights`, `data` and `device` name."""
+    import seedfast
 
-    checkpoint = trained.find(asked.run, at=asked.at)
-    run = recipes.stored(checkpoint.folder)
-    if asked.data is not None:
-        run = replace(run, data=replace(run.data, path=asked.data))
-    return trained.load(run, checkpoint, weights=asked.weights, device=asked.device)
+    return seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, data=asked.data)
 
 
-def _print(record: dict[str, Any], *, as_json: bool) -> int:
-    from seedfast.loop.config import flatten
-
-    if as_json:
-        print(json.dumps(record))
-        return 0
-    for name, value in flatten(record).items():
-        shown = f"{value:,.5f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
-        print(f"{name.replace('_', ' '):<30} {shown}")
+def show(result: "Result", *, as_json: bool) -> int:
+    """Print a result."""
+    print(json.dumps(result.record()) if as_json else "\n".join(result.table()))
     return 0

@@ -32,20 +32,20 @@ class Export:
 def export(words: list[str]) -> int:
     """Export a run; see `Export` for the flags."""
     asked = tyro.cli(Export, args=words, prog="seedfast export")
-    from seedfast.evaluate import trained
+    from seedfast.evaluate.bare import is_bare
     from seedfast.export.export import export as write
 
     model = best(asked.run, asked.weights, asked.at)
     write(model, asked.out, merge=asked.merge)
-    use = f"seedfast sample {asked.out}" if trained.is_bare(asked.out) else f"{asked.out}/README.md says how to use it"
+    use = f"seedfast sample {asked.out}" if is_bare(asked.out) else f"{asked.out}/README.md says how to use it"
     print(f"{asked.out} holds step {model.committed.step} ({model.weights} weights): {use}")
     return 0
 
 
 def best(run: Path, weights: Literal["ema", "raw"] | None, at: int | None) -> "Trained":
     """The best model of a run, or that of a step."""
-    from seedfast import recipes
+    import seedfast
     from seedfast.evaluate import trained
 
-    checkpoint = trained.find(run, at=trained.best_step(run, weights=weights) if at is None else at)
-    return trained.load(recipes.stored(checkpoint.folder), checkpoint, weights=weights, device="cpu")
+    step = trained.best_step(run, weights=weights) if at is None else at
+    return seedfast.load(run, step=step, weights=weights, device="cpu")

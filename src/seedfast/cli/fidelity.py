@@ -57,7 +57,7 @@ def fidelity(words: list[str]) -> int:
     checkpoint = trained.find(asked.run, at=asked.at)
     run = recipes.stored(checkpoint.folder)
     if asked.data is not None:
-        run = replace(run, data=replace(run.data, path=asked.data))
+        run = replace(run, data=run.data.with_path(asked.data))
     model = trained.load(run, checkpoint, weights=asked.weights, device=asked.device)
     if not isinstance(model.family, ImageFamily):
         raise UserError(f"{asked.run} is a run of {run.recipe}, which makes no images.")
@@ -69,7 +69,7 @@ def fidelity(words: list[str]) -> int:
     if model.family.conditional and not request.label:
         request = replace(request, mix=True)
     request.labels(model.family.assets, conditional=model.family.conditional)  # refuses classes that there are not
-    corpus = trained.corpus_of(model)
+    corpus = model.corpus
     split = corpus.train if asked.against == "train" else corpus.validation
     batch = split.batch(list(range(len(split))))
     wanted_K = torch.tensor([name in request.label or not request.label for name in model.family.assets.classes])
@@ -99,8 +99,8 @@ def _features(name: str | None) -> dict[str, Any]:
     """The features to compare in, and what they are called."""
     if name is None:
         return {}
-    from seedfast import recipes
     from seedfast.evaluate import image_features as features
+    from seedfast.user_code import own_function
 
-    found = recipes.own_function(name)[0] if ":" in name else features.pretrained(name)
+    found = own_function(name)[0] if ":" in name else features.pretrained(name)
     return {"features": found, "name": name}

@@ -29,7 +29,7 @@ def import_run(words: list[str]) -> int:
     from seedfast import recipes
     from seedfast.data.text.config import TextData
     from seedfast.errors import UserError
-    from seedfast.loop.session import session
+    from seedfast.loop.open import open_session
     from seedfast.models import import_gpt2
 
     if (asked.out / "run.yaml").exists():
@@ -47,7 +47,7 @@ def import_run(words: list[str]) -> int:
             f"The tokenizer of {asked.data} has {size} tokens, but {asked.source} was trained on {known}; "
             "name the text or the tokenizer that it was trained with."
         )
-    with session(run, asked.out, initialise=lambda network: import_gpt2.adopt(network, source)):
+    with open_session(run, asked.out, initialise=lambda network: import_gpt2.adopt(network, source)):
         pass
     print(f"{asked.out} is a run at step 0: seedfast evaluate {asked.out}")
     return 0

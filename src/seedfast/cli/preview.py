@@ -18,19 +18,19 @@ _LABELS = ("SOURCE", "INPUT", "TARGET")
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Show what a recipe asks of its network, without training: SOURCE, INPUT and TARGET of a few examples.
+    """Show the task of a recipe without training: SOURCE, INPUT and TARGET of a few examples.
 
-    █ is [MASK] (or a noisy embedding), ✗ [WRONG], ⊕ [INSERT], ⊖ [DELETE]; ∅ is where nothing is asked, or is there; ¶
-    is end-of-text and ⏎ a line's end.
+    █ is [MASK] (or a noisy embedding), ✗ [WRONG], ⊕ [INSERT], ⊖ [DELETE]; ∅ is a position without a token or without a
+    target; ¶ is end-of-text and ⏎ the end of a line.
     For a recipe, all further flags are those of `seedfast train RECIPE`.
     """
 
     what: tyro.conf.Positional[str]
     """A recipe or a run folder."""
     samples: int = 5
-    """How many examples to show."""
+    """Number of examples."""
     step: int | None = None
-    """The step of training whose curriculum is shown (default: its end)."""
+    """The training step of the curriculum (default: its end)."""
 
 
 def preview(words: list[str]) -> int:
@@ -44,25 +44,25 @@ def preview(words: list[str]) -> int:
     flags = [w for name, value in vars(known).items() if value is not None for w in (f"--{name}", value)]
     asked = tyro.cli(Preview, args=[rest[0], *flags], prog="seedfast preview")
     from seedfast import recipes
-    from seedfast.cli.train import parse
-    from seedfast.evaluate.preview import preview as exercises
+    from seedfast.cli.train import parse_run
+    from seedfast.evaluate.preview import preview as tasks
 
     if (folder := Path(asked.what)).is_dir():
         name = recipes.stored(folder).recipe
-        run = parse(name, [*rest[1:], "--out", asked.what]).run
+        run = parse_run(name, [*rest[1:], "--out", asked.what]).run
     else:
-        run = parse(asked.what, rest[1:]).run
+        run = parse_run(asked.what, rest[1:]).run
     console = Console(highlight=False)
-    for number, exercise in enumerate(exercises(run, count=asked.samples, step=asked.step)):
+    for number, task in enumerate(tasks(run, count=asked.samples, step=asked.step)):
         if number:
             console.print()
-        for label, signs in zip(_LABELS, (exercise.source, exercise.inputs, exercise.targets), strict=True):
-            if signs:
+        for label, spans in zip(_LABELS, (task.source, task.inputs, task.targets), strict=True):
+            if spans:
                 line = Text(f"{label:<7} ", style="dim")
-                line.append_text(Text.assemble(*((text, _STYLES.get(role, "not dim")) for text, role in signs)))
+                line.append_text(Text.assemble(*((text, _STYLES.get(role, "not dim")) for text, role in spans)))
                 console.print(line, soft_wrap=True)
-        asks = Counter({role: 0 for _, role in exercise.targets})
-        for text, role in exercise.targets:
+        asks = Counter({role: 0 for _, role in task.targets})
+        for text, role in task.targets:
             asks[role] += len(text)
         console.print(Text("        " + ", ".join(f"{count} {role}" for role, count in asks.items()), style="dim"))
     return 0

@@ -1,7 +1,7 @@
 """`seedfast sample`."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from seedfast.cli.arguments import parse
 from seedfast.errors import UserError
 
 R = TypeVar("R")
@@ -35,9 +36,9 @@ class Sample(Generic[R]):
     """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
     fine-tuned model began with."""
     beside: Literal["ema", "raw", "base"] | None = None
-    """Show what these weights do with the same request too, and compare the texts' statistics."""
+    """Sample with these weights too, by the same request and random numbers, and compare the texts' statistics."""
     stream: bool = False
-    """Show the text while it is written (autoregressive models, one sample)."""
+    """Show the text while it is generated (autoregressive models, one sample)."""
     at: int | None = None
     """Use the checkpoint of this step instead of the newest."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -51,46 +52,31 @@ def sample(words: list[str]) -> int:
             raise UserError("Name the run first: seedfast sample RUN, then the flags.")
         print(_USAGE)
         return 0 if words else 2
-    from seedfast import recipes
-    from seedfast.evaluate import trained
+    import seedfast
+    from seedfast import api
+    from seedfast.evaluate.bare import is_bare
 
-    place = Path(words[0])
-    is_bare = trained.is_bare(place)
-    newest = None if is_bare else trained.find(place)
-    kind = (
-        trained.bare_request(place)
-        if newest is None
-        else trained.family_of(recipes.stored(newest.folder), newest).request
-    )
-    asked = tyro.cli(
-        Sample[kind],  # type: ignore[valid-type]
-        args=words,
+    asked: Any = parse(
+        Sample[api.request_class(Path(words[0]))],  # type: ignore[misc]
+        words,
         prog="seedfast sample",
         config=(tyro.conf.UseAppendAction,),
     )
-    if is_bare and (asked.weights, asked.beside, asked.at) != (None, None, None):
-        raise UserError(
-            f"{place} is a bare model, whose only weights are its own; leave --weights, --beside, --at out."
-        )
+    if asked.beside and is_bare(asked.run):
+        raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")
     console = Console()
-
-    def model(weights: Any) -> Any:
-        if is_bare:
-            return trained.bare(place, device=asked.device)
-        checkpoint = trained.find(asked.run, at=asked.at)
-        return trained.load(recipes.stored(checkpoint.folder), checkpoint, weights=weights, device=asked.device)
-
+    kinds = [asked.beside, asked.weights] if asked.beside else [asked.weights]
+    models = [seedfast.load(asked.run, step=asked.at, weights=kind, device=asked.device) for kind in kinds]
     request = _streamed(asked.request, console) if asked.stream else asked.request
-    one = model(asked.weights)
     folder = asked.out or asked.run / "samples" / f"seed-{asked.seed}"
     if asked.beside:
-        return _compare(one, model(asked.beside), request, asked.seed, console, folder, is_wanted=bool(asked.out))
-    samples = one.sample(request, seed=asked.seed)
+        return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
+    samples = models[0].sample(request, seed=asked.seed)
     if asked.stream:
         console.file.write("\n")
     else:
         samples.show(console)
-    if asked.out or not samples.readable:
+    if asked.out or not samples.printable:
         _save(samples, folder)
     return 0
 
@@ -102,32 +88,33 @@ def _save(samples: Any, folder: Path) -> None:
 
 
 def _streamed(request: Any, console: Console) -> Any:
-    """The request, to be shown while it is fulfilled."""
-    if not hasattr(request, "watch"):
+    """The request with a callback that prints the text as it is generated."""
+    if "on_token" not in {f.name for f in fields(request)}:
         raise UserError("Only autoregressive models write from left to right, so only they take --stream.")
 
-    def watch(text: str) -> None:
+    def show(text: str) -> None:
         console.file.write(text)
         console.file.flush()
 
-    return replace(request, watch=watch)
+    return replace(request, on_token=show)
 
 
-def _compare(one: Any, other: Any, request: Any, seed: int, console: Console, folder: Path, *, is_wanted: bool) -> int:
-    """Two kinds of weights side by side: the same request, the same random numbers, and the texts' statistics.
+def _compare(models: list[Any], request: Any, seed: int, console: Console, folder: Path, *, save: bool) -> int:
+    """The samples of several kinds of weights, one after the other, and the statistics of their texts.
 
-    What cannot be printed, or where files are wanted, goes to a folder of each kind's own.
+    Samples that cannot be printed, or that are to be saved, go to a folder of each kind's own.
     """
     from seedfast.evaluate.text_statistics import statistics
+    from seedfast.families.text.request import TextSamples
 
     columns = {}
-    for model in (other, one):
+    for model in models:
         samples = model.sample(request, seed=seed)
         console.rule(f"{model.weights} weights", style="bold")
         samples.show(console)
-        if is_wanted or not samples.readable:
+        if save or not samples.printable:
             _save(samples, folder / model.weights)
-        columns[model.weights] = statistics(getattr(samples, "written", []))
+        columns[model.weights] = statistics(samples.written) if isinstance(samples, TextSamples) else {}
     table = Table("", *columns)
     for name in next(iter(columns.values())):
         table.add_row(name.replace("_", " "), *(f"{column.get(name, math.nan):.4f}" for column in columns.values()))

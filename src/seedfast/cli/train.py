@@ -10,12 +10,14 @@ import tyro
 from rich.console import Console
 
 from seedfast import recipes
+from seedfast.cli.arguments import parse
 from seedfast.errors import UserError
 from seedfast.loop.config import Run, from_mapping, read_yaml
+from seedfast.loop.open import open_session
 from seedfast.loop.progress import Line, Silent
-from seedfast.loop.sample import snapshot
-from seedfast.loop.session import Session, session
-from seedfast.loop.train import train as run_loop
+from seedfast.loop.sample import save_demo
+from seedfast.loop.session import Session
+from seedfast.loop.train import run_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +51,15 @@ def train(words: list[str]) -> int:
         print("usage: seedfast train RECIPE [flags]      (seedfast train RECIPE --help lists the flags)\n")
         print("\n".join(f"  {name:<21} {what}" for name, (_, what) in recipes.RECIPES.items()))
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    asked = parse(words[0], words[1:])
-    with session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
+    asked = parse_run(words[0], words[1:])
+    with open_session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
         console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
         if opened.distributed.is_main:
             _introduce(opened, console)
             with Line(console) as line:
-                outcome = run_loop(opened, line)
+                outcome = run_training(opened, line)
         else:
-            outcome = run_loop(opened, Silent())
+            outcome = run_training(opened, Silent())
     if opened.distributed.is_main and outcome.interrupted_by is None:
         _conclude(opened, console)
     elif opened.distributed.is_main:
@@ -66,7 +68,7 @@ def train(words: list[str]) -> int:
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
 
 
-def parse(recipe: str, words: list[str]) -> Train:
+def parse_run(recipe: str, words: list[str]) -> Train:
     """The arguments of a recipe's training: recipe, then stored run or --config, then flags."""
     first = argparse.ArgumentParser(prog="seedfast train", add_help=False, allow_abbrev=False)
     first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
@@ -84,37 +86,37 @@ def parse(recipe: str, words: list[str]) -> Train:
         run = from_mapping(run, read_yaml(known.config), where=str(known.config))
         if run.recipe != fresh.recipe:
             raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {fresh.recipe}.")
-    asked = tyro.cli(
+    asked: Train = parse(
         Train,
-        args=words,
-        default=Train(out=known.out, config=known.config, run=run),
+        words,
         prog=f"seedfast train {recipe}",
+        default=Train(out=known.out, config=known.config, run=run),
         config=(tyro.conf.FlagConversionOff,),
     )
     if asked.run.recipe != fresh.recipe:
         raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
     if asked.data is not None:
-        asked = replace(asked, run=replace(asked.run, data=replace(asked.run.data, path=asked.data)))
+        asked = replace(asked, run=replace(asked.run, data=asked.run.data.with_path(asked.data)))
     if asked.model is not None:
-        if not hasattr(asked.run.model, "path"):
+        if asked.run.model.path is None:
             raise UserError(
                 f"The recipe {recipe} trains a network of its own, so it takes no --model; "
                 "seedfast train finetune starts from a pretrained one."
             )
-        asked = replace(asked, run=replace(asked.run, model=replace(asked.run.model, path=asked.model)))
+        asked = replace(asked, run=replace(asked.run, model=asked.run.model.with_path(asked.model)))
     return replace(asked, run=asked.run.located())
 
 
 class _Console(Console):
-    """Where progress goes. Nobody has to listen: if the reader goes away, training goes on."""
+    """The console of the progress: if its reader goes away, training goes on."""
 
     def on_broken_pipe(self) -> None:
-        """Say no more."""
+        """Print nothing more."""
         self.quiet = True
 
 
 def _introduce(opened: Session, console: Console) -> None:
-    """What is trained on what, where, and from which step."""
+    """Print the model, the data, the device and the step."""
     sizes = [(p.numel(), p.requires_grad) for p in opened.state.network.parameters()]
     size, trained = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
     share = f" ({trained / size:.2%} trained)" if trained < size else ""
@@ -134,18 +136,19 @@ def _introduce(opened: Session, console: Console) -> None:
 
 
 def _conclude(opened: Session, console: Console) -> None:
-    """Show what has been trained: samples, the report, and where everything is."""
+    """Print samples of the trained model, write the report, and print where everything is."""
     from seedfast.report import page
 
     folder = opened.folder
-    samples, files = snapshot(opened)
-    samples.show(Console())
+    samples, files = save_demo(opened)
+    if samples is not None:
+        samples.show(Console())
     written = page.write(folder)
     for what, where in {
         "run": folder,
         "report": written,
         "plot": folder / "report" / "loss.png",
-        "samples": files[0].parent if len(files) > 1 else files[0],
+        **({"samples": files[0].parent if len(files) > 1 else files[0]} if files else {}),
     }.items():
         console.print(f"{what:<8} {where}", highlight=False, soft_wrap=True)
     sys.stdout.flush()

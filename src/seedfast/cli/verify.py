@@ -15,16 +15,16 @@ from seedfast.errors import UserError
 class Resume:
     """Train a recipe without interruption and again with kills (SIGKILL), and compare every tensor and the journal.
 
-    The kills fall inside steps, checkpoints that are being written, renames and evaluations. All further flags are
+    The kills fall inside steps, evaluations, and the writing and renaming of checkpoints. All further flags are
     those of `seedfast train RECIPE`.
     """
 
     recipe: tyro.conf.Positional[str]
     """The recipe to train."""
     kills: int = 3
-    """How often the second training is killed."""
+    """Number of kills of the second training."""
     kill_seed: int = 1
-    """Chooses the instants."""
+    """Seed of the instants."""
     folder: Path | None = None
     """Keep both run folders here (default: a temporary folder)."""
 
@@ -71,14 +71,14 @@ def _resume(words: list[str]) -> int:
         tyro.cli(Resume, args=["--help"], prog="seedfast verify resume")
     flags = [w for k, v in vars(known).items() if v is not None for w in (f"--{k.replace('_', '-')}", v)]
     asked = tyro.cli(Resume, args=[training[0], *flags], prog="seedfast verify resume")
-    from seedfast.cli.train import parse
+    from seedfast.cli.train import parse_run
     from seedfast.verify.resume import prove_resume
 
     if asked.kills < 1:
         raise UserError(f"A proof of resumption needs at least 1 kill, not {asked.kills}.")
     with tempfile.TemporaryDirectory(prefix="seedfast-verify-") as temporary:
         folder = asked.folder or Path(temporary)
-        parse(asked.recipe, [*training[1:], "--out", str(folder / "killed")])  # a wrong flag is said here, once
+        parse_run(asked.recipe, [*training[1:], "--out", str(folder / "killed")])  # a wrong flag is refused here, once
         certificate = prove_resume(training, kills=asked.kills, folder=folder, seed=asked.kill_seed)
     if certificate.difference:
         print(f"NOT identical: {certificate.difference}.")

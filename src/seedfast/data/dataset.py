@@ -83,6 +83,10 @@ class DataConfig(ABC):
     def restore(self, folder: Path) -> Assets:
         """The assets that `Assets.save` wrote into `folder`."""
 
+    def with_path(self, path: str) -> Self:
+        """The same source, read from another path."""
+        return replace(self, path=path)  # type: ignore[type-var]  # configurations are dataclasses
+
     def located(self) -> Self:
         """The same source with absolute paths."""
         return self

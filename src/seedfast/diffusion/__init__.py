@@ -1,1 +1,1 @@
-"""Floor 2: the mathematics of Gaussian diffusion, as pure functions of tensors. No modules, no files, no randomness."""
+"""The mathematics of Gaussian diffusion, as pure functions of tensors: no modules, no files, no randomness."""

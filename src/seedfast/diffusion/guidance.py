@@ -5,9 +5,10 @@ from torch import Tensor
 
 
 def guided(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
-    """u + w (c - u) (Ho & Salimans 2022): w = 0 is unconditional, 1 conditional, more exaggerates the condition.
+    """Classifier-free guidance u + w (c - u) (Ho & Salimans 2022).
 
-    The same whether u and c are predictions of ε, v or x0: at one x these are affine in each other.
+    w = 0 is the unconditional prediction, w = 1 the conditional one; a larger w moves farther towards the condition.
+    The result is the same for predictions of ε, v and x0, because at one x these are affine in each other.
     """
     return unconditional + scale * (conditional - unconditional)
 
@@ -18,10 +19,11 @@ def clamped(x0: Tensor) -> Tensor:
 
 
 def dynamically_thresholded(x0: Tensor, percentile: float) -> Tensor:
-    """x0 clipped to ±s and divided by s, where s = max(1, the percentile of |x0|), per example [B, …].
+    """x0 clipped to ±s and divided by s, where s = max(1, the percentile of |x0|), for each example of [B, …].
 
-    Instead of a clamp, never after it (Saharia et al. 2022, section 2.3). The percentile interpolates linearly between
-    order statistics; it takes only the largest values, as many as there may be (torch.quantile refuses 2^24).
+    It replaces the clamp and never follows it (Saharia et al. 2022, section 2.3). The percentile interpolates linearly
+    between order statistics. It is computed from the largest values alone, because torch.quantile accepts at most 2^24
+    values.
     """
     size_BN = x0.flatten(1).abs()
     rank = percentile * (size_BN.shape[1] - 1)

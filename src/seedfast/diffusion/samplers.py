@@ -1,7 +1,8 @@
-"""Samplers: pure functions over a denoiser and a grid, which yield x after each step.
+"""Samplers: pure functions of a denoiser and a grid that yield x after each step.
 
-Each asks the denoiser for x0 and derives ε from it, so whatever was done to x0 (guidance, thresholding) holds for both.
-They take any levels (a, s), so one function serves variance-preserving and exploding diffusion and flow matching.
+Each sampler evaluates x0 and derives ε from it, so that a change of x0 (guidance, thresholding) changes both. Levels
+(a, s) may be of any kind: one function samples variance-preserving and exploding diffusion and flow matching.
+A step goes from the level `start` to the cleaner level `end`, two neighbours of the grid.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,23 +13,23 @@ import torch
 from torch import Tensor
 
 from seedfast.diffusion.grids import Grid
-from seedfast.diffusion.levels import Level, eps_of, exploding
+from seedfast.diffusion.levels import NoiseLevel, eps_from_x0, variance_exploding
 
-Denoise = Callable[[Tensor, Level], Tensor]
+Denoise = Callable[[Tensor, NoiseLevel], Tensor]
 """(x, level) → the expected x0."""
 
 Noise = Callable[[int], Tensor]
 """Step → standard normal noise of x's shape."""
 
 
-def step_variance(now: Level, then: Level) -> Tensor:
-    """The variance of x at `now` given x at the cleaner level `then`: β_t between neighbours of a table."""
-    return now.s.square() - (now.a / then.a * then.s).square()
+def step_variance(start: NoiseLevel, end: NoiseLevel) -> Tensor:
+    """The variance of x at `start` given x at the cleaner level `end`: β_t between neighbours of a table."""
+    return start.s.square() - (start.a / end.a * end.s).square()
 
 
-def posterior_variance(now: Level, then: Level) -> Tensor:
-    """The variance of x at `then` given x at `now` and x0: β̃_t (Ho et al. 2020, equation 7)."""
-    return step_variance(now, then) * (then.s / now.s).square()
+def posterior_variance(start: NoiseLevel, end: NoiseLevel) -> Tensor:
+    """The variance of x at `end` given x at `start` and x0: β̃_t (Ho et al. 2020, equation 7)."""
+    return step_variance(start, end) * (end.s / start.s).square()
 
 
 def ddpm(
@@ -36,15 +37,15 @@ def ddpm(
 ) -> Iterator[Tensor]:
     """Ancestral sampling: x' ~ q(x' | x, x0) (Ho et al. 2020, algorithm 2), on any grid.
 
-    variance: β̃ ("small", the posterior's own) or β ("large", right where the data are noise themselves).
+    variance: β̃ ("small", that of the posterior) or β ("large", exact if the data are standard normal noise).
     """
-    for step, (now, then) in enumerate(pairwise(grid)):
-        x0 = denoise(x, now)
-        between = step_variance(now, then)
-        mean = (now.a / then.a * (then.s / now.s).square()) * x + (then.a * between / now.s.square()) * x0
+    for step, (start, end) in enumerate(pairwise(grid)):
+        x0 = denoise(x, start)
+        beta = step_variance(start, end)
+        mean = (start.a / end.a * (end.s / start.s).square()) * x + (end.a * beta / start.s.square()) * x0
         x = mean
-        if then.s > 0:
-            x = mean + (between if variance == "large" else posterior_variance(now, then)).sqrt() * noise(step)
+        if end.s > 0:
+            x = mean + (beta if variance == "large" else posterior_variance(start, end)).sqrt() * noise(step)
         yield x
 
 
@@ -53,10 +54,10 @@ def ddim(denoise: Denoise, x: Tensor, grid: Grid, noise: Noise | None = None, *,
 
     η = 0 draws no noise; η = 1 is DDPM with the small variance.
     """
-    for step, (now, then) in enumerate(pairwise(grid)):
-        x0 = denoise(x, now)
-        variance = eta**2 * posterior_variance(now, then)
-        x = then.a * x0 + (then.s.square() - variance).clamp(min=0).sqrt() * eps_of(x, x0, now)
+    for step, (start, end) in enumerate(pairwise(grid)):
+        x0 = denoise(x, start)
+        variance = eta**2 * posterior_variance(start, end)
+        x = end.a * x0 + (end.s.square() - variance).clamp(min=0).sqrt() * eps_from_x0(x, x0, start)
         if variance > 0:
             assert noise is not None, "η > 0 needs noise"
             x = x + variance.sqrt() * noise(step)
@@ -71,65 +72,67 @@ def euler(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
 def heun(
     denoise: Denoise, x: Tensor, grid: Grid, noise: Noise | None = None, *, churn: float = 0.0
 ) -> Iterator[Tensor]:
-    """Heun's method for dx = x0 da + ε ds: the slopes at both ends of a step count half each. Order 2; two evaluations.
+    """Heun's method for dx = x0 da + ε ds: the mean of the slopes at both ends of a step. Order 2, two evaluations.
 
-    The second look, where DDIM's step ends, changes what x0 is; with it x' moves by (a's - as') / 2s' of the change.
-    On exploding levels that is the step in σ (Karras et al. 2022, algorithm 1), on the straight path the step in t, and
-    on variance-preserving levels the step along their circle, a bounded one however large σ = s/a: a step in σ from
-    almost no signal would trust its end for all of its way. A step that ends without noise is Euler's.
-    churn: by which part of σ noise is added before each step (γ of their algorithm 2), for exploding levels only.
+    The second evaluation, at the end of DDIM's step, changes x0; x' changes by (a's - as') / 2s' times that change.
+    On exploding levels this is a step in σ (Karras et al. 2022, algorithm 1), on the straight path a step in t, and on
+    variance-preserving levels a step along their circle, which is bounded even where σ = s/a is huge: a step in σ from
+    almost no signal would rely on the prediction at its end for its whole length. A step that ends without noise is
+    Euler's.
+    churn: relative increase of σ by added noise before each step (γ of their algorithm 2), for exploding levels only.
     """
-    for step, (now, then) in enumerate(pairwise(grid)):
+    for step, (start, end) in enumerate(pairwise(grid)):
         if churn:
             assert noise is not None, "churn needs noise"
-            more = exploding(now.s * (1 + churn))
-            x = x + (more.s.square() - now.s.square()).sqrt() * noise(step)
-            now = more
-        x0 = denoise(x, now)
-        x = then.a * x0 + then.s * eps_of(x, x0, now)
-        if then.s > 0:
-            x = x + (then.a * now.s - now.a * then.s) / (2 * then.s) * (denoise(x, then) - x0)
+            raised = variance_exploding(start.s * (1 + churn))
+            x = x + (raised.s.square() - start.s.square()).sqrt() * noise(step)
+            start = raised
+        x0 = denoise(x, start)
+        x = end.a * x0 + end.s * eps_from_x0(x, x0, start)
+        if end.s > 0:
+            x = x + (end.a * start.s - start.a * end.s) / (2 * end.s) * (denoise(x, end) - x0)
         yield x
 
 
 def dpm_solver_2m(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): order 2 with one evaluation a step.
 
-    x0 is extrapolated linearly in λ = log(a/s) from the step before; not in the first step, nor where λ is infinite.
+    x0 is extrapolated linearly in λ = log(a/s) from the step before, except in the first step and where λ is infinite.
     """
-    before: tuple[Tensor, Tensor] | None = None  # the last x0 and the last step in λ
-    for now, then in pairwise(grid):
-        x0 = denoise(x, now)
-        h = (now.gamma - then.gamma) / 2
-        ahead = x0
-        if before is not None and torch.isfinite(h) and torch.isfinite(before[1]):
-            ahead = x0 + h / (2 * before[1]) * (x0 - before[0])
-        before = x0, h
-        x = _straight(x, ahead, now, then)
+    previous: tuple[Tensor, Tensor] | None = None  # x0 of the last step, and its length in λ
+    for start, end in pairwise(grid):
+        x0 = denoise(x, start)
+        h = (start.gamma - end.gamma) / 2
+        extrapolated = x0
+        if previous is not None and torch.isfinite(h) and torch.isfinite(previous[1]):
+            extrapolated = x0 + h / (2 * previous[1]) * (x0 - previous[0])
+        previous = x0, h
+        x = _constant_x0_step(x, extrapolated, start, end)
         yield x
 
 
 def dpm_solver_2s(denoise: Denoise, x: Tensor, grid: Grid) -> Iterator[Tensor]:
-    """DPM-Solver++(2S) (Lu et al. 2022, algorithm 1): order 2, by pairs of steps that remember nothing before them.
+    """DPM-Solver++(2S) (Lu et al. 2022, algorithm 1): order 2, in pairs of steps; a pair uses no earlier step.
 
-    The first step of a pair looks ahead; the second goes the way of both anew, with x0 extrapolated linearly in
-    λ = log(a/s) to its middle. Where λ is infinite, and in a last step without a partner, it is DDIM's step.
+    The first step of a pair is a trial. The second step starts again where the first one started and covers both, with
+    x0 extrapolated linearly in λ = log(a/s) to the middle. Where λ is infinite, and in a last step without a partner,
+    the step is DDIM's.
     """
-    for step, (now, then) in enumerate(pairwise(grid)):
-        x0 = denoise(x, now)
+    for step, (start, end) in enumerate(pairwise(grid)):
+        x0 = denoise(x, start)
         if step % 2 == 0:
-            start, first, first_x0 = x, now, x0
-            x = _straight(x, x0, now, then)
+            pair_x, pair_start, pair_x0 = x, start, x0
+            x = _constant_x0_step(x, x0, start, end)
         else:
-            h, h_first = (first.gamma - then.gamma) / 2, (first.gamma - now.gamma) / 2
+            h, h_first = (pair_start.gamma - end.gamma) / 2, (pair_start.gamma - start.gamma) / 2
             if torch.isfinite(h):
-                x = _straight(start, first_x0 + h / (2 * h_first) * (x0 - first_x0), first, then)
+                x = _constant_x0_step(pair_x, pair_x0 + h / (2 * h_first) * (x0 - pair_x0), pair_start, end)
             else:
-                x = _straight(x, x0, now, then)
+                x = _constant_x0_step(x, x0, start, end)
         yield x
 
 
-def _straight(x: Tensor, x0: Tensor, now: Level, then: Level) -> Tensor:
-    """From `now` to `then` as if x0 stayed the same: x' = (s'/s)·x + (a' - a·s'/s)·x0."""
-    ratio = then.s / now.s
-    return ratio * x + (then.a - now.a * ratio) * x0
+def _constant_x0_step(x: Tensor, x0: Tensor, start: NoiseLevel, end: NoiseLevel) -> Tensor:
+    """The exact step for an x0 that is constant between the levels: x' = (s'/s)·x + (a' - a·s'/s)·x0."""
+    ratio = end.s / start.s
+    return ratio * x + (end.a - start.a * ratio) * x0

@@ -1,4 +1,4 @@
-"""Noise schedules: which level belongs to which time."""
+"""Noise schedules: the noise level of each time."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedfast.diffusion.levels import Level
+from seedfast.diffusion.levels import NoiseLevel
 
 Betas = Literal["linear", "cosine", "quadratic", "sigmoid"]
 
 
 def betas(kind: Betas, steps: int, *, start: float = 1e-4, end: float = 0.02) -> Tensor:
-    """The variances β_t that each of T steps adds, float64 [T]. `start` and `end` do not concern the cosine."""
+    """The variances β_t of the noise of each of T steps, float64 [T]. The cosine schedule ignores `start` and `end`."""
     unit = torch.linspace(0, 1, steps, dtype=torch.float64)
     match kind:
         case "linear":  # Ho et al. 2020
@@ -36,7 +36,7 @@ def zero_terminal_snr(alpha_bar_T: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Table:
-    """A discrete schedule: ᾱ_t for t = 0 … T-1, float64 [T], falling."""
+    """A discrete schedule: ᾱ_t for t = 0 … T-1, float64 [T], decreasing."""
 
     alpha_bar_T: Tensor
 
@@ -44,14 +44,14 @@ class Table:
         """T."""
         return len(self.alpha_bar_T)
 
-    def at(self, t: Tensor) -> Level:
+    def at(self, t: Tensor) -> NoiseLevel:
         """The variance-preserving level of times t (int64, any shape)."""
         alpha_bar = self.alpha_bar_T[t]
-        return Level(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), t)
+        return NoiseLevel(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), t)
 
 
 def table(kind: Betas, steps: int, *, start: float = 1e-4, end: float = 0.02, zero_terminal: bool = False) -> Table:
-    """The table of a schedule, rescaled to zero terminal SNR if wanted."""
+    """The table of a schedule; `zero_terminal` rescales it to zero terminal SNR."""
     alpha_bar_T = (1 - betas(kind, steps, start=start, end=end)).cumprod(dim=0)
     return Table(zero_terminal_snr(alpha_bar_T) if zero_terminal else alpha_bar_T)
 
@@ -62,6 +62,6 @@ def linear_gamma(time: Tensor, first: float, last: float) -> Tensor:
 
 
 def cosine_gamma(time: Tensor, first: float, last: float) -> Tensor:
-    """a = cos(π u / 2), γ = 2 log tan(π u / 2), with u running linearly between where γ is γ₀ and γ₁."""
+    """γ = 2 log tan(π u / 2) of the level a = cos(π u / 2); u is linear in time, and γ runs from γ₀ to γ₁."""
     low, high = math.atan(math.exp(first / 2)), math.atan(math.exp(last / 2))
     return 2 * torch.tan(low + (high - low) * time).log()

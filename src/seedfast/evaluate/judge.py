@@ -1,14 +1,16 @@
-"""Generated text before a judge: an autoregressive model of the same data says how likely it finds it.
+"""The likelihood of generated text under a judge: an autoregressive model of the same data.
 
-A model's own score is none: it is sure of what it repeats, and less sure of what people write. Nor is the judge's
-alone: the likeliest text repeats itself. So the text's variety stands beside it, and the same numbers of real text.
+A model's own score is no measure: it is sure of its repetitions, and less sure of real text. Nor is the judge's score
+alone: the likeliest text repeats itself. So the variety of the text stands next to it, and the same numbers of real
+text.
 """
 
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,14 +18,13 @@ from torch import Tensor
 from seedfast.data.dataset import Dataset
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
+from seedfast.evaluate.evaluator import rows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
-from seedfast.families.family import Request
-from seedfast.families.text.autoregressive import AutoregressiveModel
-from seedfast.families.text.base import TextFamily
+from seedfast.families.family import Objective
+from seedfast.families.generator import Request
 from seedfast.families.text.request import TextSamples
 from seedfast.keys import Draws
-from seedfast.loop.session import data_of
 from seedfast.loop.validate import ratio_of_sums
 
 _BATCH = 64
@@ -65,68 +66,125 @@ def judge(texts: Sequence[str], by: Trained) -> Judgement:
 
     Raises UserError if the judge is none, or if a text is too short or too long for it.
     """
-    family = _autoregressive(by)
-    tokenizer, context = family.assets.tokenizer, family.assets.context
-    rows = [tokenizer.encode(text) for text in texts]
-    if not rows or min(map(len, rows)) < 2:
+    assets, objective = _likelihood(by)
+    tokenizer, context = assets.tokenizer, assets.context
+    encoded = [tokenizer.encode(text) for text in texts]
+    if not encoded or min(map(len, encoded)) < 2:
         raise UserError("A judge needs texts of at least two tokens each: the first one follows nothing.")
-    if max(map(len, rows)) > context + 1:
+    if max(map(len, encoded)) > context + 1:
         raise UserError(
-            f"A text has {max(map(len, rows))} tokens, but the judge was trained on {context} at most; "
+            f"A text has {max(map(len, encoded))} tokens, but the judge was trained on {context} at most; "
             "judge shorter texts, or train a judge with a longer context."
         )
     totals_N, weights_N = [], []
-    for start in range(0, len(rows), _BATCH):
-        chunk = rows[start : start + _BATCH]
-        task = family.task(_padded(chunk), Draws(seed=0, scope="judge", positions_B=torch.arange(len(chunk))))
+    for start in range(0, len(encoded), _BATCH):
+        chunk = encoded[start : start + _BATCH]
+        task = objective.task(_padded(chunk), Draws(seed=0, scope="judge", positions_B=torch.arange(len(chunk))))
         with by.distributed.autocast():
-            terms = family.loss(by.network, task.to(by.distributed.device), by.state)
+            terms = objective.loss(by.network, task.to(by.distributed.device), by.state)
         totals_N.append(terms.total_B.double().cpu())
         weights_N.append(task.weight_B.double())
     loss, error = ratio_of_sums(torch.cat(totals_N), torch.cat(weights_N))
     tokens = int(torch.cat(weights_N).sum())
-    size = sum(len(tokenizer.decode(row[1:]).encode()) for row in rows)
+    size = sum(len(tokenizer.decode(row[1:]).encode()) for row in encoded)
     return Judgement(
         loss=loss,
         standard_error=error,
         bits_per_byte=loss * tokens / (math.log(2) * size),
-        texts=len(rows),
+        texts=len(encoded),
         tokens=tokens,
-        variety=statistics(rows),
+        variety=statistics(encoded),
     )
 
 
-def judge_samples(model: Trained, by: Trained, request: Request, *, seed: int) -> dict[str, Any]:
-    """A judge's opinion of what a model writes at a request, and of as much held-out text, as JSON values.
+@dataclass(frozen=True)
+class Judged:
+    """Samples of a model and as much held-out text, scored by one judge."""
 
-    Raises UserError where the model writes no text, or nothing that can be judged.
-    """
-    _autoregressive(by)  # before anything takes its time
-    samples = model.sample(request, seed=seed)
-    if not isinstance(samples, TextSamples) or not isinstance(model.family, TextFamily):
-        raise UserError(f"Only texts can be judged by a language model, and {model.run.recipe} writes none.")
-    long_enough = [text for text in samples.texts if len(text) > 1]
-    corpus = data_of(model.run, model.committed).load()
-    length = max(map(len, samples.tokens))
-    real = real_texts(model.family.assets, corpus.validation, len(samples.texts), length)
-    own, judges = (json.loads((run.committed.folder / "data.json").read_text())["files"] for run in (model, by))
-    return {
-        "samples": judge(long_enough, by).record(),
-        "real_text": judge(real, by).record(),
-        "too_short": len(samples.texts) - len(long_enough),
-        "judge": str(by.committed.folder),
-        "judge_of_same_data": own == judges,
-        "weights": model.weights,
-        "step": model.committed.step,
-    }
+    samples: Judgement
+    real_text: Judgement
+    too_short: int
+    judge: Path
+    judge_of_same_data: bool
+    weights: str
+    step: int
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "samples": self.samples.record(),
+            "real_text": self.real_text.record(),
+            "too_short": self.too_short,
+            "judge": str(self.judge),
+            "judge_of_same_data": self.judge_of_same_data,
+            "weights": self.weights,
+            "step": self.step,
+        }
+
+    def table(self) -> list[str]:
+        """As lines for a terminal."""
+        return rows(self.record())
 
 
-def _autoregressive(by: Trained) -> AutoregressiveModel:
-    if not isinstance(by.family, AutoregressiveModel):
-        raise UserError(
-            f"A judge must be an autoregressive text run, for it gives an exact likelihood; {by.run.recipe} is none."
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Samples of a run scored by a judge, an autoregressive run of the same data, beside as much held-out text."""
+
+    name: ClassVar[str] = "judge"
+
+    by: Trained | None = None
+    """The judge."""
+    request: Request | None = None
+    """What the sampler is asked for."""
+    seed: int = 1
+    """Sample i of a seed is always the same."""
+
+    def fits(self, model: Trained) -> str | None:
+        """Text models, if there is a judge."""
+        if not isinstance(model.assets, TextAssets):
+            return f"Only texts can be judged by a language model, and {model.run.recipe} generates none."
+        return None if self.by and self.request else "Samples are scored by a judge: name its run folder with --judge."
+
+    def __call__(self, model: Trained) -> Judged:
+        """Score samples and held-out text.
+
+        Raises UserError where the model generates no text, the judge is not autoregressive or the data has changed.
+        """
+        assert self.by is not None
+        assert self.request is not None
+        _likelihood(self.by)  # refused before sampling takes its time
+        corpus = model.corpus
+        samples = model.sample(self.request, seed=self.seed)
+        if not isinstance(samples, TextSamples) or not isinstance(model.assets, TextAssets):
+            raise UserError(f"Only texts can be judged by a language model, and {model.run.recipe} generates none.")
+        long_enough = [text for text in samples.texts if len(text) > 1]
+        length = max(map(len, samples.tokens))
+        real = real_texts(model.assets, corpus.validation, len(samples.texts), length)
+        return Judged(
+            samples=judge(long_enough, self.by),
+            real_text=judge(real, self.by),
+            too_short=len(samples.texts) - len(long_enough),
+            judge=self.by.committed.folder,
+            judge_of_same_data=_trained_on(self.by) == corpus.fingerprint.files,
+            weights=model.weights,
+            step=model.committed.step,
         )
-    return by.family
+
+
+def _trained_on(by: Trained) -> dict[str, str]:
+    """The digests of the files that a run was trained on."""
+    files: dict[str, str] = json.loads((by.committed.folder / "data.json").read_text())["files"]
+    return files
+
+
+def _likelihood(by: Trained) -> tuple[TextAssets, Objective[Any]]:
+    """The assets and the objective of a judge."""
+    objective = by.family.objective
+    if not isinstance(by.assets, TextAssets) or objective.measure.is_bound or objective.measure.loss_unit != "nats":
+        raise UserError(
+            f"A judge must be an autoregressive text run, which gives an exact likelihood; {by.run.recipe} is not."
+        )
+    return by.assets, objective
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:

@@ -1,120 +1,128 @@
-"""The loss over the whole validation split: a likelihood, or a bound that says that it is one."""
+"""The loss over the whole validation split: a likelihood, or a bound that is labelled as one."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from seedfast.data.dataset import Corpus
+from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import Trained, corpus_of
-from seedfast.families.family import Family
+from seedfast.evaluate.evaluator import finite, rows
+from seedfast.evaluate.trained import Trained
+from seedfast.families.family import Objective
+from seedfast.families.measure import Measure
 from seedfast.loop.validate import validate
+from seedfast.options import AtLeast, check
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """What `seedfast evaluate` reports. `loss` is in the family's `quantity`, mostly nats; `units` has it in others.
+    """The loss of a trained model on its validation split, in the units of `measure`.
 
     standard_error: of `loss`, over examples (windows of text) and, for a bound, over the masks that were drawn;
-        NaN if there is but one example.
-    is_bound: the loss is an upper bound of the negative log-likelihood, so no perplexity can be made of it.
-    diagnostics: the family's, over the same examples.
-    objective: what the network was trained on, where that is no likelihood.
+        NaN for a single example.
+    diagnostics: the objective's, over the same examples.
+    trained_on: the training loss, where that is no likelihood.
     """
 
     loss: float
     standard_error: float
-    is_bound: bool
-    counts: str
-    quantity: str
+    measure: Measure
     weight: int
-    units: dict[str, float]
     examples: int
     draws: int
     weights: str
     step: int
     bytes: int | None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
-    objective: "Likelihood | None" = None
+    trained_on: "Likelihood | None" = None
 
     def _perplexity(self) -> dict[str, float]:
-        """exp of the loss, where the loss is the likelihood of tokens itself: of a bound it would be no perplexity."""
-        if self.is_bound or self.quantity != "nats" or self.counts != "tokens":
+        """exp of the loss, where the loss is the likelihood of tokens itself: a bound has no perplexity."""
+        measure = self.measure
+        if measure.is_bound or measure.loss_unit != "nats" or measure.weight_unit != "tokens":
             return {}
         return {"perplexity": math.exp(self.loss) if self.loss < 700 else math.inf}
 
     def record(self) -> dict[str, Any]:
         """The names of the command's contract: nats per token, bits per byte, their error, and what was counted."""
-        of = self.counts.removesuffix("s")
+        measure = self.measure
         record = {
-            f"{self.quantity}_per_{of}": self.loss,
+            f"{measure.loss_unit}_per_{measure.weight_unit.removesuffix('s')}": self.loss,
             "standard_error": self.standard_error,
-            **{name: self.loss * factor for name, factor in self.units.items()},
+            **{name: self.loss * factor for name, factor in measure.conversions.items()},
             **self._perplexity(),
-            **{f"{name}_standard_error": self.standard_error * factor for name, factor in self.units.items()},
-            "is_bound": self.is_bound,
-            self.counts: self.weight,
+            **{f"{name}_standard_error": self.standard_error * factor for name, factor in measure.conversions.items()},
+            "is_bound": measure.is_bound,
+            measure.weight_unit: self.weight,
             **({"bytes": self.bytes} if self.bytes is not None else {}),
             "examples": self.examples,
             "draws": self.draws,
             "weights": self.weights,
             "step": self.step,
             **({"diagnostics": dict(self.diagnostics)} if self.diagnostics else {}),
-            **({"objective": self.objective.record()} if self.objective else {}),
+            **({"objective": self.trained_on.record()} if self.trained_on else {}),
         }
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        return {name: finite(value) for name, value in record.items()}
+
+    def table(self) -> list[str]:
+        """As lines for a terminal."""
+        return rows(self.record())
 
 
-def likelihood(model: Trained, *, draws: int | None = None, batch_size: int | None = None) -> Likelihood:
-    """Score a model on every validation example, each scored token once for every draw.
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """The exact loss over the whole validation split: every scored token once for every draw of a bound."""
 
-    draws: tasks for each example where the loss is a random estimate; fixed by the run if left out.
-    Raises UserError if the data is not what the model was trained on, for then the split is another one.
-    """
-    corpus = corpus_of(model)
-    if draws is not None and draws < 1:
-        raise UserError(f"draws must be at least 1, not {draws}.")
-    family = model.family.likelihood
-    if draws is not None and draws != 1 and family.evaluation_draws is None:
-        raise UserError("This family's loss is exact, so more than one draw for each example would change nothing.")
-    trained_on = None if family is model.family else _measure(model, model.family, corpus, draws, batch_size)
-    return _measure(model, family, corpus, draws, batch_size, objective=trained_on)
+    name: ClassVar[str] = "loss"
 
+    draws: Annotated[int | None, AtLeast(1)] = None
+    """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
+    batch_size: Annotated[int | None, AtLeast(1)] = None
+    """Examples in one forward pass (default: by the run's)."""
 
-def _measure(
-    model: Trained,
-    family: Family,
-    corpus: Corpus,
-    draws: int | None,
-    batch_size: int | None,
-    objective: Likelihood | None = None,
-) -> Likelihood:
-    """The loss of one family on a trained network."""
-    score = validate(
-        family,
-        model.network,
-        model.state,
-        corpus.validation,
-        range(len(corpus.validation)),
-        seed=model.run.seed,
-        batch_size=batch_size or max(32, 4 * (model.run.micro_batch or model.run.batch_size)),
-        draws=draws or family.evaluation_draws or 1,
-        distributed=model.distributed,
-    )
-    return Likelihood(
-        loss=score.loss,
-        standard_error=score.standard_error,
-        is_bound=family.is_bound,
-        counts=family.counts,
-        quantity=family.quantity,
-        weight=round(score.weight),
-        units=dict(family.units),
-        examples=score.examples,
-        draws=score.draws,
-        weights=model.weights,
-        step=0 if model.weights == "base" else model.committed.step,
-        bytes=getattr(corpus.assets, "validation_bytes", None),
-        diagnostics=score.diagnostics,
-        objective=objective,
-    )
+    def __post_init__(self) -> None:
+        check(self)
+
+    def fits(self, model: Trained) -> str | None:
+        """Every run has a loss; a bare model has no data to measure it on."""
+        return None
+
+    def __call__(self, model: Trained) -> Likelihood:
+        """Score the model on every validation example.
+
+        Raises UserError if the data is not what the model was trained on, since the split would be another one.
+        """
+        family = model.family
+        if self.draws not in (None, 1) and family.evaluated.measure.draws is None:
+            raise UserError(f"draws={self.draws} has no effect: this family's loss is exact, so leave it out.")
+        trained_on = None if family.likelihood is None else self._measure(model, family.objective)
+        return self._measure(model, family.evaluated, trained_on)
+
+    def _measure(self, model: Trained, objective: Objective[Any], trained_on: Likelihood | None = None) -> Likelihood:
+        validation, run = model.corpus.validation, model.run
+        score = validate(
+            objective,
+            model.network,
+            model.state,
+            validation,
+            range(len(validation)),
+            seed=run.seed,
+            batch_size=self.batch_size or max(32, 4 * (run.micro_batch or run.batch_size)),
+            draws=self.draws or objective.measure.draws or 1,
+            distributed=model.distributed,
+        )
+        assets = model.corpus.assets
+        return Likelihood(
+            loss=score.loss,
+            standard_error=score.standard_error,
+            measure=objective.measure,
+            weight=round(score.weight),
+            examples=score.examples,
+            draws=score.draws,
+            weights=model.weights,
+            step=0 if model.weights == "base" else model.committed.step,
+            bytes=assets.validation_bytes if isinstance(assets, TextAssets) else None,
+            diagnostics=score.diagnostics,
+            trained_on=trained_on,
+        )

@@ -1,33 +1,31 @@
-"""A look at the task: a few examples as the network meets them."""
-
-import torch
+"""The task of a recipe: a few examples as the network meets them."""
 
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
-from seedfast.families.family import Family
-from seedfast.families.text.base import TextFamily
-from seedfast.families.text.preview import Exercise
-from seedfast.keys import Draws
+from seedfast.families.family import Preview
 from seedfast.loop.config import Run
+from seedfast.loop.tasks import positions_task
 
 
-def preview(run: Run, *, count: int, step: int | None = None) -> list[Exercise]:
-    """The first examples of a step of training, or (None) with every curriculum at its end.
+def preview(run: Run, *, count: int, step: int | None = None) -> list[Preview]:
+    """The first examples of a training step, or (None) with every curriculum at its end.
 
-    Raises UserError if there are none to look at.
+    Raises UserError if there is nothing to show.
     """
     if count < 1 or (step is not None and step < 0):
         raise UserError(
-            f"There is nothing to see in {count} examples of step {step}; ask for at least 1, of step 0 on."
+            f"There is nothing to show in {count} examples of step {step}; ask for at least 1, of step 0 on."
         )
     corpus = run.data.load()
-    family: Family = run.objective.build(corpus.assets)
-    if not isinstance(family, TextFamily):
+    family = run.objective.build(corpus.assets)
+    if family.preview is None:
         raise UserError(f"Only the tasks of text families can be shown as text, not that of {run.recipe}.")
-    start = 0 if step is None else step * run.batch_size
-    batch = corpus.train.batch(Order(size=len(corpus.train), seed=run.seed).ids(start, start + count))
-    positions_B = torch.arange(start, start + count)
-    draws = Draws(seed=run.seed, scope="train", positions_B=positions_B, group=max(count, run.batch_size))
-    shown = family if step is None else family.at(step)
-    assert isinstance(shown, TextFamily)
-    return shown.exercises(batch, shown.task(batch, draws))
+    order = Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights)
+    shown: list[Preview] = []
+    first = step or 0
+    for number in range(first, first + -(-count // run.batch_size)):  # one step has a batch of examples
+        start = number * run.batch_size
+        objective = family.objective if step is None else family.objective.for_step(number)
+        stop = min(start + run.batch_size, first * run.batch_size + count)
+        shown += family.preview(*positions_task(run, objective, corpus.train, order, start, stop))
+    return shown

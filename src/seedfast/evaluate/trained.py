@@ -1,52 +1,46 @@
-"""A trained model taken out of its run folder, to be measured or sampled from."""
+"""A trained model taken out of its run folder, to sample from and to measure."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from seedfast import keys
-from seedfast.data.caption.dataset import CaptionAssets
-from seedfast.data.dataset import Corpus, Fingerprint, describe_difference
-from seedfast.data.text.config import TextAssets
-from seedfast.data.text.hub import pretrained
+from seedfast.data.dataset import Assets, Corpus, Fingerprint, describe_difference
 from seedfast.errors import UserError
-from seedfast.families.caption.family import Captioning
-from seedfast.families.caption.request import CaptionRequest
-from seedfast.families.family import Family, Request, Samples, State
-from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveRequest
-from seedfast.loop.config import Run, from_mapping
+from seedfast.evaluate.log_prob import log_prob
+from seedfast.families.family import Family
+from seedfast.families.generator import Generator, Request, Samples, State
+from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
-from seedfast.models.captioner import Captioner
-from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.train_state import load_network, read_tensors
 
-CAPTIONER = "seedfast-captioner"
-"""The model type of an exported captioner."""
-_CONTEXT = 2048  # of a bare model: some have room for a million tokens
-
 Weights = Literal["ema", "raw", "base"]
-"""Averaged over the steps, as they are, or the pretrained ones that a run began with."""
+"""ema: averaged; raw: current; base: the pretrained starting point."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, with the family that understands it."""
+    """A network in evaluation mode with its family, and the assets of its data.
+
+    checkpoint: None for a bare model, the folder of another library's model.
+    """
 
     run: Run
     family: Family
+    assets: Assets
     network: nn.Module
     state: State
     weights: Weights
-    checkpoint: Checkpoint | None  # of a bare model there is none
+    checkpoint: Checkpoint | None
     distributed: DistributedContext
 
     @property
@@ -56,69 +50,98 @@ class Trained:
             raise UserError("A bare model folder has no run, hence neither data nor numbers; name a run folder.")
         return self.checkpoint
 
-    def sample(self, request: Request, *, seed: int) -> Samples:
-        """Fulfil a request. Raises UserError where it does not fit the model."""
-        return generate(self.family, self.network, self.state, request, seed=seed, distributed=self.distributed)
+    @property
+    def generator(self) -> Generator[Any]:
+        """What samples are made with. Raises UserError for a family that cannot generate."""
+        if self.family.generator is None:
+            raise UserError(f"A model of {self.run.recipe} cannot be sampled from: its family has no generator.")
+        return self.family.generator
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer. Raises UserError for a model without text."""
+        tokenizer = getattr(self.assets, "tokenizer", None)  # of text and captions; images have none
+        if tokenizer is None:
+            raise UserError(f"A model of {self.run.recipe} has no tokenizer: it generates no text.")
+        return tokenizer
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The data that the model was trained on, with its split.
+
+        Raises UserError if it is no longer the same data.
+        """
+        corpus = data_of(self.run, self.committed).load()
+        before = Fingerprint(**json.loads((self.committed.folder / "data.json").read_text()))
+        if before.digest != corpus.fingerprint.digest:
+            raise UserError(
+                f"The data is not what this run was trained on ({describe_difference(before, corpus.fingerprint)}), so "
+                "its validation split is not either; restore the data to evaluate on it."
+            )
+        return corpus
+
+    def sample(self, request: Request | None = None, *, seed: int = 1, **options: Any) -> Samples:
+        """Samples, by a request or by its options: `model.sample(prompt="ROMEO:", tokens=100, temperature=0.8)`.
+
+        Options are the flags of `seedfast sample`, with underscores. Sample i of a seed is always the same.
+        Raises UserError for an unknown option, or where the request does not fit the model.
+        """
+        if request is None:
+            request = make_request(self.generator.Request, options)
+        elif options:
+            raise UserError("Samples are asked for by a request or by options, not by both.")
+        return generate(self.generator, self.network, self.state, request, seed=seed, distributed=self.distributed)
+
+    def evaluate(self, *only: str, **options: Any) -> dict[str, Any]:
+        """The numbers of `seedfast evaluate --json`: of all metrics that fit the model, or of those that are named.
+
+        options: of the loss, such as draws=16. Raises UserError for a bare model or an unknown metric.
+        """
+        from seedfast.evaluate.evaluator import evaluate
+
+        return evaluate(self, only, options).record()
+
+    def log_prob(self, text: str | list[str], *, seed: int = 1) -> float | list[float]:
+        """log p(text) in nats, of one text or of each; a lower bound where the loss is a bound.
+
+        The end of the text is not scored. A text that is longer than the context is scored in consecutive windows, as
+        the validation split is. Raises UserError for a model without a likelihood of text.
+        """
+        found = log_prob(self, [text] if isinstance(text, str) else text, seed=seed)
+        return found[0] if isinstance(text, str) else found
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.network.parameters())
+        where = f"step {self.checkpoint.step} of {self.checkpoint.folder.parents[1]}" if self.checkpoint else "bare"
+        return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.weights} weights, {where}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<code>{escape(repr(self))}</code>"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError if there is none."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON file ({error}).") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object.")
-    return content
+def make_request(kind: type[Any], options: dict[str, Any]) -> Request:
+    """A request from options by name; a single value stands for a tuple of one.
 
-
-def is_bare(folder: Path) -> bool:
-    """Whether this is a model's own folder, as save_pretrained writes it, and no run's."""
-    return (folder / "config.json").is_file() and not (folder / "run.yaml").exists()
-
-
-def _is_captioner(folder: Path) -> bool:
-    config = read_json(folder / "config.json")
-    return config.get("model_type") == CAPTIONER
-
-
-def bare_request(folder: Path) -> type[Any]:
-    """What a bare model can be asked."""
-    return CaptionRequest if _is_captioner(folder) else AutoregressiveRequest
-
-
-def _captioner(folder: Path, *, device: str) -> Trained:
-    """An exported captioner."""
-    config = read_json(folder / "config.json")
-    model = from_mapping(Captioner(), config["captioner"], where=str(folder / "config.json"))
-    run = Run(recipe="", objective=Captioning(), data=None, model=model)
-    family, distributed = run.objective.build(CaptionAssets.load(folder)), DistributedContext.single(device, "fp32")
-    with torch.random.fork_rng():
-        network = family.network(model)
-    try:
-        load_network(network, load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no whole captioner: {error}.") from error
-    return Trained(run, family, network.to(distributed.device).eval(), {}, "base", None, distributed)
-
-
-def bare(folder: Path, *, device: str = "auto") -> Trained:
-    """An exported captioner, or a causal language model of transformers as it is, to be sampled from.
-
-    Raises UserError if it cannot be read.
+    Raises UserError for an unknown option, naming the nearest.
     """
-    if _is_captioner(folder):
-        return _captioner(folder, device=device)
-    model = PretrainedLM(path=str(folder)).located()
-    longest = json.loads(model.architecture).get("max_position_embeddings") or _CONTEXT
-    context = min(longest, _CONTEXT)
-    assets = TextAssets(pretrained(str(folder)), context, validation_tokens=1, validation_bytes=1)
-    run = Run(recipe="", objective=Autoregressive(), data=None, model=model)
-    family, distributed = run.objective.build(assets), DistributedContext.single(device, "fp32")
-    with torch.random.fork_rng():
-        network = family.network(model)
-        model.initialise(network)
-    return Trained(run, family, network.to(distributed.device).eval(), {}, "base", None, distributed)
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]
+    values = {}
+    for name, value in options.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+            raise UserError(f"There is no option {name} of sampling from this model; {hint}")
+        is_tuple = get_origin(hints[name]) is tuple
+        values[name] = tuple(value) if isinstance(value, list) else (value,) if is_tuple and _single(value) else value
+    request: Request = kind(**values)
+    return request
+
+
+def _single(value: Any) -> bool:
+    return isinstance(value, str | Path | int | float)
 
 
 def find(folder: Path, *, at: int | None = None) -> Checkpoint:
@@ -127,12 +150,6 @@ def find(folder: Path, *, at: int | None = None) -> Checkpoint:
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint; train a run there first.")
     return checkpoint
-
-
-def family_of(run: Run, checkpoint: Checkpoint) -> Family:
-    """The family of a run, with the assets of its checkpoint."""
-    family: Family = run.objective.build(run.data.restore(checkpoint.folder / "assets"))
-    return family
 
 
 def best_step(folder: Path, *, weights: Weights | None = None) -> int:
@@ -146,7 +163,7 @@ def best_step(folder: Path, *, weights: Weights | None = None) -> int:
 
 
 def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, device: str = "auto") -> Trained:
-    """Load the averaged weights of a checkpoint where there are some, else the raw ones, or those it all began with.
+    """The averaged weights of a checkpoint where there are some, else the raw ones, or those that training began with.
 
     Raises UserError for averaged weights of a run that keeps none, or pretrained ones of a run that had none.
     """
@@ -155,12 +172,13 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
-    family = family_of(run, checkpoint)
+    assets = run.data.restore(checkpoint.folder / "assets")
+    family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
-        network = family.network(run.model)
+        network = family.objective.network(run.model)
         if kind == "base":
-            if not getattr(run.model, "path", None):
+            if not run.model.path:
                 raise UserError("This run began with new weights, so it has no pretrained base to look at.")
             run.model.initialise(network)
     try:
@@ -169,16 +187,4 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
     except ValueError as error:
         raise UserError(f"{checkpoint.folder} does not fit its own run.yaml: {error}.") from error
     state = {name: tensor.to(distributed.device) for name, tensor in groups.get("family", {}).items()}
-    return Trained(run, family, network.to(distributed.device).eval(), state, kind, checkpoint, distributed)
-
-
-def corpus_of(model: Trained) -> Corpus:
-    """The data that a model was trained on, with its split. Raises UserError if it is no longer the same data."""
-    corpus: Corpus = data_of(model.run, model.committed).load()
-    before = Fingerprint(**json.loads((model.committed.folder / "data.json").read_text()))
-    if before.digest != corpus.fingerprint.digest:
-        raise UserError(
-            f"The data is not what this run was trained on ({describe_difference(before, corpus.fingerprint)}), so its "
-            "validation split is not either; restore the data to evaluate on it."
-        )
-    return corpus
+    return Trained(run, family, assets, network.to(distributed.device).eval(), state, kind, checkpoint, distributed)

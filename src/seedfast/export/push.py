@@ -1,7 +1,7 @@
 """A model to the Hugging Face hub: as others load it or, if its network is seedfast's own, as a run to sample from."""
 
-import json
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from seedfast import huggingface
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
 from seedfast.export.export import plain_card, writer
-from seedfast.files import Facts
+from seedfast.files import FileDigest
 from seedfast.loop.config import Run, from_mapping, to_yaml
-from seedfast.run_folder.checkpoint import MANIFEST, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.sealed_folder import MANIFEST
 
 _PATIENCE = 120.0  # seconds without a word from the hub
 
@@ -27,25 +28,20 @@ def write(model: Trained, folder: Path) -> None:
 def _write_run(model: Trained, folder: Path) -> None:
     """A run folder whose one checkpoint has the model's weights, and nothing that only training needs."""
     checkpoint, run = model.committed, _portable(model.run)
-    others = {"model": "raw", "ema": "ema"}  # kinds of weights, of which one is wanted
+    omitted = {MANIFEST, "optimizer.safetensors", f"{'model' if model.weights == 'ema' else 'ema'}.safetensors"}
 
-    def fill(attempt: Path) -> dict[str, Facts]:
+    def fill(attempt: Path) -> Mapping[str, FileDigest]:
         for path in checkpoint.folder.iterdir():
             if path.is_dir():
                 shutil.copytree(path, attempt / path.name)
-            elif (
-                path.name not in (MANIFEST, "optimizer.safetensors")
-                and others.get(path.stem, model.weights) == model.weights
-            ):
+            elif path.name not in omitted:
                 shutil.copyfile(path, attempt / path.name)
         (attempt / "run.yaml").write_text(to_yaml(run))
-        kept: dict[str, Facts] = json.loads((attempt / "state.json").read_text()).get("kept", {})
-        for name in kept:
+        for name in checkpoint.state.shared:
             shutil.copyfile(checkpoint.folder.parent / name, attempt.parent / name)
-        return kept
+        return checkpoint.state.shared
 
-    about = {key: value for key, value in checkpoint.manifest.items() if key not in ("step", "files", "seal")}
-    Checkpoints(folder).save(checkpoint.step, fill, about)
+    Checkpoints(folder).save(checkpoint.step, fill, checkpoint.manifest.facts())
     (folder / "run.yaml").write_text(to_yaml(run))
     card = plain_card(model, f"A model of the recipe {run.recipe}", "generative", "seedfast sample PATH")
     (folder / "README.md").write_text(card, "utf-8")

@@ -10,7 +10,7 @@ from seedfast.console import say
 from seedfast.files import commit, to_json
 from seedfast.listeners.background import Aside
 from seedfast.listeners.base import Listener, Warn
-from seedfast.run_folder.checkpoint import MANIFEST
+from seedfast.sealed_folder import MANIFEST
 
 PATIENCE = 300.0
 """Seconds that a finished run waits for its last upload."""

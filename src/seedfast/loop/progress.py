@@ -1,8 +1,8 @@
-"""The live line: step, loss, bits per byte, learning rate, throughput, time left."""
+"""Progress for people: step, loss, bits per byte, learning rate, throughput, time left."""
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
 
 from rich.console import Console
@@ -10,26 +10,26 @@ from rich.live import Live
 from rich.text import Text
 
 from seedfast.loop.session import Session
-from seedfast.run_folder.journal import StepEntry
+from seedfast.run_folder.journal import Entry, Score, StepEntry
 
 _QUIET_SECONDS = 10.0  # between lines where the output is no terminal
 _BAR = 24
 
 
 class Progress(Protocol):
-    """Who is told of each step and validation."""
+    """Receives each step and validation."""
 
     def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """An optimizer step took `seconds`; `entry` is its journal line."""
         ...
 
-    def validation(self, session: Session, record: dict[str, Any]) -> None:
+    def validation(self, session: Session, record: dict[str, Score]) -> None:
         """A validation: for each kind of weights, its score."""
         ...
 
 
 class Line:
-    """A line that is rewritten on a terminal, and printed now and then elsewhere."""
+    """A line that is rewritten on a terminal; elsewhere, a line every ten seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -39,7 +39,7 @@ class Line:
         self._weight = 0.0
 
     def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
-        """Take in a step; show it every `log_every` steps."""
+        """Show a step, every `log_every` steps."""
         run = session.run
         self._weight += entry["weight"]
         if entry["loss"] is not None:
@@ -72,14 +72,15 @@ class Line:
             f"{self._rate:,.0f} {measure.weight_unit}/s  {_clock(left)} left"
         )
 
-    def validation(self, session: Session, record: dict[str, Any]) -> None:
+    def validation(self, session: Session, record: dict[str, Score]) -> None:
         """Print a validation on a line that stays."""
         step, measure = session.state.step, session.family.objective.measure
         for weights, score in record.items():
             if score["loss"] is None:
                 self._console.print(f"step {step}  validation {weights}: loss is not finite")
                 continue
-            units = " ".join(f"{name.replace('_', ' ')} {score[name]:.3f}" for name in measure.conversions)
+            converted: dict[str, Any] = dict(score)
+            units = " ".join(f"{name.replace('_', ' ')} {converted[name]:.3f}" for name in measure.conversions)
             best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
             sign = "≤ " if measure.is_bound else ""
             error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"
@@ -100,13 +101,28 @@ class Line:
 
 
 class Silent:
-    """Says nothing: for the processes that do not lead."""
+    """No output: for the other ranks."""
 
     def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
-    def validation(self, session: Session, record: dict[str, Any]) -> None:
-        """Say nothing."""
+    def validation(self, session: Session, record: dict[str, Score]) -> None:
+        """Do nothing."""
+
+
+class Callback:
+    """Calls a function with each entry of the journal."""
+
+    def __init__(self, function: Callable[[Entry], None]) -> None:
+        self._function = function
+
+    def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
+        """Pass on a step."""
+        self._function(entry)
+
+    def validation(self, session: Session, record: dict[str, Score]) -> None:
+        """Pass on a validation."""
+        self._function({"step": session.state.step, "validation": record})
 
 
 def _lr(rates: Mapping[str, float]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from seedfast import phases
 from seedfast.families.generator import Generator, RequestT, Samples, State
 from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
@@ -41,7 +42,7 @@ def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
     Repeating it writes the same files. A family without a generator has no samples.
     """
     state, generator = session.state, session.family.generator
-    sys.audit("seedfast.snapshot", state.step)
+    sys.audit(phases.SAMPLE, state.step)
     if generator is None:
         return None, []
     network = state.average.network if state.average else state.network

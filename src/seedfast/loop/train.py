@@ -2,23 +2,22 @@
 
 The order of events in a step:
 
-    1. tasks      the positions of this step → example ids → batches → what is asked (all randomness is keyed)
+    1. tasks      the positions of this step → example ids → batches → tasks (all randomness is keyed)
     2. weight     the weight of the whole global batch: all micro-batches, all processes
-    3. gradient   loss and backward for each micro-batch, each divided by that one weight
+    3. gradient   loss and backward pass of each micro-batch, divided by that one weight
     4. check      loss and gradient norm are finite, or the optimizer does not move
     5. update     clip, optimizer, average of the weights, adaptive state of the family
     6. journal    one line
     7. validate   every `eval_every` steps: the same loss on fixed examples, raw and averaged weights; best; plateau
-    8. sample     every `sample_every` steps: what the model can do, for the eye
-    9. commit     every `save_every` steps, at a new best, at the end, and when asked to stop
+    8. sample     every `sample_every` steps: the family's demo
+    9. commit     every `save_every` steps, at a new best, at the end, and on a signal to stop
 """
 
 import hashlib
 import math
 import sys
 import time
-from collections.abc import Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -26,17 +25,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedfast import keys
+from seedfast import keys, phases
 from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
-from seedfast.keys import Draws
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.progress import Progress
 from seedfast.loop.sample import save_demo
+from seedfast.loop.save import Retry, save
 from seedfast.loop.session import Session
+from seedfast.loop.tasks import prefetched_tasks
 from seedfast.loop.validate import averaged, chosen_examples, validate
 from seedfast.run_folder.journal import StepEntry
-from seedfast.run_folder.train_state import BestRecord
+from seedfast.run_folder.records import BestRecord
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,24 @@ class Outcome:
     interrupted_by: int | None = None
 
 
-def train(session: Session, progress: Progress) -> Outcome:
+def run_training(session: Session, progress: Progress) -> Outcome:
     """Train from the session's step to the end of its run.
 
     Raises TrainingStopped when the loss is not finite (or the budget of skipped steps is spent); the checkpoints
     committed before stay as they are.
     """
     run, state = session.run, session.state
-    if _stalled(session):  # it had stopped early, and is only opened again
+    if _stalled(session):  # early stopping had ended this run, which is only opened again
         session.note("finished")
         return Outcome(state.step)
-    retry = _Retry()
-    with Interrupt() as interrupt, closing(_prepared(session, state.step, run.steps)) as prepared:
-        for step, tasks in prepared:
+    retry = Retry()
+    with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, run.steps)) as prefetched:
+        for step, tasks in prefetched:
             began = time.perf_counter()
-            sys.audit("seedfast.step", step)
-            weight, stop, save_again = _agree(session, tasks, interrupt.number, retry.due())
+            sys.audit(phases.STEP, step)
+            weight, stop, save_again = agree(session, tasks, interrupt.number, retry.due())
             if stop:
-                _save(session, retry, last=True)
+                save(session, retry, last=True)
                 session.note("interrupted")
                 return Outcome(step, stop)
             entry = _update(session, step, tasks, weight)
@@ -81,54 +81,20 @@ def train(session: Session, progress: Progress) -> Outcome:
             if run.sample_every and state.step % run.sample_every == 0:
                 _sample(session)
             if final or improved or save_again or state.step % run.save_every == 0:
-                _save(session, retry, last=final)
+                save(session, retry, last=final)
             if final:
                 break
     session.note("finished")
     return Outcome(state.step)
 
 
-def _prepared(session: Session, start: int, stop: int) -> Generator[tuple[int, list[Task]], None, None]:
-    """The tasks of each step in turn; with workers, later steps are prepared meanwhile. Pure, so the order is free."""
-    workers = session.run.workers
-    if not workers:
-        yield from ((step, tasks_of(session, step)) for step in range(start, stop))
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
-        ahead = {step: pool.submit(tasks_of, session, step) for step in range(start, min(start + workers, stop))}
-        try:
-            for step in range(start, stop):
-                tasks = ahead.pop(step).result()
-                if step + workers < stop:
-                    ahead[step + workers] = pool.submit(tasks_of, session, step + workers)
-                yield step, tasks
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def tasks_of(session: Session, step: int) -> list[Task]:
-    """This process's tasks of a step: one for each micro-batch of its part of the global batch."""
-    run, distributed, objective = session.run, session.distributed, session.family.objective.for_step(step)
-    per_rank = run.batch_size // distributed.world_size
-    first = step * run.batch_size + distributed.rank * per_rank
-    size = min(run.micro_batch or per_rank, per_rank)
-    tasks = []
-    for start in range(first, first + per_rank, size):
-        stop = min(start + size, first + per_rank)
-        batch = session.corpus.train.batch(session.order.ids(start, stop))
-        draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(start, stop), group=run.batch_size)
-        tasks.append(objective.task(batch, draws))
-    return tasks
-
-
-def _agree(session: Session, tasks: list[Task], stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
-    """The weight of the global batch, the signal that any process was asked to stop by, and whether to save again."""
+def agree(session: Session, tasks: list[Task], stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
+    """The weight of the global batch, the signal to stop that any process received, and whether to save again."""
     weight = sum(float(task.weight_B.sum()) for task in tasks)
     if session.distributed.world_size == 1:
         return weight, stop, save_again
-    shares = session.distributed.all_gather((weight, stop, save_again))
-    signals = [number for _, number, _ in shares if number is not None]
-    return sum(share[0] for share in shares), max(signals, default=None), any(share[2] for share in shares)
+    weights, signals, retries = zip(*session.distributed.all_gather((weight, stop, save_again)), strict=True)
+    return sum(weights), max((number for number in signals if number is not None), default=None), any(retries)
 
 
 def _update(session: Session, step: int, tasks: list[Task], weight: float) -> StepEntry:
@@ -136,7 +102,7 @@ def _update(session: Session, step: int, tasks: list[Task], weight: float) -> St
     run, state, optimizer = session.run, session.state, session.state.optimizer
     lr = optimizer.set_lr(run.schedule.lr_multiplier(step, run.steps) * state.plateau.scale)
     optimizer.zero_grad()
-    loss, diagnostics = _gradient(session, step, tasks, weight)
+    loss, diagnostics = gradient(session, step, tasks, weight)
     for part in optimizer.parts:
         state.scaler.unscale_(part)
     gradients = optimizer.gradients()
@@ -166,7 +132,7 @@ def _update(session: Session, step: int, tasks: list[Task], weight: float) -> St
     return entry
 
 
-def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> tuple[float, dict[str, float]]:
+def gradient(session: Session, step: int, tasks: list[Task], weight: float) -> tuple[float, dict[str, float]]:
     """Accumulate the gradient of total loss / weight; returns that loss and the diagnostics, over all processes."""
     run, place, state = session.run, session.distributed, session.state
     objective = session.family.objective.for_step(step)
@@ -179,7 +145,7 @@ def _gradient(session: Session, step: int, tasks: list[Task], weight: float) -> 
         with place.syncing(session.network, last=index == len(tasks) - 1):
             with place.autocast():
                 terms = objective.loss(session.network, task.to(place.device), state.family)
-            # DistributedDataParallel averages over processes; the weight is already everybody's, so take that back.
+            # DistributedDataParallel averages over processes; the weight is that of all of them, so undo the mean.
             torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (place.world_size / weight)))
         total += terms.total_B.detach().sum(dtype=torch.float64)
         for name, pair in terms.diagnostics.items():
@@ -212,7 +178,7 @@ def _refuse(session: Session, step: int, loss: float) -> str:
 
 
 def _digest(session: Session, step: int, loss: float, norm: float) -> str:
-    """What this step did, in 16 digits: its examples, its loss and its gradient, to the last bit."""
+    """A digest of the step in 16 digits: its examples, its loss and its gradient norm, to the last bit."""
     ids = session.order.ids(step * session.run.batch_size, (step + 1) * session.run.batch_size)
     return hashlib.blake2b(f"{ids} {loss.hex()} {norm.hex()}".encode(), digest_size=8).hexdigest()
 
@@ -220,7 +186,7 @@ def _digest(session: Session, step: int, loss: float, norm: float) -> str:
 def _validate(session: Session) -> tuple[dict[str, Any], bool]:
     """Event 7. Returns the record, and whether any kind of weights is the best so far."""
     run, state, objective = session.run, session.state, session.family.objective
-    sys.audit("seedfast.validate", state.step)
+    sys.audit(phases.VALIDATE, state.step)
     networks = {"raw": state.network} | ({"ema": state.average.network} if state.average else {})
     began = time.perf_counter()
     record: dict[str, Any] = {}
@@ -257,7 +223,7 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
 
 
 def _warn(session: Session, record: Mapping[str, Any]) -> None:
-    """Say it where a validation finds a diagnostic beyond what the family takes for healthy."""
+    """Warn about diagnostics of a validation above the limits of the family."""
     for weights, score in record.items():
         for name, (limit, meaning) in session.family.objective.measure.alarms.items():
             value = score["diagnostics"].get(name, -math.inf)
@@ -266,7 +232,7 @@ def _warn(session: Session, record: Mapping[str, Any]) -> None:
 
 
 def _sample(session: Session) -> None:
-    """Event 8, by the leading process alone: nothing that is drawn for it moves the training."""
+    """Event 8, on rank 0 only: its random numbers are keyed apart from those of training."""
     if session.distributed.is_main:
         _, files = save_demo(session)
         names = [str(file.relative_to(session.folder)) for file in files]
@@ -275,43 +241,7 @@ def _sample(session: Session) -> None:
 
 
 def _stalled(session: Session) -> bool:
-    """Whether the last `patience` validations were no better than the best before them: a function of the state."""
+    """Whether early stopping applies: the last `patience` validations brought no improvement."""
     run, state = session.run, session.state
     best = state.best.get("ema" if state.average else "raw")
     return run.patience is not None and best is not None and state.step - best.step >= run.patience * run.eval_every
-
-
-class _Retry:
-    """When a failed save is tried again: after 10 s, 20 s, 40 s … up to ten minutes."""
-
-    def __init__(self) -> None:
-        self.delay = 10.0
-        self._at = math.inf
-
-    def due(self) -> bool:
-        return time.monotonic() >= self._at
-
-    def failed(self) -> None:
-        self._at = time.monotonic() + self.delay
-        self.delay = min(600.0, self.delay * 2)
-
-    def succeeded(self) -> None:
-        self.delay, self._at = 10.0, math.inf
-
-
-def _save(session: Session, retry: _Retry, *, last: bool) -> None:
-    """Event 9. A disk that is full does not end the training: the save is tried again later, and said aloud."""
-    if session.distributed.is_main:
-        try:
-            session.save()
-            retry.succeeded()
-        except OSError as error:
-            session.state.best = dict(session.committed_best)  # only a committed validation can be the best
-            if last:
-                raise TrainingStopped(
-                    f"Training reached step {session.state.step}, but its last checkpoint could not be saved "
-                    f"({error}); make room and run the same command again to continue from the one before."
-                ) from error
-            retry.failed()
-            print(f"seedfast: WARNING: could not save a checkpoint ({error}); training goes on", file=sys.stderr)
-    session.distributed.barrier()

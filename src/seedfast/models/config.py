@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 
@@ -14,6 +15,10 @@ class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; how a networ
 
     path: str | None = None
     """The pretrained model that training starts from, a folder or a name on the hub; None for new weights."""
+
+    def with_path(self, path: str) -> Self:
+        """The same configuration with another pretrained model."""
+        return replace(self, path=path)  # type: ignore[type-var]  # configurations are dataclasses
 
     def located(self) -> Self:
         """The same configuration, complete in itself: absolute paths, and the architecture that a name stands for."""

@@ -1,47 +1,41 @@
-"""`diffusers.UNet2DModel` as a network of our loop."""
+"""`diffusers.UNet2DModel` as a network of seedfast."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
 from seedfast.models.config import ModelConfig
-from seedfast.models.unet import check_size
+from seedfast.models.unet import check_levels, check_size
+from seedfast.options import AtLeast, Between, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusersUNet(ModelConfig):
-    """The shape of diffusers' U-Net. A finished run exports to a pipeline of theirs (`seedfast export`)."""
+    """The shape of diffusers' U-Net. `seedfast export` writes a finished run as a pipeline of diffusers."""
 
-    widths: tuple[int, ...] = (32, 64, 128)
-    """Channels of each level; each is half as large as the one before."""
-    blocks: int = 2
+    widths: Annotated[tuple[int, ...], AtLeast(1)] = (32, 64, 128)
+    """Channels of each level; each level has half the height and width of the one before."""
+    blocks: Annotated[int, AtLeast(1)] = 2
     """Residual blocks in each level."""
     attention: tuple[bool, ...] = (False, False, True)
     """Whether each level has attention."""
-    head_size: int = 8
+    head_size: Annotated[int, AtLeast(1)] = 8
     """Channels of an attention head."""
-    groups: int = 8
+    groups: Annotated[int, AtLeast(1)] = 8
     """Groups of GroupNorm; must divide every level's channels."""
-    dropout: float = 0.0
-    """In the residual blocks."""
+    dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+    """Dropout in the residual blocks."""
 
     def __post_init__(self) -> None:
-        if not self.widths or len(self.attention) != len(self.widths):
-            raise UserError(
-                f"model.attention says yes or no for each of the levels of model.widths: {len(self.widths)} times, "
-                f"not {len(self.attention)}."
-            )
-        for key in ("blocks", "head_size", "groups"):
-            if getattr(self, key) < 1:
-                raise UserError(f"model.{key} must be at least 1, not {getattr(self, key)}.")
-        if any(width < 1 or width % self.groups for width in self.widths):
+        check(self, "model.")
+        check_levels("model.widths", self.widths, self.attention)
+        if any(width % self.groups for width in self.widths):
             raise UserError(f"model.groups ({self.groups}) must divide all of model.widths {self.widths}.")
         if any(width % self.head_size for width in self.widths):
             raise UserError(f"model.head_size ({self.head_size}) must divide all of model.widths {self.widths}.")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}.")
 
     def build(self, *, size: int, channels: int, classes: int) -> "DiffusersNetwork":
         """A freshly initialised network. Raises UserError if diffusers is missing or the size cannot be halved."""
@@ -67,15 +61,15 @@ class DiffusersUNet(ModelConfig):
 
 
 class DiffusersNetwork(nn.Module):
-    """What `DiffusersUNet.build` builds."""
+    """The network of `DiffusersUNet.build`."""
 
     def __init__(self, unet: nn.Module, classes: int) -> None:
         super().__init__()
         self.unet, self.classes = unet, classes
 
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:
-        """The network's answer at this time, which diffusers counts in thousandths, [B, C, S, S]."""
+        """The network's output at this time (in units of 1/1000 for diffusers), [B, C, S, S]."""
         if self.classes > 1 and label_B is None:
             label_B = torch.full_like(time_B, self.classes, dtype=torch.int64)
-        answer: Tensor = self.unet(x_BCSS, time_B * 1000, class_labels=label_B, return_dict=False)[0]
-        return answer
+        output: Tensor = self.unet(x_BCSS, time_B * 1000, class_labels=label_B, return_dict=False)[0]
+        return output

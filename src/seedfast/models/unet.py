@@ -1,10 +1,11 @@
-"""The U-Net of image diffusion: residual blocks at halved sizes, attention where a level asks for it.
+"""The U-Net of image diffusion: residual blocks at halved sizes, with attention at the levels that ask for it.
 
 Shapes: B batch, C channels, S height and width, W width of a level, E embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,17 @@ from torch.nn import functional as F
 from seedfast.errors import UserError
 from seedfast.models.config import ModelConfig
 from seedfast.models.transformer_block import sinusoid
+from seedfast.options import AtLeast, Between, check
 
 
 class ImageModel(Protocol):
-    """The configuration of a network of images: (x [B, C, S, S], time [B] in [0, 1], label [B] or None) → [B, C, S, S].
+    """The configuration of an image network: (x [B, C, S, S], time [B] in [0, 1], label [B] or None) → [B, C, S, S].
 
-    The label `classes` is the null label; None means it too.
+    The label `classes` is the null label, and None means the null label for every image.
     """
 
     def build(self, *, size: int, channels: int, classes: int) -> nn.Module:
-        """A freshly initialised network. Raises UserError if it cannot take this size."""
+        """A freshly initialised network. Raises UserError for an image size that does not fit it."""
         ...
 
 
@@ -30,34 +32,27 @@ class ImageModel(Protocol):
 class UNet(ModelConfig):
     """The shape of a U-Net (Ho et al. 2020; the blocks of Dhariwal & Nichol 2021)."""
 
-    width: int = 32
+    width: Annotated[int, AtLeast(1)] = 32
     """Channels of the first level."""
-    multipliers: tuple[int, ...] = (1, 2, 2)
-    """Each level's channels, as multiples of `width`; each level is half as large as the one before."""
-    blocks: int = 2
+    multipliers: Annotated[tuple[int, ...], AtLeast(1)] = (1, 2, 2)
+    """Channels of each level, as multiples of `width`; each level has half the height and width of the one before."""
+    blocks: Annotated[int, AtLeast(1)] = 2
     """Residual blocks in each level on the way down (and one more on the way up)."""
     attention: tuple[bool, ...] = (False, False, True)
     """Whether each level has attention after its residual blocks."""
-    heads: int = 4
+    heads: Annotated[int, AtLeast(1)] = 4
     """Attention heads."""
-    groups: int = 8
+    groups: Annotated[int, AtLeast(1)] = 8
     """Groups of GroupNorm; must divide every level's channels."""
-    dropout: float = 0.0
-    """In the residual blocks."""
-    patch: int = 1
-    """Pixels that are folded into channels at the entrance: 2 makes everything inside a quarter as large."""
+    dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+    """Dropout in the residual blocks."""
+    patch: Annotated[int, AtLeast(1)] = 1
+    """Height and width of the pixel blocks that are folded into channels before the first level; 2 quarters the number
+    of positions everywhere."""
 
     def __post_init__(self) -> None:
-        for key in ("width", "blocks", "heads", "groups", "patch"):
-            if getattr(self, key) < 1:
-                raise UserError(f"model.{key} must be at least 1, not {getattr(self, key)}.")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise UserError(f"model.multipliers must be positive, one for each level, not {self.multipliers}.")
-        if len(self.attention) != len(self.multipliers):
-            raise UserError(
-                f"model.attention says yes or no for each level: {len(self.multipliers)} times, "
-                f"not {len(self.attention)} ({self.attention})."
-            )
+        check(self, "model.")
+        check_levels("model.multipliers", self.multipliers, self.attention)
         if self.width % 2:
             raise UserError(f"model.width must be even, for the time's cosines and sines, not {self.width}.")
         if self.width % self.groups:
@@ -66,8 +61,6 @@ class UNet(ModelConfig):
             raise UserError(
                 f"model.heads ({self.heads}) must divide the channels of every level of {self.multipliers}."
             )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}.")
 
     def build(self, *, size: int, channels: int, classes: int) -> "UNetNetwork":
         """A freshly initialised network. Raises UserError if the size cannot be halved as often as there are levels."""
@@ -75,18 +68,32 @@ class UNet(ModelConfig):
         return UNetNetwork(self, channels=channels, classes=classes)
 
 
+def check_levels(key: str, levels: Sequence[int], attention: Sequence[bool]) -> None:
+    """Raise UserError unless there is at least one level, and one value of `attention` for each."""
+    if not levels:
+        raise UserError(f"{key} must have a number for each level, and at least one level.")
+    if len(attention) != len(levels):
+        raise UserError(
+            f"model.attention must have one value for each of the {len(levels)} levels of {key}, "
+            f"not {len(attention)} ({tuple(attention)})."
+        )
+
+
 def check_size(size: int, factor: int, what: str) -> None:
-    """Raise UserError, naming the nearest that fit, if a size is no multiple of what a network divides it by."""
+    """Raise UserError, naming the nearest sizes that fit, if an image size is not a multiple of `factor`.
+
+    what: the options that determine the factor.
+    """
     if size % factor:
         low, high = size // factor * factor, -(-size // factor) * factor
         raise UserError(
-            f"data.size must be a multiple of {factor} (by {what}), not {size}; "
+            f"data.size must be a multiple of {factor} (because of {what}), not {size}; "
             f"the nearest that fit are {f'{low} and ' if low else ''}{high}."
         )
 
 
 class UNetNetwork(nn.Module):
-    """What `UNet.build` builds."""
+    """The network of `UNet.build`."""
 
     def __init__(self, config: UNet, *, channels: int, classes: int) -> None:
         super().__init__()
@@ -95,35 +102,36 @@ class UNetNetwork(nn.Module):
         self.embed = 4 * config.width
         self.time = nn.Sequential(nn.Linear(config.width, self.embed), nn.SiLU(), nn.Linear(self.embed, self.embed))
         self.label = nn.Embedding(classes + 1, self.embed) if classes > 1 else None
-        inside = channels * config.patch**2
-        self.enter = nn.Conv2d(inside, widths[0], 3, padding=1)
+        pixel_channels = channels * config.patch**2
+        self.enter = nn.Conv2d(pixel_channels, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        kept, now = [widths[0]], widths[0]
+        skip_widths, last = [widths[0]], widths[0]
         for level, width in enumerate(widths):
             if level:
-                self.down.append(Down(now))
-                kept.append(now)
+                self.down.append(Down(last))
+                skip_widths.append(last)
             for _ in range(config.blocks):
-                self.down.append(self._stage(now, width, level))
-                kept.append(now := width)
+                self.down.append(self._stage(last, width, level))
+                skip_widths.append(last := width)
         self.middle = nn.ModuleList(
-            [self._residual(now, now), Attention(now, config), self._residual(now, now)]
+            [self._residual(last, last), Attention(last, config), self._residual(last, last)]
             if any(config.attention)
-            else [self._residual(now, now)]
+            else [self._residual(last, last)]
         )
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(config.blocks + 1):
-                self.up.append(self._stage(now + kept.pop(), width, level))
-                now = width
+                self.up.append(self._stage(last + skip_widths.pop(), width, level))
+                last = width
             if level:
-                self.up.append(Up(now))
-        self.leave = nn.Sequential(nn.GroupNorm(config.groups, now), nn.SiLU(), nn.Conv2d(now, inside, 3, padding=1))
+                self.up.append(Up(last))
+        output = nn.Conv2d(last, pixel_channels, 3, padding=1)
+        self.leave = nn.Sequential(nn.GroupNorm(config.groups, last), nn.SiLU(), output)
         nn.init.zeros_(self.leave[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.leave[2].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def get_output_embeddings(self) -> nn.Conv2d:
-        """The layer whose outputs are the answer, channel by channel: no hidden matrix to an optimizer."""
+        """The output layer, which optimizers of hidden matrices leave out."""
         return self.leave[2]  # type: ignore[return-value]
 
     def _residual(self, inputs: int, outputs: int) -> "Residual":
@@ -134,7 +142,7 @@ class UNetNetwork(nn.Module):
         return Stage(self._residual(inputs, outputs), attention)
 
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:
-        """The network's answer at this time, [B, C, S, S]."""
+        """The network's output at this time, [B, C, S, S]."""
         time_BE = self.time(sinusoid(time_B, self.config.width).to(x_BCSS.dtype))
         if self.label is not None:
             if label_B is None:
@@ -143,19 +151,19 @@ class UNetNetwork(nn.Module):
         time_BE = F.silu(time_BE)
         x = F.pixel_unshuffle(x_BCSS, self.config.patch).contiguous(memory_format=torch.channels_last)
         x = self.enter(x)
-        kept = [x]
+        skips = [x]
         for module in self.down:
             x = module(x, time_BE)
-            kept.append(x)
+            skips.append(x)
         for module in self.middle:
             x = module(x, time_BE)
         for module in self.up:
-            x = module(x if isinstance(module, Up) else torch.cat([x, kept.pop()], dim=1), time_BE)
+            x = module(x if isinstance(module, Up) else torch.cat([x, skips.pop()], dim=1), time_BE)
         return F.pixel_shuffle(self.leave(x), self.config.patch)
 
 
 class Residual(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, on top of the identity; the time shifts and scales the second norm."""
+    """Twice GroupNorm, SiLU, convolution, plus the input; the time shifts and scales the second norm."""
 
     def __init__(self, inputs: int, outputs: int, embed: int, config: UNet) -> None:
         super().__init__()
@@ -181,7 +189,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every place sees every other, on top of the identity."""
+    """Self-attention over all positions, plus the input."""
 
     def __init__(self, width: int, config: UNet) -> None:
         super().__init__()
@@ -196,12 +204,12 @@ class Attention(nn.Module):
         """[B, W, S, S] to the same."""
         qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
         y = F.scaled_dot_product_attention(*qkv.unbind(1))
-        mixed: Tensor = self.out(y.transpose(-1, -2).flatten(1, 2).view_as(x))
-        return x + mixed
+        output: Tensor = self.out(y.transpose(-1, -2).flatten(1, 2).view_as(x))
+        return x + output
 
 
 class Stage(nn.Module):
-    """A residual block and, if there is one, attention."""
+    """A residual block, followed by attention at the levels that have it."""
 
     def __init__(self, residual: Residual, attention: Attention | None) -> None:
         super().__init__()
@@ -214,7 +222,7 @@ class Stage(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the size, by a convolution with stride 2."""
+    """Half the height and width, by a convolution with stride 2."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -227,7 +235,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the size: each pixel four times, then a convolution."""
+    """Twice the height and width: nearest neighbours, then a convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -4,14 +4,14 @@ The modules are imported when a recipe is asked for, so that listing them costs 
 """
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from seedfast.errors import UserError
+from seedfast.user_code import own_function
 
 if TYPE_CHECKING:
     from seedfast.loop.config import Run
@@ -54,27 +54,6 @@ def make(name: str) -> "Run":
         raise UserError(f"There is no recipe called {name}; {hint}")
     module = importlib.import_module(f"seedfast.recipes.{RECIPES[name][0]}")
     return _normalised(cast("Callable[[], Run]", getattr(module, name.replace("-", "_")))())
-
-
-def own_function(name: str) -> tuple[Callable[..., Any], str]:
-    """The function that `path/to/file.py:function` names, and that name as it holds from any folder.
-
-    Raises UserError if there is none.
-    """
-    file, colon, function = name.rpartition(":")
-    if not colon:
-        raise UserError(f"{name} names no function: write it as path/to/file.py:function.")
-    path = Path(file).absolute()
-    if not path.is_file():
-        raise UserError(f"{name} names the file {path}, which does not exist.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(found := getattr(module, function, None)):
-        raise UserError(f"{path} has no function called {function}.")
-    return found, f"{path}:{function}"
 
 
 def _own(name: str) -> "Run":

@@ -1,7 +1,7 @@
-"""Fine-tuning: a pretrained causal language model of transformers, continued on one's own text or dialogues."""
+"""Fine-tuning recipes: a pretrained causal language model of transformers, trained further on text or dialogues."""
 
 from seedfast.data.text.config import TextData
-from seedfast.families.family import Objective
+from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.masked import Masked
 from seedfast.loop.config import Run
@@ -11,22 +11,22 @@ from seedfast.optim.optimizer import OptimizerConfig
 
 
 def finetune() -> Run:
-    """Next-token prediction, in full or through an adapter (`--model.adapter.kind lora`, with a higher rate)."""
-    return _finetune("finetune", Autoregressive(document_mask=True), rate=5e-5)
+    """Next-token prediction, of all weights or through LoRA (`--model.adapter.kind lora`, with a higher learning rate)."""
+    return _finetune("finetune", Autoregressive(document_mask=True), lr=5e-5)
 
 
 def finetune_masked() -> Run:
-    """The same model continued as masked diffusion: its attention sees both sides, its shift by one token is kept."""
-    return _finetune("finetune-masked", Masked(document_mask=True), rate=1e-4)
+    """The same model as masked diffusion: its attention becomes bidirectional, its shift by one token stays."""
+    return _finetune("finetune-masked", Masked(document_mask=True), lr=1e-4)
 
 
-def _finetune(recipe: str, objective: Objective, *, rate: float) -> Run:
+def _finetune(recipe: str, objective: FamilyConfig, *, lr: float) -> Run:
     return Run(
         recipe=recipe,
         objective=objective,
         data=TextData(tokenizer="model", context=256),
         model=PretrainedLM(),
-        optimizer=OptimizerConfig(lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
+        optimizer=OptimizerConfig(lr=lr, betas=(0.9, 0.99), weight_decay=0.01),
         schedule=Schedule(shape="cosine", warmup=20, final=0.1),
         steps=500,
         batch_size=16,

@@ -1,9 +1,9 @@
-"""Text: language models on files, folders and data sets; by default on the standard library's source."""
+"""Text recipes: language models on files, folders and data sets; by default on the source of the standard library."""
 
 from dataclasses import replace
 
 from seedfast.data.text.config import TextData
-from seedfast.families.family import Objective
+from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.embedding import Embedding
@@ -22,27 +22,27 @@ def text_autoregressive() -> Run:
 
 
 def text_masked() -> Run:
-    """Masked diffusion: predicts missing tokens from both sides, so it fills gaps as well as it continues."""
+    """Masked diffusion: predicts masked tokens from both sides, so it infills as well as it continues."""
     return _text("text-masked", Masked())
 
 
 def text_embedding() -> Run:
-    """Diffusion over token embeddings: all positions are denoised together, in as many steps as one likes."""
+    """Diffusion over token embeddings: all positions are denoised together, in any number of steps."""
     run = _text("text-embedding", Embedding())
     return replace(run, data=replace(run.data, apart=True))
 
 
 def text_block() -> Run:
-    """Block diffusion: blocks from left to right with a cache, each of them filled in parallel."""
+    """Block diffusion: blocks from left to right with a key-value cache, each generated in parallel."""
     return _text("text-block", Block())
 
 
 def text_proofreading() -> Run:
-    """Masked diffusion that also learns to point at wrong words, so that it can go back over its own text."""
+    """Masked diffusion that also learns to detect wrong words, so that it can correct its own text."""
     return _text("text-proofreading", Proofreading())
 
 
-def _text(recipe: str, objective: Objective) -> Run:
+def _text(recipe: str, objective: FamilyConfig) -> Run:
     """The same network, data and optimizer for each family: about three minutes on two CPU cores."""
     return Run(
         recipe=recipe,

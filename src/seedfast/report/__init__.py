@@ -1,1 +1,1 @@
-"""What people look at afterwards: plots and one static page, made from the files in a run folder alone."""
+"""The report of a run: plots and one static page, made from the files in its run folder alone."""

@@ -1,85 +1,93 @@
-"""From many noisy steps to a curve that can be drawn: buckets of steps, their range, and a smooth middle."""
+"""The curves of a measure: diagnostics of a validation along an axis, such as the error at each noise level."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seedfast.report.history import Floats
+from seedfast.families.measure import Curve
+from seedfast.report.format import weights_name
+from seedfast.report.history import Floats, History
+from seedfast.report.theme import MARKERS, Theme, figure, legend, logarithmic, printable
 
-_SINGLE = 4000  # up to so many steps, each is drawn for itself
-_BUCKETS = 1000  # above, they are drawn in so many buckets
-_SPAN = 60  # a smoothing window reaches 1/60 of the run to either side
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_EARLIER = 4  # validations drawn besides the newest
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A curve of at most a few thousand points.
+class _Values:
+    """The values of a curve for one kind of weights: at V validations (their steps) and P points in rising order."""
 
-    steps: the mean step of each bucket. low, high: the range of the values in it. smooth: the running middle.
-    single: whether each bucket is one step, so that low and high are the step's own value.
-    """
-
-    steps: Floats
-    low: Floats
-    high: Floats
-    smooth: Floats
-    single: bool
+    weights: str
+    points_P: Floats
+    steps_V: Floats
+    values_VP: Floats
 
 
-def by_mean(steps: Floats, values: Floats, weights: Floats | None = None) -> Curve | None:
-    """Smoothed by the running weighted mean, for a loss is a sum over a sum. None if no value is finite."""
-    return _curve(steps, values, np.ones_like(values) if weights is None else weights, _mean)
-
-
-def by_median(steps: Floats, values: Floats) -> Curve | None:
-    """Smoothed by the running median: for what has outliers, as times and gradient norms have."""
-    return _curve(steps, values, np.ones_like(values), _median)
-
-
-def _mean(values: Floats, weights: Floats) -> float:
-    total = weights.sum()
-    return float((values * weights).sum() / total) if total > 0 else float(values.mean())
-
-
-def _median(values: Floats, _: Floats) -> float:
-    return float(np.median(values))
-
-
-Middle = Callable[[Floats, Floats], float]
-
-
-def _curve(steps: Floats, values: Floats, weights: Floats, middle: Middle) -> Curve | None:
-    finite = np.isfinite(values)
-    if not finite.any():
+def draw(history: History, curves: Mapping[str, Curve], theme: Theme) -> "Figure | None":
+    """A panel for each curve that has been measured; None if there is none."""
+    measured = {title: _values(history, curve) for title, curve in curves.items()}
+    shown = [title for title, kinds in measured.items() if kinds]
+    if not shown:
         return None
-    steps, values, weights = steps[finite], values[finite], weights[finite]
-    count = len(values) if len(values) <= _SINGLE else _BUCKETS
-    edges = np.linspace(0, len(values), count + 1).round().astype(int)
-    spans = list(pairwise(edges))
-    centres = np.array([middle(values[a:b], weights[a:b]) for a, b in spans])
-    return Curve(
-        steps=np.add.reduceat(steps, edges[:-1]) / np.diff(edges),
-        low=np.minimum.reduceat(values, edges[:-1]),
-        high=np.maximum.reduceat(values, edges[:-1]),
-        smooth=_running(centres, np.add.reduceat(weights, edges[:-1]), middle),
-        single=len(spans) == len(values),
-    )
+    columns = min(2, len(shown))
+    page, panels = figure(theme, shown, height=4.2 * -(-len(shown) // columns), columns=columns)
+    for axes, title in zip(panels, shown, strict=True):
+        _panel(axes, curves[title], measured[title], theme)
+    return page
 
 
-def _running(values: Floats, weights: Floats, middle: Middle) -> Floats:
-    """The middle of a window around each point.
+def _values(history: History, curve: Curve) -> list[_Values]:
+    """The measured values for each kind of weights. A point that a validation lacks is NaN."""
+    names = sorted(curve.points, key=lambda name: curve.points[name])
+    kinds = []
+    for weights, losses in history.validation.items():
+        values_VP = np.full((len(losses), len(names)), np.nan)
+        for point, name in enumerate(names):
+            if track := history.diagnostics.get(name, {}).get(weights):
+                values_VP[np.searchsorted(losses.steps, track.steps), point] = track.values
+        measured_V = np.isfinite(values_VP).any(axis=1)
+        if measured_V.any():
+            points_P = np.array([curve.points[name] for name in names])
+            kinds.append(_Values(weights, points_P, losses.steps[measured_V], values_VP[measured_V]))
+    return kinds
 
-    Near the start the window shrinks on both sides, so that the steep first steps do not mix with what follows;
-    near the end it loses only its later half, so that the curve's last value is smooth too.
-    """
-    count = len(values)
-    reach = round(count / _SPAN)
-    smooth = np.empty(count)
-    for i in range(count):
-        before = min(reach, i)
-        after = min(reach, before + reach // 8)
-        window = slice(i - before, i + after + 1)
-        smooth[i] = middle(values[window], weights[window])
-    return smooth
+
+def _panel(axes: "Axes", curve: Curve, kinds: list[_Values], theme: Theme) -> None:
+    """The newest validation of each kind of weights, and earlier ones of the last kind (the averaged weights)."""
+    values = np.concatenate([kind.values_VP.ravel() for kind in kinds])
+    low, high = np.nanmin(values), np.nanmax(values)
+    if low > 0 and high > 8 * low and not curve.identity:
+        logarithmic(axes, low, high, theme)
+    if curve.identity:
+        ends = [min(curve.points.values()), max(curve.points.values())]
+        axes.plot(ends, ends, color=theme.faint, linewidth=1, dashes=(5, 3), label="perfect model")
+    last = kinds[-1]
+    chosen = _spread(len(last.steps_V) - 1)
+    for rank, number in enumerate(chosen, start=1):
+        _line(
+            axes, last, number, theme, linewidth=1.1, alpha=0.2 + 0.4 * rank / len(chosen), marker="", zorder=2,
+            label=f"step {last.steps_V[number]:,.0f}",
+        )  # fmt: skip
+    for kind in kinds:
+        _line(
+            axes, kind, -1, theme, linewidth=1.9, marker=MARKERS.get(kind.weights, "D"), markersize=4.5,
+            markerfacecolor=theme.paper if kind.weights == "raw" else None,
+            label=f"step {kind.steps_V[-1]:,.0f}, {weights_name(kind.weights)}",
+        )  # fmt: skip
+    axes.set_xlabel(printable(curve.axis), parse_math=False)
+    legend(axes, theme, place="best")
+
+
+def _spread(count: int) -> list[int]:
+    """Some of the numbers 0 … count-1, denser at the beginning, where validations differ more."""
+    return sorted({round(number) - 1 for number in np.geomspace(1, count, min(count, _EARLIER))}) if count > 0 else []
+
+
+def _line(axes: "Axes", kind: _Values, number: int, theme: Theme, **style: object) -> None:
+    known_P = np.isfinite(kind.values_VP[number])
+    axes.plot(kind.points_P[known_P], kind.values_VP[number][known_P], color=theme.of(kind.weights), **style)  # type: ignore[arg-type]

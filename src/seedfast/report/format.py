@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Numbers and names as text for people."""
 
 import math
 
@@ -13,18 +13,18 @@ def measured(value: float, error: float | None) -> str:
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
-def weights_named(kind: str) -> str:
-    """What people call a kind of weights."""
+def weights_name(kind: str) -> str:
+    """The name of a kind of weights in text: "raw weights", "averaged weights"."""
     return {"raw": "raw weights", "ema": "averaged weights"}.get(kind, kind)
 
 
 def spaced(name: str) -> str:
-    """A name without its underscores."""
+    """A name with spaces instead of underscores."""
     return str(name).replace("_", " ")
 
 
 def duration(seconds: float) -> str:
-    """The two largest units: "1 h 23 min", "4 min 7 s", "0.82 s"."""
+    """A time in its two largest units: "1 h 23 min", "4 min 7 s", "0.82 s"."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     whole = round(seconds)
@@ -35,13 +35,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def counted(value: float) -> str:
-    """A large number with separators, a small one with four digits."""
+def quantity(value: float) -> str:
+    """A number with thousands separators, or with four digits if it is small."""
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def size(count: float) -> str:
-    """A number of bytes, in the unit that suits it."""
+    """A number of bytes in a fitting unit: "999 bytes", "15.3 MB"; "?" for NaN."""
     if math.isnan(count):
         return "?"
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -1,4 +1,4 @@
-"""A run's journal as columns of numbers: a million steps take some tens of megabytes."""
+"""The journal of a run as columns of numbers. A million steps take some tens of megabytes."""
 
 import math
 from array import array
@@ -17,18 +17,21 @@ from seedfast.run_folder import journal
 Floats = NDArray[np.float64]
 
 _OF_A_SCORE = frozenset({"loss", "standard_error", "weight", "examples", "draws", "diagnostics"})
-"""What every validation score has; a number of any other name is the loss in another unit."""
+"""The keys of every validation score; any other key is a unit, and its value is the loss in that unit."""
 
 
 @dataclass
 class Track:
-    """Some quantity at some steps."""
+    """A quantity at some of the steps."""
 
     _steps: "array[float]" = field(default_factory=lambda: array("d"))
     _values: "array[float]" = field(default_factory=lambda: array("d"))
 
-    def add(self, step: float, value: Any) -> None:
-        """Append one point; whatever is not a number becomes NaN."""
+    def add(self, step: float, value: float | None) -> None:
+        """Append one point. None, which stands for a value that was not finite, becomes NaN.
+
+        Raises TypeError for a value that is no number.
+        """
         self._steps.append(step)
         self._values.append(_number(value))
 
@@ -39,7 +42,7 @@ class Track:
 
     @property
     def values(self) -> Floats:
-        """The value at each of the steps; NaN where there is none."""
+        """The value at each of the steps; NaN where it was not finite."""
         return np.array(self._values, dtype=np.float64)
 
     def __len__(self) -> int:
@@ -48,19 +51,20 @@ class Track:
 
 @dataclass
 class History:
-    """Everything that the report needs of the journal.
+    """The numbers of a journal.
 
-    loss, gradient_norm, lr, weight, seconds: one point for each step.
-    diagnostics: by name, then by where it was measured: "training", or the kind of weights validated.
+    loss, gradient_norm, weight, seconds: one point for each step.
+    lr: learning rate by the name of the optimizer. Old journals have one rate without a name, here called "lr".
+    diagnostics: by name, then by "training" or the kind of weights that was validated.
     validation, standard_error: by kind of weights ("raw", "ema").
-    newest: the last validation's score by kind of weights, as it was recorded.
-    units: by name, what the loss times this factor is called.
-    skipped: the steps whose update was refused; reasons: how many for which reason.
+    newest: step and score of the last validation by kind of weights, as recorded.
+    units: conversion factors of the loss by the name of the unit.
+    skipped: steps whose update was skipped. reasons: number of skipped updates by reason.
     """
 
     loss: Track = field(default_factory=Track)
     gradient_norm: Track = field(default_factory=Track)
-    lr: Track = field(default_factory=Track)
+    lr: dict[str, Track] = field(default_factory=dict)
     weight: Track = field(default_factory=Track)
     seconds: Track = field(default_factory=Track)
     diagnostics: dict[str, dict[str, Track]] = field(default_factory=dict)
@@ -73,46 +77,48 @@ class History:
     step: int = 0
 
     def add_step(self, entry: Mapping[str, Any]) -> None:
-        """Take in the line of one optimizer step."""
+        """Add the line of an optimizer step."""
         step = entry["step"]
         self.step = step
         self.loss.add(step, entry["loss"])
         self.gradient_norm.add(step, entry["gradient_norm"])
-        self.lr.add(step, entry["lr"])
+        rates = entry["lr"] if isinstance(entry["lr"], Mapping) else {"lr": entry["lr"]}
+        for optimizer, rate in rates.items():
+            self.lr.setdefault(optimizer, Track()).add(step, rate)
         self.weight.add(step, entry["weight"])
         self.seconds.add(step, entry["time"]["seconds"])
         if "skipped" in entry:
             self.skipped.add(step, 1)
             self.reasons[str(entry["skipped"])] += 1
-        self._diagnose("training", step, entry.get("diagnostics", {}))
+        self._add_diagnostics("training", step, entry.get("diagnostics", {}))
 
     def add_validation(self, step: int, record: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take in the line of one validation."""
+        """Add the line of a validation."""
         for weights, score in record.items():
             loss = _number(score["loss"])
             self.validation.setdefault(weights, Track()).add(step, loss)
             self.standard_error.setdefault(weights, Track()).add(step, score["standard_error"])
             self.newest[weights] = (step, score)
-            self._diagnose(weights, step, score.get("diagnostics", {}))
+            self._add_diagnostics(weights, step, score.get("diagnostics", {}))
             if math.isfinite(loss) and loss:
                 factors = {n: _number(v) / loss for n, v in score.items() if n not in _OF_A_SCORE}
                 self.units |= {n: factor for n, factor in factors.items() if math.isfinite(factor) and factor > 0}
 
-    def _diagnose(self, where: str, step: int, values: Mapping[str, Any]) -> None:
+    def _add_diagnostics(self, where: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self.diagnostics.setdefault(name, {}).setdefault(where, Track()).add(step, value)
 
     def throughput(self) -> tuple[Floats, Floats]:
-        """Steps, and the weight of each over its seconds."""
+        """Steps, and the weight per second of each."""
         seconds, weight = self.seconds.values, self.weight.values
         timed = seconds > 0
         return self.seconds.steps[timed], weight[timed] / seconds[timed]
 
 
 def read(run_folder: Path) -> History:
-    """The history of the run in a folder, also while it is being written.
+    """The history of the run in a folder, also while the journal is being written.
 
-    Raises UserError if the folder's journal is not one of seedfast.
+    Raises UserError if the folder has no valid journal.
     """
     history = History()
     try:
@@ -131,5 +137,9 @@ def read(run_folder: Path) -> History:
     return history
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+def _number(value: float | None) -> float:
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)

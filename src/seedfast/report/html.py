@@ -1,4 +1,4 @@
-"""HTML that cannot be forged: all text is escaped, except what was built here."""
+"""HTML with all text escaped, except the markup that was built here."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -15,7 +15,7 @@ VOID = frozenset({"img", "meta", "source"})
 
 
 def element(name: str, /, *content: object, **attributes: str | bool) -> Markup:
-    """One element. What is not `Markup` is escaped; `class_` stands for class, True for a bare attribute."""
+    """One element. Content that is not `Markup` is escaped. `class_` stands for class, True for a bare attribute."""
     words = [name]
     for key, value in attributes.items():
         key = key.rstrip("_").replace("_", "-")
@@ -27,13 +27,13 @@ def element(name: str, /, *content: object, **attributes: str | bool) -> Markup:
     return Markup(opening if name in VOID else f"{opening}{join(content)}</{name}>")
 
 
-def join(parts: Iterable[object], between: str = "") -> Markup:
-    """Parts one after the other, each escaped unless it is `Markup`."""
-    return Markup(between.join(part if isinstance(part, Markup) else escape(str(part)) for part in parts))
+def join(parts: Iterable[object], separator: str = "") -> Markup:
+    """The parts in a row, each escaped unless it is `Markup`."""
+    return Markup(separator.join(part if isinstance(part, Markup) else escape(str(part)) for part in parts))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, words: int = 1) -> Markup:
-    """A table whose first `words` columns are text; the others are numbers and stand right-aligned."""
+    """A table. The first `words` columns hold text; the others hold numbers and are right-aligned."""
     kinds = ["" if column < words else "number" for column in range(len(header))]
     head = element("tr", *(element("th", cell, class_=kind) for cell, kind in zip(header, kinds, strict=True)))
     body = join(

@@ -1,4 +1,4 @@
-"""`report.html`: one static page about a run, made from its folder alone. No scripts, no network."""
+"""`report.html`: one static page about a run, made from its folder alone, without scripts or network access."""
 
 import base64
 import math
@@ -13,7 +13,7 @@ from seedfast.files import commit
 from seedfast.report import history as histories
 from seedfast.report import plots
 from seedfast.report import run_folder as folders
-from seedfast.report.format import counted, duration, measured, size, spaced, weights_named
+from seedfast.report.format import duration, measured, quantity, size, spaced, weights_name
 from seedfast.report.history import History
 from seedfast.report.html import Markup, element, join, table
 from seedfast.report.run_folder import Folder
@@ -24,20 +24,21 @@ _SUBJECTS = {
     "loss": (
         "Loss",
         "Training loss of each step, its running mean, and the validation loss with one standard error to either "
-        "side. It is the objective itself: where that is a bound on the negative log-likelihood, so is every number.",
+        "side. It is the objective itself: where the objective is a bound on the negative log-likelihood, every "
+        "number is one.",
     ),
-    "profiles": (
-        "Where the model gains",
-        "What validations find, told apart by what is asked: the newest, and fainter some before it, of the same "
+    "curves": (
+        "Where the model improves",
+        "Diagnostics of the newest validation along an axis, and fainter those of earlier validations of the same "
         "examples.",
     ),
     "rate": (
         "Learning rate and gradient norm",
-        "The norm is that of the whole gradient before it is clipped, on a logarithmic axis.",
+        "Learning rate of each optimizer, and the norm of the whole gradient before clipping, on a logarithmic axis.",
     ),
     "throughput": (
         "Throughput",
-        "The weight of a step (what its loss is divided by) over its time, in which validations are not counted.",
+        "The weight of a step (the divisor of its loss) over its time, without validations.",
     ),
     "diagnostics": ("Diagnostics", "Averages over the global batch, or over the validation examples."),
 }
@@ -45,9 +46,9 @@ _EVENTS_SHOWN = 200
 
 
 def write(run_folder: Path) -> Path:
-    """Write `report.html`, and the plots in `report/` (`loss.png`, `loss-dark.png`, …); returns the page's path.
+    """Write `report.html` and the plots in `report/` (`loss.png`, `loss-dark.png`, …); returns the path of the page.
 
-    Reads nothing but the run folder, and may be called while the run goes on. Raises UserError if it is no run.
+    Reads only the run folder, also during training. Raises UserError if it is no run folder.
     """
     folder = folders.read(run_folder)
     history = histories.read(run_folder)
@@ -61,25 +62,25 @@ def write(run_folder: Path) -> Path:
     return path
 
 
-def _facts(folder: Folder) -> plots.Facts:
+def _context(folder: Folder) -> plots.PlotContext:
     clip = folder.run.get("clip")
-    return plots.Facts(
+    return plots.PlotContext(
         title=str(folder.run["recipe"]),
         clip=clip if isinstance(clip, int | float) else None,
         best=folder.best,
-        profiles=folder.profiles,
+        measure=folder.measure,
     )
 
 
 def _draw(folder: Folder, history: History) -> dict[str, bytes]:
-    """The plots by file name, the dark ones with "-dark" at its end."""
-    facts = _facts(folder)
-    light, dark = plots.draw(history, facts, LIGHT), plots.draw(history, facts, DARK)
+    """The plots by file name; the names of the dark ones end in "-dark"."""
+    context = _context(folder)
+    light, dark = plots.draw(history, context, LIGHT), plots.draw(history, context, DARK)
     return light | {f"{name}-dark": picture for name, picture in dark.items()}
 
 
 def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> str:
-    """The page as HTML: a function of what was read, so that the same run gives the same page."""
+    """The page as HTML, a pure function: the same run folder gives the same page."""
     title = str(folder.run["recipe"])
     head = element(
         "head",
@@ -103,11 +104,11 @@ def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> s
 
 
 def _header(folder: Folder, history: History) -> Iterator[Markup]:
-    """Title, state, and the numbers that one looks for first."""
+    """Title, state, progress, and the most important numbers."""
     steps = folder.run["steps"]
     if history.step >= steps:
         kind, state = "finished", "finished"
-    elif folder.trainer:
+    elif folder.is_training:
         kind, state = "running", "running when this page was written"
     else:
         kind, state = "interrupted", f"interrupted after step {history.step:,}"
@@ -120,7 +121,7 @@ def _header(folder: Folder, history: History) -> Iterator[Markup]:
     yield element("p", element("code", folder.path.resolve().name), class_="faint")
     for reason in dict.fromkeys(str(e.get("reason")) for e in reversed(folder.events) if e.get("event") == "warning"):
         yield element("p", f"Warning: {reason}", class_="warning")
-        break  # the newest; all are among the events
+        break  # only the newest; the events list all
     yield element("progress", value=str(min(history.step, steps)), max=str(steps))
     tiles = [
         ("Step", f"{history.step:,}", f"of {steps:,}"),
@@ -142,10 +143,10 @@ def _header(folder: Folder, history: History) -> Iterator[Markup]:
 
 def _best_tile(folder: Folder, history: History) -> Iterator[tuple[str, str, str]]:
     if not folder.best:
-        yield "Best validation", "none yet", "nothing has been validated and saved"
+        yield "Best validation", "none yet", "no validation has been saved"
         return
     weights, best = min(folder.best.items(), key=lambda item: float(item[1]["loss"]))
-    where = f"{weights_named(weights)}, step {best['step']:,}"
+    where = f"{weights_name(weights)}, step {best['step']:,}"
     yield "Best validation loss", measured(best["loss"], best["standard_error"]), where
     for unit, factor in list(history.units.items())[:1]:
         yield (
@@ -158,8 +159,8 @@ def _best_tile(folder: Folder, history: History) -> Iterator[tuple[str, str, str
 def _speed_tiles(history: History) -> Iterator[tuple[str, str, str]]:
     _, speed = history.throughput()
     if len(speed):
-        yield "Throughput", counted(float(np.median(speed))), "weight per second, median"
-        yield "Time in steps", duration(float(np.nansum(history.seconds.values))), "validations and saves not counted"
+        yield "Throughput", quantity(float(np.median(speed))), "weight per second, median"
+        yield "Time in steps", duration(float(np.nansum(history.seconds.values))), "without validations and saves"
 
 
 def _validation(folder: Folder, history: History) -> Iterator[Markup]:
@@ -181,7 +182,7 @@ def _score_row(
 ) -> tuple[str, ...]:
     loss, error = score["loss"], score["standard_error"]
     return (
-        weights_named(weights),
+        weights_name(weights),
         which,
         f"{step:,}",
         measured(loss, error),
@@ -192,14 +193,14 @@ def _score_row(
 
 
 def _plots(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> Iterator[Markup]:
-    """The plots, as a light and a dark picture each, of which the reader's system takes one."""
+    """The plots, each as a light and a dark picture; the browser chooses one by the setting of the system."""
     if not pictures:
         yield element("h2", "Plots")
         yield element("p", "No step has been taken yet.", class_="faint")
     for name, (title, caption) in _SUBJECTS.items():
         if name not in pictures:
             continue
-        if name == "diagnostics" and (more := plots.left_out(history, _facts(folder))):
+        if name == "diagnostics" and (more := plots.left_out(history, _context(folder))):
             caption += f" {more} more are in journal.jsonl."
         dark = element("source", srcset=_data_uri(pictures[f"{name}-dark"]), media="(prefers-color-scheme: dark)")
         picture = element("picture", dark, element("img", src=_data_uri(pictures[name]), alt=f"{title}. {caption}"))
@@ -225,15 +226,15 @@ def _samples(folder: Folder) -> Iterator[Markup]:
 
 
 def _provenance(folder: Folder) -> Iterator[Markup]:
-    """What the newest checkpoint says about versions, machine and data; what happened to the process."""
+    """Versions, machine and data of the newest checkpoint, and the events of the process."""
     yield element("h2", "Provenance")
-    manifest = folder.manifest
-    rows = [(spaced(name), value) for name, value in _entries(manifest.get("versions"))]
-    rows += [(spaced(name), value) for name, value in _entries(manifest.get("topology"))]
-    if "fingerprint" in manifest:
-        rows.append(("data fingerprint", element("code", manifest["fingerprint"])))
+    rows: list[tuple[str, object]] = []
+    if manifest := folder.manifest:
+        rows += [(spaced(name), value) for name, value in {**manifest.versions, **manifest.topology}.items()]
+        if manifest.fingerprint:
+            rows.append(("data fingerprint", element("code", manifest.fingerprint)))
     if rows:
-        yield table(["What", "As of the newest checkpoint"], rows, words=2)
+        yield table(["Property", "Newest checkpoint"], rows, words=2)
     if folder.events:
         yield element("h3", "Events")
         shown = folder.events[-_EVENTS_SHOWN:]
@@ -243,16 +244,16 @@ def _provenance(folder: Folder) -> Iterator[Markup]:
 
 
 def _event_row(event: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    facts = []
+    details = []
     for name, value in event.items():
         if name == "changes":
-            facts += [f"{key}: {_change(pair)}" for key, pair in _entries(value)]
+            details += [f"{key}: {_change(pair)}" for key, pair in _entries(value)]
         elif name not in ("event", "time", "version"):
-            facts.append(f"{spaced(name)} {value:,}" if type(value) is int else f"{spaced(name)} {value}")
+            details.append(f"{spaced(name)} {value:,}" if type(value) is int else f"{spaced(name)} {value}")
     return (
         str(event.get("time", "")).replace("T", " "),
         str(event.get("event", "")),
-        "; ".join(facts),
+        "; ".join(details),
         str(event.get("version", "")),
     )
 
@@ -264,14 +265,14 @@ def _change(pair: Any) -> str:
 def _checkpoints(folder: Folder) -> Iterator[Markup]:
     yield element("h2", "Checkpoints")
     if not folder.manifests:
-        yield element("p", "None has been committed yet.", class_="faint")
+        yield element("p", "No checkpoint has been committed yet.", class_="faint")
         return
     rows = []
     for checkpoint, manifest in reversed(folder.manifests):
         marks = ["latest"] if folder.latest.get("checkpoint") == checkpoint.folder.name else []
-        marks += [f"best {weights_named(w)}" for w, best in folder.best.items() if best.get("step") == checkpoint.step]
-        files = _entries(manifest.get("files")) if manifest is not None else []
-        total = sum(facts["size"] for _, facts in files) if manifest is not None else math.nan
+        marks += [f"best {weights_name(w)}" for w, best in folder.best.items() if best.get("step") == checkpoint.step]
+        files = manifest.files if manifest is not None else {}
+        total = sum(digest["size"] for digest in files.values()) if manifest is not None else math.nan
         remark = ", ".join(marks) if manifest is not None else "its manifest cannot be read"
         name = element("code", f"checkpoints/{checkpoint.folder.name}")
         rows.append((name, remark, f"{checkpoint.step:,}", f"{len(files)}", size(total)))

@@ -1,7 +1,7 @@
 """The plots of a run, each drawn for light and for dark pages.
 
-Figures are made through matplotlib's objects: no pyplot, so nothing is global and nothing has to be closed.
-What colours tell, shapes tell again.
+Figures are matplotlib objects without pyplot, so there is no global state and nothing to close.
+Whatever differs in colour differs in shape too.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seedfast.families.profile import Profile
-from seedfast.report import curves, profiles
-from seedfast.report.format import counted, measured, spaced, weights_named
+from seedfast.families.measure import Measure
+from seedfast.report import curves, smoothing
+from seedfast.report.format import measured, quantity, spaced, weights_name
 from seedfast.report.history import History, Track
 from seedfast.report.theme import MARKERS, Theme, figure, legend, logarithmic, png, steps
 
@@ -20,45 +20,47 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_POINTS = 80  # validations drawn at most for each kind of weights
-_PANELS = 24  # diagnostics drawn at most
+_POINTS = 80  # most validations drawn for each kind of weights
+_PANELS = 24  # most diagnostics drawn
+_DASHES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class PlotContext:
     """What the plots show besides the journal.
 
-    best: step, loss and standard error by kind of weights. profiles: which diagnostics are the points of one curve.
+    clip: largest norm of the gradient, None without clipping. best: step, loss and standard error by kind of weights.
+    measure: the curves of the diagnostics.
     """
 
     title: str
     clip: float | None
     best: Mapping[str, Mapping[str, Any]]
-    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    measure: Measure = field(default_factory=Measure)
 
 
-def draw(history: History, facts: Facts, theme: Theme) -> dict[str, bytes]:
-    """PNG pictures by name ("loss", "profiles", "rate", …): those that have anything to show."""
+def draw(history: History, context: PlotContext, theme: Theme) -> dict[str, bytes]:
+    """PNG pictures by name ("loss", "curves", "rate", …), of the plots that are not empty."""
     pages = {
-        "loss": loss(history, facts, theme),
-        "profiles": profiles.draw(history, facts.profiles, theme),
-        "rate": rate(history, facts, theme),
-        "throughput": throughput(history, facts, theme),
-        "diagnostics": diagnostics(history, facts, theme),
+        "loss": loss(history, context, theme),
+        "curves": curves.draw(history, context.measure.curves, theme),
+        "rate": rate(history, context, theme),
+        "throughput": throughput(history, context, theme),
+        "diagnostics": diagnostics(history, context, theme),
     }
     return {name: png(page) for name, page in pages.items() if page is not None}
 
 
-def loss(history: History, facts: Facts, theme: Theme) -> "Figure | None":
+def loss(history: History, context: PlotContext, theme: Theme) -> "Figure | None":
     """Training loss, each step and smoothed; validations with their standard errors; the best; skipped steps."""
-    curve = curves.by_mean(history.loss.steps, history.loss.values, history.weight.values)
+    curve = smoothing.by_mean(history.loss.steps, history.loss.values, history.weight.values)
     if curve is None and not history.validation:
         return None
-    page, (axes,) = figure(theme, [f"{facts.title} · loss"], height=4.6)
+    page, (axes,) = figure(theme, [f"{context.title} · loss"], height=4.6)
     if curve is not None:
         _draw_curve(axes, curve, theme.training, "training loss", "each step")
     for weights, track in history.validation.items():
-        _draw_validation(axes, track, history.standard_error[weights], weights, facts, theme)
+        _draw_validation(axes, track, history.standard_error[weights], weights, context, theme)
     axes.set_title(" · ".join(_notes(axes, history)), loc="right", fontsize=8.5, color=theme.faint)
     if len(history.skipped):
         at = _thin(history.skipped.steps, 500)
@@ -77,30 +79,27 @@ def loss(history: History, facts: Facts, theme: Theme) -> "Figure | None":
     return page
 
 
-def rate(history: History, facts: Facts, theme: Theme) -> "Figure | None":
-    """The learning rate, and the gradient norm before clipping."""
-    if not len(history.lr):
+def rate(history: History, context: PlotContext, theme: Theme) -> "Figure | None":
+    """The learning rate of each optimizer, and the gradient norm before clipping."""
+    if not history.lr:
         return None
-    names = [f"{facts.title} · learning rate", "gradient norm, before clipping"]
+    names = [f"{context.title} · learning rate", "gradient norm, before clipping"]
     page, (upper, lower) = figure(theme, names, height=5.4)
-    rates = curves.by_mean(history.lr.steps, history.lr.values)
-    if rates is not None:
-        upper.plot(rates.steps, rates.high, color=theme.training, linewidth=1.8, marker=_dot(rates))
-        upper.set_ylim(0, float(rates.high.max()) * 1.08 or 1)
+    _draw_rates(upper, history, theme)
     upper.set_ylabel("learning rate")
     upper.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4), useMathText=True)
     norms = history.gradient_norm.values
-    curve = curves.by_median(history.gradient_norm.steps, np.where(norms > 0, norms, np.nan))
+    curve = smoothing.by_median(history.gradient_norm.steps, np.where(norms > 0, norms, np.nan))
     if curve is not None:
         logarithmic(lower, float(curve.low.min()), float(curve.high.max()), theme)
         _draw_curve(lower, curve, theme.training, "running median", "each step")
-        if facts.clip is not None and curve.high.max() > facts.clip / 3:
+        if context.clip is not None and curve.high.max() > context.clip / 3:
             lower.axhline(
-                facts.clip,
+                context.clip,
                 color=theme.of("raw"),
                 linewidth=1.2,
                 dashes=(5, 3),
-                label=f"clipped to {facts.clip:g}",
+                label=f"clipped to {context.clip:g}",
             )
         legend(lower, theme)
     lower.set_ylabel("norm")
@@ -109,24 +108,40 @@ def rate(history: History, facts: Facts, theme: Theme) -> "Figure | None":
     return page
 
 
-def throughput(history: History, facts: Facts, theme: Theme) -> "Figure | None":
-    """The weight of each step over its seconds."""
-    curve = curves.by_median(*history.throughput())
+def _draw_rates(axes: "Axes", history: History, theme: Theme) -> None:
+    """A line for each optimizer, with a legend if there are several. Every line keeps its peak."""
+    highest = 0.0
+    for number, (optimizer, track) in enumerate(history.lr.items()):
+        rates = smoothing.by_mean(track.steps, track.values)
+        if rates is None:
+            continue
+        highest = max(highest, float(rates.high.max()))
+        axes.plot(
+            rates.steps, rates.high, color=theme.optimizers[number % len(theme.optimizers)], linewidth=1.8,
+            linestyle=_DASHES[number % len(_DASHES)], marker=_dot(rates), label=optimizer,
+        )  # fmt: skip
+    axes.set_ylim(0, highest * 1.08 or 1)
+    legend(axes, theme)
+
+
+def throughput(history: History, context: PlotContext, theme: Theme) -> "Figure | None":
+    """The weight per second of each step."""
+    curve = smoothing.by_median(*history.throughput())
     if curve is None:
         return None
-    page, (axes,) = figure(theme, [f"{facts.title} · throughput"], height=3.0)
+    page, (axes,) = figure(theme, [f"{context.title} · throughput"], height=3.0)
     _draw_curve(axes, curve, theme.training, "running median", "each step")
     axes.set_ylim(0, max(float(np.quantile(curve.high, 0.98)), float(curve.smooth.max())) * 1.2)
     axes.set_ylabel("weight per second")
-    axes.yaxis.set_major_formatter(lambda value, _: counted(value))
+    axes.yaxis.set_major_formatter(lambda value, _: quantity(value))
     steps(axes, history)
     legend(axes, theme, place="lower right")
     return page
 
 
-def diagnostics(history: History, facts: Facts, theme: Theme) -> "Figure | None":
-    """One panel for each diagnostic, in training and at validations; those named group/name share their group's."""
-    panels = _panels(history, facts)
+def diagnostics(history: History, context: PlotContext, theme: Theme) -> "Figure | None":
+    """One panel for each diagnostic, in training and at validations. Diagnostics named group/name share a panel."""
+    panels = _panels(history, context)
     if not panels:
         return None
     shown = list(panels)[:_PANELS]
@@ -146,27 +161,27 @@ def diagnostics(history: History, facts: Facts, theme: Theme) -> "Figure | None"
     return page
 
 
-def _panels(history: History, facts: Facts) -> dict[str, dict[str, dict[str, Track]]]:
-    """The diagnostics that have anything to show here, by the title of their panel and their own name in it."""
-    elsewhere = {name for profile in facts.profiles.values() for name in profile.points}
+def _panels(history: History, context: PlotContext) -> dict[str, dict[str, dict[str, Track]]]:
+    """The tracks by the title of their panel and the name of the diagnostic in it, without points of curves."""
+    drawn = {name for curve in context.measure.curves.values() for name in curve.points}
     panels: dict[str, dict[str, dict[str, Track]]] = {}
     for name, tracks in sorted(history.diagnostics.items()):
-        if name not in elsewhere and any(_finite(track) for track in tracks.values()):
+        if name not in drawn and any(_finite(track) for track in tracks.values()):
             group, slash, member = name.partition("/")
             panels.setdefault(group if slash else name, {})[member if slash else name] = tracks
     return panels
 
 
-def left_out(history: History, facts: Facts) -> int:
-    """How many diagnostics are in the journal but, for want of room, in no panel."""
-    return sum(len(members) for members in list(_panels(history, facts).values())[_PANELS:])
+def left_out(history: History, context: PlotContext) -> int:
+    """Number of diagnostics beyond the largest number of panels."""
+    return sum(len(members) for members in list(_panels(history, context).values())[_PANELS:])
 
 
 def _draw_tracks(axes: "Axes", tracks: Mapping[str, Track], theme: Theme) -> None:
-    """One diagnostic: smoothed in training, point by point at validations."""
+    """One diagnostic: smoothed in training, each point at validations."""
     for where, track in tracks.items():
         if where == "training":
-            curve = curves.by_mean(track.steps, track.values)
+            curve = smoothing.by_mean(track.steps, track.values)
             if curve is not None:
                 _draw_curve(axes, curve, theme.training, "training", "")
             continue
@@ -175,21 +190,21 @@ def _draw_tracks(axes: "Axes", tracks: Mapping[str, Track], theme: Theme) -> Non
             track.steps[keep], track.values[keep], color=theme.of(where), linewidth=1,
             marker=MARKERS.get(where, "D"), markersize=3.5 if len(keep) < 40 else 0,
             markerfacecolor=theme.paper if where == "raw" else None,
-            label=f"validation, {weights_named(where)}",
+            label=f"validation, {weights_name(where)}",
         )  # fmt: skip
 
 
 def _draw_member(axes: "Axes", name: str, tracks: Mapping[str, Track]) -> None:
-    """One line of several in a panel: in training, or else at the validations of the last kind of weights."""
+    """One of several lines in a panel: in training, or else at validations with the last kind of weights."""
     track = tracks["training"] if "training" in tracks else list(tracks.values())[-1]
     keep = _thin(np.flatnonzero(np.isfinite(track.values)), 4 * _POINTS)
     axes.plot(track.steps[keep], track.values[keep], linewidth=1.3, marker="." if len(keep) < 40 else "", label=name)
 
 
-def _draw_curve(axes: "Axes", curve: curves.Curve, colour: str, label: str, raw: str) -> None:
-    """The steps themselves, faint, and the smooth curve through them."""
+def _draw_curve(axes: "Axes", curve: smoothing.Smoothed, colour: str, label: str, raw: str) -> None:
+    """Each step, faint, and the smooth line through them."""
     if curve.single and np.array_equal(curve.low, curve.smooth):
-        pass  # so few steps that nothing was smoothed
+        pass  # too few steps to smooth
     elif curve.single:
         axes.plot(curve.steps, curve.low, color=colour, alpha=0.28, linewidth=0.8, label=raw)
     else:
@@ -205,7 +220,9 @@ def _draw_curve(axes: "Axes", curve: curves.Curve, colour: str, label: str, raw:
     axes.plot(curve.steps, curve.smooth, color=colour, linewidth=1.8, marker=_dot(curve), markersize=4, label=label)
 
 
-def _draw_validation(axes: "Axes", losses: Track, errors: Track, weights: str, facts: Facts, theme: Theme) -> None:
+def _draw_validation(
+    axes: "Axes", losses: Track, errors: Track, weights: str, context: PlotContext, theme: Theme
+) -> None:
     """Points with bars of one standard error to either side, and a star at the best."""
     at, values, bars = losses.steps, losses.values, errors.values
     keep = np.flatnonzero(np.isfinite(values))
@@ -213,7 +230,7 @@ def _draw_validation(axes: "Axes", losses: Track, errors: Track, weights: str, f
         return
     keep = _thin(keep, _POINTS)
     colour, marker = theme.of(weights), MARKERS.get(weights, "D")
-    best, label = facts.best.get(weights), f"validation, {weights_named(weights)}"
+    best, label = context.best.get(weights), f"validation, {weights_name(weights)}"
     if best is not None:
         label += f": best {measured(best['loss'], best['standard_error'])} at step {best['step']:,}"
     few = len(keep) < 60
@@ -230,7 +247,7 @@ def _draw_validation(axes: "Axes", losses: Track, errors: Track, weights: str, f
 
 
 def _notes(axes: "Axes", history: History) -> list[str]:
-    """Set limits that the run's body fills; say what leaves them (as a rule the first steps) and what bars are."""
+    """Set limits that the body of the run fills; returns notes on steps beyond them and on the error bars."""
     training = history.loss.values[np.isfinite(history.loss.values)]
     tops, bottoms, notes = [], [], []
     if len(training):
@@ -253,8 +270,8 @@ def _notes(axes: "Axes", history: History) -> list[str]:
     return notes
 
 
-def _dot(curve: curves.Curve) -> str:
-    """A marker where there are too few points to make a line."""
+def _dot(curve: smoothing.Smoothed) -> str:
+    """A marker if there are too few points for a line."""
     return "o" if len(curve.steps) < 3 else ""
 
 
@@ -263,7 +280,7 @@ def _times(factor: float) -> Any:
 
 
 def _thin(values: Any, limit: int) -> Any:
-    """At most `limit` of the values, evenly spread, the first and the last among them."""
+    """At most `limit` of the values, evenly spread, with the first and the last."""
     return values[np.unique(np.linspace(0, len(values) - 1, min(len(values), limit)).round().astype(int))]
 
 

@@ -1,4 +1,4 @@
-"""What a run folder says about its run, besides the journal."""
+"""The files of a run folder that the report shows, besides the journal."""
 
 import json
 import os
@@ -12,18 +12,19 @@ from typing import Any
 import yaml
 
 from seedfast.errors import UserError
-from seedfast.families.profile import Profile
+from seedfast.families.measure import Measure
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.records import CheckpointManifest
 
 _EARLIER_SHOWN = 10  # steps
-_SAMPLES_SHOWN = 20_000  # characters of a file of samples
+_SAMPLES_SHOWN = 20_000  # characters of a text file of samples
 _PICTURES = {".png": "image/png", ".gif": "image/gif"}
 _PICTURES_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """A file of samples, by its name in the run folder: a text, or a picture with its media type."""
+class SampleFile:
+    """A file of samples, by its path in the run folder: a text, or a picture with its media type."""
 
     name: str
     text: str | None = None
@@ -35,10 +36,11 @@ class Sampled:
 class Folder:
     """The files of a run folder as values.
 
-    text: `run.yaml` as it stands. run: what it holds. best, latest: the pointers, empty before they exist.
-    events: what happened to the process, oldest first. manifests: of each committed checkpoint, oldest first;
-    None for one that cannot be read. samples: the files of the newest samples. earlier: the first text of each step
-    before, oldest first; of many, some that are evenly spread.
+    text: the text of `run.yaml`. run: its contents. best, latest: the pointers, empty before they exist.
+    events: start, resume, interruption and warnings of the process, oldest first. manifests: each committed checkpoint
+    with its manifest, oldest first; None for a manifest that cannot be read. samples: the files of the newest samples.
+    earlier: the first text file of each earlier step, oldest first; of many steps, an evenly spread choice.
+    is_training: whether the process that last locked the folder is alive on this machine.
     """
 
     path: Path
@@ -47,27 +49,25 @@ class Folder:
     best: Mapping[str, Mapping[str, Any]]
     latest: Mapping[str, Any]
     events: list[Mapping[str, Any]]
-    manifests: list[tuple[Checkpoint, Mapping[str, Any] | None]]
-    samples: list["Sampled"]
-    earlier: list["Sampled"]
-    trainer: bool
-    """Whether the process that last took the folder's lock is alive on this machine."""
+    manifests: list[tuple[Checkpoint, CheckpointManifest | None]]
+    samples: list[SampleFile]
+    earlier: list[SampleFile]
+    is_training: bool
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
-        """The newest that can be read; empty before there is one."""
+    def manifest(self) -> CheckpointManifest | None:
+        """The newest manifest that can be read; None before there is one."""
         readable = [manifest for _, manifest in self.manifests if manifest is not None]
-        return readable[-1] if readable else {}
+        return readable[-1] if readable else None
 
     @property
-    def profiles(self) -> dict[str, Profile]:
-        """Which diagnostics the family says are the points of one curve."""
-        known = self.manifest.get("family", {}).get("profiles", {})
-        return {title: Profile(**record) for title, record in known.items()}
+    def measure(self) -> Measure:
+        """The units of the loss and the curves of the diagnostics, as of the newest checkpoint."""
+        return self.manifest.measure if self.manifest else Measure()
 
 
 def read(path: Path) -> Folder:
-    """Read a run folder, also while it is being written. Raises UserError if it is none."""
+    """Read a run folder, also while it is being written. Raises UserError if it is no run folder."""
     text, run = _run(path)
     samples, earlier = _samples(path / "samples")
     return Folder(
@@ -80,7 +80,7 @@ def read(path: Path) -> Folder:
         manifests=[(checkpoint, _manifest(checkpoint)) for checkpoint in Checkpoints(path).committed()],
         samples=samples,
         earlier=earlier,
-        trainer=_trainer_lives(path / "lock"),
+        is_training=_owner_is_alive(path / "lock"),
     )
 
 
@@ -102,7 +102,7 @@ def _run(path: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    """A pointer: empty as long as nothing has been committed."""
+    """A pointer; empty before the first commit."""
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:
@@ -123,7 +123,7 @@ def _best(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _events(path: Path) -> list[Mapping[str, Any]]:
-    """A line that is still being written, or that a kill left half-written, is passed over."""
+    """The events. A line that is incomplete (still being written, or cut by a kill) is skipped."""
     if not path.is_file():
         return []
     events: list[Mapping[str, Any]] = []
@@ -137,22 +137,22 @@ def _events(path: Path) -> list[Mapping[str, Any]]:
     return events
 
 
-def _manifest(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+def _manifest(checkpoint: Checkpoint) -> CheckpointManifest | None:
     try:
         return checkpoint.manifest
     except (OSError, ValueError):
         return None
 
 
-def _samples(path: Path) -> tuple[list[Sampled], list[Sampled]]:
-    """The texts and pictures of the latest step, whose number is in its folder's name, and texts of those before."""
+def _samples(path: Path) -> tuple[list[SampleFile], list[SampleFile]]:
+    """The texts and pictures of the latest step, and texts of earlier ones. A folder is named after its step."""
     steps = sorted(path.glob("step-*/"), key=lambda step: [int(n) for n in re.findall(r"\d+", step.name)])
     if not steps:
         return [], []
     *before, newest = steps
     texts, pictures = sorted(newest.glob("*.txt")), [f for f in sorted(newest.iterdir()) if f.suffix in _PICTURES]
     latest = [_text(file, path.parent) for file in texts] + [
-        Sampled(str(file.relative_to(path.parent)), picture=file.read_bytes(), media=_PICTURES[file.suffix])
+        SampleFile(str(file.relative_to(path.parent)), picture=file.read_bytes(), media=_PICTURES[file.suffix])
         for file in pictures[:_PICTURES_SHOWN]
     ]
     count = min(len(before), _EARLIER_SHOWN)
@@ -161,23 +161,23 @@ def _samples(path: Path) -> tuple[list[Sampled], list[Sampled]]:
     return latest, [_text(file, path.parent) for files in firsts for file in files]
 
 
-def _text(path: Path, run_folder: Path) -> Sampled:
+def _text(path: Path, run_folder: Path) -> SampleFile:
     with path.open(errors="replace") as file:
         text = file.read(_SAMPLES_SHOWN + 1)
     if len(text) > _SAMPLES_SHOWN:
-        text = f"{text[:_SAMPLES_SHOWN]}\n\n[… the file goes on]"
-    return Sampled(str(path.relative_to(run_folder)), text)
+        text = f"{text[:_SAMPLES_SHOWN]}\n\n[… truncated]"
+    return SampleFile(str(path.relative_to(run_folder)), text)
 
 
-def _trainer_lives(path: Path) -> bool:
-    """Told from the owner's name in the lock. Trying the lock itself would get in a starting process's way."""
+def _owner_is_alive(path: Path) -> bool:
+    """By the process id in the lock file. Trying the lock itself could make a process that starts now fail."""
     try:
         owner = re.fullmatch(r"process (\d+) on (.+)", path.read_text().strip())
         if owner is None or owner[2] != socket.gethostname():
             return False
         os.kill(int(owner[1]), 0)
     except PermissionError:
-        return True  # somebody else's process, but a living one
+        return True  # the process of another user, but alive
     except OSError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""The look of the page: one column, quiet colours, light or dark as the reader's system is."""
+"""The style of the page: one column, quiet colours, light or dark by the setting of the reader's system."""
 
 CSS = """\
 :root { color-scheme: light dark; --paper: #ffffff; --sheet: #f6f7f9; --ink: #1d2530; --faint: #5d6878;

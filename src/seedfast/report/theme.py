@@ -1,6 +1,6 @@
-"""The paper that plots are drawn on: colours for light and dark pages, bare panels, axes with plain numbers.
+"""The theme of the plots: colours for light and dark pages, panels without frames, axes with plain numbers.
 
-The colours are Okabe and Ito's (2008), which people with any kind of colour vision tell apart.
+The palette of Okabe and Ito (2008) is distinguishable with any kind of colour vision.
 matplotlib is imported only when something is drawn.
 """
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _WIDTH, _DPI = 10.0, 160  # inches; dots per inch
 
 MARKERS = {"raw": "s", "ema": "o"}
-"""The shape of a kind of weights."""
+"""The marker of a kind of weights."""
 
 Corner = Literal["upper right", "lower right", "best"]
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours."""
+    """The colours of a plot. weights: the colour of each kind of weights."""
 
     paper: str
     ink: str
@@ -34,6 +34,8 @@ class Theme:
     training: str
     skipped: str
     weights: Mapping[str, str]
+    optimizers: tuple[str, ...]
+    """Colours of the optimizers in the order of their names, repeated if there are more."""
 
     def of(self, where: str) -> str:
         """The colour of training, or of a kind of weights."""
@@ -42,16 +44,16 @@ class Theme:
 
 LIGHT = Theme(
     paper="#ffffff", ink="#1d2530", faint="#5d6878", grid="#e6e9ee", training="#0072b2", skipped="#b0558a",
-    weights={"raw": "#d55e00", "ema": "#007d5c"},
+    weights={"raw": "#d55e00", "ema": "#007d5c"}, optimizers=("#0072b2", "#d55e00", "#007d5c", "#b0558a"),
 )  # fmt: skip
 DARK = Theme(
     paper="#161a20", ink="#e4e7eb", faint="#9aa5b4", grid="#2a303a", training="#56b4e9", skipped="#dd94bd",
-    weights={"raw": "#e69f00", "ema": "#2fc79b"},
+    weights={"raw": "#e69f00", "ema": "#2fc79b"}, optimizers=("#56b4e9", "#e69f00", "#2fc79b", "#dd94bd"),
 )  # fmt: skip
 
 
 def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """A figure with one panel for each title, undecorated but for a light grid."""
+    """A figure with one panel for each title; its only decoration is a light grid."""
     from matplotlib.figure import Figure
 
     whole = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained", facecolor=theme.paper)
@@ -78,7 +80,7 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
 
 
 def printable(text: str) -> str:
-    """Names come from anywhere; what has no shape cannot be drawn."""
+    """The text with a placeholder for each character that has no glyph: names are arbitrary strings."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
@@ -107,13 +109,14 @@ def logarithmic(axes: "Axes", low: float, high: float, theme: Theme) -> None:
 
 
 def legend(axes: "Axes", theme: Theme, *, place: Corner = "upper right", size: float = 8.5) -> None:
-    """The legend, where there is more than one thing to tell apart."""
+    """A legend, if the axes have more than one labelled line."""
     if len(axes.get_legend_handles_labels()[1]) > 1:
         legend = axes.legend(loc=place, fontsize=size, labelcolor=theme.ink, facecolor=theme.paper, edgecolor="none")
         legend.get_frame().set_alpha(0.8)
 
 
 def png(whole: "Figure") -> bytes:
+    """The figure as a PNG file, with the same bytes each time."""
     buffer = io.BytesIO()
     whole.savefig(buffer, format="png", facecolor=whole.get_facecolor(), metadata={"Software": None})
     return buffer.getvalue()

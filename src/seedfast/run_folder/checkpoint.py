@@ -1,95 +1,178 @@
-"""Checkpoints that are either whole or absent, whatever kills the process, and that know whether they are intact.
+"""Checkpoints: sealed folders `checkpoints/step-00002000/` in a run folder, and pointers to the latest and the best.
 
-Layout: `checkpoints/step-00002000/` holds the files and `manifest.json` with their sizes and SHA-256 hashes. A flipped
-byte loads silently from safetensors as from any other format, hence the hashes; a folder that is written over and
-killed half-way loads as a mixture of old and new, hence fresh folders only.
+A checkpoint is either whole or absent, whatever kills the process (see `sealed_folder.py`), and it is verified against
+the hashes of its manifest before it is used. It holds everything that is needed to use it alone.
 
-The commit: write and fsync every file in `step-N.tmp-<attempt>/`, then the manifest, then the folder; rename; fsync
-the parent; then the pointers (`latest.json`). A committed folder is never written to again.
+    model, ema, optimizer, family .safetensors   the tensors by group; those that no step changes are in a shared file
+    state.json                                   step, schedule, best validations, gradient scaler
+    run.yaml, data.json, assets/                 the resolved run, the fingerprint of the data, tokenizer or classes
+    manifest.json                                sizes, hashes, versions, topology, the validation of this step
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from seedfast import sealed_folder
 from seedfast.errors import UserError
-from seedfast.files import Facts, commit, facts, sha256, sync, to_json
+from seedfast.files import FileDigest, commit, sync, to_json
+from seedfast.run_folder.records import BestRecord, CheckpointManifest, SavedState
+from seedfast.sealed_folder import MANIFEST
 
-MANIFEST = "manifest.json"
+if TYPE_CHECKING:  # the report reads checkpoints without torch
+    from torch import Tensor
+
+    from seedfast.data.dataset import Fingerprint
+    from seedfast.run_folder.tensors import Groups
+
 _COMMITTED = re.compile(r"step-(\d{8,})")
-_RUBBISH = re.compile(r"\.(tmp|trash)-\d+$")
+_LEFTOVER = re.compile(r"\.(tmp|trash)-\d+$")
+
+
+def step_name(step: int) -> str:
+    """The name of a folder that belongs to a step, such as "step-00002000"."""
+    return f"step-{step:08d}"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A committed checkpoint folder."""
+    """A committed checkpoint folder. Its properties read the files when they are first used, and then once."""
 
     folder: Path
     step: int
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """Step, hashes, versions, fingerprint and metrics, as committed."""
-        manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text())
-        return manifest
+    def manifest(self) -> CheckpointManifest:
+        """Hashes, versions, topology, measure and validation, as committed. Raises OSError or ValueError."""
+        return CheckpointManifest.read(self.folder)
+
+    @cached_property
+    def state(self) -> SavedState:
+        """`state.json`. Raises OSError or ValueError."""
+        return SavedState.read(self.folder)
+
+    @property
+    def best(self) -> Mapping[str, BestRecord]:
+        """The best committed validation up to this step, by kind of weights ("raw", "ema")."""
+        return self.state.best
+
+    @property
+    def run_yaml(self) -> Path:
+        """The resolved run."""
+        return self.folder / "run.yaml"
+
+    @cached_property
+    def fingerprint(self) -> "Fingerprint":
+        """The identity of the data that the run is trained on."""
+        from seedfast.data.dataset import Fingerprint
+
+        return Fingerprint(**json.loads((self.folder / "data.json").read_text()))
+
+    @property
+    def assets(self) -> Path:
+        """The folder of the assets of the data (tokenizer, class names)."""
+        return self.folder / "assets"
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups of tensors that this checkpoint has: "model", "ema", "optimizer", "family", "frozen"."""
+        own = {Path(name).stem for name in self.manifest.files if re.fullmatch(r"\w+\.safetensors", name)}
+        return frozenset(own | ({"frozen"} if self.state.shared else set()))
+
+    def tensors(self, *groups: str) -> "Groups":
+        """The tensors of these groups (without arguments: of all) by group and name, on the CPU.
+
+        The files of other groups are not opened. A group that the checkpoint does not have is absent.
+        """
+        from seedfast.run_folder.tensors import load_groups
+
+        return load_groups(self.folder, self.state.shared, groups or None)
+
+    def network_tensors(self, weights: str) -> "dict[str, Tensor]":
+        """Every tensor of the network by name, with the "raw" or the averaged ("ema") weights."""
+        groups = self.tensors("ema" if weights == "ema" else "model", "frozen")
+        return {name: tensor for tensors in groups.values() for name, tensor in tensors.items()}
 
     def problems(self) -> list[str]:
-        """What is wrong with this checkpoint, a sentence for each file; empty if it is intact."""
-        try:
-            manifest = dict(self.manifest)
-            seal, files = manifest.pop("seal"), manifest["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return [f"{self.folder / MANIFEST} cannot be read ({error})"]
-        if seal != _seal(manifest):
-            return [f"{self.folder / MANIFEST} does not have the contents that were committed"]
-        found = []
-        for name, known in files.items():
-            path = Path(os.path.normpath(self.folder / name))
-            if not path.is_file():
-                found.append(f"{path} is missing")
-            elif path.stat().st_size != known["size"]:
-                found.append(f"{path} has {path.stat().st_size} bytes instead of {known['size']}")
-            elif sha256(path) != known["sha256"]:
-                found.append(f"{path} does not have the contents that were committed (its SHA-256 differs)")
-        return found
+        """Hash every file; one sentence for each that is not as it was committed. Empty if the checkpoint is intact."""
+        return [f"{fault.file} {fault.problem}" for fault in sealed_folder.faults(self.folder)]
 
-    def hold(self) -> bool:
-        """Keep it from being removed for as long as this process uses it; False if it is gone already."""
+    def open(self) -> list[str] | None:
+        """Verify the checkpoint and protect it from removal until `release` or the end of this process.
+
+        Returns its `problems`, or None if it has been removed. A checkpoint that this process holds open is hashed only
+        once, unless the time or the size of one of its files has changed.
+        """
+        if self.folder in _OPEN and _OPEN[self.folder].signature == self._signature():
+            return []
+        self.release()
         try:
-            handle = (self.folder / MANIFEST).open("rb")
+            manifest = (self.folder / MANIFEST).open("rb")
         except OSError:
-            return False
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        _HELD[self.folder] = handle
-        return self.folder.is_dir()
+            return [f"{self.folder / MANIFEST} is missing"] if self.folder.is_dir() else None
+        fcntl.flock(manifest, fcntl.LOCK_SH)
+        problems = self.problems() if self.folder.is_dir() else None
+        if problems == []:
+            _OPEN[self.folder] = _Open(manifest, self._signature())
+        else:
+            manifest.close()
+        return problems
 
     def release(self) -> None:
-        """It has been read: let it go."""
-        if handle := _HELD.pop(self.folder, None):
-            handle.close()
+        """Allow its removal again, and forget that it was verified."""
+        if held := _OPEN.pop(self.folder, None):
+            held.manifest.close()
+
+    def is_in_use(self) -> bool:
+        """Whether another process holds it open. Training itself is kept out by the lock of the run folder."""
+        try:
+            with (self.folder / MANIFEST).open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # no process opens a checkpoint without a manifest
+        return False
+
+    def _signature(self) -> "_Signature | None":
+        """What changes when a file is written; None if a file is missing."""
+        files = (self.folder / name for name in (MANIFEST, *self.manifest.files))
+        try:
+            return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files))
+        except OSError:
+            return None
 
 
-_HELD: dict[Path, BinaryIO] = {}  # open files, whose locks last until they are released or the process ends
+_Signature = tuple[tuple[int, int, int], ...]  # inode, size and modification time of each file
 
 
-def _seal(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(to_json(manifest).encode()).hexdigest()
+@dataclass(frozen=True)
+class _Open:
+    """A verified checkpoint that this process has open.
+
+    manifest: the open file that carries the lock. signature: of the files when their hashes were right.
+    """
+
+    manifest: BinaryIO
+    signature: _Signature | None
+
+
+_OPEN: dict[Path, _Open] = {}  # a lock lasts until its file is closed or the process ends
 
 
 class Checkpoints:
     """The checkpoints of one run folder."""
 
     def __init__(self, run_folder: Path, *, keep: int = 2) -> None:
-        """keep: how many of the newest committed checkpoints are retained, besides the best ones."""
+        """keep: number of the newest committed checkpoints that are retained, besides the best ones."""
         self.run_folder = run_folder
         self.folder = run_folder / "checkpoints"
         self.keep = keep
@@ -102,20 +185,17 @@ class Checkpoints:
         return sorted((Checkpoint(path, int(m[1])) for path, m in matches if m), key=lambda c: c.step)
 
     def newest(self, *, at: int | None = None) -> Checkpoint | None:
-        """The newest checkpoint that verifies, or the one at step `at`; None where nothing was ever committed.
+        """Open the newest intact checkpoint, or the one at step `at`; None where nothing was ever committed.
 
-        It is held: nobody removes it while this process lives. A damaged one is named on stderr and the next older
-        one is taken. Raises UserError if none verifies.
+        It is verified, and not removed while this process lives. A damaged one is named on stderr, and the next older
+        one is taken. Raises UserError if none is intact.
         """
         committed = self.committed()
         candidates = [c for c in reversed(committed) if at is None or c.step == at]
         for candidate in candidates:
-            if not candidate.hold():
-                if (candidate.folder / MANIFEST).parent.is_dir():
-                    _warn(candidate, [f"{candidate.folder / MANIFEST} is missing"])
-                    continue
-                return self.newest(at=at)  # training went on and let go of it in this instant
-            problems = candidate.problems()
+            problems = candidate.open()
+            if problems is None:
+                return self.newest(at=at)  # training has removed it a moment ago
             if not problems:
                 return candidate
             _warn(candidate, problems)
@@ -129,87 +209,82 @@ class Checkpoints:
             )
         return None
 
-    def save(self, step: int, write: Callable[[Path], Mapping[str, Facts] | None], about: dict[str, Any]) -> None:
-        """Commit what `write` puts into the folder that it is given; nothing to do if this step is committed.
+    def save(
+        self, step: int, write: Callable[[Path], Mapping[str, FileDigest] | None], facts: Mapping[str, Any]
+    ) -> None:
+        """Commit a checkpoint, unless this step is committed already.
 
-        write: returns the facts of the files beside the checkpoints that this one relies on, by name, if any.
+        write: fills the folder that it receives; returns the digests of the shared files, which lie beside the
+            checkpoints, by name. facts: further keys of the manifest.
         Raises OSError (disk full, I/O) with nothing committed and nothing left behind.
         """
-        final = self.folder / f"step-{step:08d}"
-        if final.exists():
-            return  # by the validation or the interval of this very step
+        folder = self.folder / step_name(step)
+        if folder.exists():
+            return  # a validation and the saving interval can fall on the same step
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.sweep()
-        attempt = self.folder / f"{final.name}.tmp-{os.getpid()}"
-        try:
-            attempt.mkdir()
-            files = {f"../{name}": known for name, known in (write(attempt) or {}).items()}
-            for path in sorted(p for p in attempt.rglob("*") if p.is_file()):
-                sync(path)
-                files[str(path.relative_to(attempt))] = facts(path)
-            manifest = {"step": step, "files": files, **about}
-            commit(attempt / MANIFEST, to_json({**manifest, "seal": _seal(manifest)}))
-            for folder in sorted({path.parent for path in attempt.rglob("*")}, reverse=True):
-                sync(folder)
-            attempt.rename(final)
-        except BaseException:
-            shutil.rmtree(attempt, ignore_errors=True)
-            raise
-        sync(self.folder)
+        self.clean()
+        with sealed_folder.committing(folder) as attempt:
+            attempt.outside.update(write(attempt.folder) or {})
+            attempt.entries.update(facts, step=step)
 
-    def point(self, step: int, best: dict[str, Any], *, protected: set[int]) -> None:
-        """Make the pointers and the retained checkpoints those of step `step`. Doing it twice changes nothing.
+    def update_pointers(
+        self, step: int, best: Mapping[str, Mapping[str, Any]], *, protected: Collection[int] = ()
+    ) -> None:
+        """Write `latest.json` and `best.json` for the state at `step`, and remove the checkpoints not retained.
 
-        Retained are the newest `keep`, the protected steps (the best ones, of each retained state), and any that
-        another process is reading.
+        best: the best validation by kind of weights. Retained are the newest `keep`, the best ones (of this state and
+        of each retained one, which a run may be resumed from), the protected steps, and checkpoints that another
+        process has open. A repeated call changes nothing.
         """
-        commit(self.run_folder / "latest.json", to_json({"step": step, "checkpoint": f"step-{step:08d}"}))
+        commit(self.run_folder / "latest.json", to_json({"step": step, "checkpoint": step_name(step)}))
         commit(self.run_folder / "best.json", to_json(best))
-        for old in self.committed()[: -self.keep]:
-            if old.step not in protected and not _in_use(old):
-                self._discard(old.folder)
-        self.sweep()
+        committed = self.committed()
+        retained = {record["step"] for record in best.values()} | set(protected)
+        for checkpoint in committed[-self.keep :]:
+            retained |= _best_steps(checkpoint)
+        for old in committed[: -self.keep]:
+            if old.step not in retained and not old.is_in_use():
+                _remove(old.folder)
+        self.clean()
 
-    def set_aside_after(self, step: int) -> list[Path]:
-        """Rename the checkpoints later than `step` (damaged ones, or those that a rewind abandons) out of the way.
+    point = update_pointers
 
-        Their new names end in `.aside-N`; nothing reads or removes them any more.
+    def quarantine_after(self, step: int) -> list[Path]:
+        """Rename the checkpoints later than `step` (damaged ones, or those that a rewind abandons) to `*.aside-N`.
+
+        Renamed checkpoints are neither read nor removed any more. Returns their new paths.
         """
         moved = []
-        for later in reversed(self.committed()):  # a kill on the way leaves an unbroken line of older ones
+        for later in reversed(self.committed()):  # the newest first, so that a kill leaves no gap below the newest
             if later.step > step:
-                names = (
-                    path.suffix.removeprefix(".aside-") for path in self.folder.glob(f"{later.folder.name}.aside-*")
-                )
-                number = max((int(name) for name in names if name.isdigit()), default=0) + 1
+                earlier = self.folder.glob(f"{later.folder.name}.aside-*")
+                numbers = (path.suffix.removeprefix(".aside-") for path in earlier)
+                number = max((int(number) for number in numbers if number.isdigit()), default=0) + 1
                 moved.append(later.folder.rename(later.folder.with_name(f"{later.folder.name}.aside-{number}")))
         if moved:
             sync(self.folder)
         return moved
 
-    def _discard(self, folder: Path) -> None:
-        """Rename first: a kill during the removal leaves rubbish with a rubbish's name, not half a checkpoint."""
-        rubbish = folder.with_name(f"{folder.name}.trash-{os.getpid()}")
-        folder.rename(rubbish)
-        shutil.rmtree(rubbish)
-
-    def sweep(self) -> None:
-        """Remove what killed attempts left behind. The run's lock says that no other process is writing here."""
+    def clean(self) -> None:
+        """Remove what killed processes left behind. The lock of the run folder keeps other writers out."""
         for path in [*self.folder.iterdir(), *self.run_folder.iterdir()]:
-            if _RUBBISH.search(path.name):
+            if _LEFTOVER.search(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _in_use(checkpoint: Checkpoint) -> bool:
-    """Whether another process holds it: training has a lock of its own on the run, readers have none but this."""
+def _best_steps(checkpoint: Checkpoint) -> set[int]:
+    """The steps of the best validations that a checkpoint refers to; none if it is damaged."""
     try:
-        with (checkpoint.folder / MANIFEST).open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # without a manifest nobody can be reading it
-    return False
+        return {record.step for record in checkpoint.best.values()}
+    except (OSError, ValueError):
+        return set()
+
+
+def _remove(folder: Path) -> None:
+    """Rename first: a kill during the removal then leaves a folder that is no checkpoint by its name."""
+    trash = folder.with_name(f"{folder.name}.trash-{os.getpid()}")
+    folder.rename(trash)
+    shutil.rmtree(trash)
 
 
 def _warn(checkpoint: Checkpoint, problems: list[str]) -> None:

@@ -48,7 +48,7 @@ class ValidationEntry(TypedDict):
 
     step: int
     validation: dict[str, Score]
-    time: dict[str, float]
+    time: NotRequired[dict[str, float]]
 
 
 class SamplesEntry(TypedDict):

@@ -13,7 +13,12 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from seedfast import phases
+
 Moment = Literal["step", "validate", "save", "write", "rename", "pointer", "retire"]
+
+
+_PHASES = {"step": phases.STEP, "validate": phases.VALIDATE, "save": phases.SAVE}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Saboteur:
         self._writes = 0
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "seedfast.step" and arguments[0] >= self.plan.after:
+        if event == phases.STEP and arguments[0] >= self.plan.after:
             self._begun = True
         # A plan for step 0 includes the rehearsal of the commit, which comes before any step.
         if (self._begun or self.plan.after == 0) and self._armed and self._is_moment(event, arguments):
@@ -58,7 +63,9 @@ class Saboteur:
         first = str(arguments[0]) if arguments else ""
         match self.plan.moment:
             case "step" | "validate" | "save":
-                return event == f"seedfast.{self.plan.moment}"
+                return (
+                    event == {"step": phases.STEP, "validate": phases.VALIDATE, "save": phases.SAVE}[self.plan.moment]
+                )
             case "write":
                 return event == "open" and "/checkpoints/step-" in first and ".tmp-" in first and self._third_write()
             case "rename":

@@ -24,7 +24,7 @@ from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest, Seen
 from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
-from seedfast.loop.session import session
+from seedfast.loop.open import open_session
 from seedfast.loop.validate import validate
 from seedfast.models.captioner import Captioner
 from seedfast.models.transformer import Transformer
@@ -116,10 +116,10 @@ def test_nothing_is_asked_for_at_import() -> None:
 
 def test_the_newest_checkpoint_is_gone_on_from_and_the_best_is_kept_beside_it(story: Path, tmp_path: Path) -> None:
     run = small_run("image-caption", story, steps=12, eval_every=2, save_every=2, keep=1)
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         train_until(opened, 9)
     assert json.loads((tmp_path / "run/latest.json").read_text())["step"] == 9
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         assert opened.state.step == 9, "no step is lost since the best"
     train_in(tmp_path / "run", run)
     kept = {int(path.name[5:]) for path in (tmp_path / "run/checkpoints").glob("step-*")}

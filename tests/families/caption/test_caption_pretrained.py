@@ -21,7 +21,7 @@ from seedfast.evaluate import trained
 from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest
 from seedfast.loop.config import Run
-from seedfast.loop.session import session
+from seedfast.loop.open import open_session
 from seedfast.models.captioner import Captioner, CaptionerNetwork
 from seedfast.models.transformer import Transformer
 from seedfast.run_folder import journal
@@ -91,7 +91,7 @@ def test_our_pixels_normalised_are_those_of_the_image_processor(kind: str, tmp_p
 def test_a_frozen_encoder_is_loaded_kept_once_and_never_trained(kind: str, story: Path, tmp_path: Path) -> None:
     path = encoder(kind, tmp_path / kind)
     run = run_of(story, path)
-    with session(run.located(), tmp_path / "run") as opened:
+    with open_session(run.located(), tmp_path / "run") as opened:
         network = opened.state.network
         assert isinstance(network, CaptionerNetwork)
         own = transformers.AutoModel.from_pretrained(path)
@@ -135,7 +135,7 @@ def test_28_a_split_with_features_gives_the_same_bits(story: Path, tmp_path: Pat
     run = run_of(story, encoder("vit", tmp_path / "vit")).located()
     train_in(tmp_path / "whole", run)
     for j in (2, 3):
-        with session(run, tmp_path / str(j)) as opened:
+        with open_session(run, tmp_path / str(j)) as opened:
             train_until(opened, j)
         train_in(tmp_path / str(j), run)
         assert compare(tmp_path / "whole", tmp_path / str(j))[0] is None
@@ -147,7 +147,7 @@ def test_an_encoder_that_is_trained_moves(story: Path, tmp_path: Path) -> None:
     first, last = (read_tensors(tmp_path / f"run/checkpoints/step-0000000{n}")["model"] for n in (3, 6))
     moved = [name for name in first if name.startswith("encoder.") and not torch.equal(first[name], last[name])]
     assert len(moved) > 10
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         assert all(part.training for part in opened.state.network.encoder.modules())  # type: ignore[union-attr]
 
 
@@ -161,7 +161,7 @@ def test_a_decoder_begins_with_a_language_model(story: Path, tmp_path: Path) -> 
         model=replace(run.model, decoder=Transformer(), language_model=str(tmp_path / "gpt2")),
     ).located()
     assert run.data.tokenizer == str(tmp_path / "gpt2")
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         held = opened.state.network.decoder.state_dict()  # type: ignore[union-attr]
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "gpt2").state_dict()
     rows = len(held["tokens.weight"])

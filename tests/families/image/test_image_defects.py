@@ -29,7 +29,7 @@ from seedfast.families.image.request import ImageRequest
 from seedfast.families.image.samples import ImageSamples
 from seedfast.keys import Draws
 from seedfast.loop.config import Run
-from seedfast.loop.session import session
+from seedfast.loop.open import open_session
 from seedfast.loop.validate import validate
 from seedfast.models.unet import UNet
 from seedfast.optim.ema import EMA
@@ -60,7 +60,7 @@ def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def split(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, stopped after its third step and continued."""
     folder = tmp_path_factory.mktemp("split") / "run"
-    with session(run, folder) as opened:
+    with open_session(run, folder) as opened:
         train_until(opened, 3)
     train_in(folder, run)
     return folder
@@ -107,7 +107,7 @@ def test_v2_an_average_that_is_new_to_a_run_begins_at_its_weights(story: Path, t
     plain = small_run("image-diffusion", story, steps=2, ema=EMA(half_life=0))
     train_in(tmp_path, plain)
     more = replace(plain, steps=4, ema=EMA(half_life=5))
-    with session(more, tmp_path, allow_change=("ema.half_life",)) as opened:
+    with open_session(more, tmp_path, allow_change=("ema.half_life",)) as opened:
         assert opened.state.average is not None
         pairs = zip(opened.state.network.parameters(), opened.state.average.network.parameters(), strict=True)
         assert all(torch.equal(raw, averaged) for raw, averaged in pairs)
@@ -125,7 +125,7 @@ def test_v2_the_first_multiplier_need_not_be_one() -> None:
 def test_v3_the_plateau_schedule_follows_the_validations(story: Path, tmp_path: Path) -> None:
     schedule = Schedule(shape="plateau", patience=0, shrink=0.5)
     run = small_run("image-diffusion", story, steps=10, eval_every=1, schedule=schedule, optimizer=FAST)
-    with session(run, tmp_path) as opened:
+    with open_session(run, tmp_path) as opened:
         train_until(opened, 6)
     train_in(tmp_path, run)
     plateau, rate = Plateau(), FAST.lr
@@ -201,7 +201,7 @@ def test_the_network_never_sees_more_images_than_a_batch(model: Trained) -> None
 
 
 def test_classes_are_drawn_as_often_as_the_balance_says(run: Run, tmp_path: Path) -> None:
-    with session(run, tmp_path / "run") as opened:
+    with open_session(run, tmp_path / "run") as opened:
         ids = opened.order.ids(0, 400)
         labels = opened.corpus.train.batch(ids)["labels"].double()
     assert float(labels.mean()) == pytest.approx(0.5, abs=0.05), "a third of the images are of the first class"
@@ -230,7 +230,7 @@ def test_a_dim_picture_is_saved_dim(tmp_path: Path) -> None:
 
 
 def test_validation_draws_the_same_noise_each_time_and_counts_classes_as_training_does(run: Run, whole: Path) -> None:
-    with session(run, whole) as opened:
+    with open_session(run, whole) as opened:
         family, corpus = opened.family, opened.corpus
 
         def score() -> tuple[float, float]:
@@ -250,7 +250,7 @@ def test_validation_draws_the_same_noise_each_time_and_counts_classes_as_trainin
 def test_averaged_weights_are_validated_and_do_not_stay_at_the_first_ones(story: Path, tmp_path: Path) -> None:
     """A half-life of a million steps in a run of ten: the average warms up instead."""
     run = small_run("image-diffusion", story, steps=10, eval_every=5, optimizer=FAST, ema=EMA(half_life=1e6))
-    with session(run, tmp_path) as opened:
+    with open_session(run, tmp_path) as opened:
         start = [parameter.detach().clone() for parameter in opened.state.network.parameters()]
         train_until(opened, 10)
         assert opened.state.average is not None

@@ -146,9 +146,9 @@ def test_no_gradient_flows_through_the_first_answer() -> None:
 
 
 def _noisy(built: EmbeddingNetwork, task: Any) -> Tensor:
-    from seedfast.diffusion.levels import noised
+    from seedfast.diffusion.levels import add_noise
 
-    return noised(built.embeddings()[task.targets_BL], task.noise_BLD, built.schedule.level(task.time_B))
+    return add_noise(built.embeddings()[task.targets_BL], task.noise_BLD, built.schedule.level(task.time_B))
 
 
 def test_a_first_answer_changes_the_second() -> None:

@@ -23,7 +23,7 @@ from seedfast.families.text.embedding.sampling import Denoiser, Page
 from seedfast.families.text.request import TextSamples
 from seedfast.keys import Draws
 from seedfast.loop.config import Run
-from seedfast.loop.session import session
+from seedfast.loop.open import open_session
 from seedfast.models.transformer import Transformer
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
@@ -158,7 +158,7 @@ def test_the_gradient_is_clipped_after_it_was_unscaled(tmp_path: Path) -> None:
 def test_a_resumed_run_ends_with_the_same_bits_with_accumulation_over_the_end_of_an_epoch(tmp_path: Path) -> None:
     run = run_of(tmp_path / "files", batch_size=7, micro_batch=3, steps=12)
     train_in(tmp_path / "whole", run)
-    with session(run, tmp_path / "split") as opened:
+    with open_session(run, tmp_path / "split") as opened:
         assert len(opened.corpus.train) < 12 * 7, "it is more than an epoch"
         train_until(opened, 5)
     train_in(tmp_path / "split", run)

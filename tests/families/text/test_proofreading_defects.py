@@ -27,7 +27,7 @@ from seedfast.families.text.proofreading.mask_bias import Bias
 from seedfast.families.text.proofreading.sampling import ProofreadingRequest, doubted
 from seedfast.families.text.unmask_sampler import Page
 from seedfast.loop.config import Run
-from seedfast.loop.session import session
+from seedfast.loop.open import open_session
 from seedfast.loop.validate import chosen_examples, validate
 from seedfast.report import page
 from seedfast.run_folder import journal
@@ -59,7 +59,7 @@ def test_d1_what_is_validated_and_picks_the_best_is_the_training_loss_at_the_cur
     story: Path, tmp_path: Path
 ) -> None:
     run = run_of(story)
-    with session(run, tmp_path) as opened:
+    with open_session(run, tmp_path) as opened:
         train_until(opened, 10)
         found = validate(
             opened.family.at(10**9),  # as training will see it for ever after
@@ -89,7 +89,7 @@ def test_d2_a_resume_in_the_middle_of_every_curriculum_changes_no_bit(
     run = run_of(story, **options)
     train_in(tmp_path / "whole", run)
     for stop in (2, 5, 8):  # before the first ramp's end, between ends, after the last but the soft labels'
-        with session(run, tmp_path / str(stop)) as opened:
+        with open_session(run, tmp_path / str(stop)) as opened:
             train_until(opened, stop)
         train_in(tmp_path / str(stop), run)
         assert compare(tmp_path / "whole", tmp_path / str(stop))[0] is None
@@ -127,7 +127,7 @@ def test_d3_weights_move_continuously_with_the_answers_and_a_gap_of_logits_is_wa
     assert limit < 60
 
     run = run_of(story)
-    with session(run, tmp_path) as opened:
+    with open_session(run, tmp_path) as opened:
         opened.family.limits = {"logit_gap": (-1.0, "what it means")}  # so that any gap is too wide
         train_until(opened, 6)
     assert "what it means" in (tmp_path / "events.jsonl").read_text()

@@ -9,8 +9,8 @@ from seedfast.data.caption.prepare import Pixels
 from seedfast.data.caption.sources import CaptionSource, glyph_captions, listed_captions, row_captions
 from seedfast.data.dataset import DataConfig
 from seedfast.data.image import processor as vision
-from seedfast.data.image.glyphs import Unseen
-from seedfast.data.image.processor import Processor, Square
+from seedfast.data.image.glyphs import SplitBy
+from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
@@ -32,7 +32,7 @@ class CaptionData(DataConfig):
     images: str | None = None
     """For JSON and tables: the folder of the images (default: images/ beside the file if there is one, or its own)."""
 
-    unseen: Unseen | None = None
+    unseen: SplitBy | None = None
     """For glyphs: validation holds new images (the default), new characters, or new faces (then nobody names faces)."""
 
     held_out: Literal["val", "test"] | None = None
@@ -121,7 +121,7 @@ class CaptionData(DataConfig):
 
     def _processor(self, source: CaptionSource) -> Processor:
         if self.processor == "model":
-            return Square(self.size or 32, self.channels or source.channels)
+            return CenterCropResize(self.size or 32, self.channels or source.channels)
         folder = Path(self.processor).expanduser()
         return vision.load(folder) if (folder / "captions.json").is_file() else vision.pretrained(self.processor)
 

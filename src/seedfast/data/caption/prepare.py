@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from seedfast.console import Bar, listed, say
-from seedfast.data.cache import file_digests, prepared
+from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, Captions
 from seedfast.data.caption.sources import CaptionSource
 from seedfast.data.dataset import Fingerprint
 from seedfast.data.fingerprint import hash_files
+from seedfast.data.image.decode import DECODE_ERRORS
 from seedfast.data.image.glyphs import BLANK
 from seedfast.data.image.processor import Processor
-from seedfast.data.image.sources import BROKEN
-from seedfast.data.image.split import SPLITS, sides
+from seedfast.data.image.split import SPLITS, assign_splits
 from seedfast.data.text import tokenizers
 from seedfast.data.text.bpe import train_bpe
 from seedfast.data.text.tokenizers import Tokenizer
@@ -50,7 +50,7 @@ class Pixels:
             "format": _FORMAT, "contents": contents, "source": source.identity(), "files": processor.files(),
             "skipped": source.skipped,
         }  # fmt: skip
-        folder, facts = prepared(
+        folder, facts = cached_folder(
             _key(identity), lambda attempt: _read(source, contents, seen, processor, attempt), kind="pixels"
         )
         # A face's space draws nothing that could be missed.
@@ -70,7 +70,7 @@ class Pixels:
             "validation": validation,
             "tokenizer": vocabulary if tokenizer is None else tokenizers.digest(tokenizer),
         }
-        folder, _ = prepared(
+        folder, _ = cached_folder(
             _key(identity),
             lambda attempt: _encode(self.source.title, self.folder, tokenizer, vocabulary, validation, attempt),
             kind="captions",
@@ -134,7 +134,7 @@ def _read(
             try:
                 with opens(processor.size) as image:
                     pixels = processor(image).tobytes()
-            except BROKEN as error:
+            except DECODE_ERRORS as error:
                 skipped.append(f"{name} ({_reason(error)})")
                 continue
             file.write(pixels)
@@ -160,7 +160,7 @@ def _encode(
 ) -> dict[str, Any]:
     """Choose the sides of the split, learn the tokenizer on the training captions, and encode all of them."""
     index = json.loads((pixels / "index.json").read_text("utf-8"))
-    roles = sides(index["keys"], index["roles"], validation)
+    roles = assign_splits(index["keys"], index["roles"], validation)
     for split in SPLITS:
         if split not in roles:
             raise UserError(f"{title} has no image in its {split} split: bring more.")

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from seedfast.data.image.glyphs import Unseen, glyph_source
-from seedfast.data.image.sources import ImageFiles, opened
+from seedfast.data.image.decode import open_image
+from seedfast.data.image.glyphs import SplitBy, glyph_source
+from seedfast.data.image.sources import ImageFiles
 from seedfast.errors import UserError
 
 Opens = Callable[[int], Image.Image]
@@ -22,7 +23,7 @@ class Captioned(NamedTuple):
     """One image and what was said about it.
 
     name: for people. key: what its side of the split depends on. role: "train" or "validation" where the source says
-    so. opens: the picture; one that is drawn, at so many pixels. Raises one of `pictures.BROKEN`.
+    so. opens: the picture; one that is drawn, at so many pixels. Raises one of `decode.DECODE_ERRORS`.
     """
 
     name: str
@@ -65,7 +66,7 @@ class ListSource(CaptionSource):
         for name, captions, role in self.listed:
 
             def opens(_: int, path: Path = self.root / name) -> Image.Image:
-                return opened(path)
+                return open_image(path)
 
             yield Captioned(name, contents[name], captions, role, opens)
 
@@ -74,19 +75,19 @@ class ListSource(CaptionSource):
 class GlyphCaptions(CaptionSource):
     """Characters and their names. A face that was never seen cannot be named, so there captions leave it out."""
 
-    unseen: Unseen = "image"
+    unseen: SplitBy = "image"
 
     def identity(self) -> Any:
         return ["glyphs", self.unseen]
 
     def images(self, contents: Mapping[str, str]) -> Iterator[Captioned]:
-        for glyph in glyph_source("script", self.unseen).pictures():
+        for glyph in glyph_source("script", self.unseen).images():
             caption = glyph.caption.rpartition(", ")[0] if self.unseen == "face" else glyph.caption
 
             def drawn(size: int, read: Callable[[int, int], Any] = glyph.read) -> Image.Image:
                 return Image.fromarray(read(size, 1)[0])
 
-            yield Captioned(glyph.name, glyph.key, (caption,), None, drawn)
+            yield Captioned(glyph.name, glyph.split_key, (caption,), None, drawn)
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,13 @@ class RowSource(CaptionSource):
             key = hashlib.sha256(content).hexdigest()
 
             def opens(_: int, held: Mapping[str, Any] = held) -> Image.Image:
-                return opened(io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"])
+                return open_image(io.BytesIO(held["bytes"]) if held["bytes"] is not None else held["path"])
 
             known = tuple(str(caption) for caption in captions if caption is not None)
             yield Captioned(f"row {number}", key, known, None, opens)
 
 
-def glyph_captions(unseen: Unseen) -> CaptionSource:
+def glyph_captions(unseen: SplitBy) -> CaptionSource:
     """All glyphs."""
     source = glyph_source("script", unseen)
     return GlyphCaptions("glyphs", source.root, source.names, 1, (), unseen)

@@ -1,4 +1,4 @@
-"""Weights of classes that differ in size, to sample by or to count losses by."""
+"""Class balance: weights of classes of different size, for sampling or for the loss."""
 
 import math
 from collections.abc import Sequence
@@ -12,16 +12,12 @@ BETA = 0.999
 """The usual β of the effective number (Cui et al. 2019)."""
 
 
-def check_balance(where: str, key: str, balance: Balance | None, *, beta: float, manual: Sequence[float]) -> None:
-    """Raise UserError for numbers that make no weights, or that this balance has no use for. where, key: its name."""
-    if not 0 <= beta < 1:
-        raise UserError(f"{where}beta={beta} must lie in [0, 1).")
-    if beta != BETA and balance != "effective-number":
-        raise UserError(f"{where}beta={beta} has no effect without {key}=effective-number: leave it out.")
-    if bool(manual) != (balance == "manual"):
-        raise UserError(f"{where}class_weights and {key}=manual go together: give both or neither.")
-    if not all(math.isfinite(weight) and weight > 0 for weight in manual):
-        raise UserError(f"{where}class_weights must be positive numbers, not {tuple(manual)}.")
+def check_manual_weights(key: str, weights: Sequence[float], balance_key: str, balance: Balance | None) -> None:
+    """Raise UserError for manual weights that are missing or not finite. `key`, `balance_key`: the options' names."""
+    if balance == "manual" and not weights:
+        raise UserError(f"{balance_key} manual needs {key}, one positive number for each class.")
+    if not all(math.isfinite(weight) for weight in weights):
+        raise UserError(f"{key} must be positive numbers, not {tuple(weights)}.")
 
 
 def class_weights(
@@ -29,8 +25,8 @@ def class_weights(
 ) -> list[float]:
     """One weight for each class, of mean 1; all 1 if `balance` is None.
 
-    inverse-frequency: 1/n. effective-number: (1 - β)/(1 - βⁿ) (Cui et al. 2019). manual: as given, in the classes'
-    order. Raises UserError if they are not one for each class.
+    inverse-frequency: 1/n. effective-number: (1 - β)/(1 - βⁿ) (Cui et al. 2019). manual: as given, in the order of the
+    classes. Raises UserError unless there is one manual weight for each class.
     """
     match balance:
         case None:

@@ -1,101 +1,52 @@
-"""Images as data: one configuration, from pictures of any kind to squares of pixels with a class and a caption."""
+"""The configuration of image data: from images of any source to squares of pixels with a class and a caption."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from seedfast.console import Bar, listed, say
 from seedfast.data.cache import file_digests, prepared
-from seedfast.data.dataset import Batch, Corpus, DataConfig, Fingerprint
-from seedfast.data.fingerprint import hash_files
-from seedfast.data.image.balance import BETA, Balance, check_balance, class_weights
-from seedfast.data.image.glyphs import BLANK, Label, Unseen, glyph_source
-from seedfast.data.image.sources import BROKEN, PictureSource, folder_source, hub_pictures, listed_source
-from seedfast.data.image.split import SPLITS, sides
+from seedfast.data.dataset import DataConfig, Fingerprint
+from seedfast.data.fingerprint import Signature, hash_files
+from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
+from seedfast.data.image.dataset import ImageAssets, ImageCorpus, ImageDataset
+from seedfast.data.image.decode import DECODE_ERRORS
+from seedfast.data.image.glyphs import BLANK, GlyphClass, SplitBy, glyph_source
+from seedfast.data.image.sources import LIST_READERS, ImageSource, folder_source, function_source, hub_source
+from seedfast.data.image.split import SPLITS, assign_splits
 from seedfast.errors import UserError
 from seedfast.files import to_json
+from seedfast.options import Between, Formerly, MoreThan, OnlyWith, check
 
 _FORMAT = 2  # of the prepared data: raise it when the same input is prepared differently
 
 
-@dataclass(frozen=True)
-class ImageAssets:
-    """What a model of images needs of its data for ever after.
-
-    classes: their names, in the order of the labels. counts: the training images of each.
-    """
-
-    size: int
-    channels: int
-    classes: tuple[str, ...]
-    counts: tuple[int, ...]
-
-    def save(self, folder: Path) -> None:
-        """Write images.json into an existing folder."""
-        (folder / "images.json").write_text(to_json(asdict(self)), "utf-8")
-
-    @staticmethod
-    def load(folder: Path) -> "ImageAssets":
-        """What `save` wrote. Raises UserError if the folder holds none."""
-        path = folder / "images.json"
-        if not path.is_file():
-            raise UserError(f"There are no image assets in {folder}: it should hold a file images.json.")
-        values = json.loads(path.read_text("utf-8"))
-        return ImageAssets(values["size"], values["channels"], tuple(values["classes"]), tuple(values["counts"]))
-
-
-class Images:
-    """One split: its rows of all pixels (uint8 [M, C, S, S], mapped from the disk), their labels [N] and captions."""
-
-    def __init__(
-        self, pixels_MCSS: npt.NDArray[np.uint8], rows: Sequence[int], labels: Sequence[int], captions: Sequence[str]
-    ) -> None:
-        self._pixels_MCSS, self._rows_N = pixels_MCSS, np.array(rows)
-        self.labels_N = torch.tensor(labels, dtype=torch.int64)
-        self.captions = captions
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.labels_N)
-
-    def batch(self, ids: list[int]) -> Batch:
-        """{"pixels": uint8 [B, C, S, S], "labels": int64 [B]}."""
-        return {"pixels": torch.from_numpy(self._pixels_MCSS[self._rows_N[ids]]), "labels": self.labels_N[ids]}
-
-
-@dataclass(frozen=True)
-class ImageCorpus(Corpus):
-    """A corpus of images, and what was left out, each with its reason."""
-
-    skipped: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageData(DataConfig):
-    """Images to train on, what their classes are, and which of them validate."""
+    """Images, their classes, and their split into training and validation."""
 
     path: str = "glyphs"
-    """Where the images are: glyphs (characters in the faces that come with matplotlib), a folder with one sub-folder
-    for each class, a JSON file that lists them with their split, or a Hugging Face data set (hf:NAME, hf:FOLDER)."""
+    """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with one sub-folder for each
+    class, a JSON file that lists images with their split, a Hugging Face data set (hf:NAME, hf:FOLDER), or
+    path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8 array) and its class (or None)."""
 
-    size: int = 32
-    """Height and width in pixels: the middle square, scaled."""
+    size: Annotated[int, Between(4, 4096)] = 32
+    """Height and width in pixels, to which the centre square is resized."""
 
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for colours (default: grey for glyphs, else colours)."""
+    """1 for grey, 3 for colour (default: grey for glyphs, otherwise colour)."""
 
-    label: Label | None = None
-    """For glyphs: what the classes are, script or face (default script)."""
+    glyph_class: Annotated[GlyphClass | None, OnlyWith(path="glyphs"), Formerly("label")] = None
+    """For glyphs: the classes, script or face (the font); default script."""
 
-    unseen: Unseen | None = None
-    """For glyphs: validation holds new images (the default), new characters or new faces."""
+    split_by: Annotated[SplitBy | None, OnlyWith(path="glyphs"), Formerly("unseen")] = None
+    """For glyphs: validation holds out single images (the default), whole characters, or whole faces."""
 
     image_field: str | None = None
     """For Hugging Face data sets: the column of the images (default image)."""
@@ -103,150 +54,158 @@ class ImageData(DataConfig):
     label_field: str | None = None
     """For Hugging Face data sets: the column of the classes (default: all images are of one class)."""
 
-    validation: float = 0.05
-    """The part that validates, by the keyed hash of each image's name; a JSON file says so itself."""
+    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05
+    """The part of the images that validates, chosen by the keyed hash of their names; a JSON file has its own split."""
 
     balance: Balance | None = None
-    """How often images of small classes are drawn: by inverse frequency, effective number or manual weights."""
+    """Class-balanced sampling: how often the images of each class are drawn, by inverse frequency, effective number or
+    manual weights."""
 
-    beta: float = BETA
+    balance_beta: Annotated[
+        float, Between(0, 1, open_high=True), OnlyWith(balance="effective-number"), Formerly("beta")
+    ] = BETA
     """β of the effective number (Cui et al. 2019)."""
 
-    class_weights: tuple[float, ...] = ()
-    """Manual weights, in the order of the classes' names."""
+    class_weights: Annotated[tuple[float, ...], MoreThan(0), OnlyWith(balance="manual")] = ()
+    """Manual class weights, in the order of the classes' names."""
+
+    def __post_init__(self) -> None:
+        check(self, "data.")
+        check_manual_weights("data.class_weights", self.class_weights, "data.balance", self.balance)
+        for key in ("image_field", "label_field"):
+            if (value := getattr(self, key)) is not None and not self._is_hub:
+                raise UserError(
+                    f"data.{key} ({value}) has no effect on data.path {self.path}, which has no columns: leave it out."
+                )
+
+    @property
+    def _is_hub(self) -> bool:
+        return self.path.startswith("hf:")
+
+    @property
+    def _is_function(self) -> bool:
+        return not self._is_hub and self.path.rpartition(":")[0].endswith(".py")
 
     def load(self) -> ImageCorpus:
-        """Prepare the images, or take them from the cache. Raises UserError on data that cannot be used."""
-        self._check()
+        """Prepare the images, or take them from the cache. Raises UserError on unusable data."""
         source = self._source()
-        contents = hash_files(source.root, seen := source.signatures())
+        signatures = source.signatures()
+        contents = hash_files(source.root, signatures)
         channels = self.channels or source.channels
         folder, facts = prepared(
-            self._key(contents, source, channels), lambda attempt: self._prepare(source, attempt, channels, seen),
+            self._key(contents, source, channels),
+            lambda attempt: self._prepare(source, attempt, channels, signatures),
             kind="images",
-        )  # fmt: skip
-        # A face's space draws nothing that could be missed.
-        if missed := [name for name in facts["skipped"] if not name.endswith(f"({BLANK})")]:
-            say(f"Left out of {source.title}: {listed(missed)}.")
+        )
+        # Every font has characters without ink, such as spaces: no image is missing.
+        if skipped := [name for name in facts["skipped"] if not name.endswith(f"({BLANK})")]:
+            say(f"Left out of {source.title}: {listed(skipped)}.")
         return self._corpus(source, folder, facts, contents)
 
     def located(self) -> Self:
-        """The same data, to be found from any folder (`glyphs` is a name, whatever lies in the current folder)."""
-        path = Path(self.path)
-        return replace(self, path=str(path.absolute())) if self.path != "glyphs" and path.exists() else self
+        """The same data with an absolute path (`glyphs` is a name, even if there is a folder of that name)."""
+        file, colon, function = self.path.rpartition(":") if self._is_function else (self.path, "", "")
+        if self.path == "glyphs" or not Path(file).exists():
+            return self
+        return replace(self, path=f"{Path(file).absolute()}{colon}{function}")
 
     def restore(self, folder: Path) -> ImageAssets:
         """The assets that `ImageAssets.save` wrote into `folder`."""
         return ImageAssets.load(folder)
 
-    def _check(self) -> None:
-        if not 0 < self.validation < 1:
-            raise UserError(f"validation={self.validation} is no part of the data: choose one between 0 and 1.")
-        if not 4 <= self.size <= 4096:
-            raise UserError(f"size={self.size} is no size of an image: choose 4 to 4096 pixels.")
-        check_balance("data.", "balance", self.balance, beta=self.beta, manual=self.class_weights)
-
-    def _source(self) -> PictureSource:
-        """Find the pictures, and refuse the options that have nothing to act on."""
-        is_hub, path = self.path.startswith("hf:"), Path(self.path).expanduser().absolute()
-        if self.path != "glyphs":
-            self._refuse_idle("label", "only glyphs can be classed in two ways")
-            self._refuse_idle("unseen", "only glyphs have characters and faces")
-        if not is_hub:
-            for name in ("image_field", "label_field"):
-                self._refuse_idle(name, f'path="{self.path}" has no columns')
+    def _source(self) -> ImageSource:
+        path = Path(self.path).expanduser().absolute()
         if self.path == "glyphs":
-            return glyph_source(self.label or "script", self.unseen or "image")
-        if is_hub:
-            return hub_pictures(self.path.removeprefix("hf:"), self.image_field or "image", self.label_field)
+            return glyph_source(self.glyph_class or "script", self.split_by or "image")
+        if self._is_hub:
+            return hub_source(self.path.removeprefix("hf:"), self.image_field or "image", self.label_field)
+        if self._is_function:
+            return function_source(self.path)
         if path.is_dir():
             return folder_source(path)
-        if path.suffix == ".json" and path.is_file():
-            self._refuse_idle("validation", "a JSON file says itself what validates")
-            return listed_source(path)
+        if path.suffix in LIST_READERS and path.is_file():
+            if self.validation != type(self).validation:
+                raise UserError(f"data.validation ({self.validation}) has no effect on {self.path}, which has a split.")
+            return LIST_READERS[path.suffix](path)
         raise UserError(
-            f'path="{self.path}" is neither a folder of images nor a JSON file that lists them: name one, '
-            "hf:NAME, or glyphs."
+            f'data.path="{self.path}" is neither a folder of images nor a JSON file that lists them: name one, '
+            "hf:NAME, path/to/file.py:function, or glyphs."
         )
 
-    def _refuse_idle(self, name: str, why: str) -> None:
-        """An option that could change nothing is refused: whoever sets it expects something of it."""
-        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-        if value != default:
-            raise UserError(f"{name}={value!r} has no effect, for {why}: leave it at {default!r}.")
-
-    def _key(self, contents: Mapping[str, str], source: PictureSource, channels: int) -> str:
-        """The key of the prepared data: it depends on everything that shapes them."""
+    def _key(self, contents: Mapping[str, str], source: ImageSource, channels: int) -> str:
+        """The key of the prepared data: a hash of everything that determines them."""
         shape: dict[str, Any] = {
             "format": _FORMAT,
             "contents": dict(contents),
             "skipped": source.skipped,
-            "listed": getattr(source, "facts", ()),
+            "listed": source.identity(),
             "size": self.size,
             "channels": channels,
-            "glyphs": [self.label or "script", self.unseen or "image"] if self.path == "glyphs" else None,
+            "glyphs": [self.glyph_class or "script", self.split_by or "image"] if self.path == "glyphs" else None,
             "fields": [self.image_field or "image", self.label_field],
             "validation": self.validation,
         }
         return hashlib.sha256(to_json(shape).encode()).hexdigest()[:32]
 
-    def _prepare(self, source: PictureSource, folder: Path, channels: int, seen: Mapping[str, Any]) -> dict[str, Any]:
-        """Fill `folder` with the pixels of both splits and their index, and return what was left out."""
-        found: list[tuple[str, str, str | None]] = []
+    def _prepare(
+        self, source: ImageSource, folder: Path, channels: int, signatures: Mapping[str, Signature]
+    ) -> dict[str, Any]:
+        """Fill `folder` with the pixels of both splits and their index; returns what was left out."""
+        entries: list[tuple[str, str, str | None]] = []
         captions: list[str] = []
         skipped = list(source.skipped)
         with (folder / "pixels.bin").open("xb") as file, Bar("Reading images", len(source.names)) as bar:
-            for picture in source.pictures():
+            for entry in source.images():
                 try:
-                    pixels = picture.read(self.size, channels).tobytes()
-                except BROKEN as error:
-                    skipped.append(f"{picture.name} ({' '.join(str(error).split())[:80] or type(error).__name__})")
+                    pixels = entry.read(self.size, channels).tobytes()
+                except DECODE_ERRORS as error:
+                    skipped.append(f"{entry.name} ({' '.join(str(error).split())[:80] or type(error).__name__})")
                     continue
                 file.write(pixels)
-                found.append((picture.key, picture.label, picture.role))
-                captions.append(picture.caption)
+                entries.append((entry.split_key, entry.label, entry.split))
+                captions.append(entry.caption)
                 bar.advance(1)
-        if source.signatures() != seen:
+        if source.signatures() != signatures:
             raise UserError(f"The data in {source.title} changed while they were being read: start again.")
         without = f" (left out: {listed(skipped)})" if skipped else ""
-        if len(found) < 2:
-            raise UserError(f"{source.title} holds {len(found) or 'no'} usable images{without}: bring more.")
-        image_keys, labels, said = zip(*found, strict=True)
-        roles = sides(image_keys, said, self.validation)
+        if len(entries) < 2:
+            raise UserError(f"{source.title} holds {len(entries) or 'no'} usable images{without}: add more.")
+        split_keys, labels, given = zip(*entries, strict=True)
+        splits = assign_splits(split_keys, given, self.validation)
         for split in SPLITS:
-            if split not in roles:
-                raise UserError(f"{source.title} has no image in its {split} split{without}: bring more.")
-        index = {"roles": roles, "labels": labels, "captions": captions}
+            if split not in splits:
+                raise UserError(f"{source.title} has no image in its {split} split{without}: add more.")
+        index = {"roles": splits, "labels": labels, "captions": captions}
         (folder / "index.json").write_text(to_json(index), "utf-8")
         return {"skipped": skipped}
 
     def _corpus(
-        self, source: PictureSource, folder: Path, facts: Mapping[str, Any], contents: dict[str, str]
+        self, source: ImageSource, folder: Path, facts: Mapping[str, Any], contents: dict[str, str]
     ) -> ImageCorpus:
         index = json.loads((folder / "index.json").read_text("utf-8"))
         shape = (len(index["roles"]), self.channels or source.channels, self.size, self.size)
         pixels = np.memmap(folder / "pixels.bin", np.uint8, mode="r", shape=shape)
         classes = sorted(set(index["labels"]))
-        split: dict[str, Images] = {}
+        splits: dict[str, ImageDataset] = {}
         for name in SPLITS:
-            rows = [row for row, role in enumerate(index["roles"]) if role == name]
+            rows = [row for row, split in enumerate(index["roles"]) if split == name]
             labels = [classes.index(index["labels"][row]) for row in rows]
-            split[name] = Images(pixels, rows, labels, [index["captions"][row] for row in rows])
-        counts = torch.bincount(split["train"].labels_N, minlength=len(classes)).tolist()
+            splits[name] = ImageDataset(pixels, rows, labels, [index["captions"][row] for row in rows])
+        counts = torch.bincount(splits["train"].labels_N, minlength=len(classes)).tolist()
         if 0 in counts:
             raise UserError(f'{source.title} has no training image of the class "{classes[counts.index(0)]}".')
         identity = to_json({"prepared": file_digests(folder)})
         return ImageCorpus(
-            train=split["train"],
-            validation=split["validation"],
+            train=splits["train"],
+            validation=splits["validation"],
             assets=ImageAssets(self.size, shape[1], tuple(classes), tuple(counts)),
             fingerprint=Fingerprint(hashlib.sha256(identity.encode()).hexdigest(), contents),
-            sampling_weights=self._sampling_weights(split["train"].labels_N.tolist(), counts),
+            sampling_weights=self._sampling_weights(splits["train"].labels_N.tolist(), counts),
             skipped=tuple(facts["skipped"]),
         )
 
     def _sampling_weights(self, labels: Sequence[int], counts: Sequence[int]) -> torch.Tensor | None:
         if self.balance is None:
             return None
-        weights = class_weights(counts, self.balance, beta=self.beta, manual=self.class_weights)
+        weights = class_weights(counts, self.balance, beta=self.balance_beta, manual=self.class_weights)
         return torch.tensor([weights[label] for label in labels], dtype=torch.float64)

@@ -1,6 +1,7 @@
-"""Glyphs: pictures without a download. Every character that the DejaVu and STIX faces can draw, named by Unicode.
+"""Glyphs: images without a download. All characters of the DejaVu and STIX fonts, with their Unicode names.
 
-The faces come with matplotlib, so every machine has some fifty thousand real pairs of picture and caption.
+The fonts come with matplotlib, so every machine has some fifty thousand pairs of image and caption. A "face" is one
+font, such as DejaVu Sans Bold.
 """
 
 import unicodedata
@@ -12,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from seedfast.data.image.sources import Picture, PictureSource, Pixels
+from seedfast.data.image.decode import PixelArray
+from seedfast.data.image.sources import ImageEntry, ImageSource, Read
 
 FACES = {
     "DejaVuSans": "sans",
@@ -32,27 +34,27 @@ FACES = {
     "STIXGeneralItalic": "stix italic",
     "STIXGeneralBolIta": "stix bold italic",
 }
-"""File → what captions call the face."""
+"""File name → the name of the face in captions."""
 
 _COMMON = {"L": "letterlike", "M": "diacritic", "N": "number", "P": "punctuation", "S": "symbol"}
 _HEIGHT = 1.25
-"""Of a line, in ems: DejaVu rises 0.93 above the baseline and falls 0.24 below it."""
+"""Height of a line in ems: DejaVu extends 0.93 above the baseline and 0.24 below it."""
 
 BLANK = "nothing to see"
-"""Why a character is left out that draws nothing."""
+"""The reason for leaving out a character without ink."""
 
-Label = Literal["script", "face"]
-Unseen = Literal["image", "character", "face"]
+GlyphClass = Literal["script", "face"]
+SplitBy = Literal["image", "character", "face"]
 
 
 @dataclass(frozen=True)
-class GlyphSource(PictureSource):
-    """The characters of all faces. label: what the classes are. unseen: of what validation holds new ones."""
+class GlyphSource(ImageSource):
+    """The characters of all faces. glyph_class: the classes. split_by: the unit of the split."""
 
-    label: Label = "script"
-    unseen: Unseen = "image"
+    glyph_class: GlyphClass = "script"
+    split_by: SplitBy = "image"
 
-    def pictures(self) -> Iterator[Picture]:
+    def images(self) -> Iterator[ImageEntry]:
         from matplotlib.ft2font import FT2Font
 
         for file in self.names:
@@ -63,21 +65,21 @@ class GlyphSource(PictureSource):
                 if not name or unicodedata.category(character)[0] in "CZ":  # controls, private use and spaces
                     continue
                 caption = f"{name}, {face}"
-                key = {"image": caption, "character": name, "face": face}[self.unseen]
-                label = face if self.label == "face" else script(character)
-                yield Picture(caption, key, label, caption, None, _drawing(path, character))
+                split_key = {"image": caption, "character": name, "face": face}[self.split_by]
+                label = face if self.glyph_class == "face" else script(character)
+                yield ImageEntry(caption, split_key, label, caption, None, _glyph_reader(path, character))
 
 
-def glyph_source(label: Label, unseen: Unseen) -> PictureSource:
+def glyph_source(glyph_class: GlyphClass, split_by: SplitBy) -> ImageSource:
     """All glyphs."""
     import matplotlib
 
     root = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return GlyphSource("glyphs", root, tuple(f"{name}.ttf" for name in FACES), 1, (), label, unseen)
+    return GlyphSource("glyphs", root, tuple(f"{name}.ttf" for name in FACES), 1, (), glyph_class, split_by)
 
 
 def script(character: str) -> str:
-    """The script that Unicode counts a character to, or what kind of sign it is if many scripts share it."""
+    """The Unicode script of a character, or its kind (such as number) if many scripts share it."""
     from fontTools import unicodedata as data
 
     name = data.script_name(data.script(character)).lower()
@@ -85,24 +87,24 @@ def script(character: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _font(path: Path, em: int):  # type: ignore[no-untyped-def]  # a FreeTypeFont: Pillow's is not needed before
+def _font(path: Path, em: int):  # type: ignore[no-untyped-def]  # a FreeTypeFont, whose import is deferred
     from PIL import ImageFont
 
     return ImageFont.truetype(str(path), em, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _drawing(path: Path, character: str):  # type: ignore[no-untyped-def]
-    def read(size: int, channels: int) -> Pixels:
+def _glyph_reader(path: Path, character: str) -> Read:
+    def read(size: int, channels: int) -> PixelArray:
         values = draw(path, character, size)
         return np.repeat(values[None], channels, axis=0)
 
     return read
 
 
-def draw(path: Path, character: str, size: int) -> Pixels:
-    """A character in white on black, uint8 [size, size]: centred, on the line of its face, and no larger than it.
+def draw(path: Path, character: str, size: int) -> PixelArray:
+    """A character in white on black, uint8 [size, size]: centred, on a fixed baseline, shrunk if it is too large.
 
-    Raises ValueError if nothing is drawn.
+    Raises ValueError for a character without ink.
     """
     from PIL import Image, ImageDraw
 
@@ -113,8 +115,8 @@ def draw(path: Path, character: str, size: int) -> Pixels:
             raise ValueError(BLANK)
         if (right - left <= size and bottom - top <= size) or em <= 4:
             break
-        em -= max(1, em // 12)  # a wide ligature or a tall bracket is drawn smaller
-    line = round(size / 2 + em * 0.35)  # the middle of capitals and digits is the middle of the picture
+        em -= max(1, em // 12)  # a wide ligature or a tall bracket is shrunk
+    line = round(size / 2 + em * 0.35)  # capitals and digits are centred vertically
     baseline = min(max(line, -top), size - bottom)
     image = Image.new("L", (size, size))
     x = (size - (right - left)) // 2 - left

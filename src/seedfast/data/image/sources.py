@@ -1,61 +1,50 @@
-"""Where pictures come from: folders, lists in JSON, Hugging Face data sets. And how each becomes pixels."""
+"""Sources of images: folders, lists in JSON, Hugging Face data sets, functions of your own."""
 
 import io
 import json
 import os
-import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from seedfast.data.fingerprint import Signature, signature
+from seedfast.data.image.decode import PixelArray, open_image, to_pixels
 from seedfast.errors import UserError
+from seedfast.user_code import own_function
 
-Pixels = npt.NDArray[np.uint8]
-BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What `opened` raises on a file that is no picture, or only a part of one."""
+ONE_CLASS = "picture"
+"""The class of images without a class."""
 
-_ASTRAY = (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, struct.error)
-"""What some of Pillow's decoders raise instead on bytes that they did not expect."""
-
-
-def opened(file: Path | str | IO[bytes]) -> Image.Image:
-    """The picture in a file, decoded. Raises one of `BROKEN`."""
-    try:
-        image = Image.open(file)
-        image.load()
-    except _ASTRAY as error:
-        raise ValueError(f"{error or type(error).__name__}") from error
-    return image
+Read = Callable[[int, int], PixelArray]
+"""(size, channels) → the pixels of an image. Raises one of `decode.DECODE_ERRORS`."""
 
 
-class Picture(NamedTuple):
-    """One picture.
+class ImageEntry(NamedTuple):
+    """One image of a source.
 
-    name: for people. key: what its side of the split depends on. label: its class. caption: what it shows.
-    role: "train" or "validation" where the source itself says so. read: its pixels, raising one of `BROKEN`.
+    name: for messages. split_key: images of one key are in one split. label: the class. caption: a description.
+    split: "train" or "validation" if the source defines the split. read: its pixels.
     """
 
     name: str
-    key: str
+    split_key: str
     label: str
     caption: str
-    role: str | None
-    read: Callable[[int, int], Pixels]
+    split: str | None
+    read: Read
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """What images come from, in a fixed order: the files root/name for each of the names.
+    """The files that images come from, in a fixed order: root/name for each of the names.
 
-    title: what the messages call it. channels: 1 for grey pictures, 3 for coloured ones, unless asked otherwise.
-    skipped: what was left out when the names were collected.
+    title: for messages. channels: the default number of channels, 1 for grey images, 3 for colour. skipped: files that
+    were left out when the names were collected, each with its reason.
     """
 
     title: str
@@ -65,80 +54,70 @@ class ImageFiles:
     skipped: tuple[str, ...] = ()
 
     def signatures(self) -> dict[str, Signature]:
-        """What the file system says of each file."""
+        """Each file's signature, by its name."""
         return {name: signature(self.root / name) for name in self.names}
 
 
-class PictureSource(ImageFiles, ABC):
-    """Pictures, made of files."""
+class ImageSource(ImageFiles, ABC):
+    """Images that are read from files."""
 
     @abstractmethod
-    def pictures(self) -> Iterator[Picture]:
-        """All pictures."""
+    def images(self) -> Iterator[ImageEntry]:
+        """All images."""
+
+    def identity(self) -> Any:
+        """What the images depend on besides the files' contents, as JSON."""
+        return ()
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """A picture of its own size, as its camera was turned, with 8 bits, opaque on white. Raises one of `BROKEN`."""
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # theirs have 16 bits
-        raise ValueError(f"{'floating-point' if image.mode == 'F' else '32-bit'} pixels, whose range is unknown")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image
+class FileFacts(NamedTuple):
+    """The known facts of an image file: its class, its caption, and its split if the source defines it."""
+
+    label: str
+    caption: str
+    split: str | None
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey picture of 16 bits, which Pillow would cut off at 255; its transparent value becomes transparency."""
-    values = np.asarray(image, np.int64).clip(0, 65535)
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return grey
+@dataclass(frozen=True)
+class ImageFileSource(ImageSource):
+    """Image files, with the facts of each."""
+
+    facts: tuple[FileFacts, ...] = ()
+
+    def images(self) -> Iterator[ImageEntry]:
+        for name, (label, caption, split) in zip(self.names, self.facts, strict=True):
+            yield ImageEntry(name, name, label, caption, split, _file_reader(self.root / name))
+
+    def identity(self) -> Any:
+        return self.facts
 
 
-def pixels_of(image: Image.Image, size: int, channels: int) -> Pixels:
-    """A picture as uint8 [C, size, size]: upright, opaque on white, its middle square, scaled if need be.
-
-    Values are scaled by their type (16 bits to 8), never by what the picture happens to hold.
-    """
-    image = upright(image).convert("L" if channels == 1 else "RGB")
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    values = np.asarray(image, np.uint8)
-    return values[None] if channels == 1 else values.transpose(2, 0, 1)
-
-
-def _reader(file: Path | IO[bytes]) -> Callable[[int, int], Pixels]:
-    """A picture's `read`, given its file."""
-
-    def read(size: int, channels: int) -> Pixels:
-        with opened(file) as image:
-            return pixels_of(image, size, channels)
+def _file_reader(file: Path | IO[bytes]) -> Read:
+    def read(size: int, channels: int) -> PixelArray:
+        with open_image(file) as image:
+            return to_pixels(image, size, channels)
 
     return read
 
 
-@dataclass(frozen=True)
-class FileSource(PictureSource):
-    """Picture files, of which the source knows label, caption and role."""
+def _failing_reader(reason: str) -> Read:
+    """A reader that always fails, for entries without an image."""
 
-    facts: tuple[tuple[str, str, str | None], ...] = ()
+    def read(size: int, channels: int) -> PixelArray:
+        raise ValueError(reason)
 
-    def pictures(self) -> Iterator[Picture]:
-        for name, (label, caption, role) in zip(self.names, self.facts, strict=True):
-            path = self.root / name
-            yield Picture(name, name, label, caption, role, _reader(path))
+    return read
 
 
-def folder_source(root: Path) -> PictureSource:
-    """The pictures of a folder, one class for each sub-folder; without sub-folders all are of one class.
+# ---- folders ----------------------------------------------------------------------------------------------------
+
+
+def folder_source(root: Path) -> ImageSource:
+    """The images of a folder, with one class for each sub-folder; without sub-folders all are of one class.
 
     Raises UserError if there are none.
     """
-    endings = Image.registered_extensions()
+    extensions = Image.registered_extensions()
     names: list[str] = []
     skipped: list[str] = []
     for folder, folders, files in os.walk(root, onerror=lambda error: skipped.append(f"{error.filename} (unreadable)")):
@@ -148,7 +127,7 @@ def folder_source(root: Path) -> PictureSource:
         skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
         for file in (each for each in files if not each.startswith(".")):
             name = (inside / file).as_posix()
-            if Path(file).suffix.lower() in endings:
+            if Path(file).suffix.lower() in extensions:
                 names.append(name)
             else:
                 skipped.append(f"{name} (not a picture)")
@@ -157,16 +136,19 @@ def folder_source(root: Path) -> PictureSource:
         skipped += [f"{name} (in no class's folder)" for name in names if "/" not in name]
         names = nested
     if not names:
-        raise UserError(f"There is no picture in {root}: put one folder of pictures for each class into it.")
-    facts = [(Path(name).parts[0] if nested else "picture", Path(name).stem, None) for name in sorted(names)]
-    return FileSource(str(root), root, tuple(sorted(names)), 3, tuple(sorted(skipped)), tuple(facts))
+        raise UserError(f"There is no picture in {root}: add a sub-folder of pictures for each class.")
+    facts = [FileFacts(Path(name).parts[0] if nested else ONE_CLASS, Path(name).stem, None) for name in sorted(names)]
+    return ImageFileSource(str(root), root, tuple(sorted(names)), 3, tuple(sorted(skipped)), tuple(facts))
 
 
-def listed_source(path: Path) -> PictureSource:
-    """The pictures that a JSON file lists, with their split.
+# ---- lists ------------------------------------------------------------------------------------------------------
 
-    {"train": …, "validation": …}, each a list of {"image": path, "class": name, "caption": text} (the last two may be
-    missing) or a mapping of classes to lists of paths. Paths are relative to the file. Raises UserError otherwise.
+
+def json_source(path: Path) -> ImageSource:
+    """The images that a JSON file lists, with their split.
+
+    {"train": …, "validation": …}, each a list of {"image": path, "class": name, "caption": text} (the last two are
+    optional) or a mapping of classes to lists of paths. Paths are relative to the file. Raises UserError otherwise.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -178,21 +160,30 @@ def listed_source(path: Path) -> PictureSource:
             f'{path} must be an object with the keys "train" and "validation", each a list of pictures; it has {found}.'
         )
     names: list[str] = []
-    facts: list[tuple[str, str, str | None]] = []
-    for role, entries in content.items():
-        for entry in _entries(entries, f"{path}: {role}"):
+    facts: list[FileFacts] = []
+    for split, entries in content.items():
+        for entry in _entries(entries, f"{path}: {split}"):
             name = str(entry["image"])
             names.append(name)
             label, caption = (entry.get(key) for key in ("class", "caption"))
-            facts.append((_text(label, "picture"), _text(caption, Path(name).stem), role))
-    places: dict[str, str] = {}  # of the files themselves, however they are written
+            facts.append(FileFacts(_text(label, ONE_CLASS), _text(caption, Path(name).stem), split))
+    _check_distinct(path, names)
+    return ImageFileSource(str(path), path.parent, tuple(names), 3, (), tuple(facts))
+
+
+LIST_READERS: Mapping[str, Callable[[Path], ImageSource]] = {".json": json_source}
+"""The formats of files that list images, by their suffix."""
+
+
+def _check_distinct(path: Path, names: Sequence[str]) -> None:
+    """Raise UserError if two names are the same file, however they are written."""
+    places: dict[str, str] = {}
     for name in names:
         place = os.path.realpath(path.parent / name)
         if place in places:
             both = f"{name} more than once" if places[place] == name else f"{places[place]} again as {name}"
             raise UserError(f"{path} lists {both}, so a picture could train and validate at once.")
         places[place] = name
-    return FileSource(str(path), path.parent, tuple(names), 3, (), tuple(facts))
 
 
 def _entries(entries: Any, where: str) -> list[Mapping[str, Any]]:
@@ -205,53 +196,47 @@ def _entries(entries: Any, where: str) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _text(value: Any, missing: str) -> str:
-    """A name that JSON holds, or what stands for it where it holds none."""
-    return missing if value is None else str(value)
+def _text(value: Any, default: str) -> str:
+    """A JSON value as text; null is the default."""
+    return default if value is None else str(value)
+
+
+# ---- Hugging Face data sets -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class HubSource(PictureSource):
+class HubImageSource(ImageSource):
     """The rows of a Hugging Face data set."""
 
     rows: Any = None
     image: str = "image"
     label: str | None = None
 
-    def pictures(self) -> Iterator[Picture]:
+    def images(self) -> Iterator[ImageEntry]:
         names = getattr(self.rows.features.get(self.label), "names", None) if self.label else None
         for number, row in enumerate(self.rows):
-            label = "picture" if self.label is None else _named(row[self.label], names)
-            read = _unread("no picture") if row[self.image] is None else _reader(_held(row[self.image]))
+            label = ONE_CLASS if self.label is None else _class_name(row[self.label], names)
+            read = _failing_reader("no picture") if row[self.image] is None else _file_reader(_file(row[self.image]))
             if label is None:
-                read = _unread("no class")
-            yield Picture(f"row {number}", str(number), label or "", label or "", None, read)
+                read = _failing_reader("no class")
+            yield ImageEntry(f"row {number}", str(number), label or "", label or "", None, read)
 
 
-def _named(value: Any, names: Sequence[str] | None) -> str | None:
-    """The name of a class; None where there is none, which data sets write as None or -1."""
+def _class_name(value: Any, names: Sequence[str] | None) -> str | None:
+    """The name of a class; None for a missing one, which data sets write as None or -1."""
     if value is None or (names and value < 0):
         return None
     return names[value] if names else str(value)
 
 
-def _held(held: Mapping[str, Any]) -> Path | IO[bytes]:
-    return Path(held["path"]) if held["bytes"] is None else io.BytesIO(held["bytes"])
+def _file(cell: Mapping[str, Any]) -> Path | IO[bytes]:
+    return Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"])
 
 
-def _unread(why: str) -> Callable[[int, int], Pixels]:
-    """The `read` of a picture that there is not."""
+def hub_source(name: str, image: str, label: str | None) -> ImageSource:
+    """The images of the data set NAME, NAME:CONFIGURATION or a folder that `save_to_disk` wrote.
 
-    def read(size: int, channels: int) -> Pixels:
-        raise ValueError(why)
-
-    return read
-
-
-def hub_pictures(name: str, image: str, label: str | None) -> PictureSource:
-    """The pictures of the data set NAME, NAME:CONFIGURATION or a folder that `save_to_disk` wrote.
-
-    Raises UserError if it cannot be had or lacks the columns.
+    image, label: the columns. Raises UserError if the data set could not be loaded or lacks the columns.
     """
     from seedfast.data.hub_rows import hub_rows
 
@@ -262,9 +247,55 @@ def hub_pictures(name: str, image: str, label: str | None) -> PictureSource:
         if column is not None and column not in rows.column_names:
             raise UserError(
                 f'The data set hf:{name} lacks the column "{column}" (it has {", ".join(rows.column_names)}): '
-                "name its columns in image_field and label_field."
+                "name its columns in data.image_field and data.label_field."
             )
     if not isinstance(rows.features[image], datasets.Image):
-        raise UserError(f'The column "{image}" of hf:{name} holds no pictures but {rows.features[image]}.')
+        raise UserError(f'The column "{image}" of hf:{name} has the type {rows.features[image]}, not Image.')
     rows = rows.cast_column(image, datasets.Image(decode=False))
-    return HubSource(f"hf:{name}", root, names, rows=rows, image=image, label=label)
+    return HubImageSource(f"hf:{name}", root, names, rows=rows, image=image, label=label)
+
+
+# ---- functions of your own --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FunctionSource(ImageSource):
+    """The images that a function of your own yields. A change of its file is a change of the data."""
+
+    function: Callable[[], Iterable[Any]] = tuple
+    function_name: str = ""
+
+    def images(self) -> Iterator[ImageEntry]:
+        for number, pair in enumerate(self.function()):
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise UserError(f"{self.title} must yield pairs (image, class or None), but item {number} is {pair!r}.")
+            image, label = _as_image(pair[0], f"image {number} of {self.title}"), _text(pair[1], ONE_CLASS)
+
+            def read(size: int, channels: int, image: Image.Image = image) -> PixelArray:
+                return to_pixels(image, size, channels)
+
+            yield ImageEntry(f"image {number}", str(number), label, label, None, read)
+
+    def identity(self) -> Any:
+        return self.function_name
+
+
+def _as_image(value: Any, where: str) -> Image.Image:
+    """An image of Pillow as it is, or made of an array. Raises UserError for anything else."""
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        values = value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value
+        if values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4)):
+            return Image.fromarray(values)
+    found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise UserError(
+        f"The {where} must be an image of Pillow or an array uint8 [H, W] or [H, W, 1, 3 or 4], not {found}."
+    )
+
+
+def function_source(path: str) -> ImageSource:
+    """The images of the function that path/to/file.py:function names. Raises UserError if there is none."""
+    function, located = own_function(path)
+    file, _, name = located.rpartition(":")
+    return FunctionSource(located, Path(file).parent, (Path(file).name,), function=function, function_name=name)

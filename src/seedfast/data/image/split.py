@@ -1,4 +1,4 @@
-"""The split of pictures: which side each is on, so that what belongs together stays together."""
+"""The split of images into training and validation, which keeps related images in one split."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from seedfast import keys
 SPLITS = ("train", "validation")
 
 
-def sides(image_keys: Sequence[str], roles: Sequence[str | None], validation: float) -> list[str]:
-    """Who validates: as the source says (roles) or, in the order of their keys' hashes, until they are enough.
+def assign_splits(split_keys: Sequence[str], given: Sequence[str | None], validation: float) -> list[str]:
+    """The split of each image: as given by the source, or by the keyed hash of its key.
 
-    Images of one key (copies of one picture, drawings of one character) are all on the same side. validation: the part
-    of the images that is wanted.
+    Images of one key (copies of one image, drawings of one character) are in one split. Keys are held out in the order
+    of their hashes until they have `validation`, a part of 1, of all images.
     """
-    if all(role is not None for role in roles):
-        return [str(role) for role in roles]
-    counts = Counter(image_keys)
-    held_out, wanted = set[str](), validation * len(image_keys)
+    if all(split is not None for split in given):
+        return [str(split) for split in given]
+    counts = Counter(split_keys)
+    held_out, missing = set[str](), validation * len(split_keys)
     for key in sorted(counts, key=lambda key: keys.derive(0, "validation split", key))[:-1]:
-        if wanted <= 0:
+        if missing <= 0:
             break
         held_out.add(key)
-        wanted -= counts[key]
-    return [SPLITS[key in held_out] for key in image_keys]
+        missing -= counts[key]
+    return [SPLITS[key in held_out] for key in split_keys]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from seedfast.console import listed, say
-from seedfast.data.cache import file_digests, prepared, read_tokens, token_type
+from seedfast.data.cache import cached_folder, file_digests, read_tokens, token_type
 from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.fingerprint import hash_files
 from seedfast.data.text import tokenizers
@@ -121,7 +121,7 @@ class TextData(DataConfig):
         seen = source.signatures()
         contents = hash_files(source.root, seen)
         given = None if self.tokenizer in _BUILT_IN else _given(self.tokenizer)
-        folder, facts = prepared(
+        folder, facts = cached_folder(
             self._key(contents, source, given),
             lambda attempt: prepare(
                 source,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from seedfast.console import Bar
-from seedfast.data.cache import prepared
+from seedfast.data.cache import cached_folder
 from seedfast.data.caption.dataset import CaptionCorpus, Captions
 from seedfast.data.dataset import Corpus
 from seedfast.models.captioner import CaptionerNetwork
@@ -28,7 +28,7 @@ def with_features(network: CaptionerNetwork, corpus: Corpus) -> Corpus:
     assert isinstance(corpus.validation, Captions)
     key = hashlib.sha256(f"{corpus.pixels} {network.encoder_digest()}".encode()).hexdigest()[:32]
     pixels_MCSS = corpus.train.pixels_MCSS
-    folder, facts = prepared(key, lambda attempt: _encode(network, pixels_MCSS, attempt), kind="features")
+    folder, facts = cached_folder(key, lambda attempt: _encode(network, pixels_MCSS, attempt), kind="features")
     features_MPW = np.memmap(folder / "features.bin", np.float32, mode="r", shape=tuple(facts["shape"]))
     return replace(corpus, train=corpus.train.seeing(features_MPW), validation=corpus.validation.seeing(features_MPW))
 

@@ -8,8 +8,8 @@ import torch
 import tyro
 from torch import Tensor
 
+from seedfast.data.image.decode import DECODE_ERRORS, open_image
 from seedfast.data.image.processor import Processor
-from seedfast.data.image.sources import BROKEN, opened
 from seedfast.errors import UserError
 from seedfast.families.text.categorical import check_shaping
 from seedfast.families.text.request import at_least_one
@@ -104,9 +104,9 @@ class CaptionRequest:
         pixels = []
         for file in self.files:
             try:
-                with opened(file) as image:
+                with open_image(file) as image:
                     pixels.append(torch.from_numpy(processor(image).copy()))
-            except BROKEN as error:
+            except DECODE_ERRORS as error:
                 reason = "there is no such file" if isinstance(error, FileNotFoundError) else error
                 raise UserError(f"{file} cannot be read as a picture: {reason}.") from None
         return Seen(torch.stack(pixels), tuple(map(str, self.files)))

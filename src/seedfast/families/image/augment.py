@@ -1,40 +1,38 @@
-"""Keyed augmentation: what is done to an example is a function of its position, so it resumes exactly."""
+"""Keyed augmentation: the changes of an image are a function of its position in the stream, so resuming is exact."""
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seedfast.errors import UserError
 from seedfast.keys import Draws
+from seedfast.options import Between, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """How training images are varied."""
+    """Random changes of training images."""
 
     flip: bool = False
-    """Mirror every second image, left to right."""
-    rotate: float = 0.0
-    """Turn by up to this many degrees either way; what comes in at the corners repeats the edge."""
-    jitter: float = 0.0
-    """Change brightness, contrast and (of colours) saturation by up to this part."""
+    """Mirror an image left to right with probability 1/2."""
+    rotate: Annotated[float, Between(0, 180)] = 0.0
+    """Rotate by up to this many degrees in either direction; corners repeat the edge."""
+    jitter: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+    """Relative change of brightness, contrast and (for colour images) saturation."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rotate <= 180:
-            raise UserError(f"objective.augment.rotate must lie in 0 … 180 degrees, not {self.rotate}.")
-        if not 0 <= self.jitter < 1:
-            raise UserError(f"objective.augment.jitter must lie in [0, 1), not {self.jitter}.")
+        check(self, "objective.augment.")
 
     def __bool__(self) -> bool:
-        """Whether anything is done."""
+        """Whether images are changed at all."""
         return self.flip or self.rotate > 0 or self.jitter > 0
 
 
 def augmented(x_BCSS: Tensor, options: Augment, draws: Draws) -> Tensor:
-    """The images, in [-1, 1], each varied by its own keyed numbers."""
+    """The images, in [-1, 1], each changed by its own keyed numbers."""
     if options.flip:
         x_BCSS = torch.where(draws.uniform("augment/flip", 1, 1, 1) < 0.5, x_BCSS.flip(-1), x_BCSS)
     if options.rotate:
@@ -48,8 +46,8 @@ def augmented(x_BCSS: Tensor, options: Augment, draws: Draws) -> Tensor:
 def _rotated(x_BCSS: Tensor, angle_B: Tensor) -> Tensor:
     cos, sin, zero = angle_B.cos(), angle_B.sin(), torch.zeros_like(angle_B)
     matrix_B23 = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-    where = F.affine_grid(matrix_B23, list(x_BCSS.shape), align_corners=False)
-    return F.grid_sample(x_BCSS, where, padding_mode="border", align_corners=False)
+    coordinates = F.affine_grid(matrix_B23, list(x_BCSS.shape), align_corners=False)
+    return F.grid_sample(x_BCSS, coordinates, padding_mode="border", align_corners=False)
 
 
 def _jittered(x_BCSS: Tensor, strength: float, draws: Draws) -> Tensor:

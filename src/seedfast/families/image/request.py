@@ -1,156 +1,141 @@
-"""What is asked of an image model."""
+"""Requests for images."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from seedfast.data.image.config import ImageAssets
-from seedfast.data.image.sources import BROKEN, opened, pixels_of
+from seedfast.data.image.sources import UNREADABLE, open_image, to_pixels
 from seedfast.diffusion.grids import Grid, Spacing
 from seedfast.diffusion.guidance import clamped, dynamically_thresholded
 from seedfast.errors import UserError
-from seedfast.families.image.noise_process import Process
+from seedfast.families.image.noise_process import NoiseProcess
+from seedfast.options import SET, AtLeast, Between, Formerly, OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """What is wanted of an image model."""
+    """The images to generate, and the sampler that generates them."""
 
-    num: int = 16
-    """Images in all; with labels, shared out among them (the first ones get what is left over)."""
+    num: Annotated[int, AtLeast(1)] = 16
+    """Number of images; with labels, divided evenly among them (the first labels get the remainder)."""
     label: tuple[str, ...] = ()
-    """Classes, by name. None: the trained null label, which stands for any class."""
-    mix: bool = False
+    """Classes, by name. Without any, the trained null label, which stands for any class."""
+    all_classes: Annotated[bool, Formerly("mix")] = False
     """All classes, in the proportions of the training data, instead of named ones."""
-    guidance: float = 1.0
-    """Classifier-free guidance towards the label: 1 is the plain conditional model, more exaggerates."""
+    guidance: Annotated[float, AtLeast(0)] = 1.0
+    """Scale of classifier-free guidance: 1 is the conditional model, more strengthens the label's effect."""
     sampler: Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"] = "ddim"
-    """dpm++2m and dpm++2s are DPM-Solver++(2M) and (2S), which takes its steps in pairs; heun asks the network twice a
-    step."""
-    steps: int | None = None
+    """dpm++2m and dpm++2s are DPM-Solver++(2M) and (2S), the latter in pairs of steps; heun evaluates the network twice
+    a step."""
+    steps: Annotated[int | None, AtLeast(1)] = None
     """Steps of the sampler (default 50)."""
     spacing: Spacing | None = None
-    """Which of the T times a discrete schedule steps on (default trailing)."""
-    eta: float | None = None
-    """For ddim: how much noise is put back, from 0 (the default) to 1 (as ddpm)."""
-    variance: Literal["small", "large"] | None = None
-    """For ddpm: of the noise that is put back, β̃ (small, the default) or β."""
-    churn: float | None = None
-    """For heun with the schedule edm: how much noise is put back in all steps together (S_churn of Karras et al. 2022,
-    algorithm 2; default 0)."""
+    """Choice of the timesteps of a discrete schedule (default trailing)."""
+    eta: Annotated[float | None, Between(0, 1), OnlyWith(sampler="ddim")] = None
+    """For ddim: amount of noise added in each step, from 0 (the default) to 1 (as ddpm)."""
+    variance: Annotated[Literal["small", "large"] | None, OnlyWith(sampler="ddpm")] = None
+    """For ddpm: variance of the noise added in each step, β̃ (small, the default) or β."""
+    churn: Annotated[float | None, AtLeast(0), OnlyWith(sampler="heun")] = None
+    """For heun with the schedule edm: amount of noise added over all steps (S_churn of Karras et al. 2022, algorithm
+    2; default 0)."""
     threshold: Literal["clamp", "dynamic", "none"] = "clamp"
-    """What is done to a predicted image that leaves [-1, 1]."""
-    percentile: float | None = None
-    """For the dynamic threshold: of |x0|, beyond which is cut (default 0.995)."""
+    """Treatment of predicted images with values outside [-1, 1]."""
+    percentile: Annotated[float | None, Between(0, 1, open_low=True), OnlyWith(threshold="dynamic")] = None
+    """For the dynamic threshold: percentile of |x0| at which values are clipped (default 0.995)."""
     image: Path | None = None
-    """Start from this picture, noised, instead of from noise."""
-    noise: float | None = None
-    """With an image: from which part of the noise levels to start, in (0, 1] (default 0.5)."""
-    strip: int = 0
-    """Frames of the way from noise to image to show beside each other, of the first eight images."""
+    """Start from this image with noise added, instead of from noise alone."""
+    strength: Annotated[float | None, Between(0, 1, open_low=True), OnlyWith(image=SET), Formerly("noise")] = None
+    """With an image: the noise level to start from, in (0, 1]; 1 is the noisiest (default 0.5)."""
+    strip: Annotated[int, AtLeast(0)] = 0
+    """Frames from noise to image, shown side by side for the first eight images."""
     gif: bool = False
-    """Show those frames as an animation (16 of them unless `strip` says how many)."""
+    """Write these frames as an animation (16 frames unless `strip` is set)."""
     individual: bool = True
     """Write each image as a file of its own, besides the grid."""
-    columns: int | None = None
-    """Images in a row of the grid (default: about as many as there are rows)."""
-    batch: int = 64
-    """Images that are made together: bounds the memory, changes no image."""
+    columns: Annotated[int | None, AtLeast(1)] = None
+    """Columns of the grid (default: about as many as rows)."""
+    batch: Annotated[int, AtLeast(1)] = 64
+    """Images generated together: limits the memory, changes no image."""
 
     def __post_init__(self) -> None:
-        for key in ("num", "batch", "steps", "columns"):
-            if (value := getattr(self, key)) is not None and value < 1:
-                raise UserError(f"{key} must be at least 1, not {value}.")
-        if self.strip < 0 or self.strip == 1:
+        check(self)
+        for key in ("guidance", "churn"):
+            if (value := getattr(self, key)) is not None and not math.isfinite(value):
+                raise UserError(f"{key} must be a finite number, not {value}.")
+        if self.strip == 1:
             raise UserError(f"strip must be 0 (none) or at least 2 frames, not {self.strip}.")
-        for key, has_effect, wanted in (
-            ("eta", self.sampler == "ddim", "--sampler ddim"),
-            ("variance", self.sampler == "ddpm", "--sampler ddpm"),
-            ("churn", self.sampler == "heun", "--sampler heun"),
-            ("percentile", self.threshold == "dynamic", "--threshold dynamic"),
-            ("noise", self.image is not None, "--image"),
-        ):
-            if getattr(self, key) is not None and not has_effect:
-                raise UserError(f"{key} has no effect without {wanted}: leave it out.")
-        if self.eta is not None and not 0 <= self.eta <= 1:
-            raise UserError(f"eta must lie in 0 … 1, not {self.eta}.")
-        if self.churn is not None and not (math.isfinite(self.churn) and self.churn >= 0):
-            raise UserError(f"churn must be 0 or more, not {self.churn}.")
-        if self.percentile is not None and not 0 < self.percentile <= 1:
-            raise UserError(f"percentile must lie in (0, 1], not {self.percentile}.")
-        if self.noise is not None and not 0 < self.noise <= 1:
-            raise UserError(f"noise must lie in (0, 1], not {self.noise}.")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise UserError(f"guidance must be 0 or more, not {self.guidance}.")
-        if self.mix and self.label:
-            raise UserError("mix takes all classes and label some: give one of them.")
-        if self.guidance != 1 and not (self.label or self.mix):
-            raise UserError(
-                f"guidance {self.guidance} leads towards a class: name one with --label, or take all with --mix."
-            )
+        if self.all_classes and self.label:
+            raise UserError("all_classes generates every class and label only some: use one of them.")
+        if self.guidance != 1 and not (self.label or self.all_classes):
+            raise UserError(f"guidance {self.guidance} needs a class: name one with --label, or use --all-classes.")
 
     @property
     def count(self) -> int:
-        """How many samples are asked for."""
+        """Number of images."""
         return self.num
 
     def labels(self, assets: ImageAssets, *, conditional: bool) -> list[int]:
-        """The label of each image; without one, the null label. Raises UserError for a class that there is not."""
-        classes = assets.classes
-        if (self.label or self.mix) and not conditional:
-            raise UserError("This model was trained without classes: leave out --label and --mix.")
+        """The label of each image: the null label, of id K, unless classes are requested.
+
+        Raises UserError for an unknown class, and for any class if the model is not conditional.
+        """
+        if (self.label or self.all_classes) and not conditional:
+            raise UserError("This model was trained without classes: leave out --label and --all-classes.")
         for name in self.label:
-            if name not in classes:
-                raise UserError(f'There is no class "{name}"; there are {", ".join(classes)}.')
-        if self.mix:
-            ends = torch.tensor(assets.counts, dtype=torch.float64).cumsum(0) / sum(assets.counts)
-            middles = (torch.arange(self.num, dtype=torch.float64) + 0.5) / self.num
-            return [int(label) for label in torch.searchsorted(ends, middles)]
+            if name not in assets.classes:
+                raise UserError(f'There is no class "{name}"; there are {", ".join(assets.classes)}.')
+        if self.all_classes:
+            return _in_proportion(assets.counts, self.num)
         if not self.label:
-            return [len(classes)] * self.num
-        share, rest = divmod(self.num, len(self.label))
-        return [classes.index(name) for i, name in enumerate(self.label) for _ in range(share + (i < rest))]
+            return [len(assets.classes)] * self.num
+        each, remainder = divmod(self.num, len(self.label))
+        return [assets.classes.index(name) for i, name in enumerate(self.label) for _ in range(each + (i < remainder))]
 
-    def grid(self, process: Process) -> Grid:
-        """The levels to step along; with an image, only those up to the wanted noise.
+    def grid(self, process: NoiseProcess) -> Grid:
+        """The sampling grid; with an image, only its levels up to the requested strength.
 
-        The image is noised to the first of them, not to a level above or below it.
+        The image is noised to exactly the first of these levels.
         """
         grid = process.grid(self.steps, self.spacing)
         if self.image is None:
             return grid
-        wanted = 0.5 if self.noise is None else self.noise
-        within = [level for level in grid[:-1] if float(process.progress(level)) <= wanted]
+        strength = 0.5 if self.strength is None else self.strength
+        within = [level for level in grid[:-1] if float(process.strength(level)) <= strength]
         if not within:
-            least = float(process.progress(grid[-2]))
+            least = float(process.strength(grid[-2]))
             raise UserError(
-                f"noise {wanted:g} is less than the {least:.3g} from which the last of {len(grid) - 1} steps starts: "
-                "take more steps, or more noise."
+                f"strength {strength:g} is less than the {least:.3g} from which the last of {len(grid) - 1} steps "
+                "starts: use more steps, or a larger strength."
             )
         return within + grid[-1:]
 
-    def raised(self, process: Process, steps: int) -> float:
-        """By which part churn raises σ before each of so many steps. Raises UserError where there is no level above."""
+    def churn_per_step(self, process: NoiseProcess, steps: int) -> float:
+        """Relative increase of σ before each step: min(S_churn / N, √2 − 1).
+
+        Raises UserError for a schedule whose network does not know the levels in between.
+        """
         if not self.churn:
             return 0.0
         if process.schedule != "edm":
             raise UserError(
-                f"churn raises the noise to levels between the times of the schedule {process.schedule}, which its "
-                "network does not know; only edm has them all: leave it out."
+                f"churn raises the noise to levels between the timesteps of the schedule {process.schedule}, for which "
+                "its network was not trained; it works with the schedule edm only: leave it out."
             )
         return min(self.churn / steps, math.sqrt(2) - 1)
 
-    def kept(self, steps: int) -> set[int]:
-        """After which steps (0: before the first) a frame is kept."""
+    def frame_steps(self, steps: int) -> set[int]:
+        """The steps after which a frame is stored; 0 is the noise before the first step."""
         frames = self.strip or (16 if self.gif else 0)
         return {round(i * steps / (frames - 1)) for i in range(frames)} if frames else set()
 
     def thresholded(self, x0: Tensor) -> Tensor:
-        """x0 as the request wants it: one of the two, or neither."""
+        """x0 [B, …] with the requested treatment of values outside [-1, 1]."""
         match self.threshold:
             case "clamp":
                 return clamped(x0)
@@ -159,12 +144,19 @@ class ImageRequest:
             case "none":
                 return x0
 
-    def pixels(self, assets: ImageAssets) -> Tensor:
-        """The picture to start from, float32 [C, S, S] in [-1, 1]. Raises UserError if it cannot be read."""
+    def start_image(self, assets: ImageAssets) -> Tensor:
+        """The image to start from, float32 [C, S, S] in [-1, 1]. Raises UserError if it is not readable."""
         assert self.image is not None
         try:
-            with opened(self.image) as image:
-                values = pixels_of(image, assets.size, assets.channels)
-        except BROKEN as error:
-            raise UserError(f"{self.image} cannot be read as a picture: {error}.") from None
+            with open_image(self.image) as image:
+                values = to_pixels(image, assets.size, assets.channels)
+        except UNREADABLE as error:
+            raise UserError(f"{self.image} cannot be read as an image: {error}.") from None
         return torch.from_numpy(values.copy()).float() / 127.5 - 1
+
+
+def _in_proportion(counts: Sequence[int], num: int) -> list[int]:
+    """`num` labels in increasing order, in the proportions of these counts."""
+    ends_K = torch.tensor(counts, dtype=torch.float64).cumsum(0) / sum(counts)
+    centres_N = (torch.arange(num, dtype=torch.float64) + 0.5) / num
+    return [int(label) for label in torch.searchsorted(ends_K, centres_N)]

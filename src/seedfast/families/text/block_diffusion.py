@@ -2,12 +2,13 @@
 
 With x^b the blocks of a text, log p(x) = Σ_b log p(x^b | x^{<b}), and each conditional is bounded as masked diffusion
 bounds the whole (`families/text/masked.py`), given the clean blocks before. Blocks of one token are the chain rule; one
-block of the whole window is masked diffusion. All blocks are trained in one pass over the clean text and the noisy one,
-and texts are written with a key-value cache, to which each block is added once it is finished.
+block of the whole window is masked diffusion. All blocks are trained in one pass over the clean text and the noisy one.
+Sampling keeps the finished blocks in a key-value cache.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from seedfast.data.dataset import Dataset
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedTask
-from seedfast.families.text.request import Canvas, Show
-from seedfast.families.text.unmask_sampler import MaskedRequest
-from seedfast.keys import Draws
-from seedfast.models.transformer_block import Inputs
+from seedfast.families.family import Family
+from seedfast.families.text.base import TextGenerator
+from seedfast.families.text.decoding import Decoding, Trace
+from seedfast.families.text.masked import Masked, MaskedObjective
+from seedfast.families.text.request import Canvas
+from seedfast.families.text.unmask_sampler import MaskedRequest, MaskedVocabulary, Policy, unmask
+
+_LARGEST_DEFAULT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,104 +32,116 @@ class Block(Masked):
     """Block diffusion."""
 
     block: int | None = None
-    """Tokens that are written in parallel; must divide the context (default: its largest divisor up to 16).
-    A sampler's steps are those of one block, which is always written whole."""
+    """Tokens that are generated in parallel; must divide the context (default: its largest divisor up to 16).
+    The steps of a request are those of one block; a block is always generated whole."""
 
-    def build(self, assets: TextAssets) -> "BlockDiffusion":
-        """The family, for this tokenizer and context. Raises UserError if the blocks do not fill the context."""
-        return BlockDiffusion(self, assets)
+    def build(self, assets: TextAssets) -> Family:
+        """The family for this tokenizer and context. Raises UserError if the blocks do not fill the context."""
+        objective = block_objective(self, assets)
+        return Family(objective, BlockGenerator(self, assets), preview=objective.preview)
 
 
-class BlockDiffusion(MaskedDiffusion):
-    """The block diffusion family."""
+def block_size(options: Block, assets: TextAssets) -> int:
+    """The number of tokens in a block. Raises UserError if the blocks do not fill the context."""
+    divisors = [size for size in range(1, assets.context + 1) if assets.context % size == 0]
+    if options.block is None:
+        return max(size for size in divisors if size <= _LARGEST_DEFAULT)
+    if options.block not in divisors:
+        nearest = sorted(divisors, key=lambda size: abs(size - (options.block or 0)))[:2]
+        raise UserError(
+            f"objective.block ({options.block}) must divide the context of {assets.context} tokens; "
+            f"the nearest divisors are {' and '.join(map(str, sorted(nearest)))}."
+        )
+    return options.block
+
+
+def block_objective(options: Block, assets: TextAssets) -> MaskedObjective:
+    """The bound of masked diffusion, each block masked with a time of its own and given the clean blocks before it."""
+    return MaskedObjective(options, assets, block=block_size(options, assets))
+
+
+class BlockGenerator(TextGenerator[MaskedRequest]):
+    """Unmasks one block after another; a block attends to the finished ones through a key-value cache."""
+
+    Request = MaskedRequest
 
     def __init__(self, options: Block, assets: TextAssets) -> None:
-        super().__init__(options, assets)
-        fit = [size for size in range(1, assets.context + 1) if assets.context % size == 0]
-        self.block: int = max(size for size in fit if size <= 16) if options.block is None else options.block
-        if self.block not in fit:
-            nearest = sorted(fit, key=lambda size: abs(size - self.block))[:2]
-            raise UserError(
-                f"objective.block ({self.block}) must divide the context of {assets.context} tokens; "
-                f"the nearest that do are {' and '.join(map(str, sorted(nearest)))}."
-            )
+        super().__init__(assets)
+        self.block, self.schedule = block_size(options, assets), options.schedule
+        self.symbols = MaskedVocabulary.of(assets)
 
-    def inputs(self, task: MaskedTask) -> Inputs:
-        """The clean text, of which each block sees what is before it."""
-        return {"documents_BL": task.documents_BL, "clean_BL": task.targets_BL}
-
-    def showcase(self, validation: Dataset) -> MaskedRequest:
+    def demo(self, validation: Dataset) -> MaskedRequest:
         """The first half of some held-out text, to be continued."""
-        tokens_L = self.excerpt(validation)
-        return MaskedRequest(canvas=Canvas(tokens_L, torch.arange(len(tokens_L)) < len(tokens_L) // 2))
+        return MaskedRequest(canvas=Canvas.first_half(self.excerpt(validation)))
 
     @torch.no_grad()
-    def fill(
-        self, network: nn.Module, canvases: list[Canvas], request: MaskedRequest, draws: Draws, show: Show | None
-    ) -> list[list[int]]:
-        """Fill the canvases block by block. Raises UserError for an infill: no block sees what stands after it."""
+    def fill(self, decoding: Decoding[MaskedRequest], canvases: list[Canvas]) -> list[list[int]]:
+        """Fill the canvases block by block. Raises UserError for an infill: no block attends to what follows it."""
         if any(canvas.is_infill for canvas in canvases):
             raise UserError(
-                "A block diffusion model writes from left to right and does not see the text after a gap, so it takes "
-                "no infill; ask an autoregressive or a masked diffusion model."
+                "A block diffusion model generates from left to right and does not see the text after a gap, so it "
+                "cannot infill; use an autoregressive or a masked diffusion model."
             )
-        blocks = -(-max(len(canvas.tokens_L) for canvas in canvases) // self.block)
-        whole = [self._extended(canvas, blocks * self.block) for canvas in canvases]
-        reader = _Reader(network, network.cache(len(canvases), blocks * self.block))  # type: ignore[operator]
+        network = decoding.network
+        count = -(-max(len(canvas.tokens_L) for canvas in canvases) // self.block)
+        whole = [self._padded(canvas, count * self.block) for canvas in canvases]
+        cache: Any = network.cache(len(canvases), count * self.block)  # type: ignore[operator]
         written: list[list[int]] = [[] for _ in canvases]
-        for number in range(blocks):
+        for number in range(count):
             here = slice(number * self.block, (number + 1) * self.block)
-            pages = [Canvas(canvas.tokens_L[here], canvas.given_L[here]) for canvas in whole]
+            pages = [Canvas(canvas.tokens_L[here], canvas.fixed_L[here]) for canvas in whole]
             filled = [page.tokens_L.tolist() for page in pages]
-            if not all(bool(page.given_L.all()) for page in pages):
-                tracer = show and _Tracer(show, written, whole, [len(canvas.tokens_L) for canvas in canvases])
-                filled = super().fill(reader, pages, request, draws.at(number), tracer)
-            # A text that has ended is shorter; what would follow its end is cut off below, whatever it is.
-            filled = [tokens + [self.end_of_text] * (self.block - len(tokens)) for tokens in filled]
-            reader.finish(torch.tensor(filled, device=draws.positions_B.device))
+            if not all(bool(page.fixed_L.all()) for page in pages):
+                trace = decoding.trace and _in_whole_text(decoding.trace, written, canvases)
+                filled = unmask(
+                    replace(decoding.at(number), trace=trace),
+                    pages,
+                    vocabulary=self.symbols,
+                    policy=Policy(decoding.request, self.schedule),
+                    predict=partial(_predict, network, cache),
+                )
+            # After its first end-of-text a text consists of end-of-texts; they are cut off below.
+            filled = [self._ended(tokens, page) for tokens, page in zip(filled, pages, strict=True)]
+            append_block(network, torch.tensor(filled, device=decoding.device), cache)
             written = [before + tokens for before, tokens in zip(written, filled, strict=True)]
         return [
             self.until_end(tokens[: len(canvas.tokens_L)], canvas)
             for tokens, canvas in zip(written, canvases, strict=True)
         ]
 
-    def _extended(self, canvas: Canvas, length: int) -> Canvas:
-        """A canvas of whole blocks: what is added is open, and cut off in the end."""
+    def _padded(self, canvas: Canvas, length: int) -> Canvas:
+        """A canvas of whole blocks: the added positions are open, and cut off in the end."""
         more = length - len(canvas.tokens_L)
         return Canvas(
             nn.functional.pad(canvas.tokens_L, (0, more), value=self.end_of_text),
-            nn.functional.pad(canvas.given_L, (0, more), value=False),
+            nn.functional.pad(canvas.fixed_L, (0, more), value=False),
         )
 
-
-class _Reader(nn.Module):
-    """The network as it reads one block after the finished ones, which it remembers."""
-
-    def __init__(self, network: nn.Module, cache: Any) -> None:
-        super().__init__()
-        self.network, self.cache = network, cache
-
-    def forward(self, tokens_BL: Tensor, **_: Any) -> Tensor:
-        """Logits [B, L, V] of a block that is not finished yet, and therefore forgotten."""
-        length = self.cache.length
-        logits_BLV: Tensor = self.network(tokens_BL, cache=self.cache)
-        self.cache.keep(length)
-        return logits_BLV
-
-    def finish(self, tokens_BL: Tensor) -> None:
-        """Remember a block as it will stay."""
-        self.network(tokens_BL, cache=self.cache)
+    def _ended(self, tokens: list[int], page: Canvas) -> list[int]:
+        tokens = self.until_end(tokens, page)
+        return tokens + [self.end_of_text] * (self.block - len(tokens))
 
 
-class _Tracer:
-    """Shows a block as a part of its text: what has been written before it, and what is still open after it."""
+def _predict(network: nn.Module, cache: Any, tokens_BL: Tensor, padding_BL: Tensor | None) -> Tensor:
+    """Logits [B, L, V] of an unfinished block, which does not stay in the cache."""
+    length = cache.length
+    logits_BLV: Tensor = network(tokens_BL, cache=cache)
+    cache.keep(length)
+    return logits_BLV
 
-    def __init__(self, show: Show, written: list[list[int]], whole: list[Canvas], lengths: list[int]) -> None:
-        self.show, self.written, self.whole, self.lengths = show, written, whole, lengths
 
-    def __call__(self, row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
-        before, size = self.written[row], self.lengths[row]
-        now = len(before) + len(tokens)
-        after = self.whole[row].tokens_L[now:].tolist()
-        shown = [False] * len(before) + list(is_open) + (~self.whole[row].given_L[now:]).tolist()
-        self.show(row, [*before, *tokens, *after][:size], shown[:size])
+def append_block(network: nn.Module, tokens_BL: Tensor, cache: Any) -> None:
+    """Add a finished block to the cache."""
+    network(tokens_BL, cache=cache)
+
+
+def _in_whole_text(trace: Trace, written: Sequence[list[int]], canvases: Sequence[Canvas]) -> Trace:
+    """A trace of one block as a trace of the whole text: the finished tokens before it, the open positions after it."""
+
+    def show(row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
+        before, canvas = written[row], canvases[row]
+        now, size = len(before) + len(tokens), len(canvas.tokens_L)
+        after, open_after = canvas.tokens_L[now:].tolist(), (~canvas.fixed_L[now:]).tolist()
+        trace(row, [*before, *tokens, *after][:size], [*[False] * len(before), *is_open, *open_after][:size])
+
+    return show

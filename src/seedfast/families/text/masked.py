@@ -1,8 +1,8 @@
-"""Masked diffusion language models: MDLM's objective (Sahoo et al. 2024) and its samplers.
+"""Masked diffusion language models: MDLM's objective (Sahoo et al. 2024).
 
-A text of n scored tokens loses some of them to [MASK]; the network, which sees both sides, predicts them. With
+A text of n scored tokens loses some of them to [MASK]; the network, which attends to both sides, predicts them. With
 x the text, S the masked set, q the network and CE(x, S) = -Σ_{i∈S} log q(x_i | x_{¬S}), the negative evidence lower
-bound has three equal forms (identity 2):
+bound has three equal forms (docs/identities.md#nelbo-forms):
 
     ∫₀¹ (1/t) E_{S~Bernoulli(t)} CE dt  =  E_{k~U{1..n}} (n/k) E_{|S|=k} CE  =  E_π Σ_j -log q(x_{π_j} | x_{π_<j})
 
@@ -13,20 +13,31 @@ batch, has a sixth to two thirds of its standard deviation, less where the text 
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.dataset import Batch
+from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.config import TextAssets
-from seedfast.errors import UserError
-from seedfast.families.family import State, Task, Terms
+from seedfast.families.family import Family, Task, Terms
+from seedfast.families.generator import State
+from seedfast.families.text.base import TextGenerator, TextObjective, likelihood_measure
+from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.positions import first
-from seedfast.families.text.preview import Exercise
-from seedfast.families.text.unmask_sampler import MaskedRequest, NoiseSchedule, Unmasking, alpha
+from seedfast.families.text.preview import TaskPreview
+from seedfast.families.text.request import Canvas
+from seedfast.families.text.unmask_sampler import (
+    MaskedRequest,
+    MaskedVocabulary,
+    NoiseSchedule,
+    Policy,
+    alpha,
+    unmask,
+)
 from seedfast.keys import Draws
 from seedfast.models.transformer_block import Inputs
+from seedfast.options import AtLeast, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,40 +47,75 @@ class Masked:
     estimator: Literal["fixed-k", "continuous"] = "fixed-k"
     """How many tokens are masked: k uniform in 1 … n, stratified over the batch; or each with probability 1-α(t)."""
     schedule: NoiseSchedule = "linear"
-    """α(t): of the continuous estimator, and how many tokens each of a sampler's steps decides."""
-    evaluation_draws: int = 8
+    """The noise schedule α(t) of the continuous estimator, and of how many tokens each sampling step unmasks."""
+    evaluation_draws: Annotated[int, AtLeast(1)] = 8
     """Masks drawn for each validation example; more lower the standard error of the estimated bound."""
     document_mask: bool = False
-    """Let tokens see only their own document where a window holds several."""
+    """Restrict attention to a token's own document where a window holds several."""
 
     def __post_init__(self) -> None:
-        if self.evaluation_draws < 1:
-            raise UserError(f"objective.evaluation_draws must be at least 1, not {self.evaluation_draws}.")
+        check(self, "objective.")
 
-    def build(self, assets: TextAssets) -> "MaskedDiffusion":
-        """The family, for this tokenizer and context."""
-        return MaskedDiffusion(self, assets)
+    def build(self, assets: TextAssets) -> Family:
+        """The family for this tokenizer and context."""
+        objective = MaskedObjective(self, assets)
+        return Family(objective, MaskedGenerator(self, assets), preview=objective.preview)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedTask(Task):
-    """Texts with tokens missing.
+    """Texts with masked tokens.
 
-    inputs_BL: token ids with [MASK]. targets_BL: the texts. masked_BL: where CE counts.
-    scale_BK: what the sums of CE over the K blocks of each text (one, without blocks) are multiplied by to estimate
-        their NELBO (n/k, or n/(n·t)).
-    documents_BL: which document each token is of, or None where tokens see the whole window.
+    inputs_BL: token ids with [MASK]. targets_BL: the texts. masked_BL: the positions whose cross-entropy is summed.
+    scale_BK: the factor of that sum for each of the K blocks of a text (one, without blocks) in the estimate of its
+        NELBO: n/k, or n/(n·t).
+    documents_BL: the document of each token, or None where tokens attend to the whole window.
+
+    The others are derived from these, for the N masked positions of the whole batch: where_N, their index in the
+    flattened [B · L]; targets_N, their tokens; rows_N, their example; scale_N, their factor.
     """
 
     inputs_BL: Tensor
     targets_BL: Tensor
     masked_BL: Tensor
     scale_BK: Tensor
-    documents_BL: Tensor | None = None
+    documents_BL: Tensor | None
+    where_N: Tensor
+    targets_N: Tensor
+    rows_N: Tensor
+    scale_N: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        weight_B: Tensor,
+        inputs_BL: Tensor,
+        targets_BL: Tensor,
+        masked_BL: Tensor,
+        scale_BK: Tensor,
+        documents_BL: Tensor | None = None,
+    ) -> "MaskedTask":
+        """The task with the fields that are derived from these."""
+        length = targets_BL.shape[1]
+        where_N = masked_BL.flatten().nonzero().squeeze(1)
+        scale_BL = scale_BK.repeat_interleave(length // scale_BK.shape[1], dim=1)
+        return cls(
+            weight_B=weight_B,
+            inputs_BL=inputs_BL,
+            targets_BL=targets_BL,
+            masked_BL=masked_BL,
+            scale_BK=scale_BK,
+            documents_BL=documents_BL,
+            where_N=where_N,
+            targets_N=targets_BL.flatten()[where_N],
+            rows_N=torch.div(where_N, length, rounding_mode="floor"),
+            scale_N=scale_BL.flatten()[where_N],
+        )
 
 
 def weight(schedule: str, t: Tensor) -> Tensor:
-    """-α'(t) / (1 - α(t)): the NELBO's weight of CE at time t (Sahoo et al. 2024, equation 10)."""
+    """-α'(t) / (1 - α(t)): the NELBO's weight of the cross-entropy at time t (Sahoo et al. 2024, equation 10)."""
     match schedule:
         case "linear":
             return 1 / t
@@ -80,22 +126,31 @@ def weight(schedule: str, t: Tensor) -> Tensor:
     raise ValueError(f"no noise schedule is called {schedule}")
 
 
-class MaskedDiffusion(Unmasking):
-    """The masked diffusion family. Its one extra input symbol, [MASK], has the id after the vocabulary's last."""
+def documents(batch: Batch, end_of_text: int) -> Tensor:
+    """The document of each target token in its window, int64 [B, L]; an end-of-text belongs to the one it ends."""
+    if "documents" in batch:
+        return batch["documents"][:, 1:]
+    ends_BL = batch["tokens"][:, 1:] == end_of_text
+    return ends_BL.cumsum(dim=1) - ends_BL.long()
 
-    is_bound = True
-    block: int | None = None
-    """How many tokens are masked on their own, and seen together; None: the whole window."""
-    request = MaskedRequest
 
-    def __init__(self, options: Masked, assets: TextAssets) -> None:
-        super().__init__(options, assets)
-        self.options = options
-        self.mask = self.vocabulary
-        self.evaluation_draws = options.evaluation_draws
+class MaskedObjective(TextObjective[MaskedTask]):
+    """An upper bound of the negative log-likelihood.
+
+    mask: the id of [MASK] (default: the one after the vocabulary's last). block: tokens that are masked with a time of
+        their own and attend to the clean text before them (block diffusion); None: the whole window.
+    """
+
+    def __init__(
+        self, options: Masked, assets: TextAssets, *, mask: int | None = None, block: int | None = None
+    ) -> None:
+        super().__init__(assets)
+        self.options, self.block = options, block
+        self.mask = self.vocabulary if mask is None else mask
+        self.measure = likelihood_measure(assets, is_bound=True, draws=options.evaluation_draws)
 
     def network(self, model: Any) -> nn.Module:
-        """A bidirectional transformer that reads V + 1 symbols and predicts V: p([MASK]) = 0 by its very shape."""
+        """A bidirectional transformer that reads V + 1 symbols and predicts V: p([MASK]) = 0 by construction."""
         outputs = self.vocabulary + 1 if model.tied else self.vocabulary
         network: nn.Module = model.build(
             vocabulary=self.vocabulary + 1, outputs=outputs, context=self.assets.context, causal=False, block=self.block
@@ -103,12 +158,12 @@ class MaskedDiffusion(Unmasking):
         return network
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
-        """Mask a part of the scored tokens of each window (tokens that are not scored stay visible)."""
+        """Mask a part of the scored tokens of each window; tokens that are not scored stay visible."""
         targets_BL, scored_BL = batch["tokens"][:, 1:], batch["scored"]
-        parts = 1 if self.block is None else targets_BL.shape[1] // self.block
+        blocks = 1 if self.block is None else targets_BL.shape[1] // self.block
         # Each block has a time of its own. One number, spread evenly over the blocks, stays uniform for each of them.
-        spread_K = torch.arange(parts, dtype=torch.float64) / parts
-        u_P = ((draws.stratified("time").unsqueeze(1) + spread_K) % 1).flatten()
+        spread_K = torch.arange(blocks, dtype=torch.float64) / blocks
+        u_P = ((draws.stratified("time").unsqueeze(1) + spread_K) % 1).flatten()  # P = B · K parts
         order_PL = draws.uniform("mask", targets_BL.shape[1], dtype=torch.float64).view(len(u_P), -1)
         scored_PL = scored_BL.reshape(len(u_P), -1)
         if self.options.estimator == "fixed-k":
@@ -122,43 +177,65 @@ class MaskedDiffusion(Unmasking):
             masked_PL = scored_PL & (order_PL < 1 - alpha(self.options.schedule, t_P).unsqueeze(1))
             scale_P = weight(self.options.schedule, t_P)
         masked_BL = masked_PL.view_as(targets_BL)
-        return MaskedTask(
+        return MaskedTask.of(
             weight_B=scored_BL.sum(dim=1),
             inputs_BL=targets_BL.masked_fill(masked_BL, self.mask),
             targets_BL=targets_BL,
             masked_BL=masked_BL,
-            scale_BK=scale_P.view(-1, parts).float(),
-            documents_BL=self.documents(batch),
+            scale_BK=scale_P.view(-1, blocks).float(),
+            documents_BL=documents(batch, self.end_of_text) if self.options.document_mask else None,
         )
 
     def inputs(self, task: MaskedTask) -> Inputs:
-        """What the network is given beside the tokens."""
-        return {"documents_BL": task.documents_BL}
+        """The network's inputs besides the tokens."""
+        inputs: Inputs = {"documents_BL": task.documents_BL}
+        return inputs if self.block is None else {**inputs, "clean_BL": task.targets_BL}
 
-    def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
+    def loss(self, network: nn.Module, task: MaskedTask, state: State) -> Terms:
         """Each example's estimate of its NELBO in nats. Visible tokens contribute exactly 0 (SUBS's carry-over)."""
-        assert isinstance(task, MaskedTask)
-        where_M = task.masked_BL.flatten().nonzero().squeeze(1)  # the output layer is needed nowhere else
-        length, inputs = task.inputs_BL.shape[1], self.inputs(task)
-        targets_M = task.targets_BL.flatten()[where_M]
-        scores = network(task.inputs_BL, where_N=where_M, targets_N=targets_M, outputs=self.vocabulary, **inputs)
-        rows_M = torch.div(where_M, length, rounding_mode="floor")
-        scale_M = task.scale_BK.repeat_interleave(length // task.scale_BK.shape[1], dim=1).flatten()[where_M]
-        total_B = torch.zeros_like(task.scale_BK[:, 0]).index_add(0, rows_M, scores.nats_N * scale_M)
+        scores = network(
+            task.inputs_BL,
+            where_N=task.where_N,  # the output layer is evaluated only there
+            targets_N=task.targets_N,
+            outputs=self.vocabulary,
+            **self.inputs(task),
+        )
+        total_B = torch.zeros_like(task.scale_BK[:, 0]).index_add(0, task.rows_N, scores.nats_N * task.scale_N)
         diagnostics = {}
         if scores.hits_N is not None:
-            diagnostics["unmask_accuracy"] = torch.stack([scores.hits_N.sum(), torch.ones_like(targets_M).sum()])
+            diagnostics["unmask_accuracy"] = torch.stack([scores.hits_N.sum(), torch.ones_like(task.targets_N).sum()])
         return Terms(total_B=total_B, diagnostics=diagnostics)
 
-    def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
-        """Only what is masked is asked."""
-        assert isinstance(task, MaskedTask)
-        rows = zip(task.targets_BL.tolist(), task.masked_BL.tolist(), strict=True)
+    def preview(self, batch: Batch, task: MaskedTask) -> list[TaskPreview]:
+        """Masked tokens are the target."""
         return [
-            Exercise(
-                source=self.signs(targets),
-                inputs=self.signs(targets, ["mask" if is_masked else "word" for is_masked in masked]),
-                targets=self.signs(targets, ["word" if is_masked else "nothing" for is_masked in masked]),
+            TaskPreview(
+                source=self.spans(tokens),
+                inputs=self.spans(tokens, ["mask" if is_masked else "word" for is_masked in masked]),
+                targets=self.spans(tokens, ["word" if is_masked else "nothing" for is_masked in masked]),
             )
-            for targets, masked in rows
+            for tokens, masked in zip(task.targets_BL.tolist(), task.masked_BL.tolist(), strict=True)
         ]
+
+
+class MaskedGenerator(TextGenerator[MaskedRequest]):
+    """Unmasks the open positions of a text in parallel steps, from both sides."""
+
+    Request = MaskedRequest
+
+    def __init__(self, options: Masked, assets: TextAssets) -> None:
+        super().__init__(assets)
+        self.schedule, self.symbols = options.schedule, MaskedVocabulary.of(assets)
+
+    def demo(self, validation: Dataset) -> MaskedRequest:
+        """Held-out text with a gap of up to twenty tokens in its middle."""
+        return MaskedRequest(canvas=Canvas.with_gap(self.excerpt(validation)))
+
+    def fill(self, decoding: Decoding[MaskedRequest], canvases: list[Canvas]) -> list[list[int]]:
+        """Unmask all canvases together."""
+        filled = unmask(decoding, canvases, vocabulary=self.symbols, policy=self.policy(decoding.request))
+        return [self.until_end(tokens, canvas) for tokens, canvas in zip(filled, canvases, strict=True)]
+
+    def policy(self, request: MaskedRequest) -> Policy:
+        """How the steps of a request go."""
+        return Policy(request, self.schedule)

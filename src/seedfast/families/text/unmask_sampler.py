@@ -1,23 +1,24 @@
-"""Generation by filling [MASK]s, for every family whose network sees both sides: in parallel steps, in any order.
+"""The sampler of masked diffusion: unmask open positions in parallel steps, in any order.
 
-Which positions are decided never depends on the tokens that are about to be drawn, so a draw of one position at a time
-follows the chain rule exactly.
+The choice of positions never depends on the tokens that are about to be drawn, so one position a step follows the chain
+rule and draws exactly from the model (docs/identities.md#sampler-exactness).
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.families.text.base import TextFamily
 from seedfast.families.text.categorical import draw, shape
+from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.positions import first
-from seedfast.families.text.request import Canvas, Show, TextRequest, at_least_one
+from seedfast.families.text.request import Canvas, TextRequest, at_least_one
 from seedfast.keys import Draws
 
 NoiseSchedule = Literal["linear", "cosine", "polynomial"]
@@ -37,224 +38,65 @@ def alpha(schedule: str, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedRequest(TextRequest):
-    """What is wanted of a masked diffusion model."""
+    """A request to a masked diffusion model."""
 
     steps: int | None = None
     """Parallel decoding steps (default: one for each token)."""
     order: Literal["random", "confidence", "ancestral"] = "random"
-    """Which positions are decided first."""
+    """Which positions are unmasked first: random ones, those whose likeliest token is likeliest, or each at a random
+    time of its own (MDLM's reverse process)."""
     remdm: float = 0.0
-    """Strength η of remasking (ReMDM): each step hides some of what is written, to be written anew; 0 hides nothing."""
+    """Strength η of remasking (ReMDM): each step masks some generated tokens again; 0 masks none."""
     remdm_rule: Literal["rescale", "cap"] = "rescale"
-    """`rescale` hides η of the most that is possible, `cap` no more than η."""
+    """`rescale` remasks with η times the largest possible probability, `cap` with at most η."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(steps=self.steps)
         if not 0 <= self.remdm <= 1:
-            raise UserError(f"remdm must lie in [0, 1], not {self.remdm}.")
+            raise UserError(f"remdm must be in [0, 1], not {self.remdm}.")
         if self.remdm and (self.order != "ancestral" or self.steps is None):
-            raise UserError("--remdm goes with --order ancestral and a number of --steps.")
+            raise UserError("--remdm needs --order ancestral and a number of --steps.")
         if not self.remdm and self.remdm_rule != "rescale":
-            raise UserError("--remdm-rule has no meaning without --remdm.")
+            raise UserError("--remdm-rule has no effect without --remdm.")
 
 
-class Options(Protocol):
-    """The options that generation depends on."""
+@dataclass(frozen=True, kw_only=True)
+class MaskedVocabulary:
+    """The symbols of a masked diffusion model: `size` tokens, of which special ones are never generated, and [MASK]."""
 
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """How many tokens each step decides."""
-        ...
-
-    @property
-    def document_mask(self) -> bool:
-        """Whether tokens see only their own document."""
-        ...
-
-
-class Unmasking(TextFamily):
-    """A family that reads [MASK] where a word is missing. Its network's first V outputs are the words."""
-
+    size: int
+    end_of_text: int
+    special_ids: tuple[int, ...]
     mask: int
-    """The id of [MASK], an input symbol."""
 
-    def __init__(self, options: Options, assets: TextAssets) -> None:
-        super().__init__(assets)
-        self.schedule, self.document_mask = options.schedule, options.document_mask
-
-    def documents(self, batch: Batch) -> Tensor | None:
-        """Which document of its window each token is of: an end-of-text still belongs to the one that it ends.
-
-        None where tokens see the whole window.
-        """
-        if not self.document_mask:
-            return None
-        if "documents" in batch:
-            return batch["documents"][:, 1:]
-        ends_BL = batch["tokens"][:, 1:] == self.end_of_text
-        return ends_BL.cumsum(dim=1) - ends_BL.long()
-
-    def showcase(self, validation: Dataset) -> MaskedRequest:
-        """Held-out text with a gap of up to twenty tokens in its middle."""
-        tokens_L = self.excerpt(validation)
-        gap = max(1, min(20, len(tokens_L) // 4))
-        start = (len(tokens_L) - gap) // 2
-        given_L = torch.ones_like(tokens_L, dtype=torch.bool)
-        given_L[start : start + gap] = False
-        return MaskedRequest(canvas=Canvas(tokens_L, given_L))
-
-    @torch.no_grad()
-    def fill(
-        self,
-        network: nn.Module,
-        canvases: list[Canvas],
-        request: MaskedRequest,
-        draws: Draws,
-        show: Show | None,
-    ) -> list[list[int]]:
-        """Unmask the open positions in `steps` parallel steps: which ones first, then their tokens from q.
-
-        order "random" decides a fixed number of random positions in each step and "confidence" those whose likeliest
-        token is likeliest; with one token a step both draw exactly from the model (identity 7). "ancestral" is MDLM's
-        reverse process, in which each position is decided at a time of its own. A family may also go back over what it
-        has written (`revised`), for which it may ask for more evaluations of the network.
-        """
-        device = draws.positions_B.device
-        tokens_BL, open_BL, real_BL = self._start(canvases, device)
-        writable_BL, count_B = open_BL, open_BL.sum(dim=1)
-        steps = request.steps or int(count_B.max())
-        evaluations = self.evaluations(request, steps)
-        may_end_B = torch.tensor([not canvas.is_infill for canvas in canvases], device=device)
-        padding_BL = None if bool(real_BL.all()) else real_BL
-        for step in range(evaluations):
-            logits_BLV = network(tokens_BL, real_BL=padding_BL).double()
-            probabilities_BLV = self._words(logits_BLV, may_end_B, request)
-            hidden = self._hidden(request, min(1.0, (step + 1) / steps))
-            now_BL = self._decided(open_BL, count_B, hidden, probabilities_BLV, request, draws, step)
-            u_BL = draws.at(step).uniform("token", tokens_BL.shape[1], dtype=torch.float64)
-            before = Page(tokens_BL, open_BL, writable_BL)
-            after = Page(torch.where(now_BL, draw(probabilities_BLV, u_BL), tokens_BL), open_BL & ~now_BL, writable_BL)
-            page = self.revised(before, after, logits_BLV, request, draws.at(step), step, evaluations - 1 - step)
-            tokens_BL, open_BL = page.tokens_BL, page.open_BL
-            if show:
-                for row, canvas in enumerate(canvases):
-                    size = len(canvas.tokens_L)
-                    show(row, tokens_BL[row, :size].tolist(), open_BL[row, :size].tolist())
-        assert not bool(open_BL.any()), "a position was left open"
-        filled = [tokens_BL[row, : len(canvas.tokens_L)].tolist() for row, canvas in enumerate(canvases)]
-        return [
-            tokens if canvas.is_infill else self.until_end(tokens, canvas)
-            for tokens, canvas in zip(filled, canvases, strict=True)
-        ]
-
-    def evaluations(self, request: MaskedRequest, steps: int) -> int:
-        """How often the network is asked, if gaps are to be filled in so many steps."""
-        return steps
-
-    def revised(
-        self,
-        before: "Page",
-        after: "Page",
-        logits_BLV: Tensor,
-        request: MaskedRequest,
-        draws: Draws,
-        step: int,
-        left: int,
-    ) -> "Page":
-        """What becomes of a page on which gaps have just been filled; nothing may be open when none is `left`.
-
-        ReMDM (Wang et al. 2025, "Remasking Discrete Diffusion Models with Inference-Time Scaling", equation 7): each
-        written token is hidden again with probability σ. The share of hidden tokens stays that of the noise schedule,
-        for as many more are written (`_decided`).
-        """
-        if not request.remdm:
-            return after
-        sigma = self._sigma(request, step)
-        hides_BL = draws.uniform("remdm", before.tokens_BL.shape[1], dtype=torch.float64) < sigma
-        return after.hide(before.written & hides_BL, self.mask)
-
-    def _sigma(self, request: MaskedRequest, step: int) -> float:
-        """ReMDM's σ: at most min(1, (1 - α_s) / α_t), or more would be hidden than the schedule allows."""
-        assert request.steps is not None
-        visible, still_hidden = (
-            1 - self._hidden(request, step / request.steps),
-            self._hidden(request, (step + 1) / request.steps),
+    @classmethod
+    def of(cls, assets: TextAssets, *, mask: int | None = None) -> "MaskedVocabulary":
+        """The vocabulary of a tokenizer; [MASK] has the id after its last token, unless `mask` is given."""
+        tokenizer = assets.tokenizer
+        return cls(
+            size=tokenizer.size,
+            end_of_text=tokenizer.end_of_text,
+            special_ids=tokenizer.silent,
+            mask=tokenizer.size if mask is None else mask,
         )
-        most = min(1.0, still_hidden / visible) if visible else 1.0
-        return request.remdm * most if request.remdm_rule == "rescale" else min(request.remdm, most)
 
-    def _words(self, logits_BLV: Tensor, may_end_B: Tensor, request: MaskedRequest) -> Tensor:
-        """The distribution over words at each position: no special symbol is ever drawn."""
-        logits_BLV = logits_BLV[..., : self.vocabulary].clone()
-        self.forbid(logits_BLV)
-        # An infilled text goes on after its gaps, so it cannot end inside one.
-        logits_BLV[..., self.end_of_text].masked_fill_(~may_end_B.unsqueeze(1), -torch.inf)
-        return shape(logits_BLV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
+    def probabilities(self, request: TextRequest, logits_BLV: Tensor, may_end_B: Tensor, where_BL: Tensor) -> Tensor:
+        """The distributions over tokens as a request shapes them, float64 [N, V], at the N positions of `where_BL`.
 
-    def _start(self, canvases: list[Canvas], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Canvases as one batch: tokens with [MASK], which are open, and which are real (padding is on the right)."""
-        length = max(len(canvas.tokens_L) for canvas in canvases)
-        tokens_BL = torch.full((len(canvases), length), self.end_of_text, dtype=torch.int64)
-        open_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
-        real_BL = torch.zeros_like(open_BL)
-        for row, canvas in enumerate(canvases):
-            size = len(canvas.tokens_L)
-            tokens_BL[row, :size] = canvas.tokens_L.masked_fill(~canvas.given_L, self.mask)
-            open_BL[row, :size] = ~canvas.given_L
-            real_BL[row, :size] = True
-        return tokens_BL.to(device), open_BL.to(device), real_BL.to(device)
-
-    def _hidden(self, request: MaskedRequest, progress: float) -> float:
-        """The share of open positions that are still hidden after this much of the steps; 0 at the end.
-
-        Without a number of steps each decides one token, whatever the schedule.
+        may_end_B: whether end-of-text may be generated; an infill continues after its gaps, so it cannot end in one.
         """
-        if progress == 1:
-            return 0.0
-        schedule = self.schedule if request.steps else "linear"
-        return float(1 - alpha(schedule, torch.tensor(1 - progress, dtype=torch.float64)))
-
-    def _decided(
-        self,
-        open_BL: Tensor,
-        count_B: Tensor,
-        hidden: float,
-        probabilities_BLV: Tensor,
-        request: MaskedRequest,
-        draws: Draws,
-        step: int,
-    ) -> Tensor:
-        """Which open positions are decided in this step.
-
-        That never depends on the tokens that are about to be drawn, so a draw of one position at a time follows the
-        chain rule.
-        """
-        length = open_BL.shape[1]
-        if request.remdm:
-            return open_BL & (draws.at(step).uniform("time", length, dtype=torch.float64) < self._share(request, step))
-        if request.order == "ancestral":
-            # The reverse process: each position has its own time, and is decided when the steps have passed it.
-            return open_BL & (draws.uniform("time", length, dtype=torch.float64) >= hidden)
-        if request.order == "confidence":
-            priority_BL = probabilities_BLV.amax(dim=-1)
-        else:
-            priority_BL = draws.at(step).uniform("position", length, dtype=torch.float64)
-        take_B = open_BL.sum(dim=1) - (count_B * hidden).round().long()
-        return first(-priority_BL, open_BL, take_B)
-
-    def _share(self, request: MaskedRequest, step: int) -> float:
-        """The share of hidden tokens that ReMDM writes: (α_s - (1 - σ) α_t) / (1 - α_t)."""
-        assert request.steps is not None
-        if step >= request.steps:
-            return 1.0
-        before, after = (self._hidden(request, at / request.steps) for at in (step, step + 1))
-        return (1 - after - (1 - self._sigma(request, step)) * (1 - before)) / before
+        logits_NV = logits_BLV[..., : self.size][where_BL].double()
+        if self.special_ids:
+            logits_NV[:, list(self.special_ids)] = -torch.inf
+        may_end_N = may_end_B.unsqueeze(1).expand_as(where_BL)[where_BL]
+        logits_NV[:, self.end_of_text].masked_fill_(~may_end_N, -torch.inf)
+        return shape(logits_NV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
 
 
 @dataclass(frozen=True)
-class Page:
-    """A batch of texts that are being written: their tokens, which are open, and which may be written on at all."""
+class MaskedPage:
+    """A batch of texts during unmasking: their tokens, which are open, and which may be changed at all, each [B, L]."""
 
     tokens_BL: Tensor
     open_BL: Tensor
@@ -262,9 +104,177 @@ class Page:
 
     @property
     def written(self) -> Tensor:
-        """What the model itself has written."""
+        """The tokens that the model has generated."""
         return self.writable_BL & ~self.open_BL
 
-    def hide(self, where_BL: Tensor, mask: int) -> "Page":
-        """The page with these positions open again."""
+    def remask(self, where_BL: Tensor, mask: int) -> "MaskedPage":
+        """The page with these positions masked and open again."""
         return replace(self, tokens_BL=self.tokens_BL.masked_fill(where_BL, mask), open_BL=self.open_BL | where_BL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One evaluation of the network.
+
+    index: its number, from 0. left: how many follow. progress: the fraction of the unmasking steps after it.
+    page: the network's input. logits_BLV: its output. count_B: positions that were open before the first step.
+    draws: the randomness of this step. text_draws: that of the whole text, the same in every step.
+    mask: the id of [MASK]. probabilities: the distributions over tokens, float64 [N, V], at the N true positions of a
+        bool [B, L].
+    """
+
+    index: int
+    left: int
+    progress: float
+    page: MaskedPage
+    logits_BLV: Tensor
+    count_B: Tensor
+    draws: Draws
+    text_draws: Draws
+    mask: int
+    probabilities: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a request wants the steps to go: which positions each unmasks, and which it masks again."""
+
+    request: MaskedRequest
+    schedule: NoiseSchedule
+
+    def masked(self, progress: float) -> float:
+        """The fraction of the open positions that is still masked after this fraction of the steps; 0 at the end.
+
+        Without a number of steps, each step unmasks one token, whatever the schedule.
+        """
+        if progress == 1:
+            return 0.0
+        schedule = self.schedule if self.request.steps else "linear"
+        return float(1 - alpha(schedule, torch.tensor(1 - progress, dtype=torch.float64)))
+
+    def select(self, step: Step) -> Tensor:
+        """The open positions that a step unmasks, bool [B, L].
+
+        random, confidence: a fixed number in each step. ancestral: MDLM's reverse process, in which each position has
+        a time of its own and is unmasked by the step that passes it. ReMDM draws new times in each step.
+        """
+        open_BL, length = step.page.open_BL, step.page.open_BL.shape[1]
+        if self.request.remdm:
+            u_BL = step.draws.uniform("time", length, dtype=torch.float64)
+            return open_BL & (u_BL < self.remdm_unmasked(step.index))
+        masked = self.masked(step.progress)
+        if self.request.order == "ancestral":
+            return open_BL & (step.text_draws.uniform("time", length, dtype=torch.float64) >= masked)
+        take_B = open_BL.sum(dim=1) - (step.count_B * masked).round().long()
+        return first(-self.priority(step), open_BL, take_B)
+
+    def priority(self, step: Step) -> Tensor:
+        """The order in which open positions are unmasked, float64 [B, L], the highest first."""
+        open_BL = step.page.open_BL
+        if self.request.order == "random":
+            return step.draws.uniform("position", open_BL.shape[1], dtype=torch.float64)
+        top_N = step.probabilities(open_BL).amax(dim=-1)
+        return torch.zeros(open_BL.shape, dtype=torch.float64, device=open_BL.device).masked_scatter(open_BL, top_N)
+
+    def revise(self, step: Step, page: MaskedPage) -> MaskedPage:
+        """The page after a step, with some of the tokens that were generated before it masked again.
+
+        ReMDM (Wang et al. 2025, "Remasking Discrete Diffusion Models with Inference-Time Scaling", equation 7): each
+        generated token is masked with probability σ. The fraction of masked tokens remains that of the noise schedule,
+        because correspondingly more are unmasked (`remdm_unmasked`).
+        """
+        if not self.request.remdm:
+            return page
+        u_BL = step.draws.uniform("remdm", page.tokens_BL.shape[1], dtype=torch.float64)
+        return page.remask(step.page.written & (u_BL < self.sigma(step.index)), step.mask)
+
+    def sigma(self, index: int) -> float:
+        """ReMDM's σ of a step: at most min(1, (1 - α_s) / α_t), beyond which the schedule could not be kept."""
+        request = self.request
+        assert request.steps is not None
+        visible, masked_after = 1 - self.masked(index / request.steps), self.masked((index + 1) / request.steps)
+        most = min(1.0, masked_after / visible) if visible else 1.0
+        return request.remdm * most if request.remdm_rule == "rescale" else min(request.remdm, most)
+
+    def remdm_unmasked(self, index: int) -> float:
+        """The fraction of masked tokens that a step of ReMDM unmasks: (α_s - (1 - σ) α_t) / (1 - α_t)."""
+        assert self.request.steps is not None
+        if index >= self.request.steps:
+            return 1.0
+        before, after = (self.masked(done / self.request.steps) for done in (index, index + 1))
+        return (1 - after - (1 - self.sigma(index)) * (1 - before)) / before
+
+
+@torch.no_grad()
+def unmask(
+    decoding: Decoding[Any],
+    canvases: Sequence[Canvas],
+    *,
+    vocabulary: MaskedVocabulary,
+    policy: Policy,
+    revise: Callable[[Step, MaskedPage], MaskedPage] | None = None,
+    passes: int = 0,
+    predict: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+) -> list[list[int]]:
+    """Unmask the open positions of all canvases together; returns whole texts, one for each canvas.
+
+    revise: what replaces `policy.revise` after each step; nothing may be open after the last.
+    passes: evaluations of the network after the steps of the request, for a `revise` that uses them.
+    predict: (token ids [B, L], true where they are no padding or None) → logits [B, L, V] (default: the network).
+    """
+    draws, request = decoding.draws, decoding.request
+    revise, predict = revise or policy.revise, predict or partial(_predict, decoding.network)
+    page, real_BL = _start(canvases, vocabulary, decoding.device)
+    count_B = page.open_BL.sum(dim=1)
+    padding_BL = None if bool(real_BL.all()) else real_BL
+    may_end_B = torch.tensor([not canvas.is_infill for canvas in canvases], device=decoding.device)
+    steps = request.steps or int(count_B.max())
+    for index in range(steps + passes):
+        logits_BLV = predict(page.tokens_BL, padding_BL)
+        step = Step(
+            index=index,
+            left=steps + passes - 1 - index,
+            progress=min(1.0, (index + 1) / steps),
+            page=page,
+            logits_BLV=logits_BLV,
+            count_B=count_B,
+            draws=draws.at(index),
+            text_draws=draws,
+            mask=vocabulary.mask,
+            probabilities=partial(vocabulary.probabilities, request, logits_BLV, may_end_B),
+        )
+        page = revise(step, _unmasked(step, policy.select(step)))
+        if decoding.trace:
+            for row, canvas in enumerate(canvases):
+                size = len(canvas.tokens_L)
+                decoding.trace(row, page.tokens_BL[row, :size].tolist(), page.open_BL[row, :size].tolist())
+    assert not bool(page.open_BL.any()), "a position was left open"
+    return [page.tokens_BL[row, : len(canvas.tokens_L)].tolist() for row, canvas in enumerate(canvases)]
+
+
+def _predict(network: nn.Module, tokens_BL: Tensor, padding_BL: Tensor | None) -> Tensor:
+    logits_BLV: Tensor = network(tokens_BL, real_BL=padding_BL)
+    return logits_BLV
+
+
+def _start(canvases: Sequence[Canvas], vocabulary: MaskedVocabulary, device: torch.device) -> tuple[MaskedPage, Tensor]:
+    """Canvases as one batch, padded on the right, and bool [B, L], false at padding."""
+    length = max(len(canvas.tokens_L) for canvas in canvases)
+    tokens_BL = torch.full((len(canvases), length), vocabulary.end_of_text, dtype=torch.int64)
+    open_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
+    real_BL = torch.zeros_like(open_BL)
+    for row, canvas in enumerate(canvases):
+        size = len(canvas.tokens_L)
+        tokens_BL[row, :size] = canvas.tokens_L.masked_fill(~canvas.fixed_L, vocabulary.mask)
+        open_BL[row, :size] = ~canvas.fixed_L
+        real_BL[row, :size] = True
+    open_BL = open_BL.to(device)
+    return MaskedPage(tokens_BL.to(device), open_BL, open_BL), real_BL.to(device)
+
+
+def _unmasked(step: Step, now_BL: Tensor) -> MaskedPage:
+    """The page with tokens drawn at these positions."""
+    page = step.page
+    u_BL = step.draws.uniform("token", now_BL.shape[1], dtype=torch.float64)
+    drawn_N = draw(step.probabilities(now_BL), u_BL[now_BL])
+    return replace(page, tokens_BL=page.tokens_BL.masked_scatter(now_BL, drawn_N), open_BL=page.open_BL & ~now_BL)

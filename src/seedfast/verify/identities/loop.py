@@ -1,11 +1,12 @@
-"""Identities 29, 30, 32 and 33, as far as one process without a run folder shows them: sums, keys and averages.
+"""Identities of the loop, as far as one process without a run folder shows them: sums, keys and averages.
 
-That whole runs keep them, with kills and with several processes, is for `seedfast verify resume` and the tests to show.
+`seedfast verify resume` and the tests show them for whole runs, with kills and with several processes.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
 from seedfast.data.text.windows import Windows
-from seedfast.families.family import Task
+from seedfast.families.family import Objective, Task
 from seedfast.families.text.autoregressive import Autoregressive
-from seedfast.families.text.base import TextFamily
 from seedfast.families.text.embedding import Embedding
-from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedTask
+from seedfast.families.text.masked import Masked, MaskedObjective, MaskedTask
 from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.validate import Score, validate
@@ -30,90 +30,96 @@ _VOCABULARY, _LENGTH = 3, 4
 _SPLITS: tuple[tuple[int, ...], ...] = ((6, 6), (1, 5, 4, 2), (1,) * 12)
 
 
-def default_families() -> list[tuple[TextFamily, nn.Module]]:
-    """Every family, with a network whose gradient is different everywhere."""
+Objectives = list[tuple[Objective[Any], nn.Module]]
+
+
+def default_objectives() -> Objectives:
+    """The objective of every text family in training, with a network whose gradient is different everywhere."""
     home = assets(_VOCABULARY, _LENGTH)
     table = arbitrary_table(_VOCABULARY, _LENGTH)
-    embedding = Embedding(channels=4).build(home)
+    embedding = Embedding(channels=4).build(home).objective
     return [
-        (Masked().build(home), table),
-        (Masked(estimator="continuous", schedule="cosine").build(home), table),
-        (Autoregressive().build(home), arbitrary_history(_VOCABULARY, _LENGTH)),
-        (embedding.at(0), _awake(embedding.network(Transformer(layers=1, heads=1, width=8)))),
+        (Masked().build(home).objective, table),
+        (Masked(estimator="continuous", schedule="cosine").build(home).objective, table),
+        (Autoregressive().build(home).objective, arbitrary_history(_VOCABULARY, _LENGTH)),
+        (embedding.for_step(0), _without_zeros(embedding.network(Transformer(layers=1, heads=1, width=8)))),
     ]
 
 
 @torch.no_grad()
-def _awake(network: nn.Module) -> nn.Module:
-    """The network with chosen weights everywhere: those that start at zero would hide the gradients of others."""
+def _without_zeros(network: nn.Module) -> nn.Module:
+    """The network with fixed weights everywhere: those that start at zero would hide the gradients of others."""
     for name, parameter in network.named_parameters():
         if name != "schedule.ends":
             parameter.copy_(numbers(name, *parameter.shape) / 2)
-    return network.double()  # wild weights magnify rounding, which is not what is asked
+    return network.double()  # large weights magnify rounding, which this identity is not about
 
 
 def _batch(count: int = 12) -> Batch:
-    """Windows of which not every one has the same number of scored tokens."""
+    """Windows with different numbers of scored tokens."""
     tokens_BL = (numbers("batch", count, _LENGTH + 1).abs() * 10).long() % _VOCABULARY
     unscored_B = torch.arange(count) % _LENGTH
     return {"tokens": tokens_BL, "scored": torch.arange(_LENGTH) >= unscored_B[:, None]}
 
 
-def _tasks(family: TextFamily, sizes: Sequence[int]) -> list[Task]:
+def _tasks(objective: Objective[Any], sizes: Sequence[int]) -> list[Task]:
     batch, stops, tasks = _batch(sum(sizes)), 0, []
     for size in sizes:
         rows = slice(stops, stops + size)
         draws = Draws(seed=0, scope="train", positions_B=torch.arange(rows.start, rows.stop), group=sum(sizes))
-        tasks.append(family.task({name: part[rows] for name, part in batch.items()}, draws))
+        tasks.append(objective.task({name: part[rows] for name, part in batch.items()}, draws))
         stops += size
     return tasks
 
 
-def split_invariance(families: Callable[[], list[tuple[TextFamily, nn.Module]]] = default_families) -> Check:
-    """33. What an example is asked does not depend on the micro-batch or the process that holds it, to the last bit."""
+def split_invariance(objectives: Callable[[], Objectives] = default_objectives) -> Check:
+    """The task of an example does not depend on the micro-batch or the process that holds it, to the last bit.
+
+    Fields whose first dimension is not the batch (positions, `…_N`, are indices into it) follow from those whose is.
+    """
     different = []
-    for family, _ in families():
-        (whole,) = _tasks(family, (12,))
+    for objective, _ in objectives():
+        (whole,) = _tasks(objective, (12,))
         for sizes in _SPLITS:
-            parts = _tasks(family, sizes)
-            for name in (f.name for f in fields(whole)):
+            parts = _tasks(objective, sizes)
+            for name in (f.name for f in fields(whole) if "_B" in f.name):
                 values = [getattr(part, name) for part in parts]
                 if isinstance(values[0], Tensor) and not torch.equal(torch.cat(values), getattr(whole, name)):
-                    different.append(f"{type(family).__name__}.{name} in {len(sizes)} parts")
+                    different.append(f"{type(objective).__name__}.{name} in {len(sizes)} parts")
     detail = f"NOT for {', '.join(different)}" if different else "the same tasks in 1, 2, 4 and 12 parts, bit for bit"
     return Check(33, "noise belongs to the example", not different, detail)
 
 
 def global_weight(tasks: Sequence[Task], index: int) -> float:
-    """What the loss of micro-batch `index` is divided by in the loop: the weight of the whole global batch."""
+    """The divisor of micro-batch `index` in the loop: the weight of the whole global batch."""
     return sum(float(task.weight_B.sum()) for task in tasks)
 
 
 def accumulation(
-    families: Callable[[], list[tuple[TextFamily, nn.Module]]] = default_families,
+    objectives: Callable[[], Objectives] = default_objectives,
     divisor: Callable[[Sequence[Task], int], float] = global_weight,
 ) -> Check:
-    """29. The gradient of a batch is the sum of its micro-batches', although their token counts differ."""
+    """The gradient of a batch is the sum of its micro-batches', although their token counts differ."""
     error = 0.0
-    for family, network in families():
-        whole = _gradient(family, network, (12,), divisor)
+    for objective, network in objectives():
+        whole = _gradient(objective, network, (12,), divisor)
         for sizes in _SPLITS:
-            difference = _gradient(family, network, sizes, divisor) - whole
+            difference = _gradient(objective, network, sizes, divisor) - whole
             error = max(error, float(difference.norm() / whole.norm()))
     return Check(29, "micro-batches add up", error < 1e-6, f"relative difference of gradients {error:.0e}")
 
 
 def _gradient(
-    family: TextFamily, network: nn.Module, sizes: Sequence[int], divisor: Callable[[Sequence[Task], int], float]
+    objective: Objective[Any], network: nn.Module, sizes: Sequence[int], divisor: Callable[[Sequence[Task], int], float]
 ) -> Tensor:
-    tasks = _tasks(family, sizes)
-    losses = [family.loss(network, task, {}).total_B.sum() / divisor(tasks, i) for i, task in enumerate(tasks)]
+    tasks = _tasks(objective, sizes)
+    losses = [objective.loss(network, task, {}).total_B.sum() / divisor(tasks, i) for i, task in enumerate(tasks)]
     slopes = torch.autograd.grad(torch.stack(losses).sum(), list(network.parameters()))
     return torch.cat([slope.flatten() for slope in slopes])
 
 
-class _TrainingKeys(MaskedDiffusion):
-    """Masked diffusion whose validation is asked what a training step was asked: its positions are the batch's rows."""
+class _TrainingKeys(MaskedObjective):
+    """Masked diffusion whose validation uses the keys of a training step: its positions are the batch's rows."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         return super().task(batch, replace(draws, scope="train", group=self.evaluation_group))
@@ -123,24 +129,24 @@ class _TrainingKeys(MaskedDiffusion):
 
 @torch.no_grad()
 def validation_is_training_loss(validation: Callable[..., Score] = validate) -> Check:
-    """30. Validation on a training batch with the training key is the training loss, in whatever batches it is scored.
+    """Validation on a training batch with the training key is the training loss, in whatever batches it is scored.
 
     The windows differ in their number of scored tokens, so a mean of means would not be.
     """
     stream = (numbers("stream", 46).abs() * 10).long() % _VOCABULARY
     split = Windows(stream.numpy().astype(np.uint16), _LENGTH)
-    family, network = _TrainingKeys(Masked(), assets(_VOCABULARY, _LENGTH)), arbitrary_table(_VOCABULARY, _LENGTH)
-    family.evaluation_group = len(split)
+    objective, network = _TrainingKeys(Masked(), assets(_VOCABULARY, _LENGTH)), arbitrary_table(_VOCABULARY, _LENGTH)
+    objective.evaluation_group = len(split)
     ids = list(range(len(split)))
     draws = Draws(seed=0, scope="train", positions_B=torch.arange(len(split)), group=len(split))
-    task = MaskedDiffusion.task(family, split.batch(ids), draws)
-    trained = float(family.loss(network, task, {}).total_B.sum(dtype=torch.float64)) / float(task.weight_B.sum())
+    task = MaskedObjective.task(objective, split.batch(ids), draws)
+    trained = float(objective.loss(network, task, {}).total_B.sum(dtype=torch.float64)) / float(task.weight_B.sum())
     place = DistributedContext(torch.device("cpu"))
     # Of a ratio of sums over windows (Cochran 1977, "Sampling Techniques", section 6.4).
-    residual_B = family.loss(network, task, {}).total_B.double() - trained * task.weight_B
+    residual_B = objective.loss(network, task, {}).total_B.double() - trained * task.weight_B
     error = math.sqrt(len(ids) * float(residual_B.var())) / float(task.weight_B.sum())
     scores = [
-        validation(family, network, {}, split, ids, seed=0, batch_size=size, draws=1, distributed=place)
+        validation(objective, network, {}, split, ids, seed=0, batch_size=size, draws=1, distributed=place)
         for size in (1, 5, len(split))
     ]
     difference = max(max(apart(each.loss, trained), apart(each.standard_error, error)) for each in scores)
@@ -151,9 +157,9 @@ def validation_is_training_loss(validation: Callable[..., Score] = validate) -> 
 
 
 def moving_average(average: Callable[[nn.Module], Average] = Average, config: Callable[..., EMA] = EMA) -> Check:
-    """32. From 0, with decay d and weights 1, 2, …, n, the average is n - d(1-dⁿ)/(1-d).
+    """From 0, with decay d and weights 1, 2, …, n, the average is n - d(1-dⁿ)/(1-d).
 
-    And h updates with half-life h keep one half of what was there; integer buffers are copied, not averaged.
+    And h updates with half-life h keep one half of the old average; integer buffers are copied, not averaged.
     """
     n, d = 50, 0.9
     network = nn.BatchNorm1d(1, dtype=torch.float64)  # it has parameters, and buffers of which one counts in integers

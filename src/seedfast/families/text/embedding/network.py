@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedfast.diffusion.levels import Level, from_gamma, noised, over
+from seedfast.diffusion.levels import NoiseLevel, add_noise, from_gamma, match_dims
 from seedfast.diffusion.parameterisation import to_x0
 from seedfast.families.text.embedding import noise_schedule
 from seedfast.families.text.embedding.noise_schedule import ScheduleKind
@@ -88,7 +88,7 @@ class DiffusionOutput:
 
     x0_BLD: Tensor
     denoised: Denoised
-    level: Level
+    level: NoiseLevel
     slope_B: Tensor
     decoded_BLV: Tensor
     prior: Tensor
@@ -146,12 +146,12 @@ class EmbeddingNetwork(nn.Module):
             x0_BLD = F.embedding(task.targets_BL, vectors_VD)
             gamma_B, slope_B = self.schedule(task.time_B)
             level = from_gamma(gamma_B, task.time_B)
-            z_BLD = noised(x0_BLD, task.noise_BLD, level)
+            z_BLD = add_noise(x0_BLD, task.noise_BLD, level)
             # γ at t = 0 and t = 1, the end points.
             ends = self.schedule(torch.arange(2, dtype=torch.float64, device=task.time_B.device))[0]
             # The same noise serves both times: each expectation is over it alone.
             first = from_gamma(ends[0], ends[0])
-            decoded_BLV = self.decode(noised(x0_BLD, task.noise_BLD, first), first)
+            decoded_BLV = self.decode(add_noise(x0_BLD, task.noise_BLD, first), first)
         previous_BLD = self._first_estimates(z_BLD, task, level)
         return DiffusionOutput(
             x0_BLD=x0_BLD,
@@ -165,7 +165,7 @@ class EmbeddingNetwork(nn.Module):
         )
 
     @torch.no_grad()
-    def _first_estimates(self, z_BLD: Tensor, task: EmbeddingTask, level: Level) -> Tensor:
+    def _first_estimates(self, z_BLD: Tensor, task: EmbeddingTask, level: NoiseLevel) -> Tensor:
         """First estimates of self-conditioned examples, and zero for the others, [B, L, D].
 
         No gradient flows through them (self-conditioning, Chen et al. 2023, "Analog Bits").
@@ -176,7 +176,7 @@ class EmbeddingNetwork(nn.Module):
             denoised = self.denoise(
                 z_BLD[rows_S],
                 task.condition_BN[rows_S],
-                Level(level.a[rows_S], level.s[rows_S], level.time[rows_S]),
+                NoiseLevel(level.a[rows_S], level.s[rows_S], level.time[rows_S]),
                 real_BN=None if task.real_BN is None else task.real_BN[rows_S],
             )
             first_BLD[rows_S] = denoised.estimate_BLD
@@ -187,7 +187,7 @@ class EmbeddingNetwork(nn.Module):
         self,
         z_BLD: Tensor,
         condition_BN: Tensor,
-        level: Level,
+        level: NoiseLevel,
         previous_BLD: Tensor | None = None,
         real_BN: Tensor | None = None,
     ) -> Denoised:
@@ -222,15 +222,15 @@ class EmbeddingNetwork(nn.Module):
             estimate_BLD = to_x0(self.shape.prediction, y_BLO, z_BLD, level)
             return Denoised(estimate_BLD, estimate_BLD @ self.embeddings().T)
 
-    def log_likelihood(self, z_BLD: Tensor, level: Level) -> Tensor:
+    def log_likelihood(self, z_BLD: Tensor, level: NoiseLevel) -> Tensor:
         """log N(z; a E_v, s² I) of every token v up to a constant that all tokens share: a/s² · z·E_v, [B, L, V].
 
         Added to the network's logits it makes them a posterior by Bayes' rule: the network only has to predict what
         the other positions say about a token (the "output prior" of Gulrajani & Hashimoto 2023, section 3.2).
         """
-        return over(level.a / level.s.square(), z_BLD) * (z_BLD @ self.embeddings().T)
+        return match_dims(level.a / level.s.square(), z_BLD) * (z_BLD @ self.embeddings().T)
 
-    def decode(self, z_BLD: Tensor, level: Level) -> Tensor:
+    def decode(self, z_BLD: Tensor, level: NoiseLevel) -> Tensor:
         """log p(x | z₀), [B, L, V], each position by itself: the posterior from its likelihood and token frequency."""
         return (self.log_likelihood(z_BLD, level) + self.frequency).log_softmax(dim=-1)
 

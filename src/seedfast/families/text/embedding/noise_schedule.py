@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from seedfast.diffusion.levels import Level, from_gamma
+from seedfast.diffusion.levels import NoiseLevel, from_gamma
 from seedfast.diffusion.schedules import Table, table
 
 ScheduleKind = Literal["learned", "linear", "cosine"]
@@ -37,7 +37,7 @@ class GammaSchedule(nn.Module):
         """-log of a learned density of noise levels at these times, [B]; None where no density is learned."""
         return None
 
-    def level(self, time_B: Tensor) -> Level:
+    def level(self, time_B: Tensor) -> NoiseLevel:
         """The variance-preserving noise level at these times."""
         return from_gamma(self(time_B)[0], time_B)
 
@@ -133,7 +133,7 @@ def prior_kl(gamma_1: Tensor, channels: int) -> Tensor:
     return channels / 2 * nn.functional.softplus(-gamma_1)
 
 
-def angle(level: Level) -> Tensor:
+def angle(level: NoiseLevel) -> Tensor:
     """The noise level as the network's time input, the same under every schedule: atan(s/a) · 2/π / `ANGLE_SCALE`.
 
     The sinusoidal time embedding separates a thousand steps. Here neighbouring levels are nearly the same input, and

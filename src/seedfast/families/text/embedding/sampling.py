@@ -14,7 +14,7 @@ from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Spacing, table_grid, timesteps
 from seedfast.diffusion.guidance import guided
-from seedfast.diffusion.levels import Level
+from seedfast.diffusion.levels import NoiseLevel
 from seedfast.families.text.categorical import draw, shape
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.embedding.network import EmbeddingNetwork, EmbeddingShape
@@ -111,7 +111,7 @@ class Denoiser:
         self.null_BN = batch.condition_BN.masked_fill(given_BN, network.shape.null_id)
         self.is_unconditional = torch.equal(self.null_BN, batch.condition_BN)
 
-    def __call__(self, x_BLD: Tensor, level: Level) -> Tensor:
+    def __call__(self, x_BLD: Tensor, level: NoiseLevel) -> Tensor:
         """The estimate of x0, [B, L, D]."""
         scale, condition_BN = self.request.guidance, self.batch.condition_BN
         if scale == 1 or self.is_unconditional:
@@ -127,7 +127,7 @@ class Denoiser:
         self.estimate_BLD = estimate_BLD
         return estimate_BLD
 
-    def _estimate(self, x_BLD: Tensor, condition_BN: Tensor, level: Level) -> Tensor:
+    def _estimate(self, x_BLD: Tensor, condition_BN: Tensor, level: NoiseLevel) -> Tensor:
         denoised = self.network.denoise(x_BLD, condition_BN, level, self.estimate_BLD, self.batch.real_BN)
         self.evaluations += 1
         if self.network.shape.prediction != "tokens":
@@ -137,7 +137,7 @@ class Denoiser:
     def _allowed(self, logits_BLV: Tensor) -> Tensor:
         return logits_BLV.masked_fill(self.batch.forbidden_BV.unsqueeze(1), -torch.inf)
 
-    def tokens(self, x_BLD: Tensor, level: Level, u_BL: Tensor) -> Tensor:
+    def tokens(self, x_BLD: Tensor, level: NoiseLevel, u_BL: Tensor) -> Tensor:
         """The tokens of finished vectors, int64 [B, L], drawn from the decoder p(x | z₀) at quantiles u."""
         logits_BLV = self._allowed(self.network.decode(x_BLD, level))
         return draw(shape(logits_BLV, temperature=0.0 if self.request.temperature == 0 else 1.0), u_BL)

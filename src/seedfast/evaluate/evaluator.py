@@ -1,0 +1,172 @@
+"""Metrics of trained models: one file each, and one way to run all that fit.
+
+A metric is a frozen dataclass with its options as fields (an `Evaluator`), or a function of one's own from a trained
+model to numbers by name.
+"""
+
+import importlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, ClassVar, Protocol, cast
+
+from seedfast.errors import UserError
+from seedfast.evaluate.trained import Trained
+from seedfast.user_code import own_function
+
+
+class Result(Protocol):
+    """The outcome of a metric."""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values; a number that is not finite is None."""
+        ...
+
+    def table(self) -> list[str]:
+        """As lines for a terminal."""
+        ...
+
+
+class Evaluator(Protocol):
+    """A metric: a frozen dataclass whose fields are its options, each with a default."""
+
+    name: ClassVar[str]
+
+    def fits(self, model: Trained) -> str | None:
+        """None where the metric applies to this model; otherwise the reason why not, as a sentence."""
+        ...
+
+    def __call__(self, model: Trained) -> Result:
+        """Measure. Raises UserError on options that do not fit the model, or changed data."""
+        ...
+
+
+EVALUATORS = {
+    "loss": "seedfast.evaluate.loss:Loss",
+    "judge": "seedfast.evaluate.judge:Judge",
+    "fidelity": "seedfast.evaluate.fidelity:Fidelity",
+    "captions": "seedfast.evaluate.caption_quality:CaptionQuality",
+}
+"""Name → module:class, in the order in which they are run and shown."""
+
+
+def evaluator_class(name: str) -> type[Evaluator]:
+    """The class of a metric of `EVALUATORS`."""
+    module, _, attribute = EVALUATORS[name].partition(":")
+    return cast("type[Evaluator]", getattr(importlib.import_module(module), attribute))
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The result of a metric that is a set of numbers by name."""
+
+    values: Mapping[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {name: finite(value) for name, value in self.values.items()}
+
+    def table(self) -> list[str]:
+        """As lines for a terminal."""
+        return rows(self.record())
+
+
+@dataclass(frozen=True)
+class OwnMetric:
+    """A function of one's own, `path/to/file.py:function`: a trained model to numbers by name."""
+
+    path: str
+    name: ClassVar[str] = "own"
+
+    def fits(self, model: Trained) -> str | None:
+        """It is for its author to know."""
+        return None
+
+    def __call__(self, model: Trained) -> Numbers:
+        """Call it. Raises UserError if it returns anything but numbers by name."""
+        function, located = own_function(self.path)
+        found = function(model)
+        if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
+            raise UserError(f"{located} must return numbers by name, such as {{'length': 3.5}}, not {found!r}.")
+        return Numbers({str(name): float(value) for name, value in found.items()})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of several metrics of one model, by the metric's name."""
+
+    results: Mapping[str, Result]
+
+    def record(self) -> dict[str, Any]:
+        """The values of the loss, and those of each other metric under its name."""
+        loss = self.results["loss"].record() if "loss" in self.results else {}
+        return loss | {name: result.record() for name, result in self.results.items() if name != "loss"}
+
+    def table(self) -> list[str]:
+        """One table below the other, each after the first under its name."""
+        lines: list[str] = []
+        for number, (name, result) in enumerate(self.results.items()):
+            lines += ([""] if number else []) + ([f"{name}:"] if number or name != "loss" else []) + result.table()
+        return lines
+
+
+def chosen(model: Trained, only: Iterable[str], own: Mapping[str, Evaluator]) -> dict[str, Evaluator]:
+    """The metrics that are named, or all that fit; `own` are those whose options are not the defaults.
+
+    Raises UserError for an unknown metric, or a named one that does not fit.
+    """
+    if not (names := tuple(only)):
+        everything = {name: own.get(name) or evaluator_class(name)() for name in EVALUATORS}
+        return {name: each for name, each in everything.items() if each.fits(model) is None}
+    found: dict[str, Evaluator] = {}
+    for name in names:
+        if ":" in name:
+            found[name.rpartition(":")[2]] = OwnMetric(name)
+            continue
+        if name not in EVALUATORS:
+            near = get_close_matches(name, EVALUATORS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EVALUATORS)}."
+            raise UserError(f"There is no metric called {name}; {hint}")
+        found[name] = own.get(name) or evaluator_class(name)()
+        if reason := found[name].fits(model):
+            raise UserError(reason)
+    return found
+
+
+def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any] | None = None) -> Evaluation:
+    """Run the metrics that are named, or all that fit, with these options of the one metric that has them.
+
+    Raises UserError for an unknown metric or option.
+    """
+    names = tuple(only)
+    own: dict[str, Evaluator] = {}
+    for option, value in (options or {}).items():
+        owners = [name for name in names or EVALUATORS if name in EVALUATORS and option in _options(name)]
+        if not owners:
+            raise UserError(f"No metric has the option {option}; name the metric and one of its options.")
+        known = own.get(owners[0]) or evaluator_class(owners[0])()
+        values = {f.name: getattr(known, f.name) for f in fields(known)}  # type: ignore[arg-type]
+        own[owners[0]] = evaluator_class(owners[0])(**values | {option: value})
+    return Evaluation({name: each(model) for name, each in chosen(model, names, own).items()})
+
+
+def _options(name: str) -> set[str]:
+    return {f.name for f in fields(evaluator_class(name))}  # type: ignore[arg-type]
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON takes it: a number that is not finite is None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rows(record: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A record as lines of a name and a value."""
+    lines: list[str] = []
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            lines += rows(value, f"{prefix}{name}.")
+            continue
+        shown = f"{value:,.5f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+        lines.append(f"{(prefix + name).replace('_', ' '):<30} {shown}")
+    return lines

@@ -1,0 +1,98 @@
+"""Data that a caller gives as Python values: written once into the run folder, so that the run can be continued."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from seedfast.errors import UserError
+from seedfast.files import sync
+
+_DOCUMENTS = "documents.jsonl"
+
+
+def write_given(data: Sequence[Any], folder: Path) -> Path:
+    """Write texts, rows, images or (image, label) pairs into `folder`; returns the path for `data.path`.
+
+    Raises UserError for an empty sequence, values of another or of several kinds, or a folder with other data.
+    """
+    kinds = {_kind(value) for value in data}
+    if len(kinds) != 1 or not kinds <= {"texts", "rows", "images", "pairs"}:
+        found = " and ".join(sorted(kinds)) or "nothing"
+        raise UserError(f"data must be texts, rows, images or (image, label) pairs, all of one kind, not {found}.")
+    kind = kinds.pop()
+    if kind in ("texts", "rows"):
+        rows = [{"text": text} for text in data] if kind == "texts" else data
+        files = {_DOCUMENTS: _lines(rows)}
+    else:
+        files = _images(data if kind == "pairs" else [(image, "image") for image in data])
+    if int(os.environ.get("RANK", 0)) == 0:
+        _write(files, folder)
+    return folder / _DOCUMENTS if kind in ("texts", "rows") else folder
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "texts"
+    if isinstance(value, Mapping):
+        return "rows"
+    if isinstance(value, Image.Image | np.ndarray):
+        return "images"
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Image.Image | np.ndarray):
+        return "pairs"
+    return type(value).__name__
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    try:
+        return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows).encode()
+    except TypeError as error:
+        raise UserError(f"A row of data cannot be written as JSON: {error}.") from error
+
+
+def _images(pairs: Sequence[tuple[Any, Any]]) -> dict[str, bytes]:
+    files = {}
+    for number, (image, label) in enumerate(pairs):
+        name = str(label)
+        if not name or name in (".", "..") or "/" in name or "\0" in name:
+            raise UserError(f"The label {label!r} cannot be the name of a folder: choose another.")
+        files[f"{name}/{number:08d}.png"] = _png(image, number)
+    return files
+
+
+def _png(image: Any, number: int) -> bytes:
+    buffer = io.BytesIO()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+            raise UserError(
+                f"Image {number} is an array of {image.dtype} {list(image.shape)}: give uint8 [H, W] or [H, W, 3]."
+            )
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    """Make the folder in one instant; one that exists must hold the same files."""
+    if folder.is_dir():
+        found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        if found != files:
+            raise UserError(
+                f"{folder} holds other data than is given now, which the run was trained on: use another run folder."
+            )
+        return
+    attempt = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(attempt, ignore_errors=True)
+    for name, content in files.items():
+        path = attempt / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        sync(path)
+    attempt.rename(folder)
+    sync(folder.parent)

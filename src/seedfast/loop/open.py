@@ -1,0 +1,212 @@
+"""Opening a session: a new run, or the continuation of the run in a folder."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seedfast import keys
+from seedfast.data.dataset import describe_difference
+from seedfast.data.sample_order import Order
+from seedfast.errors import UserError
+from seedfast.files import commit
+from seedfast.listeners.base import Listener, Listeners
+from seedfast.listeners.hub import Upload
+from seedfast.listeners.tensorboard import Board
+from seedfast.listeners.wandb import WandB
+from seedfast.loop.config import Run, changes, refuse_changes, settings, to_yaml
+from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.session import Session, data_of, stored_run
+from seedfast.optim.ema import Average
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.journal import Journal
+from seedfast.run_folder.lock import locked
+from seedfast.run_folder.train_state import TrainState
+
+
+@contextmanager
+def open_session(
+    run: Run,
+    folder: Path,
+    *,
+    allow_change: tuple[str, ...] = (),
+    at: int | None = None,
+    initialise: Callable[[Any], None] | None = None,
+) -> Iterator[Session]:
+    """Open a run folder for training: a new one, or the continuation of the run that it holds.
+
+    allow_change: fields that may differ from the stored run although that changes its meaning.
+    at: continue from the checkpoint of this step instead of the newest.
+    initialise: gives a new run's network its weights (imported ones), after the keyed initialisation; by default the
+        model configuration does (it reads pretrained ones).
+    Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
+    """
+    distributed = DistributedContext.join(run.device, run.precision)
+    if run.batch_size % distributed.world_size:
+        raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
+    with ExitStack() as stack:
+        stack.callback(distributed.finish)
+        if distributed.is_main:
+            _claim(folder)
+            stack.enter_context(locked(folder))
+        distributed.barrier()
+        checkpoints = Checkpoints(folder, keep=run.keep)
+        checkpoint = distributed.broadcast(checkpoints.newest(at=at) if distributed.is_main else None)
+        session = _build(run.located(), checkpoints, checkpoint, distributed, initialise)
+        if session.journal:
+            stack.enter_context(session.journal)
+        if checkpoint:
+            _resume(session, checkpoint, allow_change)
+        else:
+            _start(session)
+        session.corpus = session.family.objective.cache_frozen_features(session.state.network, session.corpus)
+        if distributed.is_main:
+            session.listeners = _listeners(session)
+            session.announce_best()
+        try:
+            yield session
+        finally:
+            session.listeners.close(finished=session.last_event == "finished")
+        distributed.barrier()  # a rank that exits early would leave the others blocked
+        session.network = session.state.network  # the wrapper must be gone before its process group is
+
+
+def _listeners(session: Session) -> Listener:
+    """The listeners that the run names. Raises UserError for a missing package or an impossible name."""
+    run, folder, listeners = session.run, session.folder, list[Listener]()
+    if run.tensorboard:
+        listeners.append(Board(folder, settings(run), step=session.state.step))
+    if run.hub:
+        listeners.append(Upload(folder, run.hub, session.warn))
+    if run.wandb:
+        listeners.append(WandB(folder, run.wandb, session.warn))
+    return Listeners(listeners, session.warn)
+
+
+def _claim(folder: Path) -> None:
+    """Make sure that the folder is, or can become, a run folder."""
+    ours = ("lock", "journal.jsonl", "run.yaml", "data")  # what a start that was killed at once can have left
+    if (
+        folder.is_dir()
+        and not (folder / "run.yaml").exists()
+        and any(not path.name.startswith(ours) for path in folder.iterdir())
+    ):
+        raise UserError(
+            f"{folder} has files in it and no run.yaml, so it is not a run of seedfast; choose an empty or new folder "
+            "for --out (if run.yaml was lost, each checkpoint has a copy)."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The run folder {folder} cannot be made: {error.strerror}.") from error
+
+
+def _build(
+    run: Run,
+    checkpoints: Checkpoints,
+    checkpoint: Checkpoint | None,
+    distributed: DistributedContext,
+    initialise: Callable[[Any], None] | None,
+) -> Session:
+    """A session without its past: the network's weights are new, or to be overwritten by the checkpoint's."""
+    data = data_of(run, checkpoint)
+    corpus = data.load() if distributed.is_main else None
+    distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
+    corpus = corpus or data.load()
+    family = run.objective.build(corpus.assets)
+    if run.best_metric not in (known := ("loss", *family.objective.measure.metrics)):
+        raise UserError(f"best_metric must be one of {', '.join(known)} for this family, not {run.best_metric}.")
+    with torch.random.fork_rng():
+        keys.seed_torch(run.seed, "init")
+        network = family.objective.network(run.model)
+        if not checkpoint:
+            (initialise or run.model.initialise)(network)
+    network.to(distributed.device)
+    state = TrainState(
+        network=network,
+        optimizer=run.optimizer.build(network),
+        average=Average(network) if run.ema.half_life else None,
+        scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
+        family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
+    )
+    return Session(
+        run=run,
+        folder=checkpoints.run_folder,
+        distributed=distributed,
+        corpus=corpus,
+        family=family,
+        network=distributed.wrap(network),
+        state=state,
+        order=Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights),
+        checkpoints=checkpoints,
+        journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
+    )
+
+
+def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> None:
+    """Continue from a checkpoint that has been verified."""
+    session.changed = _compare(session, checkpoint, allow_change)
+    try:
+        session.state.read(checkpoint)
+    except ValueError as error:
+        raise UserError(f"{checkpoint.folder} does not fit this run: {error}.") from error
+    session.committed_best = dict(session.state.best)
+    if session.run.steps < checkpoint.step:
+        raise UserError(
+            f"This run is at step {checkpoint.step} already, so it cannot end at {session.run.steps}; "
+            f"pass --steps {checkpoint.step} or more, or go back to an earlier checkpoint with --at."
+        )
+    checkpoint.release()
+    if session.journal is None:
+        return
+    session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
+    for moved in session.checkpoints.quarantine_after(checkpoint.step):
+        print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
+    session.update_pointers()  # a kill may have come between the commit and the pointers
+    session.note("resumed", changes=session.changed)
+    commit(session.folder / "run.yaml", to_yaml(session.run))
+
+
+def _start(session: Session) -> None:
+    """A new run: enough room on the disk, a first checkpoint as a rehearsal of the commit, an empty journal."""
+    if session.journal is None:
+        return
+    each, once = session.state.size()
+    free, needed = shutil.disk_usage(session.folder).free, 2 * each + once
+    if free < needed:
+        raise UserError(
+            f"{session.folder} has {free / 1e9:.2f} GB free, and two checkpoints of this run need {needed / 1e9:.2f} "
+            "GB."
+        )
+    if session.journal.size or (session.folder / "latest.json").exists():
+        raise UserError(
+            f"{session.folder} has been trained in, but its checkpoints are gone; restore them, or use another --out."
+        )
+    try:
+        commit(session.folder / "run.yaml", to_yaml(session.run))
+        session.save()
+    except OSError as error:
+        raise UserError(f"The first checkpoint could not be saved, as a rehearsal: {error}.") from error
+    session.note("started", steps=session.run.steps)
+
+
+def _compare(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    """Compare the run and its data with the stored ones; returns the changes that are allowed."""
+    stored = stored_run(session.run, checkpoint.folder)
+    found = changes(stored, session.run)
+    refuse_changes(session.run, found, allow_change)
+    before, now = checkpoint.fingerprint, session.corpus.fingerprint
+    if before.digest != now.digest and "data" not in allow_change:
+        raise UserError(
+            f"The data is not what {session.folder} was trained on ({describe_difference(before, now)}); restore it, "
+            "use another --out, or pass --allow-change data to continue on the new data."
+        )
+    manifest = checkpoint.manifest
+    for subject, then in (("topology", manifest.topology), ("versions", manifest.versions)):
+        today = session.provenance[subject]
+        found |= {f"{subject}.{key}": (then.get(key), value) for key, value in today.items() if then.get(key) != value}
+    return found

@@ -1,0 +1,107 @@
+"""The JSON files of a checkpoint as typed values: `manifest.json`, `state.json`, and the best validations in it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from seedfast import sealed_folder
+from seedfast.families.measure import Measure
+from seedfast.files import FileDigest
+from seedfast.run_folder.journal import Score
+
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class BestRecord:
+    """The best committed validation so far, of one kind of weights."""
+
+    step: int
+    loss: float
+    standard_error: float | None
+    examples: int
+    draws: int
+    metric: str
+    """The metric that chose it: "loss", or one of the metrics of the family."""
+    value: float
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "BestRecord":
+        """A record of `state.json`; the earliest checkpoints have no metric but the loss."""
+        return BestRecord(**{"metric": "loss", "value": record["loss"], **record})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointManifest:
+    """The manifest of a checkpoint.
+
+    files: size and SHA-256 of each file by its path relative to the checkpoint.
+    versions, topology: of the software; of device, processes and threads.
+    fingerprint: digest of the data. measure: units of the loss. journal: bytes of `journal.jsonl` at the commit.
+    validation: scores of the validation at this very step by kind of weights ("raw", "ema"); None without one.
+    """
+
+    step: int
+    files: Mapping[str, FileDigest]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    topology: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str | None = None
+    measure: Measure = field(default_factory=Measure)
+    journal: int = 0
+    validation: Mapping[str, Score] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but step and files: the keys with which an equal checkpoint is saved."""
+        stored = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("step", "files")}
+        return {**stored, "measure": self.measure.as_json()}
+
+    @staticmethod
+    def read(folder: Path) -> "CheckpointManifest":
+        """The manifest in a checkpoint folder. Raises OSError or ValueError if it cannot be read or was altered."""
+        manifest = sealed_folder.Manifest.read(folder)
+        named = {name: value for name, value in manifest.entries.items() if name in _FIELDS}
+        measure = manifest.entries.get("measure") or manifest.entries.get("family") or {}  # "family" in version 0.1
+        try:
+            return CheckpointManifest(files=manifest.files, **{**named, "measure": Measure.from_json(measure)})
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"no manifest of a checkpoint: {error}") from error
+
+
+_FIELDS = {f.name for f in fields(CheckpointManifest)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """`state.json`: everything in a training state that is not a tensor.
+
+    shared: the files beside the checkpoints that this one needs (frozen weights), by name.
+    """
+
+    step: int
+    skipped: int
+    plateau: Mapping[str, Any]
+    best: Mapping[str, BestRecord]
+    scaler: Mapping[str, Any]
+    shared: Mapping[str, FileDigest]
+
+    def as_json(self) -> dict[str, Any]:
+        """The contents of `state.json`."""
+        return asdict(self)
+
+    @staticmethod
+    def read(folder: Path) -> "SavedState":
+        """The state in a checkpoint folder. Raises OSError or ValueError if it cannot be read."""
+        stored = json.loads((folder / STATE).read_text())
+        try:
+            return SavedState(
+                step=stored["step"],
+                skipped=stored["skipped"],
+                plateau=stored["plateau"],
+                best={weights: BestRecord.of(record) for weights, record in stored["best"].items()},
+                scaler=stored["scaler"],
+                shared=stored.get("shared", stored.get("kept", {})),  # "kept" in version 0.1
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder / STATE} is not the state of a checkpoint: {error}") from error
