@@ -1,6 +1,7 @@
 """Block diffusion (Arriola et al. 2025), between the chain rule and masked diffusion.
 
-See docs/identities.md#block-diffusion. Checked with a network of arbitrary weights, and texts so short that all of them can be enumerated.
+See docs/identities.md#block-diffusion. The networks have arbitrary weights, and the texts are so short that all
+of them can be enumerated.
 """
 
 from collections.abc import Callable
