@@ -103,7 +103,7 @@ def cached_blocks(build: Build = block_objective) -> Check:
             here = slice(start, start + size)
             block_BLV = network(task.inputs_BL[:, here], cache=cache)
             worst = max(worst, apart(block_BLV, whole_BLV[:, here]))
-            cache.keep(start)
+            cache.truncate(start)
             network(task.targets_BL[:, here], cache=cache)
     return Check(
         "block-diffusion",
