@@ -1,4 +1,4 @@
-"""Dialogues: only what the model is to say is scored, whole examples share windows, none is on both sides."""
+"""Dialogues: only completions are scored, whole examples share windows, and no prompt is in both splits."""
 
 import json
 from pathlib import Path
@@ -55,9 +55,7 @@ def test_a_completion_is_scored_to_its_end_and_its_prompt_is_not() -> None:
     assert example({"prompt": "", "completion": "x"}, Bytes(), "row").ids == [256, ord("x"), 256], "as when sampling"
 
 
-def test_a_chat_is_what_the_template_writes_and_the_assistant_alone_is_scored(
-    tokenizer: Subwords, folder: Path
-) -> None:
+def test_a_chat_is_rendered_by_the_template_and_only_the_assistant_is_scored(tokenizer: Subwords, folder: Path) -> None:
     theirs = tiny_models.transformers.AutoTokenizer.from_pretrained(folder)
     one = example({"messages": CHAT}, tokenizer, "row")
     written = theirs.apply_chat_template(CHAT, tokenize=False)
@@ -90,7 +88,7 @@ def test_bad_rows_are_refused_by_name(row: Any, sentence: str, tokenizer: Subwor
         example(row, tokenizer, "a.jsonl:3")
 
 
-def test_templates_that_cannot_be_learned_from_are_refused(tokenizer: Subwords) -> None:
+def test_templates_that_cannot_be_trained_on_are_refused(tokenizer: Subwords) -> None:
     with pytest.raises(UserError, match="this tokenizer has none"):
         example({"messages": CHAT}, Bytes(), "row")
 
@@ -109,7 +107,7 @@ def test_templates_that_cannot_be_learned_from_are_refused(tokenizer: Subwords) 
     assert endless.scored[-1]
 
 
-def test_rows_are_recognised_and_text_stays_text(tmp_path: Path) -> None:
+def test_chats_are_recognised_by_the_fields_of_the_first_row(tmp_path: Path) -> None:
     for name, row, is_dialogue in (
         ("a", {"prompt": "x", "completion": "y"}, True),
         ("b", {"messages": CHAT}, True),
@@ -121,7 +119,7 @@ def test_rows_are_recognised_and_text_stays_text(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(8, 12))
-def test_packs_hold_each_example_once_and_waste_little(lengths: list[int], size: int) -> None:
+def test_packed_windows_hold_each_example_once_and_waste_little(lengths: list[int], size: int) -> None:
     array = np.array(lengths, np.int64)
     chosen = np.flatnonzero(array <= size)
     packs = pack(array, chosen, size)
@@ -178,7 +176,7 @@ def test_data_sets_of_the_hub_may_hold_prompts_and_completions(tmp_path: Path, f
     assert data.load().fingerprint.digest == corpus(ROWS, tmp_path, folder).fingerprint.digest
 
 
-def test_what_is_held_out_was_never_trained_on(tmp_path: Path, folder: Path) -> None:
+def test_no_validation_prompt_is_trained_on(tmp_path: Path, folder: Path) -> None:
     """Prompts that occur several times, with other completions, are on one side."""
     rows = [{"prompt": f"q{i % 9}", "completion": f"a{i}"} for i in range(90)]
     loaded = corpus(rows, tmp_path, folder)
@@ -188,7 +186,7 @@ def test_what_is_held_out_was_never_trained_on(tmp_path: Path, folder: Path) -> 
     assert not sides[0] & sides[1]
 
 
-def test_examples_that_are_too_long_are_left_out_and_said(tmp_path: Path, folder: Path, capsys: Any) -> None:
+def test_examples_that_are_too_long_are_left_out_and_reported(tmp_path: Path, folder: Path, capsys: Any) -> None:
     rows = [*ROWS, {"prompt": "x" * 99, "completion": "y"}]
     loaded = corpus(rows, tmp_path, folder)
     assert "1 examples that are longer than data.context=24" in capsys.readouterr().err
@@ -197,7 +195,7 @@ def test_examples_that_are_too_long_are_left_out_and_said(tmp_path: Path, folder
         corpus(ROWS, tmp_path, folder, context=2)
 
 
-def test_14_packed_examples_have_the_loss_that_they_have_alone(tmp_path: Path, folder: Path) -> None:
+def test_packed_examples_have_the_loss_that_they_have_alone(tmp_path: Path, folder: Path) -> None:
     loaded = corpus(ROWS, tmp_path, folder)
     config = PretrainedLM(path=str(folder)).located()
     network = config.build(vocabulary=loaded.assets.tokenizer.size, context=24, causal=True)
