@@ -13,11 +13,12 @@ The command line uses nothing else. A user's mistake raises `UserError`. Nothing
 from typing import TYPE_CHECKING, Any
 
 from seedfast.errors import TrainingStopped, UserError
+from seedfast.version import VERSION
 
 if TYPE_CHECKING:
     from seedfast.api import journal, load, recipe, train
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["TrainingStopped", "UserError", "__version__", "journal", "load", "recipe", "train"]
 
 

@@ -57,7 +57,7 @@ def train(
         (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder.
     progress: called with each entry of the journal (`step`, `loss`, … or `validation`). None prints a line.
     allow_change: fields that may differ from those of the run in the folder although that changes its meaning.
-    step: continue from the checkpoint of this step; later checkpoints are set aside.
+    step: continue from the checkpoint of this step; later checkpoints are moved away.
     Raises UserError for data that cannot be used or a folder of another run; TrainingStopped where the loss is not
     finite. Ctrl-C raises KeyboardInterrupt after a checkpoint is saved: the same call continues.
     """

@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """Something that the user can mend: the message says what is wrong, with which value, and what to do.
+    """A mistake that the user can fix: the message names the key, the value, and what to do.
 
     The command line prints it as one sentence and exits with status 2. Everything else is a programmer's
     error and keeps its stack trace.
@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 class TrainingStopped(RuntimeError):
-    """Training could not go on although the input was fine: the numbers diverged, or the disk failed.
+    """Training stopped although the input was valid: the loss diverged, or the disk failed.
 
     The command line prints it as one sentence and exits with status 3. What was committed before is intact.
     """

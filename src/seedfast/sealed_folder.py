@@ -30,11 +30,12 @@ class Manifest:
     """The contents of a manifest.
 
     files: each file by its path relative to the folder; "../NAME" is a file beside the folder. entries: all other keys,
-    such as a checkpoint's step.
+    such as a checkpoint's step. seal: SHA-256 of all of these.
     """
 
     files: Mapping[str, FileDigest]
     entries: Mapping[str, Any]
+    seal: str
 
     @staticmethod
     def read(folder: Path) -> "Manifest":
@@ -47,7 +48,7 @@ class Manifest:
         if seal != _seal_of(content):
             raise AlteredError("its own SHA-256 differs")
         entries = {key: value for key, value in content.items() if key != "files"}
-        return Manifest({name: _digest_of(known) for name, known in files.items()}, entries)
+        return Manifest({name: _digest_of(known) for name, known in files.items()}, entries, seal)
 
 
 class AlteredError(ValueError):

@@ -86,7 +86,7 @@ def test_an_exported_model_loads_by_itself_and_is_the_runs(
         assert "perplexity (exact)" in card
         assert str(runs) not in card, "no folder of this machine"
     status, _, err = seedfast("export", runs / "full", "--out", tmp_path / "full")
-    assert (status, "is there already" in err) == (2, True)
+    assert (status, "exists already" in err) == (2, True)
     status, _, err = seedfast("export", runs / "full", "--out", tmp_path / "x", "--merge")
     assert (status, "no adapter to merge" in err) == (2, True)
     assert not (tmp_path / "x").exists()

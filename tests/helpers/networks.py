@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from seedfast.models.transformer import Transformer, TransformerNetwork
+from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_network import TransformerNetwork
 
 SMALL = Transformer(layers=2, heads=2, width=16)
 

@@ -11,9 +11,8 @@ from seedfast.families.text.masked import MaskedTask
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
-from seedfast.models import attention, transformer
+from seedfast.models.attention_mask import AttentionMask
 from seedfast.models.transformer import Transformer
-from seedfast.models.transformer_block import Inputs
 from seedfast.verify.identities import block
 from seedfast.verify.identities.toys import assets
 
@@ -34,29 +33,34 @@ def test_8_blocks_do_not_see_each_others_noise() -> None:
     assert block.separate_blocks().holds
 
 
-def leaky(length: int, size: int, documents_BL: Tensor | None, device: torch.device) -> Tensor:
-    """Noisy tokens see the clean ones of their own block too: what they are to predict."""
-    mask = attention.block_sight(length, size, documents_BL, device).clone()
-    mask[..., length:, :length] = mask[..., :length, :length]
-    return mask
+OF_BLOCKS = AttentionMask.of_blocks
 
 
-def crowded(length: int, size: int, documents_BL: Tensor | None, device: torch.device) -> Tensor:
-    """Noisy tokens see those of all blocks."""
-    mask = attention.block_sight(length, size, documents_BL, device).clone()
-    mask[..., length:, length:] = True
-    return mask
+def leaky(length: int, size: int, documents_BL: Tensor | None, device: torch.device) -> AttentionMask:
+    """Noisy tokens also attend to the clean tokens of their own block: their targets."""
+    allowed = OF_BLOCKS(length, size, documents_BL, device).allowed
+    assert allowed is not None
+    allowed[..., length:, :length] = allowed[..., :length, :length]
+    return AttentionMask(allowed)
+
+
+def crowded(length: int, size: int, documents_BL: Tensor | None, device: torch.device) -> AttentionMask:
+    """Noisy tokens attend to the noisy tokens of all blocks."""
+    allowed = OF_BLOCKS(length, size, documents_BL, device).allowed
+    assert allowed is not None
+    allowed[..., length:, length:] = True
+    return AttentionMask(allowed)
 
 
 def test_8_twin_a_block_that_sees_its_own_clean_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer, "block_sight", leaky)
+    monkeypatch.setattr(AttentionMask, "of_blocks", staticmethod(leaky))
     assert not block.chain_rule().holds
     assert not block.cached_blocks().holds
     assert not block.separate_blocks().holds
 
 
 def test_8_twin_a_block_that_sees_other_blocks_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer, "block_sight", crowded)
+    monkeypatch.setattr(AttentionMask, "of_blocks", staticmethod(crowded))
     assert not block.cached_blocks().holds
     assert not block.separate_blocks().holds
 
@@ -64,7 +68,7 @@ def test_8_twin_a_block_that_sees_other_blocks_noise(monkeypatch: pytest.MonkeyP
 class ReadsNoise(BlockDiffusion):
     """The blocks before are given as they are masked, not as they are."""
 
-    def inputs(self, task: MaskedTask) -> Inputs:
+    def inputs(self, task: MaskedTask) -> dict[str, Tensor | None]:
         return {"clean_BL": task.inputs_BL.clamp(max=self.vocabulary - 1)}
 
 

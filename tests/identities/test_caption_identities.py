@@ -12,7 +12,7 @@ from seedfast.families.caption import beam_search as beam
 from seedfast.families.caption import metrics
 from seedfast.families.caption.beam_search import Advance, beam_search
 from seedfast.families.caption.metrics import BleuCounts, Frequencies, cider, rouge_l
-from seedfast.models.transformer import TransformerNetwork
+from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.verify.identities import captions
 
 

@@ -19,7 +19,7 @@ from seedfast.families.text.autoregressive import Autoregressive, Autoregressive
 from seedfast.families.text.masked import MaskedDiffusion, MaskedTask
 from seedfast.keys import Draws
 from seedfast.loop.validate import Score, validate
-from seedfast.models.transformer import TransformerNetwork
+from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.verify.identities import likelihood
 from seedfast.verify.identities.sources import Copy, Markov, SecondOrder, Tokens, Zipf, entropy
 

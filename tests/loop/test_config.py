@@ -104,8 +104,8 @@ ELSEWHERE = {
 ALTERNATIVES: dict[str, Any] = {
     "precision": "bf16", "on_nonfinite": "skip", "skip_budget": 3, "micro_batch": 2, "clip": 1e-3, "steps": 5,
     "eval_examples": 3, "optimizer.kind": "muon", "optimizer.matrix_lr": 0.05, "optimizer.momentum": 0.5,
-    "optimizer.betas": (0.5, 0.6), "optimizer.eps": 0.1, "schedule.shape": "constant", "schedule.final": 0.5,
-    "schedule.decay": 0.5, "schedule.patience": 1, "schedule.shrink": 0.3, "ema.unit": "samples", "ema.ramp": 0.9,
+    "optimizer.betas": (0.5, 0.6), "optimizer.eps": 0.1, "schedule.shape": "constant", "schedule.min_lr_factor": 0.5,
+    "schedule.decay": 0.5, "schedule.patience": 1, "schedule.gamma": 0.3, "ema.unit": "samples", "ema.ramp": 0.9,
     "model.mlp": "gelu", "model.norm": "layer", "model.positions": "learned", "model.init": "gpt2", "model.hidden": 24,
     "model.heads": 1, "model.dropout": 0.2, "data.tokenizer": "bytes", "data.vocabulary": 265, "data.validation": 0.3,
     "patience": 1, "model.adapter.kind": "rslora", "model.adapter.targets": ("c_attn",), "model.adapter.alpha": 1.0,
@@ -237,7 +237,7 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
         "optimizer.momentum": replace(base, optimizer=OptimizerConfig(kind="muon")),
         "schedule.decay": replace(base, schedule=Schedule(shape="wsd")),
         "schedule.patience": stalling,
-        "schedule.shrink": stalling,
+        "schedule.gamma": stalling,
         "patience": stalling,
         "ema.ramp": replace(base, ema=EMA(half_life=1000)),
         "ema.half_life": replace(base, ema=EMA(half_life=1, ramp=1.0)),  # not held down by the warm-up

@@ -12,7 +12,7 @@ from tests.helpers.runs import FAMILIES, small_run, train_in, train_until
 
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.listeners.tensorboard import Board
+from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.loop.open import open_session
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
@@ -67,9 +67,9 @@ def test_the_board_has_each_line_of_the_journal_once_also_after_a_resume(story: 
     with open_session(run, tmp_path / "run") as opened:
         train_until(opened, 7)
     # What a kill leaves: the board has steps that no checkpoint has.
-    board = Board(tmp_path / "run", {}, step=7)
+    board = TensorBoardListener(tmp_path / "run", {}, step=7)
     for step in (8, 9):
-        board.line({"step": step, "loss": 99.0})
+        board.on_entry({"step": step, "loss": 99.0})
     board.close(finished=False)
     train_in(tmp_path / "run", run)
     lines = list(journal.read(tmp_path / "run"))
@@ -92,8 +92,8 @@ def test_the_board_has_each_line_of_the_journal_once_also_after_a_resume(story: 
 def test_the_board_shows_sample_pictures(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     Image.new("L", (5, 7), 128).save(tmp_path / "samples" / "grid.png")
-    board = Board(tmp_path, {"optimizer.lr": 0.1, "clip": None}, step=0)
-    board.line({"step": 3, "samples": ["samples/grid.png"]})
+    board = TensorBoardListener(tmp_path, {"optimizer.lr": 0.1, "clip": None}, step=0)
+    board.on_entry({"step": 3, "samples": ["samples/grid.png"]})
     board.close(finished=True)
     seen = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (image,) = seen.Images("samples/grid")

@@ -131,7 +131,7 @@ def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Pat
     run = small_run(
         "text-masked",
         story,
-        schedule=Schedule(shape="plateau", patience=0, shrink=0.5),
+        schedule=Schedule(shape="plateau", patience=0, gamma=0.5),
         optimizer=OptimizerConfig(lr=0.5),  # far too high: validation gets worse
         eval_every=2,
     )

@@ -9,7 +9,8 @@ from tests.helpers.networks import build, tokens
 
 from seedfast.errors import UserError
 from seedfast.models.attention import rotary_table, rotate
-from seedfast.models.transformer import Transformer, TransformerNetwork
+from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_network import TransformerNetwork
 
 SHAPES = [
     Transformer(

@@ -12,14 +12,14 @@ from seedfast.errors import TrainingStopped, UserError
 
 COMMANDS = {
     "recipes": "list the ready runs",
-    "preview": "show what a recipe asks of its network, before any training",
+    "preview": "show the training task of a recipe, without training",
     "train": "train a recipe, or continue the run in a folder",
-    "evaluate": "exact loss over the whole validation split, in nats and bits per byte",
-    "sample": "write text or make images with a trained model",
-    "captions": "a captioner's metrics on held-out images, and a gallery",
-    "prepare": "make a folder to train on of an archive at hand (Flickr30k)",
-    "fidelity": "how far a model's images are from real ones: Fréchet distance, precision, recall",
-    "import": "make a run out of a nanoGPT checkpoint or a GPT-2 folder",
+    "evaluate": "all numbers of a run: exact loss, bits per byte, and the metrics that fit it",
+    "sample": "generate text, images or captions with a trained model",
+    "captions": "caption metrics on held-out images, and a gallery",
+    "prepare": "convert a data set's archive into a folder to train on (Flickr30k)",
+    "fidelity": "distance of generated from real images: Fréchet distance, precision, recall",
+    "import": "convert a nanoGPT checkpoint or a GPT-2 folder into a run",
     "export": "write a model as a folder for transformers, peft or diffusers",
     "push": "upload a model to the Hugging Face hub",
     "report": "a static page and plots of a run",
@@ -27,10 +27,10 @@ COMMANDS = {
     "verify": "prove it: resume after kills, mathematical identities, checkpoints",
     "completion": "print a completion script for bash, zsh or tcsh",
 }
-"""Name → what it does. A command is the function of its name in the module of its name (`import_run` for import)."""
+"""Name → summary. A command is the function of its name in the module of its name (`import_run` for import)."""
 
 _EXITS = """\
-Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training could not go on ·
+Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training stopped ·
 130 or 143 interrupted after saving (run the same command again to continue)."""
 
 
@@ -40,23 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_run(words))
     except UserError as error:
-        _complain(str(error))
+        _print_error(str(error))
         sys.exit(2)
     except TrainingStopped as error:
-        _complain(str(error))
+        _print_error(str(error))
         sys.exit(3)
     except KeyboardInterrupt:
-        _complain("interrupted.")
+        _print_error("interrupted.")
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone (head, less): nothing is left to say
+        sys.stderr.close()  # the reader of the output has exited (head, less)
         sys.exit(141)
     except OSError as error:
-        _complain(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}.")
+        _print_error(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}.")
         sys.exit(2)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"seedfast: {message}", file=sys.stderr)
 
 
@@ -74,7 +74,7 @@ def _run(words: list[str]) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}."
         raise UserError(f"There is no command called {name}; {hint}")
-    function = "import_run" if name == "import" else name  # import is a word of the language
+    function = "import_run" if name == "import" else name  # import is a keyword
     command: Callable[[list[str]], int] = getattr(import_module(f"seedfast.cli.{function}"), function)
     return command(rest)
 
@@ -89,7 +89,7 @@ def overview() -> str:
         *(f"  {name:<11} {what}" for name, what in COMMANDS.items()),
         "",
         "Begin with:  seedfast train text-masked      then:  seedfast sample runs/text-masked",
-        "More about a command:  seedfast COMMAND --help",
+        "Help for a command:  seedfast COMMAND --help",
         "",
         _EXITS,
     ]

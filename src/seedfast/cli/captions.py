@@ -29,7 +29,7 @@ class CaptionQuality:
     length_penalty: float | None = None
     """For beam: α of the length penalty (default 0.6)."""
     images: int | None = None
-    """Caption so many held-out images, spread over all (default: all)."""
+    """Number of held-out images, spread evenly over all (default: all)."""
     json: bool = False
     """Print one JSON object instead of a table."""
     data: str | None = None

@@ -8,7 +8,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Flickr30k:
-    """Make a folder to train on of a Flickr30k archive (zip or tar) or folder at hand: captions.json and images/."""
+    """Convert a Flickr30k archive (zip or tar) or folder into a folder to train on: captions.json and images/."""
 
     archive: tyro.conf.Positional[Path]
     """The archive, or a folder that it was unpacked into; a table of captions and the pictures are found in it."""
@@ -17,7 +17,7 @@ class Flickr30k:
 
 
 def prepare(words: list[str]) -> int:
-    """Prepare a data set that comes as an archive; the one that is known is flickr30k."""
+    """Prepare a data set that comes as an archive: flickr30k."""
     from seedfast.errors import UserError
 
     if words[:1] in ([], ["-h"], ["--help"]):

@@ -39,7 +39,7 @@ class Train:
     allow_change: tuple[str, ...] = ()
     """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
     at: int | None = None
-    """Continue from the checkpoint of this step; later ones are set aside and the journal is cut there."""
+    """Continue from the checkpoint of this step; later ones are moved away and the journal is cut there."""
     run: Annotated[Run, tyro.conf.arg(name="")]
 
 
@@ -100,7 +100,7 @@ def parse_run(recipe: str, words: list[str]) -> Train:
     if asked.model is not None:
         if asked.run.model.path is None:
             raise UserError(
-                f"The recipe {recipe} trains a network of its own, so it takes no --model; "
+                f"The recipe {recipe} trains a new network, so it takes no --model; "
                 "seedfast train finetune starts from a pretrained one."
             )
         asked = replace(asked, run=replace(asked.run, model=asked.run.model.with_path(asked.model)))
@@ -108,7 +108,7 @@ def parse_run(recipe: str, words: list[str]) -> Train:
 
 
 class _Console(Console):
-    """The console of the progress: if its reader goes away, training goes on."""
+    """The console of the progress: if its reader exits, training continues."""
 
     def on_broken_pipe(self) -> None:
         """Print nothing more."""

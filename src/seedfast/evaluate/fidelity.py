@@ -1,79 +1,28 @@
-"""Sample fidelity: how far generated images are from real ones, in stated features, with the floor between real halves.
+"""Sample fidelity: the distance of generated images from real ones, next to the distance between two real halves.
 
-A distance between finite sets is not zero even between two halves of the real images, and falls with their size: so
-every number here comes with its sample counts, and beside that floor.
+A distance between finite sets is not zero even between two halves of the real images, and it falls with their size.
+Every number here therefore comes with its sample counts, and next to that noise floor.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from seedfast import keys
 from seedfast.errors import UserError
-
-Features = Callable[[Tensor], Tensor]
-"""uint8 images [B, C, S, S] → float features [B, F]."""
+from seedfast.evaluate.image_distance import Features, features_of, frechet_distance, precision_recall, raw_pixels
+from seedfast.evaluate.trained import Trained
+from seedfast.families.image.request import ImageRequest
+from seedfast.families.image.samples import ImageSamples
+from seedfast.families.image.sampling import ImageGenerator
+from seedfast.user_code import own_function
 
 ENOUGH = 2048
-"""Below so many samples Fréchet distances of usual features are mostly bias."""
-
-
-_TOGETHER = 256
-"""Images whose features are computed together."""
-
-
-def raw_pixels(images_NCSS: Tensor) -> Tensor:
-    """The pixels themselves, in [-1, 1], float64 [N, C·S·S]."""
-    return images_NCSS.flatten(1).double() / 127.5 - 1
-
-
-def frechet_distance(a_NF: Tensor, b_NF: Tensor) -> float:
-    """|μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½) of the normal laws fitted to two sets (Heusel et al. 2017), in float64.
-
-    Raises UserError where a set has fewer than two members.
-    """
-    if min(len(a_NF), len(b_NF)) < 2:
-        raise UserError("A Fréchet distance needs at least two images on each side.")
-    a_NF, b_NF = a_NF.double(), b_NF.double()
-    shift = (a_NF.mean(dim=0) - b_NF.mean(dim=0)).square().sum()
-    return float(shift + _bures(_factor(a_NF), _factor(b_NF)))
-
-
-def _factor(x_NF: Tensor) -> Tensor:
-    """Rows whose products sum to the covariance: AᵀA = Σ."""
-    return (x_NF - x_NF.mean(dim=0)) / math.sqrt(len(x_NF) - 1)
-
-
-def _bures(a: Tensor, b: Tensor) -> Tensor:
-    """tr(Σ₁ + Σ₂ - 2 (Σ₁^½ Σ₂ Σ₁^½)^½): the trace of that root is the nuclear norm of A Bᵀ, whatever the factors.
-
-    So no square root of a matrix is needed, which for singular covariances would be complex or fail.
-    """
-    # Reduced to triangular factors first: N may be much larger than F.
-    small_a, small_b = (torch.linalg.qr(each, mode="r").R if len(each) > each.shape[1] else each for each in (a, b))
-    root: Tensor = torch.linalg.svdvals(small_a @ small_b.T).sum()
-    return a.square().sum() + b.square().sum() - 2 * root
-
-
-def precision_recall(real_NF: Tensor, made_NF: Tensor, *, nearest: int = 3) -> tuple[float, float]:
-    """Which part of the made lies among the real, and of the real among the made (Kynkäänniemi et al. 2019).
-
-    A point is among a set if it is no farther from one of its members than that one's k-th nearest neighbour is.
-    """
-    if min(len(real_NF), len(made_NF)) <= nearest:
-        raise UserError(f"Precision and recall by {nearest} neighbours need more than {nearest} images on each side.")
-    return _within(made_NF, real_NF, nearest), _within(real_NF, made_NF, nearest)
-
-
-def _within(points_MF: Tensor, members_NF: Tensor, nearest: int) -> float:
-    radius_N = torch.cat(
-        [torch.cdist(chunk, members_NF).kthvalue(nearest + 1, dim=1).values for chunk in torch.split(members_NF, 512)]
-    )  # the nearest of all is the member itself
-    inside = [(torch.cdist(chunk, members_NF) <= radius_N).any(dim=1) for chunk in torch.split(points_MF, 512)]
-    return float(torch.cat(inside).double().mean())
+"""With fewer samples than this, Fréchet distances of usual features are mostly bias."""
 
 
 @dataclass(frozen=True)
@@ -84,28 +33,30 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """The mean over seeds."""
         return sum(self.values) / len(self.values)
 
     @property
     def std(self) -> float:
-        """Their standard deviation; NaN of a single one."""
+        """The standard deviation over seeds; NaN for a single one."""
         if len(self.values) < 2:
             return math.nan
         return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """How far made images are from real ones, with everything that is needed to compare it with another number.
+class FidelityResult:
+    """The distance of generated images from real ones, with everything that a comparison with other numbers needs.
 
-    distance, precision, recall: a value for each seed of the samples. floor: the Fréchet distance between two halves of
-    the real images, for as many ways of halving them.
+    features: their name. reference: the real images, in words. real, generated: the numbers of images.
+    distance, precision, recall: a value for each seed of the samples. floor: the Fréchet distance between two halves
+    of the real images, for as many random halves.
     """
 
     features: str
+    reference: str
     real: int
-    made: int
+    generated: int
     distance: Spread
     precision: Spread
     recall: Spread
@@ -113,30 +64,32 @@ class Fidelity:
 
     @property
     def warning(self) -> str | None:
-        """What keeps these numbers from being taken at face value."""
-        if min(self.real, self.made) >= ENOUGH:
+        """A warning about the bias of small sets, None for large ones."""
+        if min(self.real, self.generated) >= ENOUGH:
             return None
         return (
-            f"With fewer than {ENOUGH:,} images ({self.made:,} made, {self.real:,} real) a Fréchet distance is biased "
-            "upwards: compare only with distances of the same counts, and with the floor."
+            f"With fewer than {ENOUGH:,} images ({self.generated:,} generated, {self.real:,} real) a Fréchet distance "
+            "is biased upwards: compare only with distances of the same counts, and with the floor."
         )
 
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        spreads = {name: asdict(getattr(self, name)) for name in ("distance", "precision", "recall", "floor")}
+        counts = {"features": self.features, "real": self.real, "made": self.generated}
+        return {**counts, **spreads, "warning": self.warning}
 
-def _features_of(images_NCSS: Tensor, features: Features, name: str) -> Tensor:
-    """Features of all images, some at a time."""
-    parts = []
-    for images_BCSS in torch.split(images_NCSS, _TOGETHER):
-        found_BF = features(images_BCSS)
-        if not isinstance(found_BF, Tensor) or found_BF.ndim != 2 or len(found_BF) != len(images_BCSS):
-            shape = list(found_BF.shape) if isinstance(found_BF, Tensor) else type(found_BF).__name__
-            raise UserError(
-                f"The features {name} must be numbers for each image, [{len(images_BCSS)}, F], not {shape}."
-            )
-        parts.append(found_BF.detach().double())
-    features_NF = torch.cat(parts)
-    if not bool(torch.isfinite(features_NF).all()):
-        raise UserError(f"The features {name} are not finite for every image.")
-    return features_NF
+    def table(self) -> list[str]:
+        """As lines for a terminal."""
+        lines = [
+            f"{self.generated:,} images for each of {len(self.distance.values)} seeds, "
+            f"against {self.real:,} of {self.reference}",
+            f"features             {self.features}",
+        ]
+        for title in ("distance", "floor", "precision", "recall"):
+            spread: Spread = getattr(self, title)
+            deviation = f" ± {spread.std:.4f}" if len(spread.values) > 1 else ""
+            lines.append(f"{'Fréchet distance' if title == 'distance' else title:<20} {spread.mean:.4f}{deviation}")
+        return lines + ([self.warning] if self.warning else [])
 
 
 def floor(features_NF: Tensor, seeds: Sequence[int]) -> Spread:
@@ -149,27 +102,99 @@ def floor(features_NF: Tensor, seeds: Sequence[int]) -> Spread:
     return Spread(tuple(values))
 
 
-def fidelity(
+def compare(
     real_NCSS: Tensor,
-    made_by_seed: Sequence[Tensor],
+    generated_by_seed: Sequence[Tensor],
     *,
     features: Features = raw_pixels,
     name: str = "raw pixels in [-1, 1]",
+    reference: str = "real images",
     seeds: Sequence[int],
-) -> Fidelity:
-    """Compare the images made with each seed with the real ones, both uint8 [N, C, S, S].
+) -> FidelityResult:
+    """Compare the images generated with each seed with the real ones, all uint8 [N, C, S, S].
 
-    Raises UserError if there are too few, or the features are no finite numbers for each image.
+    Raises UserError for too few images, or features that are not finite numbers for each image.
     """
-    real_NF = _features_of(real_NCSS, features, name)
-    made = [_features_of(images, features, name) for images in made_by_seed]
-    both = [precision_recall(real_NF, each) for each in made]
-    return Fidelity(
+    real_NF = features_of(real_NCSS, features, name)
+    generated = [features_of(images, features, name) for images in generated_by_seed]
+    both = [precision_recall(real_NF, each) for each in generated]
+    return FidelityResult(
         features=name,
+        reference=reference,
         real=len(real_NF),
-        made=len(made[0]),
-        distance=Spread(tuple(frechet_distance(real_NF, each) for each in made)),
+        generated=len(generated[0]),
+        distance=Spread(tuple(frechet_distance(real_NF, each) for each in generated)),
         precision=Spread(tuple(p for p, _ in both)),
         recall=Spread(tuple(r for _, r in both)),
         floor=floor(real_NF, seeds),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """Fréchet distance, precision and recall of generated images, next to the distance between two real halves.
+
+    With classes, as many images of each class are generated as the training data have; with labels, equally many of
+    each, to be compared with the real images of these classes.
+    """
+
+    name: ClassVar[str] = "fidelity"
+
+    request: ImageRequest = field(default_factory=lambda: ImageRequest(num=2048, batch=256))
+    """The images to generate, and the sampler."""
+    seeds: tuple[int, ...] = (1,)
+    """Seeds of the samples; several give a standard deviation."""
+    against: Literal["train", "validation"] = "train"
+    """The split of the real images."""
+    features: str | None = None
+    """path/to/file.py:function that maps images (uint8 [B, C, S, S]) to features [B, F], or a vision model of
+    transformers, a folder or a name on the hub (default: raw pixels)."""
+
+    def __post_init__(self) -> None:
+        if self.request.image is not None:
+            raise UserError("Fidelity compares images generated from noise: leave --image out.")
+
+    def fits(self, model: Trained) -> str | None:
+        """Image models."""
+        if isinstance(model.family.generator, ImageGenerator):
+            return None
+        return f"A model of {model.run.recipe} generates no images."
+
+    def __call__(self, model: Trained) -> FidelityResult:
+        """Generate and compare. Raises UserError for a model or a label that does not fit, or changed data."""
+        generator = model.family.generator
+        if not isinstance(generator, ImageGenerator):
+            raise UserError(str(self.fits(model)))
+        features, name = self._features()  # first of all, because sampling takes minutes
+        request = generator.with_training_classes(self.request)
+        real_NCSS = self._real_images(model, generator.conditioning.assets.classes)
+        return compare(
+            real_NCSS,
+            [_images(model, request, seed) for seed in self.seeds],
+            features=features,
+            name=name,
+            reference=self.against + (f" ({', '.join(self.request.label)})" if self.request.label else ""),
+            seeds=self.seeds,
+        )
+
+    def _features(self) -> tuple[Features, str]:
+        if self.features is None:
+            return raw_pixels, "raw pixels in [-1, 1]"
+        if ":" in self.features:
+            return own_function(self.features)[0], self.features
+        from seedfast.evaluate.image_features import pretrained
+
+        return pretrained(self.features), self.features
+
+    def _real_images(self, model: Trained, classes: Sequence[str]) -> Tensor:
+        """The real images of the requested classes, or of all, uint8 [N, C, S, S]."""
+        split = model.corpus.train if self.against == "train" else model.corpus.validation
+        batch = split.batch(list(range(len(split))))
+        requested_K = torch.tensor([not self.request.label or name in self.request.label for name in classes])
+        return batch["pixels"][requested_K[batch["labels"]]]
+
+
+def _images(model: Trained, request: ImageRequest, seed: int) -> Tensor:
+    samples = model.sample(request, seed=seed)
+    assert isinstance(samples, ImageSamples)
+    return samples.images_NCSS

@@ -1,4 +1,4 @@
-"""Features of images by a pretrained network, to measure fidelity in."""
+"""Features of images by a pretrained network, as a space for fidelity."""
 
 from pathlib import Path
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from seedfast import huggingface
-from seedfast.data.image import processor as vision
-from seedfast.evaluate.fidelity import Features
-from seedfast.families.image.samples import pillow
+from seedfast.data.image import processor as image_processor
+from seedfast.evaluate.image_distance import Features
+from seedfast.families.image.samples import to_pil
 from seedfast.models.vit import PretrainedVision, architecture
 
 
 def pretrained(name: str) -> Features:
-    """What a vision model of transformers, a folder or a name on the hub, says of an image: the mean over its patches.
+    """The mean over patches of a vision model's output. name: a model of transformers, a folder or on the hub.
 
-    Raises UserError if it cannot be had, or sees no images.
+    Raises UserError if it could not be loaded, or is not a vision model.
     """
     name = str(Path(name).absolute()) if Path(name).is_dir() else name
     with huggingface.quiet():
-        processor = vision.pretrained(name)
+        processor = image_processor.pretrained(name)
         network = PretrainedVision(architecture(name), size=processor.size, drawn=False)
         network.read(name)
     network.eval()
@@ -27,8 +27,8 @@ def pretrained(name: str) -> Features:
 
     @torch.no_grad()
     def features(images_BCSS: Tensor) -> Tensor:
-        seen_BCSS = torch.stack([torch.from_numpy(processor(pillow(image_CSS)).copy()) for image_CSS in images_BCSS])
-        answer_BMW: Tensor = network((seen_BCSS.float() / 255 - mean) / std)
-        return answer_BMW.mean(dim=1)
+        pixels_BCSS = torch.stack([torch.from_numpy(processor(to_pil(image_CSS)).copy()) for image_CSS in images_BCSS])
+        output_BMW: Tensor = network((pixels_BCSS.float() / 255 - mean) / std)
+        return output_BMW.mean(dim=1)
 
     return features

@@ -31,9 +31,9 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Judgement:
-    """How likely a judge finds some texts, and how varied they are.
+    """The likelihood of texts under a judge, and their variety.
 
-    loss: nats per token of the judge's tokens, each text's first one left out, for it follows nothing.
+    loss: nats per token of the judge's tokens, without each text's first token, which follows nothing.
     standard_error: of `loss`, from the spread between texts; NaN for a single one.
     bits_per_byte: the same, over the UTF-8 bytes of what was scored.
     variety: distinct-n, repetition and unigram entropy of the texts' tokens (see `statistics`).
@@ -134,7 +134,7 @@ class Judge:
     by: Trained | None = None
     """The judge."""
     request: Request | None = None
-    """What the sampler is asked for."""
+    """The request for samples."""
     seed: int = 1
     """Sample i of a seed is always the same."""
 

@@ -47,7 +47,7 @@ class Trained:
     def committed(self) -> Checkpoint:
         """The checkpoint. Raises UserError for a bare model, which has none."""
         if self.checkpoint is None:
-            raise UserError("A bare model folder has no run, hence neither data nor numbers; name a run folder.")
+            raise UserError("A bare model folder has no run, so it has neither data nor numbers; name a run folder.")
         return self.checkpoint
 
     @property
@@ -89,7 +89,7 @@ class Trained:
         if request is None:
             request = make_request(self.generator.Request, options)
         elif options:
-            raise UserError("Samples are asked for by a request or by options, not by both.")
+            raise UserError("Sampling takes a request or options, not both.")
         return generate(self.generator, self.network, self.state, request, seed=seed, distributed=self.distributed)
 
     def evaluate(self, *only: str, **options: Any) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""A trained model as a folder for other libraries."""
+"""Export of trained models: folders that other libraries load, and uploads to the hub."""

@@ -1,5 +1,5 @@
-"""A pipeline of diffusers that generates images by class. `seedfast export` puts this file beside the models that need
-it, so it imports nothing of seedfast.
+"""A pipeline of diffusers that generates images by class. `seedfast export` copies this file next to the models that
+need it, so it does not import seedfast.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from diffusers.utils.torch_utils import randn_tensor
 
 
 class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has no types
-    """DDIM with classifier-free guidance (Ho & Salimans 2022) on a U-Net that knows classes.
+    """DDIM with classifier-free guidance (Ho & Salimans 2022) on a class-conditional U-Net.
 
-    id2label: the classes' names by their numbers. The number after the last is the null label: any class.
+    id2label: the classes' names by their numbers. The number after the last one is the null label, for any class.
     """
 
     def __init__(self, unet: UNet2DModel, scheduler: DDIMScheduler, id2label: dict[Any, str] | None = None) -> None:
@@ -36,9 +36,9 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> Any:
-        """An image of each of these classes, by name or number; without any, `batch_size` images of any class.
+        """One image for each of these classes, by name or number; by default `batch_size` images of any class.
 
-        guidance_scale: w of u + w (c - u); 1 is the plain conditional model. latents: the noise to start from.
+        guidance_scale: w of u + w (c - u); 1 is the conditional model. latents: the noise to start from.
         output_type: "pil", "np" [B, S, S, C] or "pt" [B, C, S, S], in [0, 1].
         """
         config = self.unet.config
@@ -51,12 +51,12 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]  # diff
         self.scheduler.set_timesteps(num_inference_steps)
         x = latents
         for t in self.progress_bar(self.scheduler.timesteps):
-            answer = self.unet(x, t, class_labels=labels_B).sample
+            output = self.unet(x, t, class_labels=labels_B).sample
             if guidance_scale != 1:
-                anything = self.unet(x, t, class_labels=torch.full_like(labels_B, null)).sample
-                answer = anything + guidance_scale * (answer - anything)
-            # The noise is derived again from the clamped image.
-            step = self.scheduler.step(answer, t, x, eta=eta, use_clipped_model_output=True, generator=generator)
+                unconditional = self.unet(x, t, class_labels=torch.full_like(labels_B, null)).sample
+                output = unconditional + guidance_scale * (output - unconditional)
+            # use_clipped_model_output derives the noise again from the clamped image.
+            step = self.scheduler.step(output, t, x, eta=eta, use_clipped_model_output=True, generator=generator)
             x = step.prev_sample
         images = (x / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":

@@ -9,7 +9,7 @@ A family's options are a frozen dataclass, the `--objective.*` flags. Given the 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -157,6 +157,7 @@ class Family:
         return self.adaptive.adapt(state, diagnostics) if self.adaptive else state
 
 
+@runtime_checkable  # the command line looks for the class of the default
 class FamilyConfig(Protocol):
     """The options of a family."""
 

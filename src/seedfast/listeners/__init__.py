@@ -1,1 +1,1 @@
-"""Listeners: where a run's progress is reported besides its own folder."""
+"""Listeners: copies of the journal and the best checkpoint for TensorBoard, Weights & Biases and the hub."""

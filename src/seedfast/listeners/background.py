@@ -1,4 +1,4 @@
-"""A process beside the training, which may be slow, fail or hang: the training shares nothing with it but the disk."""
+"""A background process of a listener: it may be slow, fail or hang, as it shares only the disk with the training."""
 
 import os
 import signal
@@ -7,24 +7,25 @@ import sys
 import tempfile
 
 NICE = 10
-"""How far the process gives way to the training."""
-_MOMENT = 5.0  # seconds to clean up in
+"""Niceness of the process: the training has priority."""
+_GRACE = 5.0  # seconds between the interrupt and the kill
 
 
-class Aside:
-    """`python -m` these words, at a low priority, away from the terminal and its Ctrl-C.
+class BackgroundProcess:
+    """Runs `python -m ARGUMENTS` in its own session at low priority, shielded from Ctrl-C in the terminal.
 
-    Its standard input is open, and says nothing, for as long as the training lives.
+    Its standard input stays open and silent while the training lives, so the end of the input means that the training
+    has ended.
     """
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *arguments: str) -> None:
         """Raises OSError if no process can be started."""
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe could fill up, and then it would wait for us
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # a full pipe would block the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *words],
+            [sys.executable, "-m", *arguments],
             stdin=subprocess.PIPE,
-            stdout=self._said,
-            stderr=self._said,
+            stdout=self._output,
+            stderr=self._output,
             env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
             start_new_session=True,
         )
@@ -32,13 +33,13 @@ class Aside:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
     def end(self, seconds: float) -> str | None:
-        """Tell it that the training is over, and wait so long for its end; returns why it failed, if it has.
+        """Close its input, wait up to `seconds` for its end, then stop it; returns why it failed, None on success.
 
-        Whatever interrupts the waiting, the process is gone afterwards.
+        The process is gone afterwards, also if the waiting is interrupted.
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -48,19 +49,19 @@ class Aside:
             return f"it did not end within {seconds:g} s"
         finally:
             self._stop()
-        with self._said as said:
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
+        with self._output as output:
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines()
         if not self._process.returncode:
             return None
         return lines[-1].removeprefix("seedfast: ").rstrip(".") if lines else f"status {self._process.returncode}"
 
     def _stop(self) -> None:
-        """Interrupt it and, if that does not help, kill it and all that it has started."""
+        """Interrupt it; if it does not end, kill it and every process that it has started."""
         if self.is_running:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(_MOMENT)
+                self._process.wait(_GRACE)
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()

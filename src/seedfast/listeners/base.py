@@ -1,55 +1,56 @@
-"""Who is told what a run writes down: TensorBoard, Weights & Biases, the Hugging Face hub.
+"""Listeners: callbacks that copy what a run writes to TensorBoard, Weights & Biases or the Hugging Face hub.
 
-Only the leading process has listeners. Nothing that they do changes, delays or stops the training: who fails is told no
-more, and what needs a network is done by a process beside the training (`aside.py`).
+Only rank 0 has listeners. They never change, delay or stop the training: a listener that fails is dropped with a
+warning, and work that needs a network runs in a separate process (`background.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+
+from seedfast.run_folder.journal import Entry
 
 Warn = Callable[[str], None]
-"""Says a sentence on stderr and among the run's events."""
+"""Prints a sentence on stderr and adds it to the events of the run."""
 
 
 class Listener:
-    """Hears what it wants to hear."""
+    """The base class; override the events you need."""
 
-    def line(self, entry: Mapping[str, Any]) -> None:
-        """A line of the journal has been written."""
+    def on_entry(self, entry: Entry) -> None:
+        """A line was written to the journal."""
 
-    def best(self, step: int) -> None:
-        """The checkpoint of this step is committed, and it is the best. Said again at every checkpoint."""
+    def on_best(self, step: int) -> None:
+        """The best checkpoint so far is the committed one of this step. Repeated at every checkpoint."""
 
     def close(self, *, finished: bool) -> None:
-        """Nothing more will be said. finished: the run has, so there is time to wait for what is on its way."""
+        """The session ends. finished: so does the run, and there is time to wait for pending work."""
 
 
 class Listeners(Listener):
-    """All of them."""
+    """Passes each event to several listeners."""
 
-    def __init__(self, several: Sequence[Listener], warn: Warn) -> None:
-        self._several, self._warn = list(several), warn
+    def __init__(self, listeners: Sequence[Listener], warn: Warn) -> None:
+        self._listeners, self._warn = list(listeners), warn
 
-    def line(self, entry: Mapping[str, Any]) -> None:
-        """Tell all."""
-        for each in tuple(self._several):
-            self._tell(each, lambda listener: listener.line(entry))
+    def on_entry(self, entry: Entry) -> None:
+        """Pass it to each listener."""
+        for each in tuple(self._listeners):
+            self._call(each, lambda listener: listener.on_entry(entry))
 
-    def best(self, step: int) -> None:
-        """Tell all."""
-        for each in tuple(self._several):
-            self._tell(each, lambda listener: listener.best(step))
+    def on_best(self, step: int) -> None:
+        """Pass it to each listener."""
+        for each in tuple(self._listeners):
+            self._call(each, lambda listener: listener.on_best(step))
 
     def close(self, *, finished: bool) -> None:
-        """Let all go, also where the waiting for one is interrupted."""
+        """Close each listener, also if waiting for another one is interrupted."""
         with ExitStack() as stack:
-            for each in self._several:
-                stack.callback(self._tell, each, lambda listener: listener.close(finished=finished))
+            for each in self._listeners:
+                stack.callback(self._call, each, lambda listener: listener.close(finished=finished))
 
-    def _tell(self, listener: Listener, what: Callable[[Listener], None]) -> None:
+    def _call(self, listener: Listener, event: Callable[[Listener], None]) -> None:
         try:
-            what(listener)
-        except OSError as error:  # a full disk is TensorBoard's, not the training's
-            self._several.remove(listener)
-            self._warn(f"{type(listener).__name__} is told nothing more ({error}); training goes on")
+            event(listener)
+        except OSError as error:  # such as a full disk
+            self._listeners.remove(listener)
+            self._warn(f"{type(listener).__name__} failed and is switched off ({error}); training continues")

@@ -1,83 +1,82 @@
-"""Each new best checkpoint, uploaded to the Hugging Face hub by a process beside the training: `seedfast push`."""
+"""Upload of each new best checkpoint to the Hugging Face hub, by `seedfast push` in a background process."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seedfast import huggingface
 from seedfast.console import say
 from seedfast.files import commit, to_json
-from seedfast.listeners.background import Aside
+from seedfast.listeners.background import BackgroundProcess
 from seedfast.listeners.base import Listener, Warn
-from seedfast.sealed_folder import MANIFEST
+from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.journal import Entry
 
 PATIENCE = 300.0
 """Seconds that a finished run waits for its last upload."""
 
 
-class Upload(Listener):
-    """One upload at a time, always of what is the best when it begins; those that came meanwhile are passed over.
+class HubListener(Listener):
+    """One upload at a time, always of the checkpoint that is the best when it starts; others are skipped.
 
-    `hub.json` of the run folder says which step has arrived, so what a session could not upload the next one does.
+    `hub.json` in the run folder names the step that was uploaded, so the next session uploads what this one could not.
     """
 
-    def __init__(self, run_folder: Path, name: str, warn: Warn) -> None:
-        """name: of the repository. Raises UserError if it cannot be one, or the hub's package is missing."""
-        huggingface.check_repository(name)
-        self._folder, self._name, self._warn = run_folder, name, warn
-        self._note = run_folder / "hub.json"
-        known = json.loads(self._note.read_text()) if self._note.is_file() else {"step": None}
-        self._arrived: int | None = known["step"] if known == self._known(known["step"]) else None
-        self._best = self._begun = self._arrived
-        self._process: Aside | None = None
+    def __init__(self, run_folder: Path, repository: str, warn: Warn) -> None:
+        """Raises UserError if it is no name of a repository, or the package of the hub is missing."""
+        huggingface.check_repository(repository)
+        self._folder, self._repository, self._warn = run_folder, repository, warn
+        self._record_file = run_folder / "hub.json"
+        stored = json.loads(self._record_file.read_text()) if self._record_file.is_file() else {"step": None}
+        self._uploaded: int | None = stored["step"] if stored == self._record(stored["step"]) else None
+        self._best = self._started = self._uploaded
+        self._process: BackgroundProcess | None = None
 
-    def best(self, step: int) -> None:
-        """Upload it as soon as no other upload is under way."""
+    def on_best(self, step: int) -> None:
+        """Upload the checkpoint as soon as no other upload is running."""
         self._best = step
-        self._look()
+        self._update()
 
-    def line(self, entry: Mapping[str, Any]) -> None:
-        """See how the upload is getting on."""
-        self._look()
+    def on_entry(self, entry: Entry) -> None:
+        """Check on the upload."""
+        self._update()
 
     def close(self, *, finished: bool) -> None:
-        """Wait for the upload of the best; an interrupted run leaves it to its next session."""
-        if finished and self._best != self._arrived:
-            say(f"Uploading the best checkpoint to {self._name} (Ctrl-C leaves it) …")
-            if self._begun != self._best:
-                self._settle(PATIENCE)
+        """Wait for the upload of the best checkpoint; after an interruption the next session uploads it."""
+        if finished and self._best != self._uploaded:
+            say(f"Uploading the best checkpoint to {self._repository} (Ctrl-C skips it) …")
+            if self._started != self._best:
+                self._finish(PATIENCE)
             if self._process is None:
-                self._begin()
-            self._settle(PATIENCE)
+                self._start()
+            self._finish(PATIENCE)
         elif self._process:
             self._process.end(0)
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         if self._process and not self._process.is_running:
-            self._settle(0)
-        if self._process is None and self._best != self._begun:
-            self._begin()
+            self._finish(0)
+        if self._process is None and self._best != self._started:
+            self._start()
 
-    def _begin(self) -> None:
-        """Start uploading what is the best now."""
-        self._begun = self._best
-        self._process = Aside("seedfast", "push", str(self._folder), self._name, "--private")
+    def _start(self) -> None:
+        """Start the upload of the best checkpoint."""
+        self._started = self._best
+        self._process = BackgroundProcess("seedfast", "push", str(self._folder), self._repository, "--private")
 
-    def _settle(self, seconds: float) -> None:
-        """Take note of how the upload has ended."""
+    def _finish(self, seconds: float) -> None:
+        """Wait up to `seconds` for the upload, and record its success or warn."""
         if self._process is None:
             return
         process, self._process = self._process, None
-        if fault := process.end(seconds):
-            by_hand = f"seedfast push {self._folder} {self._name}"
-            self._warn(f"the checkpoint of step {self._begun} was not uploaded ({fault}); by hand: {by_hand}")
+        if failure := process.end(seconds):
+            command = f"seedfast push {self._folder} {self._repository}"
+            self._warn(f"the checkpoint of step {self._started} was not uploaded ({failure}); by hand: {command}")
             return
-        self._arrived = self._begun
-        commit(self._note, to_json(self._known(self._arrived)))
+        self._uploaded = self._started
+        commit(self._record_file, to_json(self._record(self._uploaded)))
 
-    def _known(self, step: int | None) -> dict[str, Any]:
-        """What `hub.json` says when this step has arrived: another checkpoint of the same step is another model."""
-        manifest = self._folder / "checkpoints" / f"step-{step or 0:08d}" / MANIFEST
-        seal = json.loads(manifest.read_text())["seal"] if manifest.is_file() else None
-        return {"name": self._name, "step": step, "seal": seal}
+    def _record(self, step: int | None) -> dict[str, Any]:
+        """The contents of `hub.json` after the upload of this step; the seal identifies the checkpoint."""
+        checkpoint = Checkpoints(self._folder).at(step or 0)
+        return {"name": self._repository, "step": step, "seal": checkpoint.manifest.seal if checkpoint else None}

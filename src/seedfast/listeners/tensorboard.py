@@ -1,6 +1,6 @@
 """The journal, copied to TensorBoard as it is written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,20 @@ import numpy as np
 
 from seedfast.errors import UserError
 from seedfast.listeners.base import Listener
-from seedfast.run_folder.journal import scalars
+from seedfast.run_folder.journal import Entry, sample_files, scalars
+
+_FLUSH_SECONDS = 5
 
 
-class Board(Listener):
-    """Writes each line of the journal to `tensorboard/` of a run folder: curves, sample pictures, the run's settings.
+class TensorBoardListener(Listener):
+    """Writes each line of the journal to `tensorboard/` in the run folder: curves, samples, settings of the run.
 
-    step: where the journal stands. Curves that reach beyond are cut there, so a resumed run's have each step once.
+    step: step of the newest checkpoint. Existing curves are cut there, so each step appears once in a resumed run.
+    Files are flushed at validations and samples, and every few seconds in between.
     """
 
     def __init__(self, run_folder: Path, settings: Mapping[str, Any], *, step: int) -> None:
+        """Raises UserError if the package is missing."""
         try:
             from torch.utils.tensorboard import SummaryWriter
             from torch.utils.tensorboard.summary import hparams as hparams_untyped
@@ -28,35 +32,37 @@ class Board(Listener):
             ) from error
         hparams: Any = hparams_untyped
         self._folder = run_folder
-        self._writer: Any = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1)
+        self._writer: Any = SummaryWriter(
+            str(run_folder / "tensorboard"), purge_step=step + 1, flush_secs=_FLUSH_SECONDS
+        )
         plain = {
             name: value if isinstance(value, bool | int | float) else str(value) for name, value in settings.items()
         }
-        files = self._writer._get_file_writer()  # type: ignore[no-untyped-call]  # add_hparams would make a run of its own beside this one
+        # add_hparams would create a second run beside this one.
+        file_writer = self._writer._get_file_writer()  # type: ignore[no-untyped-call]
         for summary in hparams(plain, {"validation/raw/loss": 0}):
-            files.add_summary(summary)
+            file_writer.add_summary(summary)
 
-    def line(self, entry: Mapping[str, Any]) -> None:
+    def on_entry(self, entry: Entry) -> None:
         """Copy one line of the journal."""
         for name, value in scalars(entry).items():
             self._writer.add_scalar(name, value, entry["step"])
-        for name in entry.get("samples", ()):
-            self._sample(Path(name), entry["step"])
-        self._writer.flush()
+        self._add_samples(sample_files(self._folder, entry), entry["step"])
+        if "loss" not in entry:  # the line of a validation or of samples
+            self._writer.flush()
 
-    def _sample(self, name: Path, step: int) -> None:
-        file = self._folder / name
-        if file.suffix == ".png":
-            from PIL import Image
+    def _add_samples(self, files: Iterable[Path], step: int) -> None:
+        for file in files:
+            if file.suffix == ".png":
+                from PIL import Image
 
-            with Image.open(file) as picture:
-                self._writer.add_image(
-                    f"samples/{name.stem}", np.asarray(picture.convert("RGB")), step, dataformats="HWC"
-                )
-        elif file.suffix == ".txt":
-            indented = "".join(f"    {line}\n" for line in file.read_text().splitlines())  # Markdown's verbatim
-            self._writer.add_text(f"samples/{name.stem}", indented, step)
+                with Image.open(file) as picture:
+                    pixels_HWC = np.asarray(picture.convert("RGB"))
+                self._writer.add_image(f"samples/{file.stem}", pixels_HWC, step, dataformats="HWC")
+            elif file.suffix == ".txt":
+                indented = "".join(f"    {line}\n" for line in file.read_text().splitlines())  # verbatim in Markdown
+                self._writer.add_text(f"samples/{file.stem}", indented, step)
 
     def close(self, *, finished: bool) -> None:
-        """Close the files."""
+        """Flush and close the files."""
         self._writer.close()

@@ -170,7 +170,7 @@ def _typed(value: Any, hint: Any, name: str, where: str) -> Any:
 
 
 def _is_scientific(value: Any) -> bool:
-    """YAML 1.1 reads 1e-3 as text (it wants 1.0e-3); people mean the number."""
+    """Whether a string is a number like 1e-3, which YAML 1.1 reads as text (it requires 1.0e-3)."""
     return isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) is not None
 
 
@@ -190,22 +190,24 @@ def settings(run: Run) -> dict[str, Any]:
     return flatten(_plain(asdict(run)))
 
 
-def changes(stored: Run, wanted: Run) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two runs differ, as name → (stored, wanted)."""
-    old, new = settings(stored), settings(wanted)
+def changes(stored: Run, new: Run) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two runs differ, as name → (stored, new)."""
+    before, after = settings(stored), settings(new)
     return {
-        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+        key: (before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
     }
 
 
 def refuse_changes(run: Run, found: Mapping[str, tuple[Any, Any]], allowed: tuple[str, ...]) -> None:
-    """Raise UserError if a continued run would silently mean something else than the stored one."""
-    # Under the plateau schedule it is the validations that lower the rate; with patience, they that end the run.
+    """Raise UserError for a change that would silently give the continued run another meaning."""
+    # Under the plateau schedule validations lower the learning rate; with patience they end the run.
     watched = run.schedule.shape == "plateau" or run.patience is not None
     harmless = may_change(run) - ({"eval_every"} if watched else set())
     for key, (old, new) in found.items():
         if key not in harmless and key not in allowed:
             raise UserError(
-                f"This folder's run has {key} = {old}, and now {new} is asked for, which would make it another run; "
-                f"use another --out, or say --allow-change {key} to continue it all the same."
+                f"This folder's run has {key} = {old}, and the new value is {new}, which would make it another run; "
+                f"use another --out, or pass --allow-change {key} to continue it with the new value."
             )

@@ -1,4 +1,4 @@
-"""Where a run runs: the device, the precision, and its share of a distributed job. One process is the simplest case."""
+"""The device, the precision and the ranks of a run. A single process is the simplest case."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -18,11 +18,11 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _device(name: str, *, local_rank: int) -> torch.device:
-    """The device of that name ("auto", "cpu", "cuda"), with arithmetic that is the same every time."""
+    """The device of a name ("auto", "cpu", "cuda"), in deterministic mode."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, but this PyTorch finds no CUDA device; say --device cpu or auto.")
+        raise UserError("device is cuda, but this PyTorch finds no CUDA device; pass --device cpu or auto.")
     torch.use_deterministic_algorithms(True)
-    # Filling fresh memory with NaN finds reads of what was never written; it costs 2 % of a small step.
+    # Filling fresh memory with NaN would find reads of uninitialised memory, but costs 2 % of a small step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
@@ -34,7 +34,7 @@ def _device(name: str, *, local_rank: int) -> torch.device:
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """One process of a run: its device, its rank, and how many there are."""
+    """One process of a run: its device, its precision, its rank and the number of processes."""
 
     device: torch.device
     precision: Precision = "fp32"
@@ -43,12 +43,12 @@ class DistributedContext:
 
     @classmethod
     def single(cls, device: str, precision: Precision) -> "DistributedContext":
-        """This process by itself, on the chosen device. Raises UserError if CUDA is asked for and absent."""
+        """A single process on the chosen device. Raises UserError if CUDA is required and absent."""
         return cls(_device(device, local_rank=0), precision)
 
     @classmethod
     def join(cls, device: str, precision: Precision) -> "DistributedContext":
-        """This process's share of the job: under torchrun with all others, else alone. Errors as in `single`."""
+        """The process group of torchrun, or a single process without it. Errors as in `single`."""
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world == 1:
             return cls.single(device, precision)
@@ -58,7 +58,7 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -86,7 +86,7 @@ class DistributedContext:
         return tensor
 
     def all_gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of their ranks, for all of them."""
+        """The values of all ranks, in their order, on all ranks."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size

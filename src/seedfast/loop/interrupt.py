@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask the loop to finish its step and save. A comfort: what is guaranteed is kill -9."""
+"""Ctrl-C and SIGTERM: the loop finishes its step and saves. A convenience: the tested guarantee is kill -9."""
 
 import signal
 from types import FrameType

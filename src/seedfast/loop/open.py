@@ -15,9 +15,9 @@ from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.files import commit
 from seedfast.listeners.base import Listener, Listeners
-from seedfast.listeners.hub import Upload
-from seedfast.listeners.tensorboard import Board
-from seedfast.listeners.wandb import WandB
+from seedfast.listeners.hub import HubListener
+from seedfast.listeners.tensorboard import TensorBoardListener
+from seedfast.listeners.wandb import WandbListener
 from seedfast.loop.config import Run, changes, refuse_changes, settings, to_yaml
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.session import Session, data_of, stored_run
@@ -79,11 +79,11 @@ def _listeners(session: Session) -> Listener:
     """The listeners that the run names. Raises UserError for a missing package or an impossible name."""
     run, folder, listeners = session.run, session.folder, list[Listener]()
     if run.tensorboard:
-        listeners.append(Board(folder, settings(run), step=session.state.step))
+        listeners.append(TensorBoardListener(folder, settings(run), step=session.state.step))
     if run.hub:
-        listeners.append(Upload(folder, run.hub, session.warn))
+        listeners.append(HubListener(folder, run.hub, session.warn))
     if run.wandb:
-        listeners.append(WandB(folder, run.wandb, session.warn))
+        listeners.append(WandbListener(folder, run.wandb, session.warn))
     return Listeners(listeners, session.warn)
 
 
@@ -165,7 +165,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         return
     session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
     for moved in session.checkpoints.quarantine_after(checkpoint.step):
-        print(f"seedfast: the later checkpoint was set aside as {moved.name}", file=sys.stderr)
+        print(f"seedfast: the later checkpoint was moved to {moved.name}", file=sys.stderr)
     session.update_pointers()  # a kill may have come between the commit and the pointers
     session.note("resumed", changes=session.changed)
     commit(session.folder / "run.yaml", to_yaml(session.run))

@@ -43,7 +43,7 @@ class Line:
         run = session.run
         self._weight += entry["weight"]
         if entry["loss"] is not None:
-            # An average over about twenty steps, for the eye only; the journal has every value.
+            # A moving average over about twenty steps, for display only; the journal has every value.
             self._loss = entry["loss"] if math.isnan(self._loss) else 0.95 * self._loss + 0.05 * entry["loss"]
         if entry["step"] % run.log_every and entry["step"] != run.steps:
             return
@@ -89,7 +89,7 @@ class Line:
                 highlight=False,
                 soft_wrap=True,
             )
-        self._since = time.monotonic()  # validation is not training: leave it out of the throughput
+        self._since = time.monotonic()  # the throughput excludes validation
         self._weight = 0.0
 
     def __enter__(self) -> Self:

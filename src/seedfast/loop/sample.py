@@ -24,7 +24,7 @@ def generate(
 ) -> Samples:
     """Samples of a network, which is in evaluation mode meanwhile.
 
-    Sample i is the same whatever else is sampled beside it, and no draw of the training moves.
+    Sample i does not depend on the number of samples, and sampling leaves the randomness of training alone.
     """
     positions_B = torch.arange(request.count, device=distributed.device)
     draws = Draws(seed=seed, scope="sample", positions_B=positions_B, group=request.count)

@@ -46,5 +46,5 @@ def save(session: Session, retry: Retry, *, last: bool) -> None:
                     f"({error}); make room and run the same command again to continue from the one before."
                 ) from error
             retry.failed()
-            print(f"seedfast: WARNING: could not save a checkpoint ({error}); training goes on", file=sys.stderr)
+            print(f"seedfast: WARNING: could not save a checkpoint ({error}); training continues", file=sys.stderr)
     session.distributed.barrier()

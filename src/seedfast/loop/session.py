@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import seedfast
 from seedfast import phases
 from seedfast.data.dataset import Corpus, DataConfig
 from seedfast.data.sample_order import Order
@@ -24,6 +23,7 @@ from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, Score
 from seedfast.run_folder.records import BestRecord
 from seedfast.run_folder.train_state import TrainState
+from seedfast.version import VERSION
 
 
 @dataclass(kw_only=True)
@@ -52,7 +52,7 @@ class Session:
         """What a checkpoint's manifest says about its origin: versions, hardware, data, units of the loss."""
         return {
             "versions": {
-                "seedfast": seedfast.__version__,
+                "seedfast": VERSION,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
@@ -82,7 +82,7 @@ class Session:
     def announce_best(self) -> None:
         """Tell the listeners which committed checkpoint is the best, if there is one."""
         if best := self.state.best.get("ema" if self.state.average else "raw"):
-            self.listeners.best(best.step)
+            self.listeners.on_best(best.step)
 
     def update_pointers(self) -> None:
         """Make the pointers and the retained checkpoints those of this state. Idempotent."""
@@ -94,7 +94,7 @@ class Session:
         """Write a line to the journal and pass it to the listeners, on rank 0."""
         if self.journal:
             self.journal.record(entry)
-            self.listeners.line(entry)
+            self.listeners.on_entry(entry)
 
     def note(self, event: str, **details: Any) -> None:
         """Write an event of the process to `events.jsonl`, on rank 0."""

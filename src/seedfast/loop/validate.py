@@ -22,10 +22,10 @@ class Score:
     """A validation loss.
 
     loss: the total over the total weight (for text: nats per token).
-    standard_error: of `loss`, from the spread between examples, NaN if there is but one; for a random estimate it
-        contains that randomness too.
-    weight: what the total was divided by (for text: scored tokens).
-    examples, draws: how many examples, and how many tasks were drawn for each.
+    standard_error: of `loss`, from the spread between examples, NaN for a single example; for a random
+        estimate it includes that randomness.
+    weight: the divisor of the total (for text: scored tokens).
+    examples, draws: number of examples, and of tasks drawn for each.
     """
 
     loss: float
@@ -42,7 +42,7 @@ class Score:
         return self.loss if name == "loss" else self.diagnostics[name]
 
     def record(self, units: Mapping[str, float]) -> dict[str, Any]:
-        """As JSON values, with the loss in the family's other units beside it; what is not finite becomes None."""
+        """As JSON values, with the loss in other units too; a number that is not finite becomes None."""
         values = {**asdict(self), **{unit: self.loss * factor for unit, factor in units.items()}}
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
@@ -69,8 +69,8 @@ def validate(
 ) -> Score:
     """Score `network` on these examples, each once for every one of its `draws` tasks.
 
-    Example i's tasks have the positions i·draws … i·draws+draws-1 of the stream "eval", so they are the same whenever,
-    wherever and in whatever batches they are evaluated. Each process takes its share and all get the same score.
+    Example i's tasks have the positions i·draws … i·draws+draws-1 of the stream "eval", so they do not depend on the
+    step, the batch size or the number of processes. Each process scores a part, and all return the same score.
     """
     was_training = network.training
     network.eval()
@@ -133,7 +133,7 @@ def _tasks(
 
 
 def ratio_of_sums(totals_E: Tensor, weights_E: Tensor) -> tuple[float, float]:
-    """Σ totals / Σ weights and its standard error from the spread between examples (NaN if there is but one).
+    """Σ totals / Σ weights and its standard error from the spread between examples (NaN for a single example).
 
     The error is that of the residuals total - ratio * weight (Cochran 1977, section 6.4).
     """

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from seedfast.errors import UserError
 from seedfast.models import vit as vision
-from seedfast.models.attention import Cache, CrossAttention
+from seedfast.models.attention import CrossAttention
 from seedfast.models.config import ModelConfig
 from seedfast.models.import_gpt2 import from_gpt2
+from seedfast.models.kv_cache import KVCache
+from seedfast.models.network import Network
 from seedfast.models.token_network import Scores
 from seedfast.models.transformer import Transformer
 from seedfast.models.vit import PretrainedVision, ViT
@@ -120,7 +122,7 @@ def _absolute(name: str) -> str:
     return str(path.absolute()) if path.exists() else name
 
 
-class CaptionerNetwork(nn.Module):
+class CaptionerNetwork(Network):
     """What `Captioner.build` builds."""
 
     mean_C11: Tensor
@@ -153,11 +155,12 @@ class CaptionerNetwork(nn.Module):
             self.encoder.eval()
         return self
 
-    def get_output_embeddings(self) -> nn.Linear:
-        """The output layer, by the name that transformers gives it."""
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The decoder's output layer."""
         return self.decoder.head
 
-    def cache(self, batch: int, length: int | None = None) -> Cache:
+    def cache(self, batch: int, length: int | None = None) -> KVCache:
         """An empty key-value cache of the decoder."""
         return self.decoder.cache(batch, length)
 
@@ -175,7 +178,7 @@ class CaptionerNetwork(nn.Module):
         pixels_BCSS: Tensor | None = None,
         memory_BMU: Tensor | None = None,
         image_P: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
         **scored: Any,
     ) -> Tensor | Scores:
         """Logits of the captions' next tokens, [P, L, V], or their scores (see `TokenNetwork`).

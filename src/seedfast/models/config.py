@@ -1,12 +1,14 @@
 """The protocol of a network's configuration."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
+from seedfast.models.token_network import TokenNetwork
 
-class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; how a network is built is between it and its family
+
+class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; each wing of families declares `build`
     """The configuration of a network: a frozen dataclass, the `--model.*` flags.
 
     Each wing of families defines what it asks `build` for: a family passes sizes that the data fix (vocabulary,
@@ -30,3 +32,24 @@ class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; how a networ
 
     def initialise(self, network: Any) -> None:  # noqa: B027  # most networks begin with new weights
         """Give a new run's network its pretrained weights, after the keyed initialisation."""
+
+
+class TokenModel(ModelConfig):
+    """The configuration of a network over tokens: every text family can train one."""
+
+    @property
+    @abstractmethod
+    def tied(self) -> bool:
+        """Whether the output layer has one row for every input token, mask and other special tokens included."""
+
+    @abstractmethod
+    def build(
+        self, *, vocabulary: int, context: int, causal: bool, block: int | None = None, outputs: int | None = None
+    ) -> TokenNetwork[Any]:
+        """A new network.
+
+        vocabulary: number of input tokens. outputs: number of logits (default: the vocabulary).
+        context: length of the longest sequence. causal: whether a position attends only to itself and earlier ones.
+        block: block size of block diffusion; None: no blocks.
+        Raises UserError if the configuration cannot be built with these sizes.
+        """

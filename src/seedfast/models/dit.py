@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seedfast.errors import UserError
 from seedfast.models.config import ModelConfig
+from seedfast.models.network import Network
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import check_size
 from seedfast.options import AtLeast, check
@@ -37,7 +38,7 @@ class DiT(ModelConfig):
         return DiTNetwork(self, size=size, channels=channels, classes=classes)
 
 
-class DiTNetwork(nn.Module):
+class DiTNetwork(Network):
     """The network of `DiT.build`. The label is the first token, before the patches."""
 
     def __init__(self, config: DiT, *, size: int, channels: int, classes: int) -> None:
@@ -53,8 +54,9 @@ class DiTNetwork(nn.Module):
             time_conditioned=True,
         )
 
-    def get_output_embeddings(self) -> nn.Linear:
-        """The output layer, by the name that transformers gives it."""
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The output layer of the transformer."""
         return self.body.head
 
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from seedfast.errors import UserError
-from seedfast.models.transformer import Transformer, TransformerNetwork
+from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_network import TransformerNetwork
 
 _BLOCK = {
     "ln_1": "norm_attention",

@@ -1,23 +1,78 @@
-"""From features to nats: what every network over tokens has in common, without ever holding all logits at once.
+"""Networks over tokens: inputs, hidden states, logits, and cross-entropy without a tensor of all logits.
 
-Shapes: B batch, L positions, N scored positions, V vocabulary, W width.
+Shapes: B batch, L positions, M memory, N selected positions, V vocabulary, W width.
 """
 
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from seedfast.models.network import Network
+
 CHUNK = 1 << 24
-"""Logits that are held at once. More than so many are computed in chunks of rows, and again in the backward pass."""
+"""Largest number of logits in memory at once. More are computed in chunks of rows, and again in the backward pass."""
+
+
+class OutputLayer(Protocol):
+    """A layer from hidden states to logits, such as `nn.Linear`."""
+
+    out_features: int
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """[..., W] to [..., V]."""
+        ...
+
+
+class Cache(Protocol):
+    """The state that a network keeps of the positions before the next ones."""
+
+    def select(self, rows_B: Tensor, /) -> None:
+        """Keep these rows in this order; a row may be repeated."""
+        ...
+
+
+CacheT = TypeVar("CacheT", bound=Cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceInputs(Generic[CacheT]):
+    """The inputs of one forward pass. Tokens or embeddings are required, everything else is optional.
+
+    tokens_BL: token ids. embeddings_BLD: vectors of the network's width instead of tokens.
+    where_N: indices into the flattened B · L positions: only these are computed; None: all.
+    clean_BL: the same positions' tokens without noise, for a block network without a cache.
+    time_B: in [0, 1], for a network built with a time.
+    memory_BMD: what cross-attention attends to; memory_mask_BM: false at its padding (each row needs one true entry).
+        With a cache, later calls may omit both.
+    documents_BL: document ids ≥ 0: attention stays within a document.
+    positions_BL: the position of each token (default: counted from the start of the sequence without padding). With a
+        cache: in every call or in none.
+    real_BL: false at padding. With a cache, pad on the left.
+    cache: holds the positions before these ones, and stores these ones.
+    """
+
+    tokens_BL: Tensor | None = None
+    embeddings_BLD: Tensor | None = None
+    where_N: Tensor | None = None
+    clean_BL: Tensor | None = None
+    time_B: Tensor | None = None
+    memory_BMD: Tensor | None = None
+    memory_mask_BM: Tensor | None = None
+    documents_BL: Tensor | None = None
+    positions_BL: Tensor | None = None
+    real_BL: Tensor | None = None
+    cache: CacheT | None = None
 
 
 class Scores(NamedTuple):
-    """How well tokens were predicted.
+    """The scores of target tokens.
 
-    nats_N: -log q of each target, float32. hits_N: whether it was the likeliest; None where nobody asked.
+    nats_N: -log q(target), float32. hits_N: whether the target was the likeliest token; None if not requested.
     """
 
     nats_N: Tensor
@@ -25,17 +80,17 @@ class Scores(NamedTuple):
 
 
 def score(
-    head: nn.Module,
-    features_NW: Tensor,
+    head: OutputLayer,
+    hidden_NW: Tensor,
     targets_N: Tensor,
     *,
     outputs: int | None = None,
     hits: bool = False,
     chunk: int = CHUNK,
 ) -> Scores:
-    """Cross-entropy of the output layer's distributions: exact to rounding, and bit for bit where one chunk suffices.
+    """Cross-entropy of the output layer's distributions: exact to rounding, and bit for bit if one chunk suffices.
 
-    outputs: only so many of the head's outputs are tokens; the others have probability zero.
+    outputs: only the first `outputs` logits are tokens; the others have probability zero.
     chunk: the largest number of logits in memory. With V logits for each of N rows, a plain cross-entropy holds
         several tensors of N · V; here no tensor has more than `chunk` (or one row), forward or backward.
     """
@@ -45,46 +100,52 @@ def score(
         nats_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
         return nats_N, logits_NV.argmax(dim=-1) == targets_N if hits else None
 
-    rows = max(1, chunk // int(getattr(head, "out_features", features_NW.shape[-1])))
-    if len(features_NW) <= rows:
-        return Scores(*part(features_NW, targets_N))
-    # Recomputing a chunk's logits costs one product more; keeping them is what this function is there to avoid.
+    rows = max(1, chunk // head.out_features)
+    if len(hidden_NW) <= rows:
+        return Scores(*part(hidden_NW, targets_N))
+    # Recomputing a chunk's logits costs one product more; storing them is what this function avoids.
     parts = [
         checkpoint(part, *pair, use_reentrant=False)
-        for pair in zip(torch.split(features_NW, rows), torch.split(targets_N, rows), strict=True)
+        for pair in zip(torch.split(hidden_NW, rows), torch.split(targets_N, rows), strict=True)
     ]
     nats, found = zip(*parts, strict=True)
     return Scores(torch.cat(nats), torch.cat(found) if hits else None)
 
 
-class TokenNetwork(nn.Module):
-    """A network from tokens to a distribution over tokens: `features` of each position, then the output layer `head`.
+class TokenNetwork(Network, ABC, Generic[CacheT]):
+    """A network from tokens to a distribution over tokens: hidden states of each position, then the output layer.
 
-    Whatever is asked of it is asked through `forward`, so that a wrapper (DistributedDataParallel) sees every pass.
+    Callers use `forward` alone, so that a wrapper such as DistributedDataParallel takes part in every pass.
     """
 
-    head: nn.Module
+    head: OutputLayer
 
-    def features(self, tokens_BL: Tensor | None = None, *, where_N: Tensor | None = None, **inputs: Any) -> Tensor:
-        """What the output layer sees, [B, L, W]; only at `where_N` among the flattened positions, [N, W]."""
-        raise NotImplementedError
+    @abstractmethod
+    def hidden_states(self, inputs: SequenceInputs[CacheT]) -> Tensor:
+        """The input of the output layer, [B, L, W]; with `where_N` only at those positions, [N, W]."""
+
+    @abstractmethod
+    def cache(self, batch: int, length: int | None = None) -> CacheT:
+        """An empty cache for `length` positions (default: the context).
+
+        Raises UserError for a network that cannot use one.
+        """
 
     def forward(
         self,
         tokens_BL: Tensor | None = None,
         *,
-        where_N: Tensor | None = None,
         targets_N: Tensor | None = None,
         outputs: int | None = None,
         **inputs: Any,
     ) -> Tensor | Scores:
-        """Logits, [B, L, V]; with `where_N`, indices into the flattened B · L positions, only there, [N, V].
+        """Logits, [B, L, V]; with `where_N` only at those positions, [N, V].
 
-        targets_N: the right tokens of those positions: then their `Scores` are returned instead, and logits are never
-            held all at once. outputs: how many of the logits are tokens (default all).
+        inputs: the other fields of `SequenceInputs`.
+        targets_N: target tokens of the computed positions: returns their `Scores` and never holds all logits.
+        outputs: the number of logits that are tokens (default: all).
         """
-        x = self.features(tokens_BL, where_N=where_N, **inputs)
+        x = self.hidden_states(SequenceInputs(tokens_BL=tokens_BL, **inputs))
         if targets_N is None:
-            logits: Tensor = self.head(x)[..., :outputs]
-            return logits
+            return self.head(x)[..., :outputs]
         return score(self.head, x.flatten(0, -2), targets_N, outputs=outputs, hits=not self.training)

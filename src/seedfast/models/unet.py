@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from seedfast.errors import UserError
 from seedfast.models.config import ModelConfig
+from seedfast.models.network import Network
 from seedfast.models.transformer_block import sinusoid
 from seedfast.options import AtLeast, Between, check
 
@@ -92,7 +93,7 @@ def check_size(size: int, factor: int, what: str) -> None:
         )
 
 
-class UNetNetwork(nn.Module):
+class UNetNetwork(Network):
     """The network of `UNet.build`."""
 
     def __init__(self, config: UNet, *, channels: int, classes: int) -> None:
@@ -130,8 +131,9 @@ class UNetNetwork(nn.Module):
         nn.init.zeros_(self.leave[2].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def get_output_embeddings(self) -> nn.Conv2d:
-        """The output layer, which optimizers of hidden matrices leave out."""
+    @property
+    def output_layer(self) -> nn.Conv2d:
+        """The last convolution, whose outputs are the predicted channels."""
         return self.leave[2]  # type: ignore[return-value]
 
     def _residual(self, inputs: int, outputs: int) -> "Residual":

@@ -15,12 +15,7 @@ from torch.nn import functional as F
 from seedfast import huggingface
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON, SelfAttention
-from seedfast.models.transformer_block import MLP, Block, Surroundings
-
-_SIGHT = Surroundings(
-    turn_BLP=None, mask=None, is_causal=False, cache=None, time_BW=None, memory_BMU=None, memory_mask_BM=None
-)
-"""Every patch sees every other."""
+from seedfast.models.transformer_block import MLP, Block, BlockContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +99,8 @@ class ViTNetwork(nn.Module):
         block = Block(
             attention=attention, mlp=mlp, cross=None, modulation=None, norm=self._norm, dropout=config.dropout
         )
-        for writer in block.writers():
-            nn.init.zeros_(writer.weight)
+        for layer_out in block.residual_outputs():
+            nn.init.zeros_(layer_out.weight)
         return block
 
     def forward(self, x_BCSS: Tensor) -> Tensor:
@@ -114,7 +109,7 @@ class ViTNetwork(nn.Module):
             x_BCSS = layer(x_BCSS if index == 0 else F.gelu(x_BCSS))
         x_BMW = x_BCSS.flatten(2).transpose(1, 2) + self.positions.weight
         for block in self.blocks:
-            x_BMW = block(x_BMW, _SIGHT)
+            x_BMW = block(x_BMW, BlockContext())  # no mask: every patch attends to every other
         normed: Tensor = self.norm(x_BMW)
         return normed
 

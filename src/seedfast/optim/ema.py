@@ -2,34 +2,30 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from seedfast.errors import UserError
+from seedfast.options import AtLeast, Between, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
-    """Which average of the weights is kept beside the raw ones and used for evaluation and sampling."""
+    """The moving average of the weights that is used for evaluation and sampling."""
 
-    half_life: float = 0.0
-    """After how many steps (or samples) a weight counts half; 0 keeps no average."""
+    half_life: Annotated[float, AtLeast(0)] = 0.0
+    """Steps (or samples) after which the contribution of a weight has halved; 0 disables the average."""
     unit: Literal["steps", "samples"] = "steps"
-    """What the half-life counts. In samples, a run at another batch size averages over the same data."""
-    ramp: float = 0.1
-    """Warm-up: the half-life never exceeds this fraction of what has been trained (Karras et al. 2022, EDM)."""
+    """Unit of the half-life. In samples, a run at another batch size averages over the same data."""
+    ramp: Annotated[float, Between(0, 1, open_low=True)] = 0.1
+    """Warm-up: the half-life is at most this fraction of the training so far (Karras et al. 2022, EDM)."""
 
     def __post_init__(self) -> None:
-        if self.half_life < 0 or not 0 < self.ramp <= 1:
-            raise UserError(
-                f"ema.half_life must not be negative (it is {self.half_life}) and ema.ramp must lie in (0, 1] "
-                f"(it is {self.ramp})."
-            )
+        check(self, "ema.")
 
     def decay(self, step: int, batch_size: int) -> float:
-        """How much of the average update `step` (0, 1, …) keeps: one half every half-life."""
+        """The weight of the old average in update `step` (0, 1, …): one half per half-life."""
         per_step = batch_size if self.unit == "samples" else 1
         half_life = min(self.half_life, (step + 1) * per_step * self.ramp)
         return float(0.5 ** (per_step / half_life))
@@ -38,27 +34,22 @@ class EMA:
 class Average:
     """The averaged network: a copy in evaluation mode whose parameters follow the raw ones.
 
-    Buffers are copied as they are, so integer buffers stay exact; only parameters are averaged. Parameters that are not
-    trained are shared with the raw network: a copy of them would be the same for ever.
+    Buffers are copied, so integer buffers stay exact; only parameters are averaged. Frozen parameters are shared with
+    the raw network.
     """
 
     def __init__(self, network: nn.Module) -> None:
         frozen = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
-        trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self.network = copy.deepcopy(network, frozen).eval().requires_grad_(False)
-        averaged = dict(self.network.named_parameters())
-        self._pairs = _pairs(trained, [(name, averaged[name]) for name, _ in trained])
-        self._buffers = _pairs(network.named_buffers(), self.network.named_buffers())
+        averaged, copies = dict(self.network.named_parameters()), dict(self.network.named_buffers())
+        self._raw = [parameter.detach() for parameter in trained.values()]
+        self._averaged = [averaged[name].detach() for name in trained]
+        self._buffers = [(buffer.detach(), copies[name].detach()) for name, buffer in network.named_buffers()]
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
         """average ← decay · average + (1 - decay) · raw, for all parameters in one call."""
-        torch._foreach_lerp_(self._pairs[1], self._pairs[0], 1 - decay)
-        for raw, own in zip(*self._buffers, strict=True):
-            own.copy_(raw)
-
-
-def _pairs(raw: object, own: object) -> tuple[list[Tensor], list[Tensor]]:
-    raws: dict[str, Tensor] = dict(raw)  # type: ignore[call-overload]
-    owns: dict[str, Tensor] = dict(own)  # type: ignore[call-overload]
-    return [raws[name].detach() for name in owns], [owns[name].detach() for name in owns]
+        torch._foreach_lerp_(self._averaged, self._raw, 1 - decay)
+        for buffer, copied in self._buffers:
+            copied.copy_(buffer)

@@ -1,95 +1,82 @@
-"""Learning-rate schedules: pure functions of the step, and the one schedule that has a memory (plateau)."""
+"""Learning-rate schedules: pure functions of the step, except plateau, which depends on the validation losses."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from seedfast.errors import UserError
+from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How the learning rate moves: a linear warm-up to the peak, then one of the field's shapes."""
+    """Linear warm-up to the peak learning rate, then one of the common decay shapes."""
 
     shape: Literal["cosine", "linear", "constant", "inverse-sqrt", "wsd", "step", "plateau"] = "cosine"
     """`wsd` is warm-up-stable-decay (Hu et al. 2024, MiniCPM); `step` lowers the rate at even intervals, `plateau` when
-    validation stalls."""
-    warmup: int = 0
+    the validation loss stops improving."""
+    warmup: Annotated[int, AtLeast(0)] = 0
     """Steps of linear warm-up."""
-    final: float | None = None
-    """For cosine, linear and wsd: the rate at the end as a fraction of the peak (default 0)."""
-    decay: float | None = None
-    """For wsd: the fraction of the run, at its end, in which the rate falls linearly (default 0.2)."""
-    patience: int | None = None
-    """For plateau: how many validations without improvement are borne before the rate falls (default 3)."""
-    every: int | None = None
-    """For step: after how many steps the rate falls (default: after each third of the run)."""
-    shrink: float | None = None
-    """For plateau and step: what the rate is then multiplied by (default 0.5)."""
+    min_lr_factor: Annotated[
+        float | None, Between(0, 1), OnlyWith(shape=("cosine", "linear", "wsd")), Formerly("final")
+    ] = None
+    """The last learning rate as a fraction of the peak (default 0)."""
+    decay: Annotated[float | None, Between(0, 1), OnlyWith(shape="wsd")] = None
+    """The fraction of the steps after warm-up in which the rate decays (default 0.2)."""
+    patience: Annotated[int | None, AtLeast(0), OnlyWith(shape="plateau")] = None
+    """Validations without improvement before the learning rate is reduced (default 3)."""
+    step_size: Annotated[int | None, AtLeast(1), OnlyWith(shape="step"), Formerly("every")] = None
+    """Steps between two reductions of the rate (default: a third of the steps after warm-up)."""
+    gamma: Annotated[float | None, Between(0, 1), OnlyWith(shape=("plateau", "step")), Formerly("shrink")] = None
+    """The factor of each reduction (default 0.5)."""
 
     def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise UserError(f"schedule.warmup counts steps, so it cannot be {self.warmup}.")
-        for key, shapes, lowest, highest in (
-            ("final", ("cosine", "linear", "wsd"), 0, 1),
-            ("decay", ("wsd",), 0, 1),
-            ("patience", ("plateau",), 0, math.inf),
-            ("every", ("step",), 1, math.inf),
-            ("shrink", ("plateau", "step"), 0, 1),
-        ):
-            value = getattr(self, key)
-            if value is None:
-                continue
-            if self.shape not in shapes:
-                raise UserError(
-                    f"schedule.{key} has no meaning for the shape '{self.shape}' (it belongs to {', '.join(shapes)}); "
-                    "leave it out or choose such a shape."
-                )
-            if not lowest <= value <= highest:
-                raise UserError(f"schedule.{key} must lie between {lowest} and {highest}, not {value}.")
+        check(self, "schedule.")
 
     @property
-    def shrinking(self) -> float:
-        """What the rate is multiplied by when it falls."""
-        return 0.5 if self.shrink is None else self.shrink
+    def reduction(self) -> float:
+        """The factor of each reduction: `gamma` or its default."""
+        return 0.5 if self.gamma is None else self.gamma
 
     def lr_multiplier(self, step: int, steps: int) -> float:
         """The learning rate of update `step` (0 … steps-1) of a run of `steps`, as a fraction of the peak.
 
-        Plateau's own factor comes on top (`Plateau.scale`).
+        The plateau schedule multiplies it by `Plateau.scale` in addition.
         """
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
-        final = self.final if self.final is not None else 0.0
+        last = self.min_lr_factor if self.min_lr_factor is not None else 0.0
         progress = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
         match self.shape:
             case "cosine":
-                return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+                return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * progress))
             case "linear":
-                return 1 - (1 - final) * progress
+                return 1 - (1 - last) * progress
             case "inverse-sqrt":
                 # Vaswani et al. 2017, equation 3, scaled so that the peak is 1 at the end of the warm-up.
                 return math.sqrt(max(1, self.warmup) / max(1, step))
             case "wsd":
                 decay = self.decay if self.decay is not None else 0.2
-                return 1 - (1 - final) * max(0.0, (progress - (1 - decay)) / decay) if decay else 1.0
+                return 1 - (1 - last) * max(0.0, (progress - (1 - decay)) / decay) if decay else 1.0
             case "step":
-                every = self.every if self.every is not None else max(1, -(-(steps - self.warmup) // 3))
-                return self.shrinking ** ((step - self.warmup) // every)
+                size = self.step_size if self.step_size is not None else max(1, -(-(steps - self.warmup) // 3))
+                return self.reduction ** ((step - self.warmup) // size)
             case "constant" | "plateau":
                 return 1.0
 
 
 @dataclass(kw_only=True)
 class Plateau:
-    """The memory of the plateau schedule, stepped by the validation loss and by nothing else."""
+    """The state of the plateau schedule, which changes with the validation losses alone.
+
+    best: lowest validation loss. stalled: validations since then. scale: product of all reductions.
+    """
 
     best: float | None = None
     stalled: int = 0
     scale: float = 1.0
 
     def observe(self, schedule: Schedule, loss: float) -> None:
-        """Take in a validation loss; one that is not finite says nothing about progress and is passed over."""
+        """Update the state after a validation. A loss that is not finite is ignored."""
         if schedule.shape != "plateau" or not math.isfinite(loss):
             return
         if self.best is None or loss < self.best:
@@ -97,5 +84,5 @@ class Plateau:
             return
         self.stalled += 1
         if self.stalled > (schedule.patience if schedule.patience is not None else 3):
-            self.scale *= schedule.shrinking
+            self.scale *= schedule.reduction
             self.stalled = 0

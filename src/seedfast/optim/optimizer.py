@@ -1,13 +1,14 @@
 """The optimizers: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from seedfast.errors import UserError
+from seedfast.models.network import Network
 from seedfast.optim.muon import StackedMuon
+from seedfast.options import AtLeast, Between, MoreThan, OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,94 +16,94 @@ class OptimizerConfig:
     """How weights are updated."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    """`muon` orthogonalises the momentum of hidden matrices and filters (Jordan et al. 2024); the rest is AdamW's."""
-    lr: float = 1e-3
+    """`muon` orthogonalises the momentum of hidden matrices and filters (Jordan et al. 2024) and uses AdamW for all
+    other parameters."""
+    lr: Annotated[float, MoreThan(0)] = 1e-3
     """Peak learning rate of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: Annotated[tuple[float, float], Between(0, 1, open_high=True)] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
-    eps: float = 1e-8
-    """AdamW's guard against division by zero."""
-    weight_decay: float = 0.1
-    """Decoupled weight decay; acts on matrices and embeddings, never on gains and biases."""
-    matrix_lr: float | None = None
-    """Muon: peak learning rate of the hidden matrices (default 0.015)."""
-    momentum: float | None = None
-    """Muon: Nesterov momentum (default 0.95)."""
+    eps: Annotated[float, MoreThan(0)] = 1e-8
+    """AdamW's constant against division by zero."""
+    weight_decay: Annotated[float, AtLeast(0)] = 0.1
+    """Decoupled weight decay of matrices and embeddings; gains and biases have none."""
+    matrix_lr: Annotated[float | None, MoreThan(0), OnlyWith(kind="muon")] = None
+    """Peak learning rate of Muon's matrices (default 0.015)."""
+    momentum: Annotated[float | None, Between(0, 1, open_high=True), OnlyWith(kind="muon")] = None
+    """Nesterov momentum of Muon (default 0.95)."""
 
     def __post_init__(self) -> None:
-        if self.kind == "adamw" and (self.matrix_lr, self.momentum) != (None, None):
-            raise UserError(
-                "optimizer.matrix_lr and optimizer.momentum belong to Muon; "
-                "leave them out or set optimizer.kind to muon."
-            )
-        for key, value in (("lr", self.lr), ("matrix_lr", self.matrix_lr), ("eps", self.eps)):
-            if value is not None and not value > 0:
-                raise UserError(f"optimizer.{key} must be positive, not {value}.")
-        if not all(0 <= beta < 1 for beta in (*self.betas, self.momentum or 0)) or self.weight_decay < 0:
-            raise UserError(
-                f"optimizer.betas ({self.betas}) and optimizer.momentum ({self.momentum}) must lie in [0, 1) and "
-                f"optimizer.weight_decay ({self.weight_decay}) must not be negative."
-            )
+        check(self, "optimizer.")
 
     def build(self, network: nn.Module) -> "Optimizer":
         """The optimizer of a network, with the usual parameter groups."""
-        matrices, decayed, plain = _groups(network, muon=self.kind == "muon")
+        groups = _parameter_groups(network, muon=self.kind == "muon")
         parts: list[torch.optim.Optimizer] = []
-        if matrices:
+        if groups.matrices:
             parts.append(
                 StackedMuon(
-                    matrices,
+                    groups.matrices,
                     lr=self.matrix_lr if self.matrix_lr is not None else 0.015,
                     momentum=self.momentum if self.momentum is not None else 0.95,
                     weight_decay=self.weight_decay,
                 )
             )
-        groups = [
+        adamw = [
             {"params": parameters, "weight_decay": decay}
-            for parameters, decay in ((decayed, self.weight_decay), (plain, 0.0))
+            for parameters, decay in ((groups.decayed, self.weight_decay), (groups.undecayed, 0.0))
             if parameters
         ]
-        if groups:
-            parts.append(torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True))
+        if adamw:
+            parts.append(torch.optim.AdamW(adamw, lr=self.lr, betas=self.betas, eps=self.eps, fused=True))
         return Optimizer(parts, dict(network.named_parameters()))
 
 
-def _groups(network: nn.Module, *, muon: bool) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trained parameters into Muon's matrices, AdamW's decayed and AdamW's undecayed ones.
+@dataclass(frozen=True)
+class _ParameterGroups:
+    """The trained parameters: Muon's matrices, and AdamW's with and without weight decay."""
 
-    Embeddings and the output layer stay with AdamW under Muon: their rows are looked up or scored one by one, so
-    the spectral norm that Muon controls is not the one that matters there (Jordan et al. 2024).
+    matrices: list[nn.Parameter]
+    decayed: list[nn.Parameter]
+    undecayed: list[nn.Parameter]
+
+
+def _parameter_groups(network: nn.Module, *, muon: bool) -> _ParameterGroups:
+    """Embeddings and the output layer stay with AdamW under Muon.
+
+    Their rows are looked up or scored one by one, so the spectral norm that Muon controls does not matter there
+    (Jordan et al. 2024).
     """
-    head = getattr(network, "get_output_embeddings", lambda: None)()
-    looked_up = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
-    if head is not None:
-        looked_up.add(id(head.weight))
-    matrices, decayed, plain = [], [], []
+    by_rows = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
+    if isinstance(network, Network) and network.output_layer is not None:
+        by_rows.add(id(network.output_layer.weight))
+    groups = _ParameterGroups([], [], [])
     for parameter in network.parameters():
         if not parameter.requires_grad:
             continue
         if parameter.ndim < 2:
-            plain.append(parameter)
-        elif muon and id(parameter) not in looked_up:
-            matrices.append(parameter)
+            groups.undecayed.append(parameter)
+        elif muon and id(parameter) not in by_rows:
+            groups.matrices.append(parameter)
         else:
-            decayed.append(parameter)
-    return matrices, decayed, plain
+            groups.decayed.append(parameter)
+    return groups
 
 
-_REMEMBERED: dict[type[torch.optim.Optimizer], set[str]] = {
-    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
-    StackedMuon: {"momentum_buffer"},
+@dataclass(frozen=True)
+class _Kind:
+    """name: of the optimizer in the journal. state: the tensors that it stores for each parameter."""
+
+    name: str
+    state: frozenset[str]
+
+
+_KINDS: dict[type[torch.optim.Optimizer], _Kind] = {
+    torch.optim.AdamW: _Kind("adamw", frozenset({"step", "exp_avg", "exp_avg_sq"})),
+    StackedMuon: _Kind("muon", frozenset({"momentum_buffer"})),
 }
-"""What each optimizer keeps for a parameter: another one's moments cannot be continued."""
-
-
-_NAMES: dict[type[torch.optim.Optimizer], str] = {torch.optim.AdamW: "adamw", StackedMuon: "muon"}
-"""Names of the optimizers in the journal."""
 
 
 class Optimizer:
-    """One or more torch optimizers that act as one and whose state is known by the parameters' names."""
+    """One or two torch optimizers with the interface of one; state tensors are named after the parameters."""
 
     def __init__(self, parts: list[torch.optim.Optimizer], parameters: dict[str, nn.Parameter]) -> None:
         self.parts = parts
@@ -110,14 +111,14 @@ class Optimizer:
         self._peaks = [[group["lr"] for group in part.param_groups] for part in parts]
 
     def set_lr(self, multiplier: float) -> dict[str, float]:
-        """Set every group to `multiplier` times its peak; returns the rate of each optimizer by its name."""
+        """Set the learning rate of every group to `multiplier` times its peak; returns each optimizer's by name."""
         for part, peaks in zip(self.parts, self._peaks, strict=True):
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * multiplier
-        return {_NAMES[type(part)]: float(part.param_groups[0]["lr"]) for part in self.parts}
+        return {_KINDS[type(part)].name: float(part.param_groups[0]["lr"]) for part in self.parts}
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Remove all gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
@@ -126,7 +127,7 @@ class Optimizer:
         return [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that the optimizers remember, as "parameter/quantity"."""
+        """All state tensors, named "parameter/quantity"."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in self._parameters.items():
             for part in self.parts:
@@ -135,7 +136,10 @@ class Optimizer:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` gave. Raises ValueError on a quantity of an unknown parameter."""
+        """Restore what `state` returned.
+
+        Raises ValueError for an unknown parameter, and for a tensor that belongs to another kind of optimizer.
+        """
         owner = {id(p): part for part in self.parts for group in part.param_groups for p in group["params"]}
         for part in self.parts:
             part.state.clear()
@@ -145,9 +149,9 @@ class Optimizer:
                 raise ValueError(f"the optimizer state {key} belongs to no parameter of this network")
             parameter = self._parameters[name]
             part = owner[id(parameter)]
-            if quantity not in _REMEMBERED[type(part)]:
+            if quantity not in _KINDS[type(part)].state:
                 raise ValueError(f"{type(part).__name__} has no {quantity}, which the checkpoint has for {name}")
             if tensor.shape == parameter.shape:
-                # In the parameter's own memory layout (channels last, say): fused kernels walk both by address.
+                # In the memory layout of the parameter (channels last, say): fused kernels walk both by address.
                 tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
             part.state[parameter][quantity] = tensor.to(parameter.device)

@@ -1,6 +1,6 @@
 """Ready runs. A recipe is a plain function that returns a complete `Run`; one file for each subject.
 
-The modules are imported when a recipe is asked for, so that listing them costs nothing.
+The modules are imported when a recipe is used, so that listing the recipes is fast.
 """
 
 import importlib

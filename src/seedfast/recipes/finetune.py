@@ -27,7 +27,7 @@ def _finetune(recipe: str, objective: FamilyConfig, *, lr: float) -> Run:
         data=TextData(tokenizer="model", context=256),
         model=PretrainedLM(),
         optimizer=OptimizerConfig(lr=lr, betas=(0.9, 0.99), weight_decay=0.01),
-        schedule=Schedule(shape="cosine", warmup=20, final=0.1),
+        schedule=Schedule(shape="cosine", warmup=20, min_lr_factor=0.1),
         steps=500,
         batch_size=16,
         micro_batch=4,

@@ -1,10 +1,10 @@
-"""Images: diffusion models on folders, lists and data sets of images; by default on glyphs."""
+"""Image recipes: diffusion models of folders, lists and data sets of images; by default of glyphs."""
 
 from seedfast.data.image.config import ImageData
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.loop.config import Run
 from seedfast.models.diffusers_unet import DiffusersUNet
-from seedfast.models.dit import PatchTransformer
+from seedfast.models.dit import DiT
 from seedfast.models.unet import ImageModel, UNet
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
@@ -12,17 +12,17 @@ from seedfast.optim.optimizer import OptimizerConfig
 
 
 def image_diffusion() -> Run:
-    """Diffusion of pixels with a U-Net, told each image's class: a few minutes on two CPU cores."""
+    """Class-conditional diffusion of pixels with a U-Net: a few minutes on two CPU cores."""
     return _image("image-diffusion", UNet(patch=2, blocks=1), lr=2e-3, steps=2400)
 
 
 def image_transformer() -> Run:
-    """The same with a transformer of patches (DiT), on the backbone of the text families."""
-    return _image("image-transformer", PatchTransformer())
+    """The same with a transformer of patches (DiT), which is the transformer of the text families."""
+    return _image("image-transformer", DiT())
 
 
 def image_diffusers() -> Run:
-    """The same with diffusers' own U-Net, without classes: a run that diffusers' own DDIMPipeline can take over."""
+    """The same with the U-Net of diffusers, without classes: `seedfast export` writes it as a DDIMPipeline."""
     return _image("image-diffusers", DiffusersUNet(), ImageDiffusion(conditional=False))
 
 

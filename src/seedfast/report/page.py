@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-import seedfast
 from seedfast.files import commit
 from seedfast.report import history as histories
 from seedfast.report import plots
@@ -19,6 +18,7 @@ from seedfast.report.html import Markup, element, join, table
 from seedfast.report.run_folder import Folder
 from seedfast.report.style import CSS
 from seedfast.report.theme import DARK, LIGHT
+from seedfast.version import VERSION
 
 _SUBJECTS = {
     "loss": (
@@ -97,7 +97,7 @@ def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> s
         *_provenance(folder),
         *_checkpoints(folder),
         *_configuration(folder),
-        element("p", f"Written by seedfast {seedfast.__version__}.", class_="faint"),
+        element("p", f"Written by seedfast {VERSION}.", class_="faint"),
     ]
     body = element("body", element("main", join(sections, "\n")))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"

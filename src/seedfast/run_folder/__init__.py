@@ -1,1 +1,1 @@
-"""What a run leaves on the disk: checkpoints, the training state, the journal, the lock."""
+"""The files of a run folder: checkpoints, training state, journal and lock."""

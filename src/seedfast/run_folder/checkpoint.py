@@ -184,6 +184,11 @@ class Checkpoints:
         matches = ((path, _COMMITTED.fullmatch(path.name)) for path in self.folder.iterdir())
         return sorted((Checkpoint(path, int(m[1])) for path, m in matches if m), key=lambda c: c.step)
 
+    def at(self, step: int) -> Checkpoint | None:
+        """The committed checkpoint of a step, unverified."""
+        folder = self.folder / step_name(step)
+        return Checkpoint(folder, step) if folder.is_dir() else None
+
     def newest(self, *, at: int | None = None) -> Checkpoint | None:
         """Open the newest intact checkpoint, or the one at step `at`; None where nothing was ever committed.
 

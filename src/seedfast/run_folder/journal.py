@@ -1,7 +1,7 @@
-"""The journal: one line of JSON for every step and every validation, cut back to the checkpoint on resume.
+"""The journal: one line of JSON for each step, validation and set of samples, cut back to the checkpoint on resume.
 
-Everything in a line except `time` is a function of the run and the step, so an interrupted run's journal ends equal
-to an uninterrupted one's. What happened to the process (started, resumed, interrupted) goes to `events.jsonl`.
+All of a line except `time` is a function of the run and the step, so the journal of an interrupted run ends equal to
+that of an uninterrupted one. Events of the process (started, resumed, interrupted) are written to `events.jsonl`.
 """
 
 import errno
@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict
 
-import seedfast
 from seedfast.errors import UserError
+from seedfast.version import VERSION
 
 
 class Score(TypedDict):
-    """The validation of one kind of weights; further keys are the loss in other units."""
+    """The validation of one kind of weights. Further keys are the loss in other units."""
 
     loss: float | None
     standard_error: float | None
@@ -35,7 +35,7 @@ class StepEntry(TypedDict):
     loss: float | None
     gradient_norm: float | None
     lr: dict[str, float]
-    """The learning rate of each optimizer by its name, such as {"adamw": 1e-3, "muon": 0.015}."""
+    """The learning rate of each optimizer, such as {"adamw": 1e-3, "muon": 0.015}. In version 0.1 one float."""
     weight: float
     digest: str
     skipped: NotRequired[str]
@@ -62,7 +62,7 @@ Entry = StepEntry | ValidationEntry | SamplesEntry
 
 
 class Journal:
-    """Append to `journal.jsonl` of a run folder; only the leading process does."""
+    """Appends to `journal.jsonl` in a run folder. Only rank 0 has one."""
 
     def __init__(self, run_folder: Path) -> None:
         self.path = run_folder / "journal.jsonl"
@@ -70,16 +70,16 @@ class Journal:
         self._file = self.path.open("ab", buffering=0)
         self._waiting: list[bytes] = []
         self.size = self.path.stat().st_size
-        """Bytes that are in the file: a checkpoint notes it, and a resumed run cuts the journal there."""
+        """Bytes in the file. A checkpoint stores the size, and a resumed run cuts the journal to it."""
 
     def record(self, entry: Entry) -> None:
-        """Append one line. If the disk is full it waits in memory, and the next `flush` says so."""
+        """Append one line. If the disk is full, the line waits in memory and the next `flush` raises."""
         self._waiting.append(json.dumps(entry, allow_nan=False).encode() + b"\n")
         with suppress(OSError):
             self._write()
 
     def flush(self) -> None:
-        """Wait until every line is on the disk, before a checkpoint relies on them. Raises OSError."""
+        """Wait until every line is on the disk, which a checkpoint requires. Raises OSError."""
         self._write()
         os.fsync(self._file.fileno())
 
@@ -87,15 +87,15 @@ class Journal:
         while self._waiting:
             line = self._waiting[0]
             if self._file.write(line) != len(line):
-                self._file.truncate(self.size)  # no half lines
+                self._file.truncate(self.size)  # remove the incomplete line
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             self.size += len(line)
             del self._waiting[0]
 
     def rewind(self, step: int, size: int) -> None:
-        """Cut everything after the first `size` bytes, whose last line must be of `step`.
+        """Cut the journal to its first `size` bytes, which must end with a line of `step`.
 
-        Raises UserError if the journal is not the one that the checkpoint was committed with.
+        Raises UserError if this is not the journal that the checkpoint was committed with.
         """
         with self.path.open("rb") as file:
             start = max(0, size - (1 << 16))
@@ -113,19 +113,19 @@ class Journal:
         self._file.truncate(size)
         self.size = size
 
-    def event(self, name: str, **facts: Any) -> None:
-        """Note something that happened to the process rather than to the run."""
+    def event(self, name: str, **details: Any) -> None:
+        """Append an event of the process (not of the run) to `events.jsonl`."""
         line = {
             "event": name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "version": seedfast.__version__,
-            **facts,
+            "version": VERSION,
+            **details,
         }
         with self._events.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
-        """Close. Lines that could not be written belong to steps after the last checkpoint: they are computed again."""
+        """Close the files. Lines that could not be written belong to steps that the next session repeats."""
         with suppress(OSError):
             self._write()
         self._file.close()
@@ -138,7 +138,7 @@ class Journal:
 
 
 def read(run_folder: Path) -> Iterator[dict[str, Any]]:
-    """The journal's entries in order; a half-written last line is passed over. Raises UserError on a damaged one."""
+    """The entries in order, without an incomplete last line. Raises UserError for a line that is not JSON."""
     path = run_folder / "journal.jsonl"
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -151,18 +151,18 @@ def read(run_folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def follow(run_folder: Path, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """The journal's entries as they are written, until `is_over()`: asked again and again, it sets the pace."""
+    """The entries as they are written, until `is_over()`, which is called before each read and sets the pace."""
     with (run_folder / "journal.jsonl").open("rb") as lines:
         over = False
         while not over:
-            over = is_over()  # asked before reading, so that nothing is missed that was written before
+            over = is_over()  # before the read, so that lines written until then are not missed
             while (line := lines.readline()).endswith(b"\n"):
                 yield json.loads(line)
             lines.seek(-len(line), os.SEEK_CUR)
 
 
 def scalars(values: Mapping[str, Any], group: str = "") -> dict[str, float]:
-    """The numbers of an entry, by the names of their curves, such as `training/loss` or `validation/ema/loss`."""
+    """The numbers of an entry by the names of their curves, such as `training/lr/adamw` or `validation/ema/loss`."""
     if not group:
         parts = {"validation": values["validation"]} if "validation" in values else {}
         values = parts | ({"training": values} if "loss" in values else {})
@@ -173,3 +173,8 @@ def scalars(values: Mapping[str, Any], group: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and name != "step":
             found[f"{group}{name}"] = value
     return found
+
+
+def sample_files(run_folder: Path, entry: Mapping[str, Any]) -> list[Path]:
+    """The files of samples that an entry names; none for an entry of another kind."""
+    return [run_folder / name for name in entry.get("samples", ())]

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""The lock of a run folder: one process at a time trains in it."""
 
 import fcntl
 import os
@@ -12,9 +12,9 @@ from seedfast.errors import UserError
 
 @contextmanager
 def locked(run_folder: Path) -> Iterator[None]:
-    """Hold the run folder's lock. The kernel lets go of it when its owner dies, however it dies.
+    """Hold the lock of a run folder. The kernel releases it when the owner dies, also by SIGKILL.
 
-    Raises UserError naming the owner if another process holds it.
+    Raises UserError with the name of the owner if another process holds it.
     """
     with (run_folder / "lock").open("a+") as file:
         try:
@@ -22,7 +22,7 @@ def locked(run_folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise UserError(f"{owner} is training in {run_folder}; wait for it, or use another --out.") from None
+            raise UserError(f"{owner} is training in {run_folder}; wait until it ends, or use another --out.") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

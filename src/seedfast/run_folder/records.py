@@ -41,6 +41,7 @@ class CheckpointManifest:
     versions, topology: of the software; of device, processes and threads.
     fingerprint: digest of the data. measure: units of the loss. journal: bytes of `journal.jsonl` at the commit.
     validation: scores of the validation at this very step by kind of weights ("raw", "ema"); None without one.
+    seal: SHA-256 of the manifest, which identifies the checkpoint.
     """
 
     step: int
@@ -51,10 +52,11 @@ class CheckpointManifest:
     measure: Measure = field(default_factory=Measure)
     journal: int = 0
     validation: Mapping[str, Score] | None = None
+    seal: str
 
     def facts(self) -> dict[str, Any]:
-        """Everything but step and files: the keys with which an equal checkpoint is saved."""
-        stored = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("step", "files")}
+        """The keys with which another checkpoint of the same origin is saved."""
+        stored = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("step", "files", "seal")}
         return {**stored, "measure": self.measure.as_json()}
 
     @staticmethod
@@ -64,7 +66,9 @@ class CheckpointManifest:
         named = {name: value for name, value in manifest.entries.items() if name in _FIELDS}
         measure = manifest.entries.get("measure") or manifest.entries.get("family") or {}  # "family" in version 0.1
         try:
-            return CheckpointManifest(files=manifest.files, **{**named, "measure": Measure.from_json(measure)})
+            return CheckpointManifest(
+                files=manifest.files, seal=manifest.seal, **{**named, "measure": Measure.from_json(measure)}
+            )
         except (TypeError, AttributeError) as error:
             raise ValueError(f"no manifest of a checkpoint: {error}") from error
 

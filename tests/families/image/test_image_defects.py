@@ -123,7 +123,7 @@ def test_v2_the_first_multiplier_need_not_be_one() -> None:
 
 
 def test_v3_the_plateau_schedule_follows_the_validations(story: Path, tmp_path: Path) -> None:
-    schedule = Schedule(shape="plateau", patience=0, shrink=0.5)
+    schedule = Schedule(shape="plateau", patience=0, gamma=0.5)
     run = small_run("image-diffusion", story, steps=10, eval_every=1, schedule=schedule, optimizer=FAST)
     with open_session(run, tmp_path) as opened:
         train_until(opened, 6)

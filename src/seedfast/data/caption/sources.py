@@ -118,7 +118,7 @@ class RowSource(CaptionSource):
 def glyph_captions(unseen: SplitBy) -> CaptionSource:
     """All glyphs."""
     source = glyph_source("script", unseen)
-    return GlyphCaptions("glyphs", source.root, source.names, 1, (), unseen)
+    return GlyphCaptions("glyphs", source.root, source.names, channels=1, unseen=unseen)
 
 
 def row_captions(name: str, image: str, caption: str) -> CaptionSource:
@@ -137,7 +137,7 @@ def row_captions(name: str, image: str, caption: str) -> CaptionSource:
     if not isinstance(rows.features[image], datasets.Image):
         raise UserError(f'The column "{image}" of hf:{name} holds no pictures but {rows.features[image]}.')
     rows = rows.cast_column(image, datasets.Image(decode=False))
-    return RowSource(f"hf:{name}", root, names, 3, (), rows, image, caption)
+    return RowSource(f"hf:{name}", root, names, rows=rows, image=image, caption=caption)
 
 
 def listed_captions(path: Path, images: Path | None, held_out: Literal["val", "test"]) -> CaptionSource:
@@ -160,7 +160,9 @@ def listed_captions(path: Path, images: Path | None, held_out: Literal["val", "t
         merged[name] = Listed(name, before.captions + captions, role)
     found = [each for each in merged.values() if any(caption.strip() for caption in each.captions)]
     skipped += [f"{name} (no caption)" for name in merged.keys() - {each.name for each in found}]
-    return ListSource(str(path), root, tuple(each.name for each in found), 3, tuple(sorted(skipped)), tuple(found))
+    return ListSource(
+        str(path), root, tuple(each.name for each in found), listed=tuple(found), skipped=tuple(sorted(skipped))
+    )
 
 
 def read_json(path: Path, held_out: str) -> list[Listed]:

@@ -1,8 +1,7 @@
 """The configuration of image data: from images of any source to squares of pixels with a class and a caption."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,16 +9,23 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import torch
 
-from seedfast.console import Bar, abbreviate, say
-from seedfast.data.cache import cached_folder, file_digests
+from seedfast.console import Bar, abbreviate
+from seedfast.data.cache import file_digests
 from seedfast.data.dataset import DataConfig, Fingerprint
-from seedfast.data.fingerprint import Signature, hash_files
 from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
 from seedfast.data.image.dataset import ImageAssets, ImageCorpus, ImageDataset
 from seedfast.data.image.decode import DECODE_ERRORS
 from seedfast.data.image.glyphs import BLANK, GlyphClass, SplitBy, glyph_source
-from seedfast.data.image.sources import LIST_READERS, ImageSource, folder_source, function_source, hub_source
-from seedfast.data.image.split import SPLITS, assign_splits
+from seedfast.data.image.sources import (
+    LIST_READERS,
+    ImageEntry,
+    ImageSource,
+    folder_source,
+    function_source,
+    hub_source,
+)
+from seedfast.data.image.split import assign_splits
+from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.errors import UserError
 from seedfast.files import to_json
 from seedfast.options import Between, Formerly, MoreThan, OnlyWith, check
@@ -89,18 +95,15 @@ class ImageData(DataConfig):
     def load(self) -> ImageCorpus:
         """Prepare the images, or take them from the cache. Raises UserError on unusable data."""
         source = self._source()
-        signatures = source.signatures()
-        contents = hash_files(source.root, signatures)
         channels = self.channels or source.channels
-        folder, facts = cached_folder(
-            self._key(contents, source, channels),
-            lambda attempt: self._prepare(source, attempt, channels, signatures),
+        prepared = prepare(
+            source,
+            self._identity(source, channels),
+            lambda folder: self._fill(source, folder, channels),
             kind="images",
+            unreported=BLANK,  # every font has characters without ink, such as spaces
         )
-        # Every font has characters without ink, such as spaces: no image is missing.
-        if skipped := [name for name in facts["skipped"] if not name.endswith(f"({BLANK})")]:
-            say(f"Left out of {source.title}: {abbreviate(skipped)}.")
-        return self._corpus(source, folder, facts, contents)
+        return self._corpus(source, prepared, channels)
 
     def located(self) -> Self:
         """The same data with an absolute path (`glyphs` is a name, even if there is a folder of that name)."""
@@ -132,12 +135,10 @@ class ImageData(DataConfig):
             "hf:NAME, path/to/file.py:function, or glyphs."
         )
 
-    def _key(self, contents: Mapping[str, str], source: ImageSource, channels: int) -> str:
-        """The key of the prepared data: a hash of everything that determines them."""
-        shape: dict[str, Any] = {
+    def _identity(self, source: ImageSource, channels: int) -> dict[str, Any]:
+        """Everything besides the files that determines the prepared data."""
+        return {
             "format": _FORMAT,
-            "contents": dict(contents),
-            "skipped": source.skipped,
             "listed": source.identity(),
             "size": self.size,
             "channels": channels,
@@ -145,14 +146,10 @@ class ImageData(DataConfig):
             "fields": [self.image_field or "image", self.label_field],
             "validation": self.validation,
         }
-        return hashlib.sha256(to_json(shape).encode()).hexdigest()[:32]
 
-    def _prepare(
-        self, source: ImageSource, folder: Path, channels: int, signatures: Mapping[str, Signature]
-    ) -> dict[str, Any]:
-        """Fill `folder` with the pixels of both splits and their index; returns what was left out."""
-        entries: list[tuple[str, str, str | None]] = []
-        captions: list[str] = []
+    def _fill(self, source: ImageSource, folder: Path, channels: int) -> dict[str, Any]:
+        """Write the pixels of all images and their index into `folder`; returns a summary of what was left out."""
+        entries: list[ImageEntry] = []
         skipped = list(source.skipped)
         with (folder / "pixels.bin").open("xb") as file, Bar("Reading images", len(source.names)) as bar:
             for entry in source.images():
@@ -162,29 +159,23 @@ class ImageData(DataConfig):
                     skipped.append(f"{entry.name} ({' '.join(str(error).split())[:80] or type(error).__name__})")
                     continue
                 file.write(pixels)
-                entries.append((entry.split_key, entry.label, entry.split))
-                captions.append(entry.caption)
+                entries.append(entry)
                 bar.advance(1)
-        if source.signatures() != signatures:
-            raise UserError(f"The data in {source.title} changed while they were being read: start again.")
-        without = f" (left out: {abbreviate(skipped)})" if skipped else ""
+        left_out = f" (left out: {abbreviate(skipped)})" if skipped else ""
         if len(entries) < 2:
-            raise UserError(f"{source.title} holds {len(entries) or 'no'} usable images{without}: add more.")
-        split_keys, labels, given = zip(*entries, strict=True)
-        splits = assign_splits(split_keys, given, self.validation)
+            raise UserError(f"{source.title} holds {len(entries) or 'no'} usable images{left_out}: add more.")
+        splits = assign_splits([e.split_key for e in entries], [e.split for e in entries], self.validation)
         for split in SPLITS:
             if split not in splits:
-                raise UserError(f"{source.title} has no image in its {split} split{without}: add more.")
-        index = {"roles": splits, "labels": labels, "captions": captions}
+                raise UserError(f"{source.title} has no image in its {split} split{left_out}: add more.")
+        index = {"roles": splits, "labels": [e.label for e in entries], "captions": [e.caption for e in entries]}
         (folder / "index.json").write_text(to_json(index), "utf-8")
         return {"skipped": skipped}
 
-    def _corpus(
-        self, source: ImageSource, folder: Path, facts: Mapping[str, Any], contents: dict[str, str]
-    ) -> ImageCorpus:
-        index = json.loads((folder / "index.json").read_text("utf-8"))
-        shape = (len(index["roles"]), self.channels or source.channels, self.size, self.size)
-        pixels = np.memmap(folder / "pixels.bin", np.uint8, mode="r", shape=shape)
+    def _corpus(self, source: ImageSource, prepared: Prepared, channels: int) -> ImageCorpus:
+        index = json.loads((prepared.folder / "index.json").read_text("utf-8"))
+        shape = (len(index["roles"]), channels, self.size, self.size)
+        pixels = np.memmap(prepared.folder / "pixels.bin", np.uint8, mode="r", shape=shape)
         classes = sorted(set(index["labels"]))
         splits: dict[str, ImageDataset] = {}
         for name in SPLITS:
@@ -194,14 +185,13 @@ class ImageData(DataConfig):
         counts = torch.bincount(splits["train"].labels_N, minlength=len(classes)).tolist()
         if 0 in counts:
             raise UserError(f'{source.title} has no training image of the class "{classes[counts.index(0)]}".')
-        identity = to_json({"prepared": file_digests(folder)})
         return ImageCorpus(
             train=splits["train"],
             validation=splits["validation"],
-            assets=ImageAssets(self.size, shape[1], tuple(classes), tuple(counts)),
-            fingerprint=Fingerprint(hashlib.sha256(identity.encode()).hexdigest(), contents),
+            assets=ImageAssets(self.size, channels, tuple(classes), tuple(counts)),
+            fingerprint=Fingerprint(json_digest({"prepared": file_digests(prepared.folder)}), source.contents),
             sampling_weights=self._sampling_weights(splits["train"].labels_N.tolist(), counts),
-            skipped=tuple(facts["skipped"]),
+            skipped=tuple(prepared.summary["skipped"]),
         )
 
     def _sampling_weights(self, labels: Sequence[int], counts: Sequence[int]) -> torch.Tensor | None:

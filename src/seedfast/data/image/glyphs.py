@@ -75,7 +75,9 @@ def glyph_source(glyph_class: GlyphClass, split_by: SplitBy) -> ImageSource:
     import matplotlib
 
     root = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return GlyphSource("glyphs", root, tuple(f"{name}.ttf" for name in FACES), 1, (), glyph_class, split_by)
+    return GlyphSource(
+        "glyphs", root, tuple(f"{name}.ttf" for name in FACES), channels=1, glyph_class=glyph_class, split_by=split_by
+    )
 
 
 def script(character: str) -> str:

@@ -12,8 +12,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from seedfast.data.fingerprint import Signature, signature
 from seedfast.data.image.decode import PixelArray, open_image, to_pixels
+from seedfast.data.prepare import SourceFiles
 from seedfast.errors import UserError
 from seedfast.user_code import own_function
 
@@ -40,22 +40,13 @@ class ImageEntry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ImageFiles:
-    """The files that images come from, in a fixed order: root/name for each of the names.
+class ImageFiles(SourceFiles):
+    """The files that images come from.
 
-    title: for messages. channels: the default number of channels, 1 for grey images, 3 for colour. skipped: files that
-    were left out when the names were collected, each with its reason.
+    channels: the default number of channels, 1 for grey images, 3 for colour.
     """
 
-    title: str
-    root: Path
-    names: tuple[str, ...]
     channels: int = 3
-    skipped: tuple[str, ...] = ()
-
-    def signatures(self) -> dict[str, Signature]:
-        """Each file's signature, by its name."""
-        return {name: signature(self.root / name) for name in self.names}
 
 
 class ImageSource(ImageFiles, ABC):
@@ -138,7 +129,7 @@ def folder_source(root: Path) -> ImageSource:
     if not names:
         raise UserError(f"There is no picture in {root}: add a sub-folder of pictures for each class.")
     facts = [FileFacts(Path(name).parts[0] if nested else ONE_CLASS, Path(name).stem, None) for name in sorted(names)]
-    return ImageFileSource(str(root), root, tuple(sorted(names)), 3, tuple(sorted(skipped)), tuple(facts))
+    return ImageFileSource(str(root), root, tuple(sorted(names)), facts=tuple(facts), skipped=tuple(sorted(skipped)))
 
 
 # ---- lists ------------------------------------------------------------------------------------------------------
@@ -168,7 +159,7 @@ def json_source(path: Path) -> ImageSource:
             label, caption = (entry.get(key) for key in ("class", "caption"))
             facts.append(FileFacts(_text(label, ONE_CLASS), _text(caption, Path(name).stem), split))
     _check_distinct(path, names)
-    return ImageFileSource(str(path), path.parent, tuple(names), 3, (), tuple(facts))
+    return ImageFileSource(str(path), path.parent, tuple(names), facts=tuple(facts))
 
 
 LIST_READERS: Mapping[str, Callable[[Path], ImageSource]] = {".json": json_source}

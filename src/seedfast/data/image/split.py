@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from seedfast import keys
-
-SPLITS = ("train", "validation")
+from seedfast.data.prepare import SPLITS
 
 
 def assign_splits(split_keys: Sequence[str], given: Sequence[str | None], validation: float) -> list[str]:

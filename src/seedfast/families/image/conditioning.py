@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from seedfast.data.image.config import ImageAssets
+from seedfast.data.image.dataset import ImageAssets
 from seedfast.errors import UserError
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from seedfast.data.dataset import Batch
 from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
-from seedfast.data.image.config import ImageAssets
+from seedfast.data.image.dataset import ImageAssets
 from seedfast.diffusion.levels import add_noise, match_dims
 from seedfast.diffusion.parameterisation import input_std, min_snr_weight, target
 from seedfast.errors import UserError

@@ -59,7 +59,7 @@ class NoiseProcess:
             )
         if self.schedule == "edm" and self.prediction != "edm":
             raise UserError(
-                f"objective.process.schedule edm adds noise up to σ = {_SIGMA_MAX:g}, so the network's input and output "
+                f"objective.process.schedule edm adds noise up to σ = {_SIGMA_MAX:g}, so network input and output "
                 f"have to be scaled: use the prediction edm, not {self.prediction}."
             )
         check_recoverable(self.prediction, self.noisiest)

@@ -126,7 +126,7 @@ def _predict(network: nn.Module, cache: Any, tokens_BL: Tensor, padding_BL: Tens
     """Logits [B, L, V] of an unfinished block, which does not stay in the cache."""
     length = cache.length
     logits_BLV: Tensor = network(tokens_BL, cache=cache)
-    cache.keep(length)
+    cache.truncate(length)
     return logits_BLV
 
 

@@ -36,7 +36,6 @@ from seedfast.families.text.unmask_sampler import (
     unmask,
 )
 from seedfast.keys import Draws
-from seedfast.models.transformer_block import Inputs
 from seedfast.options import AtLeast, check
 
 
@@ -186,10 +185,12 @@ class MaskedObjective(TextObjective[MaskedTask]):
             documents_BL=documents(batch, self.end_of_text) if self.options.document_mask else None,
         )
 
-    def inputs(self, task: MaskedTask) -> Inputs:
-        """The network's inputs besides the tokens."""
-        inputs: Inputs = {"documents_BL": task.documents_BL}
-        return inputs if self.block is None else {**inputs, "clean_BL": task.targets_BL}
+    def inputs(self, task: MaskedTask) -> dict[str, Tensor | None]:
+        """The network's inputs besides the tokens, fields of `SequenceInputs`."""
+        return {
+            "documents_BL": task.documents_BL,
+            "clean_BL": None if self.block is None else task.targets_BL,
+        }
 
     def loss(self, network: nn.Module, task: MaskedTask, state: State) -> Terms:
         """Each example's estimate of its NELBO in nats. Visible tokens contribute exactly 0 (SUBS's carry-over)."""

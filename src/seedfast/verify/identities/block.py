@@ -98,7 +98,7 @@ def cached_blocks(build: Build = BlockDiffusion) -> Check:
             here = slice(start, start + size)
             block_BLV = network(task.inputs_BL[:, here], cache=cache)
             worst = max(worst, apart(block_BLV, whole_BLV[:, here]))
-            cache.keep(start)
+            cache.truncate(start)
             network(task.targets_BL[:, here], cache=cache)
     return Check(8, "cached blocks", worst < 1e-5, f"cached logits = uncached logits (largest difference {worst:.0e})")
 

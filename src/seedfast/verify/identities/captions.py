@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from seedfast import keys
 from seedfast.families.caption.beam_search import Advance, Hypothesis, beam_search, length_penalty
 from seedfast.families.caption.metrics import BleuCounts, Frequencies, Words, cider, rouge_l, words
-from seedfast.models.transformer import Transformer, TransformerNetwork
+from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.verify.identities.check import Check, apart
 
 Cider = Callable[[Words, Sequence[Words], Frequencies], float]

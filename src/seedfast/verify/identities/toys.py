@@ -5,7 +5,6 @@ Shapes: B rows, N texts, L length, V vocabulary, M possible inputs.
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,8 @@ from seedfast.data.dataset import Batch
 from seedfast.data.text.config import TextAssets
 from seedfast.data.text.tokenizers import Characters
 from seedfast.keys import Draws
-from seedfast.models.token_network import TokenNetwork
-from seedfast.models.transformer_block import wanted
+from seedfast.models.token_network import SequenceInputs, TokenNetwork
+from seedfast.models.transformer_block import select_positions
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -66,28 +65,35 @@ class Memory:
         self.tokens_BL = self.tokens_BL[rows]
 
 
-class Toy(TokenNetwork):
-    """A network that is called as all text networks are, made of a function from tokens to logits."""
+class _Identity(nn.Identity):
+    """An output layer that changes nothing."""
+
+    out_features = 1
+
+
+class Toy(TokenNetwork[Memory]):
+    """A network with the interface of all text networks, made of a function from tokens to logits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Identity()
+        self.head = _Identity()
 
     def answer(self, tokens_BL: Tensor) -> Tensor:
         """Logits [B, L, V] of whole sequences."""
         raise NotImplementedError
 
-    def cache(self, batch: int, length: int) -> Memory:
+    def cache(self, batch: int, length: int | None = None) -> Memory:
         """An empty cache, of use to causal functions."""
         return Memory(batch)
 
-    def features(self, tokens_BL: Tensor | None = None, *, where_N: Tensor | None = None, **inputs: Any) -> Tensor:
-        """The logits of the new tokens, [B, L, V], or of some of them, [N, V]: the output layer adds nothing."""
+    def hidden_states(self, inputs: SequenceInputs[Memory]) -> Tensor:
+        """The logits of the new tokens, [B, L, V], or of some of them, [N, V]: the output layer changes nothing."""
+        tokens_BL, cache = inputs.tokens_BL, inputs.cache
         assert tokens_BL is not None
-        new, cache = tokens_BL.shape[1], inputs.get("cache")
+        new = tokens_BL.shape[1]
         if cache is not None:
             tokens_BL = cache.tokens_BL = torch.cat([cache.tokens_BL, tokens_BL], dim=1)
-        return wanted(self.answer(tokens_BL)[:, -new:], where_N)
+        return select_positions(self.answer(tokens_BL)[:, -new:], inputs.where_N)
 
 
 class Table(Toy):

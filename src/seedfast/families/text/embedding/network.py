@@ -16,6 +16,7 @@ from seedfast.diffusion.parameterisation import to_x0
 from seedfast.families.text.embedding import noise_schedule
 from seedfast.families.text.embedding.noise_schedule import ScheduleKind
 from seedfast.families.text.embedding.task import EmbeddingTask
+from seedfast.models.network import Network
 
 Prediction = Literal["tokens", "x0", "eps", "v"]
 PromptConditioning = Literal["prefix", "cross"]
@@ -96,7 +97,7 @@ class DiffusionOutput:
     negative_log_density_B: Tensor | None
 
 
-class EmbeddingNetwork(nn.Module):
+class EmbeddingNetwork(Network):
     """A bidirectional transformer from noisy embeddings and their condition to distributions over tokens, or vectors.
 
     model: the transformer's configuration. The condition id of a position is its token where that is given,
@@ -126,8 +127,9 @@ class EmbeddingNetwork(nn.Module):
             if linear is not None:
                 nn.init.normal_(linear.weight, std=channels**-0.5)
 
-    def get_output_embeddings(self) -> nn.Linear:
-        """The output layer, by the name that transformers gives it."""
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The output layer of the transformer."""
         head: nn.Linear = self.transformer.head
         return head
 

@@ -1,0 +1,79 @@
+"""The key-value cache of a transformer.
+
+Shapes: B batch, L new positions, C slots, M memory, N layers, H heads, D head size.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class KVCache:
+    """Keys and values of all previous positions, so that each new token costs one position.
+
+    All rows use the same number of slots; prompts of different lengths are padded on the left.
+    """
+
+    keys_NBHCD: Tensor
+    """Keys of each layer after the rotary embedding, allocated once for the longest sequence."""
+    values_NBHCD: Tensor
+    documents_BC: Tensor
+    """Document id of each slot; `PADDING` for padding."""
+    next_B: Tensor
+    """Position of each row's next token, without padding."""
+    length: int = 0
+    """Number of slots in use."""
+    has_documents: bool = False
+    """Whether documents or padding were ever given: otherwise no mask is needed."""
+    memory: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Keys and values of the cross-attention memory by layer, computed when the memory was last given."""
+    memory_mask_BM: Tensor | None = None
+    memory_row_B: Tensor | None = None
+    """The row of the given memory that each row attends to; None: row i attends to row i."""
+
+    def extend(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a layer's new keys and values; returns all of the layer's, [B, H, C, D]."""
+        end = self.length + k_BHLD.shape[2]
+        self.keys_NBHCD[layer, :, :, self.length : end] = k_BHLD
+        self.values_NBHCD[layer, :, :, self.length : end] = v_BHLD
+        return self.keys_NBHCD[layer, :, :, :end], self.values_NBHCD[layer, :, :, :end]
+
+    def add_documents(self, documents_BL: Tensor | None, length: int) -> Tensor | None:
+        """Store the document ids of the next `length` tokens; returns them, or None if no mask is needed."""
+        if documents_BL is None and not self.has_documents:
+            return None
+        self.has_documents = True
+        new_BL = self.documents_BC[:, self.length : self.length + length]
+        new_BL.copy_(documents_BL if documents_BL is not None else torch.zeros_like(new_BL))
+        return new_BL
+
+    def next_positions(self, real_BL: Tensor | None, length: int) -> Tensor | None:
+        """The positions of the next `length` tokens, [B, L]; None if they are equal to their slots."""
+        if real_BL is None and not self.has_documents:
+            self.next_B += length
+            return None
+        if real_BL is None:
+            real_BL = torch.ones(len(self.next_B), length, dtype=torch.bool, device=self.next_B.device)
+        positions_BL = (self.next_B[:, None] + real_BL.cumsum(1) - 1).clamp(min=0)
+        self.next_B += real_BL.sum(1)
+        return positions_BL
+
+    def truncate(self, length: int) -> None:
+        """Remove all but the first `length` tokens of each row. The cache must hold no padding."""
+        assert not self.has_documents, "the number of padded slots of each row is no longer known"
+        self.next_B.fill_(length)
+        self.length = length
+
+    def select(self, rows_B: Tensor) -> None:
+        """Keep these rows in this order; a row may be repeated. Beam search calls this between two tokens."""
+        self.keys_NBHCD, self.values_NBHCD = self.keys_NBHCD[:, rows_B], self.values_NBHCD[:, rows_B]
+        self.documents_BC, self.next_B = self.documents_BC[rows_B], self.next_B[rows_B]
+        memory_row_B = rows_B if self.memory_row_B is None else self.memory_row_B[rows_B]
+        if self.memory_row_B is not None and torch.equal(memory_row_B, self.memory_row_B):
+            return  # the beams of an image change places: its memory, by far the largest part, is not copied
+        self.memory_row_B = memory_row_B
+        self.memory = {layer: (k[rows_B], v[rows_B]) for layer, (k, v) in self.memory.items()}
+        if self.memory_mask_BM is not None:
+            self.memory_mask_BM = self.memory_mask_BM[rows_B]

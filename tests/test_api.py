@@ -1,0 +1,174 @@
+"""The Python interface: recipe, train, load, journal."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import seedfast
+from seedfast import UserError
+from seedfast.run_folder.journal import Entry
+
+SMALL: dict[str, Any] = {
+    "data.tokenizer": "characters", "data.context": 16, "model.layers": 1, "model.heads": 2, "model.width": 16,
+    "steps": 6, "batch_size": 4, "eval_every": 3, "eval_examples": 4, "save_every": 3,
+}  # fmt: skip
+TEXTS = [f"the {animal} sees the {n}.\n" * 9 for n in range(12) for animal in ("cat", "dog", "fox")]
+
+
+@pytest.fixture(scope="module")
+def model(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    run = seedfast.recipe("text-autoregressive", **SMALL, **{"data.path": story})
+    return seedfast.train(run, tmp_path_factory.mktemp("api") / "run", progress=lambda entry: None)
+
+
+def test_importing_seedfast_imports_nothing_heavy() -> None:
+    code = "import sys, seedfast; print({'torch', 'tyro', 'transformers'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert shown.stdout.strip() == "set()"
+
+
+def test_everything_public_is_found_and_documented() -> None:
+    for name in ("recipe", "train", "load", "journal"):
+        assert getattr(seedfast, name).__doc__, name
+        assert name in dir(seedfast)
+    with pytest.raises(AttributeError):
+        _ = seedfast.lode  # type: ignore[attr-defined]
+
+
+def test_a_recipe_takes_dotted_names_and_groups() -> None:
+    run: Any = seedfast.recipe("text-masked", steps=7, model={"width": 64}, **{"optimizer.lr": 0.5})
+    assert (run.steps, run.model.width, run.optimizer.lr) == (7, 64, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"stepz": 3}, "unknown key stepz"), ({"model.widht": 3}, r"unknown key model\.widht"),
+     ({"steps": "many"}, "steps must be of type int"), ({"steps": 0}, "steps must be at least 1"),
+     ({"model": 3, "model.width": 4}, "model")],
+)  # fmt: skip
+def test_a_wrong_change_is_refused_by_its_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        seedfast.recipe("text-masked", **changes)
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean text-masked"):
+        seedfast.recipe("text-maskd")
+
+
+def test_training_calls_back_with_each_journal_entry_and_continues(story: Path, tmp_path: Path) -> None:
+    run = seedfast.recipe("text-autoregressive", **SMALL, **{"data.path": story})
+    seen: list[Entry] = []
+    seedfast.train(run, tmp_path / "run", progress=seen.append)
+    assert [entry["step"] for entry in seen if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in seen if "validation" in entry] == [3, 6]
+    again: list[Entry] = []
+    seedfast.train(run, tmp_path / "run", progress=again.append)
+    assert again == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data"),
+    [
+        ("text-autoregressive", TEXTS),
+        ("text-autoregressive", [{"prompt": f"say {n}", "completion": f"{n} it is"} for n in range(40)]),
+    ],
+    ids=["texts", "rows"],
+)
+def test_data_are_given_as_python_values(recipe: str, data: Sequence[Any], tmp_path: Path) -> None:
+    run = seedfast.recipe(recipe, **SMALL)
+    model = seedfast.train(run, tmp_path / "run", data=data, progress=lambda entry: None)
+    assert model.evaluate("loss")["nats_per_token"] > 0
+    assert (tmp_path / "run/data/documents.jsonl").is_file()
+
+
+def test_images_are_given_as_arrays_or_pictures_with_labels(tmp_path: Path) -> None:
+    run = seedfast.recipe(
+        "image-diffusion", steps=2, batch_size=4, eval_examples=4,
+        **{"data.size": 8, "data.channels": 1, "data.validation": 0.3, "model.width": 8, "model.multipliers": [1, 2],
+           "model.blocks": 1, "model.attention": [False, True], "model.heads": 2, "model.groups": 4},
+    )  # fmt: skip
+    arrays = [np.full((8, 8), 6 * n, np.uint8) for n in range(40)]
+    pairs = [(Image.fromarray(array), "dark" if n % 2 else "light") for n, array in enumerate(arrays)]
+    model = seedfast.train(run, tmp_path / "run", data=pairs, progress=lambda entry: None)
+    samples = model.sample(num=2, label=["dark"], steps=2)
+    assert samples._repr_png_().startswith(b"\x89PNG")
+    plain = seedfast.train(run, tmp_path / "plain", data=arrays, progress=lambda entry: None)
+    assert plain.evaluate("loss")["images"] > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [([], "nothing"), (["a", 3], "int and texts"), ([3.5], "float"), ([{"x": object()}], "JSON"),
+     ([np.zeros((2, 2), np.float32)] * 3, "uint8"), ([(np.zeros((2, 2), np.uint8), "a/b")] * 3, "a/b")],
+    ids=["none", "mixed", "numbers", "objects", "floats", "label"],
+)  # fmt: skip
+def test_data_that_cannot_be_used_are_refused(data: Sequence[Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        seedfast.train(seedfast.recipe("text-masked"), tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_continued_on_other_given_data(tmp_path: Path) -> None:
+    run = seedfast.recipe("text-autoregressive", **SMALL)
+    seedfast.train(run, tmp_path / "run", data=TEXTS, progress=lambda entry: None)
+    with pytest.raises(UserError, match="other data"):
+        seedfast.train(run, tmp_path / "run", data=TEXTS[1:])
+    seedfast.train(run, tmp_path / "run", data=TEXTS, progress=lambda entry: None)
+
+
+def test_a_model_samples_by_options_and_the_same_each_time(model: Any) -> None:
+    one = model.sample(prompt="the ", tokens=5, seed=3)
+    assert one.texts == model.sample(prompt=["the "], tokens=5, seed=3).texts
+    assert one.texts[0].startswith("the ")
+
+
+def test_an_unknown_option_of_sampling_is_refused_with_the_nearest(model: Any) -> None:
+    with pytest.raises(UserError, match="did you mean temperature"):
+        model.sample(temperatur=1.0)
+
+
+def test_a_model_evaluates_as_the_command_does(model: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from seedfast.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(model.committed.folder.parents[1]), "--json"])
+    assert json.loads(capsys.readouterr().out) == model.evaluate()
+
+
+def test_the_log_probability_of_windows_is_the_validation_loss(model: Any) -> None:
+    """A text as long as several windows is scored exactly as the validation split is."""
+    batch = model.corpus.validation.batch(list(range(len(model.corpus.validation))))
+    text = model.tokenizer.decode([t for row in batch["tokens"][:, 1:].tolist() for t in row][: 16 * 4])
+    [together], pieces = model.log_prob([text]), model.log_prob(text)
+    assert together == pieces < 0
+
+
+def test_loading_names_step_weights_and_device(model: Any) -> None:
+    folder = model.committed.folder.parents[1]
+    raw = seedfast.load(folder, step=3, weights="raw", device="cpu")
+    assert (raw.committed.step, raw.weights) == (3, "raw")
+    assert "raw weights, step 3" in repr(raw)
+    assert "<code>" in raw._repr_html_()
+    with pytest.raises(UserError, match="step"):
+        seedfast.load(folder, step=4)
+    with pytest.raises(UserError, match="no checkpoint"):
+        seedfast.load(folder / "nowhere")
+
+
+def test_the_journal_is_a_table(model: Any) -> None:
+    table = seedfast.journal(model.committed.folder.parents[1])
+    assert list(table["step"]) == sorted(table["step"])
+    assert np.isfinite(table["training/loss"]).sum() == 6
+    assert np.isfinite(table["validation/raw/loss"]).sum() == 2
+    assert "<table>" in table._repr_html_()
+    with pytest.raises(UserError, match=r"journal\.jsonl"):
+        seedfast.journal("nowhere")
