@@ -45,7 +45,7 @@ def worth(metric: Cider = cider) -> Check:
     }
     wrong = {name: apart(value, expected) for name, (value, expected) in cases.items()}
     detail = f"{len(cases)} captions worth what they are by hand (largest difference {max(wrong.values()):.0e})"
-    return Check(25, "CIDEr-D", max(wrong.values()) < 1e-12, detail)
+    return Check("cider", "CIDEr-D", max(wrong.values()) < 1e-12, detail)
 
 
 def corpus_bleu(pairs: Sequence[tuple[Words, Sequence[Words]]]) -> Sequence[float]:
@@ -70,7 +70,7 @@ def overlaps(bleu: Bleu = corpus_bleu, rouge: Callable[[Words, Sequence[Words]],
     worst = max(apart(value, expected) for value, expected in cases)
     # The reference implementation adds 1e-9 to counts that may be zero.
     detail = f"{len(cases)} values by hand (largest difference {worst:.0e})"
-    return Check(25, "BLEU and ROUGE-L", worst < 1e-7, detail)
+    return Check("cider", "BLEU and ROUGE-L", worst < 1e-7, detail)
 
 
 @cache
@@ -137,7 +137,9 @@ def greedy_search(search: Search = beam_search) -> Check:
         tree = Tree(3, seed)
         for problem, (only,) in enumerate(tree.search(search, problems=3, beams=1, alpha=alpha)):
             different += tree.with_end(only) != tree.greedy(problem)
-    return Check(26, "one beam", not different, f"{different} of {24 * len(_ALPHAS)} captions differ from greedy ones")
+    return Check(
+        "beam", "one beam", not different, f"{different} of {24 * len(_ALPHAS)} captions differ from greedy ones"
+    )
 
 
 def exhaustive_search(search: Search = beam_search) -> Check:
@@ -159,7 +161,7 @@ def exhaustive_search(search: Search = beam_search) -> Check:
         f"all {len(everything)} texts, Σ p = {total:.6f}, at their own probability (largest difference {error:.0e}) "
         f"and in order; the best is {best:.2f} nats likelier than the greedy one"
     )
-    return Check(26, "exhaustive beam", error < 1e-9 and ordered and abs(total - 1) < 1e-9, detail)
+    return Check("beam", "exhaustive beam", error < 1e-9 and ordered and abs(total - 1) < 1e-9, detail)
 
 
 def arbitrary_captioner() -> TransformerNetwork:
@@ -214,4 +216,4 @@ def cached_search(advance: Callable[[TransformerNetwork, Tensor], Advance] = cac
         same &= all(a.tokens == b.tokens for a, b in pairs)
         error = max([error, *(abs(a.score - b.score) for a, b in pairs)])
     detail = f"{'the same' if same else 'NOT the same'} captions (largest difference of scores {error:.0e})"
-    return Check(26, "cached beam", same and error < 1e-5, detail)
+    return Check("beam", "cached beam", same and error < 1e-5, detail)

@@ -219,7 +219,7 @@ def variational_bound(build: BuildObjective = EmbeddingObjective) -> Check:
     found = expected_loss(objective, network, two, 2, noises=33, times=2)
     pair = apart(found, exact_bound(two, 2, 3.0, noises=33))
     detail = f"one token in {cases} settings to {worst:.0e}, two dependent tokens to {pair:.0e}"
-    return Check(13, "embedding bound with the exact posterior", worst < 1e-7 and pair < 1e-5, detail)
+    return Check("embedding-nelbo", "embedding bound with the exact posterior", worst < 1e-7 and pair < 1e-5, detail)
 
 
 class _Oracle(nn.Module):
@@ -263,7 +263,9 @@ def oracle(build: BuildObjective = EmbeddingObjective) -> Check:
         terms = objective.loss(network, task, {})
         each_B = terms.total_B if loss == "weighted" else terms.diagnostics["diffusion"][:1]
         worst = max(worst, float(each_B.detach().abs().max()))
-    return Check(24, "oracle, embedding diffusion", worst < 1e-6, f"4 predictions, 2 schedules, 2 losses: {worst:.0e}")
+    return Check(
+        "oracle", "oracle, embedding diffusion", worst < 1e-6, f"4 predictions, 2 schedules, 2 losses: {worst:.0e}"
+    )
 
 
 def _perfect(network: EmbeddingNetwork, task: EmbeddingTask, prediction: Prediction) -> Tensor:

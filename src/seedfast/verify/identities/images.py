@@ -101,7 +101,7 @@ def oracle(build: Build = ImageFamily) -> Check:
     detail = (
         f"{len(options)} objectives: relative error {worst:.0e}; samples differ from the truth by {sampled:g} of 255"
     )
-    return Check(24, "oracle", worst < 1e-3 and sampled <= 1, detail)
+    return Check("oracle", "oracle", worst < 1e-3 and sampled <= 1, detail)
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def null_label(build: Build = ImageFamily) -> Check:
     task = family.task(batch, Draws(seed=0, scope="identity 23", positions_B=torch.arange(10_000), group=10_000))
     dropped = float((task.labels_B == null).double().mean())
     detail = f"asked with {asked}; in training dropped {dropped:.3f} of the time, as wanted"
-    return Check(23, "null label", holds and abs(dropped - family.label_drop) < 0.01, detail)
+    return Check("guidance", "null label", holds and abs(dropped - family.label_drop) < 0.01, detail)
 
 
 @torch.no_grad()
@@ -142,4 +142,4 @@ def augmentation(build: Build = ImageFamily) -> Check:
     validated = float(family.loss(network, family.task(batch, draws), {}).total_B.max())
     share = float((losses[1] < 1e-6).double().mean())
     holds = float(losses.amin(dim=0).max()) < 1e-6 and 0.3 < share < 0.7 and validated < 1e-6
-    return Check(24, "augmentation", holds, f"{share:.2f} of the images flipped, in training only")
+    return Check("oracle", "augmentation", holds, f"{share:.2f} of the images flipped, in training only")
