@@ -94,7 +94,7 @@ def test_a_prompt_is_given_or_dropped_and_the_target_is_never_shown(conditioning
 
 def test_the_first_window_of_a_file_has_no_prompt_and_no_window_contains_its_target(tmp_path: Path) -> None:
     path = str(write_files(tmp_path / "files"))
-    corpus = TextData(path=path, tokenizer="bytes", context=16, prompt=8, apart=True).load()
+    corpus = TextData(path=path, tokenizer="bytes", context=16, prompt=8, one_document_per_window=True).load()
     family = Embedding(clean_context=0.0, condition_dropout=0.0).build(corpus.assets)
     objective = cast("EmbeddingObjective", family.objective).for_step(0)
     noised_id, null_id = objective.shape.noised_id, objective.shape.null_id

@@ -98,7 +98,7 @@ def exact_world(
     ends: end points of a learned schedule. padded: whether windows hold one document each.
     """
     options = Embedding(channels=1, prediction=prediction, schedule=schedule, self_conditioning=0.0)
-    objective = build(options, replace(assets(2, length), apart=padded))
+    objective = build(options, replace(assets(2, length), one_document_per_window=padded))
     network = cast("EmbeddingNetwork", objective.network(Exact(p_N, prediction))).double()
     marginal_V = torch.stack([p_N[all_texts(2, length)[:, 0] == token].sum() for token in (0, 1)])
     with torch.no_grad():

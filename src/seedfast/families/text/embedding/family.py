@@ -109,7 +109,7 @@ class EmbeddingObjective(TextObjective[EmbeddingTask]):
             schedule=options.schedule,
             prediction=options.prediction,
             self_conditioned=options.self_conditioning > 0,
-            padded=assets.apart,
+            padded=assets.one_document_per_window,
         )
         always = 1.0 if options.self_conditioning > 0 else 0.0
         self.rates = ConditioningRates(clean_context=0.0, dropout=0.0, self_conditioning=always)

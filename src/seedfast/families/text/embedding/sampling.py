@@ -73,7 +73,7 @@ class CanvasBatch:
         sizes = [len(canvas.tokens_L) - start for canvas, start in zip(canvases, starts, strict=True)]
         condition_BN = torch.full((len(canvases), prompt + max(sizes)), sizes_of.null_id)
         forbidden_BV = torch.zeros(len(canvases), tokenizer.size, dtype=torch.bool)
-        forbidden_BV[:, list(tokenizer.silent)] = True
+        forbidden_BV[:, list(tokenizer.never_generate)] = True
         for row, (canvas, start, size) in enumerate(zip(canvases, starts, sizes, strict=True)):
             condition_L = canvas.tokens_L.masked_fill(~canvas.fixed_L, sizes_of.noised_id)
             condition_BN[row, prompt - start : prompt + size] = condition_L
