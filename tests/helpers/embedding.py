@@ -23,7 +23,12 @@ LENGTH, LETTERS = 12, "abcdefgh"
 def small_family(prompt: int = 0, padded: bool = False, **options: Any) -> Family:
     """The family with these options. prompt: tokens before a window. padded: whether windows hold one document each."""
     assets = TextAssets(
-        Characters(LETTERS), LENGTH, validation_tokens=1, validation_bytes=1, prompt=prompt, one_document_per_window=padded
+        Characters(LETTERS),
+        LENGTH,
+        validation_tokens=1,
+        validation_bytes=1,
+        prompt=prompt,
+        one_document_per_window=padded,
     )
     return Embedding(**{"channels": 8, **options}).build(assets)
 

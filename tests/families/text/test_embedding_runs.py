@@ -28,7 +28,9 @@ from seedfast.verify.resume import compare
 
 def run_of(folder: Path, **changes: Any) -> Run:
     """A small run on files that it writes into the folder, with prompts and padded windows."""
-    data = TextData(path=str(write_files(folder)), tokenizer="bytes", context=16, prompt=8, one_document_per_window=True)
+    data = TextData(
+        path=str(write_files(folder)), tokenizer="bytes", context=16, prompt=8, one_document_per_window=True
+    )
     return small_run(
         "text-embedding", folder, **{"data": data, "steps": 6, "save_every": 3, "eval_every": 3, **changes}
     )
