@@ -11,7 +11,7 @@ from seedfast.families.image.request import ImageRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidelityArguments:
+class Fidelity:
     """Compare generated images with real ones: Fréchet distance, precision and recall, next to the noise floor.
 
     The floor is the distance between two random halves of the real images. With classes, as many images of each class
@@ -44,11 +44,13 @@ class FidelityArguments:
 
 
 def fidelity(words: list[str]) -> int:
-    """Measure the samples of a run; the flags are those of `FidelityArguments` and of image requests."""
+    """Measure the samples of a run; the flags are those of `Fidelity` and of image requests."""
     config = (tyro.conf.UseAppendAction,)
-    asked: FidelityArguments = parse(FidelityArguments, words, prog="seedfast fidelity", config=config)
+    asked: Fidelity = parse(Fidelity, words, prog="seedfast fidelity", config=config)
     from seedfast.cli.evaluate import opened, show
-    from seedfast.evaluate.fidelity import Fidelity
+    from seedfast.evaluate import fidelity as metric
 
-    measure = Fidelity(request=asked.request, seeds=asked.seeds or (1,), against=asked.against, features=asked.features)
+    measure = metric.Fidelity(
+        request=asked.request, seeds=asked.seeds or (1,), against=asked.against, features=asked.features
+    )
     return show(measure(opened(asked)), as_json=asked.json)

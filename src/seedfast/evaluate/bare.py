@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from seedfast.data.caption.config import CaptionData
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.text.config import TextAssets, TextData
-from seedfast.data.text.hub import pretrained
+from seedfast.data.text.hub import pretrained_tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.family import Captioning
@@ -79,7 +79,8 @@ def _captioner(folder: Path, device: str) -> Trained:
 def _language_model(folder: Path, device: str) -> Trained:
     model = PretrainedLM(path=str(folder)).located()
     longest = json.loads(model.architecture).get("max_position_embeddings") or _CONTEXT
-    assets = TextAssets(pretrained(str(folder)), min(longest, _CONTEXT), validation_tokens=1, validation_bytes=1)
+    tokenizer = pretrained_tokenizer(str(folder))
+    assets = TextAssets(tokenizer, min(longest, _CONTEXT), validation_tokens=1, validation_bytes=1)
     run = Run(recipe="", objective=Autoregressive(), data=TextData(), model=model)
     family, distributed = run.objective.build(assets), DistributedContext.single(device, "fp32")
     with torch.random.fork_rng():

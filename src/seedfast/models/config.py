@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
+from torch import nn
+
 from seedfast.models.token_network import TokenNetwork
 
 
@@ -53,3 +55,14 @@ class TokenModel(ModelConfig):
         block: block size of block diffusion; None: no blocks.
         Raises UserError if the configuration cannot be built with these sizes.
         """
+
+
+class ImageModel(ModelConfig):
+    """The configuration of an image network: (x [B, C, S, S], time [B] in [0, 1], label [B] or None) → [B, C, S, S].
+
+    The label `classes` is the null label, and None means the null label for every image.
+    """
+
+    @abstractmethod
+    def build(self, *, size: int, channels: int, classes: int) -> nn.Module:
+        """A freshly initialised network. Raises UserError for an image size that does not fit it."""

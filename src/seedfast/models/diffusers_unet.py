@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
-from seedfast.models.config import ModelConfig
+from seedfast.models.config import ImageModel
+from seedfast.models.network import Network
 from seedfast.models.unet import check_levels, check_size
 from seedfast.options import AtLeast, Between, check
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusersUNet(ModelConfig):
+class DiffusersUNet(ImageModel):
     """The shape of diffusers' U-Net. `seedfast export` writes a finished run as a pipeline of diffusers."""
 
     widths: Annotated[tuple[int, ...], AtLeast(1)] = (32, 64, 128)
@@ -60,7 +61,7 @@ class DiffusersUNet(ModelConfig):
         return DiffusersNetwork(unet, classes)
 
 
-class DiffusersNetwork(nn.Module):
+class DiffusersNetwork(Network):
     """The network of `DiffusersUNet.build`."""
 
     def __init__(self, unet: nn.Module, classes: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.config import ModelConfig
+from seedfast.models.config import ImageModel
 from seedfast.models.network import Network
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import check_size
@@ -19,7 +19,7 @@ from seedfast.options import AtLeast, check
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiT(ModelConfig):
+class DiT(ImageModel):
     """The shape of a diffusion transformer."""
 
     patch: Annotated[int, AtLeast(1)] = 4

@@ -5,32 +5,21 @@ Shapes: B batch, C channels, S height and width, W width of a level, E embedding
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.config import ModelConfig
+from seedfast.models.config import ImageModel
 from seedfast.models.network import Network
 from seedfast.models.transformer_block import sinusoid
 from seedfast.options import AtLeast, Between, check
 
 
-class ImageModel(Protocol):
-    """The configuration of an image network: (x [B, C, S, S], time [B] in [0, 1], label [B] or None) → [B, C, S, S].
-
-    The label `classes` is the null label, and None means the null label for every image.
-    """
-
-    def build(self, *, size: int, channels: int, classes: int) -> nn.Module:
-        """A freshly initialised network. Raises UserError for an image size that does not fit it."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class UNet(ModelConfig):
+class UNet(ImageModel):
     """The shape of a U-Net (Ho et al. 2020; the blocks of Dhariwal & Nichol 2021)."""
 
     width: Annotated[int, AtLeast(1)] = 32

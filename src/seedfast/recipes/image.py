@@ -3,9 +3,10 @@
 from seedfast.data.image.config import ImageData
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.loop.config import Run
+from seedfast.models.config import ImageModel
 from seedfast.models.diffusers_unet import DiffusersUNet
 from seedfast.models.dit import DiT
-from seedfast.models.unet import ImageModel, UNet
+from seedfast.models.unet import UNet
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig

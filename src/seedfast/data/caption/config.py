@@ -134,9 +134,9 @@ class CaptionData(DataConfig):
         folder = Path(self.tokenizer).expanduser()
         if _is_assets(folder):
             return tokenizers.load(folder)
-        from seedfast.data.text.hub import pretrained
+        from seedfast.data.text.hub import pretrained_tokenizer
 
-        return pretrained(self.tokenizer)
+        return pretrained_tokenizer(self.tokenizer)
 
     @property
     def _kind(self) -> Kind:

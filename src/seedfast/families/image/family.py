@@ -25,7 +25,7 @@ from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.families.image.sampling import ImageGenerator
 from seedfast.families.measure import Curve, Measure
 from seedfast.keys import Draws
-from seedfast.models.unet import ImageModel
+from seedfast.models.config import ImageModel
 from seedfast.options import AtLeast, Between, Formerly, MoreThan, OnlyWith, check
 
 BINS = 16

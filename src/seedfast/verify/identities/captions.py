@@ -23,7 +23,7 @@ _MISLEADING = 6  # the seed of a tree in which the greedy text is not the likeli
 
 
 def worth(metric: Cider = cider) -> Check:
-    """25. CIDEr-D of captions whose value is known by hand."""
+    """CIDEr-D of captions whose value is known by hand."""
     one, other = words("a dog runs over the grass"), words("two people sit on benches")
     corpus, small = Frequencies.of([[one], [other]]), Frequencies.of([[["dog"]], [["cat"]]])
     a_word_more = math.exp(-1 / 72)  # the penalty for another length, with σ = 6
@@ -45,7 +45,7 @@ def worth(metric: Cider = cider) -> Check:
     }
     wrong = {name: apart(value, expected) for name, (value, expected) in cases.items()}
     detail = f"{len(cases)} values by hand (largest difference {max(wrong.values()):.0e})"
-    return Check(25, "CIDEr-D", max(wrong.values()) < 1e-12, detail)
+    return Check("cider", "CIDEr-D", max(wrong.values()) < 1e-12, detail)
 
 
 def corpus_bleu(pairs: Sequence[tuple[Words, Sequence[Words]]]) -> Sequence[float]:
@@ -55,7 +55,7 @@ def corpus_bleu(pairs: Sequence[tuple[Words, Sequence[Words]]]) -> Sequence[floa
 
 
 def overlaps(bleu: Bleu = corpus_bleu, rouge: Callable[[Words, Sequence[Words]], float] = rouge_l) -> Check:
-    """25. BLEU of a corpus from its summed, clipped counts with one brevity penalty; ROUGE-L by hand."""
+    """BLEU of a corpus from its summed, clipped counts with one brevity penalty; ROUGE-L by hand."""
     whole, part = (words("a b c d"), [words("a b c d")]), (words("a c"), [words("a b c d e f")])
     stuttering = (words("the the the the"), [words("the cat sat here")])
     cases = [
@@ -70,7 +70,7 @@ def overlaps(bleu: Bleu = corpus_bleu, rouge: Callable[[Words, Sequence[Words]],
     worst = max(apart(value, expected) for value, expected in cases)
     # The reference implementation adds 1e-9 to counts that may be zero.
     detail = f"{len(cases)} values by hand (largest difference {worst:.0e})"
-    return Check(25, "BLEU and ROUGE-L", worst < 1e-7, detail)
+    return Check("cider", "BLEU and ROUGE-L", worst < 1e-7, detail)
 
 
 @cache
@@ -131,17 +131,17 @@ class Tree:
 
 
 def greedy_search(search: Search = beam_search) -> Check:
-    """26. One beam is greedy decoding with any length penalty, and problems do not affect each other."""
+    """One beam is greedy decoding with any length penalty, and problems do not affect each other."""
     different = 0
     for seed, alpha in itertools.product(range(8), _ALPHAS):
         tree = Tree(3, seed)
         for problem, (only,) in enumerate(tree.search(search, problems=3, beams=1, alpha=alpha)):
             different += tree.with_end(only) != tree.greedy(problem)
-    return Check(26, "one beam", not different, f"{different} of {24 * len(_ALPHAS)} captions differ from greedy ones")
+    return Check("beam", "one beam", not different, f"{different} of {24 * len(_ALPHAS)} captions differ from greedy ones")
 
 
 def exhaustive_search(search: Search = beam_search) -> Check:
-    """26. With as many beams as prefixes the search finds every text with its own probability, the best first.
+    """With as many beams as prefixes the search finds every text with its own probability, the best first.
 
     This holds only if finished beams stay unchanged.
     """
@@ -159,7 +159,7 @@ def exhaustive_search(search: Search = beam_search) -> Check:
         f"all {len(everything)} texts, Σ p = {total:.6f}, with their own probabilities (largest difference "
         f"{error:.0e}) and in order; the best is {best:.2f} nats likelier than the greedy one"
     )
-    return Check(26, "exhaustive beam", error < 1e-9 and ordered and abs(total - 1) < 1e-9, detail)
+    return Check("beam", "exhaustive beam", error < 1e-9 and ordered and abs(total - 1) < 1e-9, detail)
 
 
 def arbitrary_captioner() -> TransformerNetwork:
@@ -204,7 +204,7 @@ def uncached(network: TransformerNetwork, memory_BMD: Tensor) -> NextLogits:
 
 @torch.no_grad()
 def cached_search(make: Callable[[TransformerNetwork, Tensor], NextLogits] = cached) -> Check:
-    """26. A search with a cache, whose rows are reordered with the beams, equals a search without."""
+    """A search with a cache, whose rows are reordered with the beams, equals a search without."""
     network, memory_BMD = arbitrary_captioner(), keys.normal(1, torch.arange(3), 5, 6)
     same, error = True, 0.0
     for beams in (1, 4):
@@ -214,4 +214,4 @@ def cached_search(make: Callable[[TransformerNetwork, Tensor], NextLogits] = cac
         same &= all(a.tokens == b.tokens for a, b in pairs)
         error = max([error, *(abs(a.score - b.score) for a, b in pairs)])
     detail = f"{'the same' if same else 'NOT the same'} captions (largest difference of scores {error:.0e})"
-    return Check(26, "cached beam", same and error < 1e-5, detail)
+    return Check("beam", "cached beam", same and error < 1e-5, detail)

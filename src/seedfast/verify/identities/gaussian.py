@@ -1,4 +1,8 @@
-"""Identities 15 and 19 to 23: the mathematics of one noise level, in closed form."""
+"""The mathematics of a single noise level, in closed form.
+
+The identities are docs/identities.md#conversions, #edm, #dynamic-thresholding, #zero-terminal-snr, #low-precision and
+#guidance.
+"""
 
 from collections.abc import Callable
 
@@ -8,7 +12,7 @@ from torch import Tensor
 from seedfast.diffusion import guidance, levels
 from seedfast.diffusion import parameterisation as installed
 from seedfast.diffusion.grids import Spacing, table_grid, timesteps
-from seedfast.diffusion.levels import Level
+from seedfast.diffusion.levels import NoiseLevel
 from seedfast.diffusion.parameterisation import Prediction
 from seedfast.diffusion.schedules import table, zero_terminal_snr
 from seedfast.errors import UserError
@@ -18,35 +22,35 @@ from seedfast.verify.identities.toys import numbers
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "x0", "v", "flow", "edm")
 STEPS = 1000
 _GAMMA = 5.0
-Target = Callable[[Prediction, Tensor, Tensor, Level], Tensor]
-Back = Callable[[Prediction, Tensor, Tensor, Level], Tensor]
+Target = Callable[[Prediction, Tensor, Tensor, NoiseLevel], Tensor]
+Back = Callable[[Prediction, Tensor, Tensor, NoiseLevel], Tensor]
 
 
-def reference(*, zero_terminal: bool = False) -> Level:
+def reference(*, zero_terminal: bool = False) -> NoiseLevel:
     """All levels of the reference schedule: T = 1000, β linear from 1e-4 to 0.02."""
     return table("linear", STEPS, zero_terminal=zero_terminal).at(torch.arange(STEPS))
 
 
-def kinds() -> list[Level]:
-    """Levels of every kind of schedule: variance preserving, straight, exploding."""
+def kinds() -> list[NoiseLevel]:
+    """Levels of every kind of schedule: variance preserving, straight path, variance exploding."""
     unit = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
-    return [reference(), levels.flow(unit), levels.exploding(100 * unit)]
+    return [reference(), levels.flow(unit), levels.variance_exploding(100 * unit)]
 
 
-def _pair(level: Level) -> tuple[Tensor, Tensor]:
+def _pair(level: NoiseLevel) -> tuple[Tensor, Tensor]:
     return numbers("x0", len(level.a), 3), numbers("eps", len(level.a), 3)
 
 
 def conversions(
     target: Target = installed.target, to_x0: Back = installed.to_x0, to_eps: Back = installed.to_eps
 ) -> Check:
-    """15. v = a ε - s x0, x0 = a x - s v, ε = s x + a v; and every parameterisation leads back to its x0 and ε."""
+    """v = a ε - s x0, x0 = a x - s v, ε = s x + a v; and every parameterisation converts back to its x0 and ε."""
     level = reference()
     x0, eps = _pair(level)
     a, s = level.a[:, None], level.s[:, None]
     x = a * x0 + s * eps
     v = a * eps - s * x0
-    book = max(
+    paper = max(
         apart(target("v", x0, eps, level), v),
         apart(to_x0("v", v, x, level), a * x - s * v),
         apart(to_eps("v", v, x, level), s * x + a * v),
@@ -57,74 +61,74 @@ def conversions(
     back = 0.0
     for each in kinds():
         x0, eps = _pair(each)
-        x = levels.noised(x0, eps, each)
+        x = levels.add_noise(x0, eps, each)
         for prediction in PREDICTIONS:
-            answer = target(prediction, x0, eps, each)
-            back = max(back, apart(to_x0(prediction, answer, x, each), x0))
-            back = max(back, apart(to_eps(prediction, answer, x, each), eps))
-    detail = f"v as in the paper to {book:.0e}; {len(PREDICTIONS)} predictions on 3 schedules and back to {back:.0e}"
-    return Check(15, "conversions", max(book, back) < 1e-10, detail)
+            output = target(prediction, x0, eps, each)
+            back = max(back, apart(to_x0(prediction, output, x, each), x0))
+            back = max(back, apart(to_eps(prediction, output, x, each), eps))
+    detail = f"v as in the paper to {paper:.0e}; {len(PREDICTIONS)} predictions on 3 schedules and back to {back:.0e}"
+    return Check("conversions", "conversions", max(paper, back) < 1e-10, detail)
 
 
 def weights(
-    min_snr: Callable[[Prediction, Level, float], Tensor] = installed.min_snr_weight,
-    x0_weight: Callable[[Prediction, Level], Tensor] = installed.x0_weight,
+    min_snr: Callable[[Prediction, NoiseLevel, float], Tensor] = installed.min_snr_weight,
+    x0_weight: Callable[[Prediction, NoiseLevel], Tensor] = installed.x0_weight,
 ) -> Check:
-    """15. ε-MSE = SNR · x0-MSE, v-MSE = (SNR + 1) · x0-MSE; min-SNR-γ is min(SNR, γ) · x0-MSE, finite everywhere."""
+    """ε-MSE = SNR · x0-MSE, v-MSE = (SNR + 1) · x0-MSE; min-SNR-γ is min(SNR, γ) · x0-MSE, finite everywhere."""
     level = reference()
     x0, eps = _pair(level)
-    x = levels.noised(x0, eps, level)
-    wrong = x0 + numbers("error", *x0.shape)  # another x0, with the ε that belongs to it at the same x
-    wrong_eps = levels.eps_of(x, wrong, level)
+    x = levels.add_noise(x0, eps, level)
+    wrong = x0 + numbers("error", *x0.shape)  # another x0, with its ε at the same x
+    wrong_eps = levels.eps_from_x0(x, wrong, level)
     x0_mse = (wrong - x0).square().mean(dim=1)
     mse = {
         p: (installed.target(p, wrong, wrong_eps, level) - installed.target(p, x0, eps, level)).square().mean(dim=1)
         for p in PREDICTIONS
     }
     measured = max(apart(mse[p] / (x0_weight(p, level) * x0_mse), 1.0) for p in PREDICTIONS)
-    book = max(apart(mse["eps"] / (level.snr * x0_mse), 1.0), apart(mse["v"] / ((level.snr + 1) * x0_mse), 1.0))
+    paper = max(apart(mse["eps"] / (level.snr * x0_mse), 1.0), apart(mse["v"] / ((level.snr + 1) * x0_mse), 1.0))
     capped = level.snr.clamp(max=_GAMMA) * x0_mse
     capped_apart = max(apart(min_snr(p, level, _GAMMA) * mse[p] / capped, 1.0) for p in PREDICTIONS)
     terminal = reference(zero_terminal=True)
-    ends = Level(*(torch.cat([each, torch.tensor([end]).double()]) for each, end in
+    ends = NoiseLevel(*(torch.cat([each, torch.tensor([end]).double()]) for each, end in
                    ((terminal.a, 1.0), (terminal.s, 0.0), (terminal.time.double(), 0.0))))  # fmt: skip
     every = torch.stack([min_snr(p, ends, _GAMMA) for p in PREDICTIONS])
     finite = bool(torch.isfinite(every).all()) and float(every.max()) <= _GAMMA * 2
-    holds = max(measured, book, capped_apart) < 1e-9 and finite
-    detail = f"squared errors to {max(measured, book):.0e}, min-SNR to {capped_apart:.0e}, finite everywhere: {finite}"
-    return Check(15, "loss weights", holds, detail)
+    holds = max(measured, paper, capped_apart) < 1e-9 and finite
+    detail = f"squared errors to {max(measured, paper):.0e}, min-SNR to {capped_apart:.0e}, finite everywhere: {finite}"
+    return Check("conversions", "loss weights", holds, detail)
 
 
 def preconditioning(
-    target: Callable[[Prediction, Tensor, Tensor, Level, float], Tensor] = installed.target,
-    input_std: Callable[[Level, float], Tensor] = installed.input_std,
+    target: Callable[[Prediction, Tensor, Tensor, NoiseLevel, float], Tensor] = installed.target,
+    input_std: Callable[[NoiseLevel, float], Tensor] = installed.input_std,
 ) -> Check:
-    """19. c_in²(σ² + σd²) = 1, w·c_out² = 1, and with F = 0 and data of std σd the loss is 1 per pixel at every σ."""
+    """c_in²(σ² + σd²) = 1, w·c_out² = 1, and with F = 0 and data of deviation σd the loss is 1 per pixel at every σ."""
     sigma = torch.logspace(-3, 2, 101, dtype=torch.float64)
-    level = levels.exploding(sigma)
+    level = levels.variance_exploding(sigma)
     worst = 0.0
-    for data_std in (0.5, 1.0, 2.0):
-        c_in = 1 / input_std(level, data_std)
-        c_out = sigma * data_std / (sigma.square() + data_std**2).sqrt()
+    for sigma_data in (0.5, 1.0, 2.0):
+        c_in = 1 / input_std(level, sigma_data)
+        c_out = sigma * sigma_data / (sigma.square() + sigma_data**2).sqrt()
         # x0 and ε orthogonal, with exactly these standard deviations.
-        x0 = data_std * torch.tensor([1.0, 1.0, -1.0, -1.0]).double().expand(len(sigma), 4)
+        x0 = sigma_data * torch.tensor([1.0, 1.0, -1.0, -1.0]).double().expand(len(sigma), 4)
         eps = torch.tensor([1.0, -1.0, 1.0, -1.0]).double().expand(len(sigma), 4)
-        loss = target("edm", x0, eps, level, data_std).square().mean(dim=1)
-        weight = installed.x0_weight("edm", level, data_std)
-        skip = data_std**2 / (sigma.square() + data_std**2)
-        by_the_book = (x0 - skip[:, None] * (x0 + sigma[:, None] * eps)) / c_out[:, None]
+        loss = target("edm", x0, eps, level, sigma_data).square().mean(dim=1)
+        weight = installed.x0_weight("edm", level, sigma_data)
+        skip = sigma_data**2 / (sigma.square() + sigma_data**2)
+        paper = (x0 - skip[:, None] * (x0 + sigma[:, None] * eps)) / c_out[:, None]
         worst = max(
             worst,
-            apart(c_in.square() * (sigma.square() + data_std**2), 1.0),
+            apart(c_in.square() * (sigma.square() + sigma_data**2), 1.0),
             apart(weight * c_out.square(), 1.0),
             apart(loss, 1.0),
-            apart(target("edm", x0, eps, level, data_std), by_the_book),
+            apart(target("edm", x0, eps, level, sigma_data), paper),
         )
-    return Check(19, "EDM preconditioning", worst < 1e-10, f"all σ from 0.001 to 100 to {worst:.0e}")
+    return Check("edm", "EDM preconditioning", worst < 1e-10, f"all σ from 0.001 to 100 to {worst:.0e}")
 
 
 def dynamic_thresholding(threshold: Callable[[Tensor, float], Tensor] = guidance.dynamically_thresholded) -> Check:
-    """20. s = max(1, q_p|x0|) per example, clip to ±s, divide by s: the clamp where s = 1, and not where s > 1."""
+    """s = max(1, q_p|x0|) per example, clip to ±s, divide by s: equal to the clamp where s = 1, not where s > 1."""
     x0 = numbers("pixels", 6, 1, 9, 11)
     x0 = x0 * torch.tensor([0.1, 0.2, 0.3, 1.0, 2.0, 5.0]).double().view(-1, 1, 1, 1)
     x0[0, 0, 0, 0] = 1.7  # one pixel in a hundred: below the percentile, so it is clamped
@@ -137,11 +141,11 @@ def dynamic_thresholding(threshold: Callable[[Tensor, float], Tensor] = guidance
         right &= torch.equal(found[small], guidance.clamped(x0)[small])
         right &= bool((found[4:] != guidance.clamped(x0)[4:]).any(dim=(1, 2, 3)).all())
     detail = f"as defined to {worst:.0e}; the clamp exactly where s = 1, and something else where s > 1: {right}"
-    return Check(20, "dynamic thresholding", worst < 1e-12 and right, detail)
+    return Check("dynamic-thresholding", "dynamic thresholding", worst < 1e-12 and right, detail)
 
 
 def terminal_snr(rescale: Callable[[Tensor], Tensor] = zero_terminal_snr) -> Check:
-    """21. After rescaling ᾱ_T = 0 and √ᾱ_0 is unchanged; ε-prediction is refused; sampling starts at t = T-1."""
+    """After rescaling ᾱ_T = 0 and √ᾱ_0 is unchanged; ε-prediction is refused; sampling starts at t = T-1."""
     before = reference().a.square()
     after = rescale(before)
     ends = float(after[-1]) == 0 and apart(after[0].sqrt(), before[0].sqrt()) < 1e-14
@@ -154,8 +158,8 @@ def terminal_snr(rescale: Callable[[Tensor], Tensor] = zero_terminal_snr) -> Che
         "leading": _refuses(lambda: table_grid(rescaled, timesteps(STEPS, 7, "leading"))),
     }
     started = all(starts.values())
-    detail = f"ᾱ_T = {float(after[-1]):g}, √ᾱ_0 kept: {ends}; ε refused: {refused}; starts at T-1: {started}"
-    return Check(21, "zero terminal SNR", ends and falls and refused and started, detail)
+    detail = f"ᾱ_T = {float(after[-1]):g}, √ᾱ_0 unchanged: {ends}; ε refused: {refused}; starts at T-1: {started}"
+    return Check("zero-terminal-snr", "zero terminal SNR", ends and falls and refused and started, detail)
 
 
 def _refuses(action: Callable[[], object]) -> bool:
@@ -166,21 +170,21 @@ def _refuses(action: Callable[[], object]) -> bool:
     return False
 
 
-def low_precision(noised: Callable[[Tensor, Tensor, Level], Tensor] = levels.noised) -> Check:
-    """22. Under bf16 the standard deviation of the added noise is √(1-ᾱ) to 1e-3 at every t."""
+def low_precision(add_noise: Callable[[Tensor, Tensor, NoiseLevel], Tensor] = levels.add_noise) -> Check:
+    """Under bf16 the standard deviation of the added noise is √(1-ᾱ) to 1e-3 at every t."""
     level = reference()
     eps = numbers("eps", STEPS, 2048).float()
     eps = eps / eps.std(dim=1, keepdim=True)
     x0 = numbers("x0", STEPS, 2048).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        x = noised(x0, eps, level)
+        x = add_noise(x0, eps, level)
     added = (x.double() - level.a[:, None] * x0.double()).std(dim=1)
     worst = apart(added / level.s, 1.0)
-    return Check(22, "noising under bf16", worst < 1e-3, f"standard deviation of the noise right to {worst:.0e}")
+    return Check("low-precision", "noising under bf16", worst < 1e-3, f"standard deviation of the noise right to {worst:.0e}")
 
 
 def classifier_free(guided: Callable[[Tensor, Tensor, float], Tensor] = guidance.guided) -> Check:
-    """23. Scale 1 is the conditional prediction, 0 the unconditional; equal branches change nothing; ε or x0 is one."""
+    """Scale 1 is the conditional prediction, 0 the unconditional one; equal branches have no effect; ε and x0 agree."""
     u, c = numbers("unconditional", 4, 5), numbers("conditional", 4, 5)
     level = table("linear", STEPS).at(torch.tensor(300))
     x = numbers("x", 4, 5)
@@ -192,4 +196,4 @@ def classifier_free(guided: Callable[[Tensor, Tensor, float], Tensor] = guidance
         apart(guided(u, c, 3.0), u + 3 * (c - u)),
         apart(installed.to_x0("eps", guided(u, c, 3.0), x, level), guided(x0_u, x0_c, 3.0)),
     )
-    return Check(23, "guidance", worst < 1e-13, f"scales 0, 1, 3 and equal branches to {worst:.0e}")
+    return Check("guidance", "guidance", worst < 1e-13, f"scales 0, 1, 3 and equal branches to {worst:.0e}")
