@@ -28,7 +28,7 @@ def cached_logits(network: CaptionerNetwork, memory_BMU: Tensor, assets: Caption
     A key-value cache keeps the past, so each call computes one position. Ids that no text has get -∞.
     """
     cache = network.cache(len(memory_BMU), assets.context)
-    never_generated = list(assets.tokenizer.silent)
+    never_generated = list(assets.tokenizer.never_generate)
     first = True
 
     def next_logits(rows_N: Tensor, tokens_N: Tensor) -> Tensor:

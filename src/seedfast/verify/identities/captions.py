@@ -137,7 +137,9 @@ def greedy_search(search: Search = beam_search) -> Check:
         tree = Tree(3, seed)
         for problem, (only,) in enumerate(tree.search(search, problems=3, beams=1, alpha=alpha)):
             different += tree.with_end(only) != tree.greedy(problem)
-    return Check("beam", "one beam", not different, f"{different} of {24 * len(_ALPHAS)} captions differ from greedy ones")
+    return Check(
+        "beam", "one beam", not different, f"{different} of {24 * len(_ALPHAS)} captions differ from greedy ones"
+    )
 
 
 def exhaustive_search(search: Search = beam_search) -> Check:

@@ -180,7 +180,9 @@ def low_precision(add_noise: Callable[[Tensor, Tensor, NoiseLevel], Tensor] = le
         x = add_noise(x0, eps, level)
     added = (x.double() - level.a[:, None] * x0.double()).std(dim=1)
     worst = apart(added / level.s, 1.0)
-    return Check("low-precision", "noising under bf16", worst < 1e-3, f"standard deviation of the noise right to {worst:.0e}")
+    return Check(
+        "low-precision", "noising under bf16", worst < 1e-3, f"standard deviation of the noise right to {worst:.0e}"
+    )
 
 
 def classifier_free(guided: Callable[[Tensor, Tensor, float], Tensor] = guidance.guided) -> Check:

@@ -86,7 +86,10 @@ def ancestral(ddim: Sampler = samplers.ddim, ddpm: Sampler = samplers.ddpm) -> C
             found = [_step(sampler, list(pair), *unit, **options) for unit in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
             worst = max(worst, *(abs(f - e) for f, e in zip(found, expected, strict=True)))
     return Check(
-        "ddim-is-ddpm", "DDIM η=1 = DDPM", worst < 1e-10, f"all {STEPS} steps: coefficients of x0, x, noise to {worst:.0e}"
+        "ddim-is-ddpm",
+        "DDIM η=1 = DDPM",
+        worst < 1e-10,
+        f"all {STEPS} steps: coefficients of x0, x, noise to {worst:.0e}",
     )
 
 
