@@ -1,6 +1,6 @@
-"""Captions of glyphs on both held-out splits against looking up the nearest picture; and what caches save.
+"""Captions of glyphs on both hard splits, beside the nearest training image's captions; and the speed-up by caches.
 
-python bench/captions.py train face|character FOLDER      trains (or goes on), then prints every metric
+python bench/captions.py train face|character FOLDER      trains (or continues), then prints every metric
 python bench/captions.py speed                            decoding with and without cache; epochs with and without
 """
 
@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 from seedfast import recipes
-from seedfast.cli.captions import lines
-from seedfast.evaluate import caption_quality, trained
+from seedfast.evaluate import trained
+from seedfast.evaluate.caption_quality import CaptionQuality
 from seedfast.families.caption.beam_search import beam_search
-from seedfast.families.caption.request import CaptionRequest
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
 from seedfast.loop.session import Session
@@ -27,35 +26,34 @@ from seedfast.run_folder import journal
 from seedfast.verify.identities.captions import cached, uncached
 
 
-class Spoken(Silent):
+class Printed(Silent):
     """One line at each validation."""
 
     began = time.perf_counter()
 
     def validation(self, session: Session, record: dict[str, Any]) -> None:
-        """Print the averaged weights' score."""
+        """Print the score of the averaged weights."""
         score = record.get("ema", record["raw"])
         numbers = {"loss": score["loss"], **score["diagnostics"]}
         shown = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
         print(f"step {session.state.step:5}  {time.perf_counter() - self.began:6.0f} s  {shown}", flush=True)
 
 
-def quality(unseen: str, folder: Path) -> None:
-    """Train the recipe with one split, and compare with the nearest picture."""
+def quality(split_by: str, folder: Path) -> None:
+    """Train the recipe with one split, and compare with the nearest training image."""
     run = recipes.make("image-caption")
-    run = replace(run, data=replace(run.data, unseen=unseen), eval_every=250, save_every=250)
+    run = replace(run, data=replace(run.data, split_by=split_by), eval_every=250, save_every=250)
     with open_session(run, folder) as opened:
-        if run_training(opened, Spoken()).interrupted_by:
+        if run_training(opened, Printed()).interrupted_by:
             sys.exit(1)
     checkpoint = trained.find(folder)
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
-    for decoding, limit in (("greedy", None), ("beam", 512)):
+    for metric in (CaptionQuality(decoding="greedy"), CaptionQuality(images=512)):
         began = time.perf_counter()
-        found = caption_quality.report(model, CaptionRequest(decoding=decoding, batch=128), limit=limit)
-        print(
-            f"unseen {unseen}, {decoding}, {len(found.samples.seen.names)} images, {time.perf_counter() - began:.0f} s"
-        )
-        print("\n".join(lines(found)), flush=True)
+        found = metric(model)
+        images = len(found.samples.images.names)
+        print(f"unseen {split_by}, {metric.decoding}, {images} images, {time.perf_counter() - began:.0f} s")
+        print("\n".join(found.table()), flush=True)
 
 
 def decoding() -> None:
@@ -69,7 +67,7 @@ def decoding() -> None:
     options = {"start_B": torch.zeros(8, dtype=torch.int64), "end": 0, "beams": 4, "length": 32}
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     texts = {}
-    for _ in range(5):  # in turns: whatever else the machine does, it does to both
+    for _ in range(5):  # alternating, so that other load on the machine slows both
         for name, make in (("with", cached), ("without", uncached)):
             began = time.perf_counter()
             texts[name] = [each[0].tokens for each in beam_search(make(network, memory_BMU), **options)]
@@ -82,7 +80,7 @@ def decoding() -> None:
 
 
 def features(folder: Path) -> None:
-    """An epoch with a frozen ViT (12 layers of width 192, 224 pixels) with and without its features kept."""
+    """An epoch with a frozen ViT (12 layers of width 192, 224 pixels) with and without cached features."""
     import json
 
     from PIL import Image
@@ -92,33 +90,33 @@ def features(folder: Path) -> None:
     ViTModel(shape).save_pretrained(folder / "vit")
     ViTImageProcessor().save_pretrained(folder / "vit")
     generator = torch.Generator().manual_seed(0)
-    said = {}
+    captions = {}
     for i in range(72):
         pixels = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
         Image.fromarray(pixels).resize((224, 224)).save(folder / f"{i}.png")
-        said[f"{i}.png"] = [f"a picture of number {i}"]
-    (folder / "captions.json").write_text(json.dumps(said))
+        captions[f"{i}.png"] = [f"a picture of number {i}"]
+    (folder / "captions.json").write_text(json.dumps(captions))
     run = recipes.make("image-caption")
     data = replace(run.data, path=str(folder / "captions.json"), tokenizer="bytes", validation=0.1)
     found = {}
-    for kept in (True, False):
-        model = replace(run.model, path=str(folder / "vit"), cache_features=kept)
+    for cached_features in (True, False):
+        model = replace(run.model, path=str(folder / "vit"), cache_features=cached_features)
         each = replace(run, data=data, model=model, steps=8, batch_size=16, eval_every=0, eval_examples=4,
-                       objective=replace(run.objective, captioned=None))  # fmt: skip
-        with open_session(each.located(), folder / f"run-{kept}") as opened:
+                       objective=replace(run.objective, metrics_every_n_images=None))  # fmt: skip
+        with open_session(each.located(), folder / f"run-{cached_features}") as opened:
             run_training(opened, Silent())
-        steps = [entry for entry in journal.read(folder / f"run-{kept}") if "loss" in entry]
+        steps = [entry for entry in journal.read(folder / f"run-{cached_features}") if "loss" in entry]
         # The first epoch warms up; the second is measured.
-        found[kept] = sum(e["time"]["seconds"] for e in steps[4:]), [e["loss"] for e in steps]
+        found[cached_features] = sum(e["time"]["seconds"] for e in steps[4:]), [e["loss"] for e in steps]
     apart = max(abs(a - b) / b for a, b in zip(found[True][1], found[False][1], strict=True))
-    print(f"an epoch of 64 images: features kept {found[True][0]:.2f} s, not {found[False][0]:.2f} s, "
+    print(f"an epoch of 64 images: cached features {found[True][0]:.2f} s, none {found[False][0]:.2f} s, "
           f"{found[False][0] / found[True][0]:.1f}×; losses differ by {apart:.0e}")  # fmt: skip
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["train", unseen, folder]:
-            quality(unseen, Path(folder))
+        case ["train", split_by, folder]:
+            quality(split_by, Path(folder))
         case ["speed"]:
             decoding()
             with tempfile.TemporaryDirectory() as temporary:

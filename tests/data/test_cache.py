@@ -31,7 +31,7 @@ def test_prepared_data_are_reused(
 ) -> None:
     first = data.load()
     capsys.readouterr()
-    monkeypatch.setattr("seedfast.data.text.config.prepare", None)  # calling it would fail
+    monkeypatch.setattr("seedfast.data.text.config.fill_folder", None)  # calling it would fail
     second = data.load()
     assert second.fingerprint == first.fingerprint
     assert second.assets == first.assets

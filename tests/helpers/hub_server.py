@@ -1,48 +1,55 @@
-"""As much of the Hugging Face hub as an upload needs, on this machine: kind, broken or silent."""
+"""The part of the Hugging Face hub that an upload needs, as a local server: working, broken or silent."""
 
 import base64
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-Mood = Literal["kind", "broken", "silent"]
+Behaviour = Literal["working", "broken", "silent"]
 
 
 class Hub(ThreadingHTTPServer):
-    """commits: (message, files by name) of each. asked: the paths of all requests. private: of the repository."""
+    """A local hub.
+
+    commits: message and files by name of each. requests: the paths of all requests. private: of the repository.
+    """
 
     daemon_threads = True
 
-    def __init__(self, mood: Mood) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.mood, self.private = mood, None
+    def __init__(self, behaviour: Behaviour) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.behaviour, self.private = behaviour, None
         self.commits: list[tuple[str, dict[str, bytes]]] = []
-        self.asked: list[str] = []
-        self.over = threading.Event()
+        self.requests: list[str] = []
+        self.closed = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that hung up: to those that were killed there is nothing to say."""
+        """Ignore connections that a client closed, as a killed process does."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:
-        """What HF_ENDPOINT is set to."""
+        """The value of HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.server_port}"
 
-    def write(self, folder: Path) -> None:
-        """The newest commit as files: what a download would give."""
+    def download(self, folder: Path) -> None:
+        """Write the files of the newest commit."""
         for name, content in self.commits[-1][1].items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
 
 
-class _Answer(BaseHTTPRequestHandler):
+Serve = Callable[[Behaviour], Hub]
+"""Starts a hub."""
+
+
+class _Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_POST(self) -> None:
@@ -51,17 +58,17 @@ class _Answer(BaseHTTPRequestHandler):
             while size := int(self.rfile.readline(), 16):
                 body += self.rfile.read(size)
                 self.rfile.readline()
-        self._answer(body)
+        self._respond(body)
 
     def do_GET(self) -> None:
-        self._answer(b"")
+        self._respond(b"")
 
-    def _answer(self, body: bytes) -> None:
+    def _respond(self, body: bytes) -> None:
         hub = self.server
-        hub.asked.append(self.path)
-        if hub.mood == "silent":
-            hub.over.wait()
-        status, answer = (500, {"error": "on fire"}) if hub.mood == "broken" else (200, self._fulfil(body))
+        hub.requests.append(self.path)
+        if hub.behaviour == "silent":
+            hub.closed.wait()
+        status, answer = (500, {"error": "on fire"}) if hub.behaviour == "broken" else (200, self._answer(body))
         content = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -69,7 +76,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _fulfil(self, body: bytes) -> Any:
+    def _answer(self, body: bytes) -> Any:
         hub = self.server
         if self.path == "/api/repos/create":
             hub.private = json.loads(body)["visibility"] == "private"
@@ -85,16 +92,16 @@ class _Answer(BaseHTTPRequestHandler):
         return {"errors": [], "warnings": []}
 
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager
-def serving(mood: Mood) -> Iterator[Hub]:
-    """A hub that is there meanwhile."""
-    with Hub(mood) as hub:
+def serving(behaviour: Behaviour) -> Iterator[Hub]:
+    """A hub that runs during the block."""
+    with Hub(behaviour) as hub:
         threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         try:
             yield hub
         finally:
-            hub.over.set()
+            hub.closed.set()
             hub.shutdown()

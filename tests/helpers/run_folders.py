@@ -5,7 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from seedfast import sealed_folder
+
 STEPS = 8
+SIZES = {"model.safetensors": 1_500_000, "state.json": 500_000}
+"""Bytes of the files of a checkpoint."""
 
 
 def step(number: int, loss: float | None = 3.0, **more: Any) -> dict[str, Any]:
@@ -14,7 +18,7 @@ def step(number: int, loss: float | None = 3.0, **more: Any) -> dict[str, Any]:
         "step": number,
         "loss": loss,
         "gradient_norm": None if loss is None else 0.5,
-        "lr": 1e-3,
+        "lr": {"adamw": 1e-3},
         "weight": 100.0,
         "digest": "00",
     }
@@ -27,23 +31,24 @@ def score(loss: float, error: float = 0.02, **more: Any) -> dict[str, Any]:
 
 
 def validation(number: int, **scores: dict[str, Any]) -> dict[str, Any]:
-    """A journal line of a validation."""
+    """A journal line of a validation, with a score for each kind of weights."""
     return {"step": number, "validation": scores}
 
 
 def make(folder: Path, journal: Iterable[dict[str, Any]], *, steps: int = STEPS, recipe: str = "some-recipe") -> Path:
-    """A run folder with this journal, and nothing that a run only has later."""
+    """A run folder with this journal, before the first checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.yaml").write_text(f"recipe: {json.dumps(recipe)}\nsteps: {steps}\nclip: 1.0\n")
     (folder / "journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in journal))
     return folder
 
 
-def save(folder: Path, number: int, **facts: Any) -> Path:
-    """A committed checkpoint, and the pointer to it."""
+def save(folder: Path, number: int, **manifest: Any) -> Path:
+    """Commit a checkpoint of zeros with these further keys in its manifest, and the pointer to it."""
     checkpoint = folder / "checkpoints" / f"step-{number:08d}"
-    checkpoint.mkdir(parents=True)
-    files = {"model.safetensors": {"size": 1_500_000, "sha256": "ab"}, "state.json": {"size": 500_000, "sha256": "cd"}}
-    (checkpoint / "manifest.json").write_text(json.dumps({"step": number, "files": files, **facts}))
+    with sealed_folder.committing(checkpoint) as attempt:
+        for name, size in SIZES.items():
+            (attempt.folder / name).write_bytes(bytes(size))
+        attempt.entries.update(manifest, step=number)
     (folder / "latest.json").write_text(json.dumps({"step": number, "checkpoint": checkpoint.name}))
     return checkpoint

@@ -1,4 +1,7 @@
-"""Identities 25 and 26 on the installed code, each beside twins that are broken on purpose and must be refused."""
+"""Caption metrics and beam search in closed form, each beside broken twins that the check must detect.
+
+See docs/identities.md#cider and docs/identities.md#beam.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,22 +13,22 @@ from torch import Tensor
 
 from seedfast.families.caption import beam_search as beam
 from seedfast.families.caption import metrics
-from seedfast.families.caption.beam_search import Advance, beam_search
+from seedfast.families.caption.beam_search import NextLogits, beam_search
 from seedfast.families.caption.metrics import BleuCounts, Frequencies, cider, rouge_l
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.verify.identities import captions
 
 
-def test_25_cider_in_closed_form() -> None:
+def test_cider_in_closed_form() -> None:
     assert captions.worth().holds
 
 
-def test_25_bleu_and_rouge_in_closed_form() -> None:
+def test_bleu_and_rouge_in_closed_form() -> None:
     assert captions.overlaps().holds
 
 
 @pytest.mark.parametrize("fault", ["unclipped", "no penalty", "sigma", "idf of captions", "sum of orders", "no factor"])
-def test_25_twins_of_cider_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twins_of_cider_are_detected(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(candidate: Sequence[str], references: Sequence[Sequence[str]], frequencies: Frequencies) -> float:
         match fault:
             case "sum of orders":
@@ -47,7 +50,7 @@ def test_25_twins_of_cider_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch)
     assert not captions.worth(twin).holds
 
 
-def test_25_twin_an_average_of_bleus_is_not_the_bleu_of_the_corpus() -> None:
+def test_twin_an_average_of_bleus_is_not_the_bleu_of_the_corpus() -> None:
     def average(pairs: Any) -> list[float]:
         each = [BleuCounts.of(*pair).scores() for pair in pairs]
         return [sum(values) / len(values) for values in zip(*each, strict=True)]
@@ -55,48 +58,48 @@ def test_25_twin_an_average_of_bleus_is_not_the_bleu_of_the_corpus() -> None:
     assert not captions.overlaps(bleu=average).holds
 
 
-def test_25_twin_a_bleu_that_is_not_clipped_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twin_bleu_without_clipping_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "min", lambda *values: values[0] if len(values) > 1 else min(*values), raising=False)
     assert not captions.overlaps().holds
 
 
-def test_25_twin_a_rouge_without_recalls_weight_is_seen() -> None:
+def test_twin_rouge_without_the_weight_on_recall_is_detected() -> None:
     assert not captions.overlaps(rouge=lambda own, theirs: rouge_l(own, theirs, beta=1.0)).holds
 
 
-def test_26_one_beam_is_greedy() -> None:
+def test_one_beam_is_greedy() -> None:
     assert captions.greedy_search().holds
 
 
-def test_26_with_room_for_every_prefix_the_search_is_exhaustive_and_never_below_greedy() -> None:
+def test_a_beam_as_wide_as_all_prefixes_finds_every_text() -> None:
     assert captions.exhaustive_search().holds
 
 
-def test_26_cached_is_uncached() -> None:
+def test_a_search_with_a_cache_equals_one_without() -> None:
     assert captions.cached_search().holds
 
 
-def test_26_twin_the_second_best_is_not_greedy() -> None:
-    def second(advance: Advance, **options: Any) -> Any:
-        def away(rows_N: Tensor, tokens_N: Tensor) -> Tensor:
-            logits_NV = advance(rows_N, tokens_N)
+def test_twin_the_second_likeliest_token_is_not_greedy() -> None:
+    def second(next_logits: NextLogits, **options: Any) -> Any:
+        def without_best(rows_N: Tensor, tokens_N: Tensor) -> Tensor:
+            logits_NV = next_logits(rows_N, tokens_N)
             return logits_NV.scatter(1, logits_NV.argmax(dim=1, keepdim=True), -torch.inf)
 
-        return beam_search(away, **options)
+        return beam_search(without_best, **options)
 
     assert not captions.greedy_search(second).holds
 
 
-@pytest.mark.parametrize("fault", ["thawed", "last token only", "wrong parents"])
-def test_26_twins_of_the_search_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", ["not frozen", "last token only", "wrong parents"])
+def test_twins_of_the_search_are_detected(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = beam._Beam.extended
 
     def broken(self: Any, log_q_BKV: Tensor, **options: Any) -> Any:
-        if fault == "thawed":  # ended beams go on as if they had not
-            self = beam._Beam(self.log_p_BK, self.lengths_BK, torch.zeros_like(self.done_BK), self.written_BKL)
+        if fault == "not frozen":  # finished beams continue
+            self = beam._Beam(self.log_p_BK, self.lengths_BK, torch.zeros_like(self.done_BK), self.tokens_BKL)
         if fault == "last token only":  # the probability of the prefix is forgotten
             log_p_BK = torch.where(self.log_p_BK.isinf(), self.log_p_BK, 0.0)
-            self = beam._Beam(log_p_BK, self.lengths_BK, self.done_BK, self.written_BKL)
+            self = beam._Beam(log_p_BK, self.lengths_BK, self.done_BK, self.tokens_BKL)
         made, parents = real(self, log_q_BKV, **options)
         return made, parents.flip(1) if fault == "wrong parents" else parents
 
@@ -104,18 +107,18 @@ def test_26_twins_of_the_search_are_seen(fault: str, monkeypatch: pytest.MonkeyP
     assert not captions.exhaustive_search().holds
 
 
-def test_26_twin_a_cache_that_is_not_reordered_is_seen() -> None:
-    def still(network: TransformerNetwork, memory_BMD: Tensor) -> Advance:
+def test_twin_a_cache_that_is_not_reordered_is_detected() -> None:
+    def not_reordered(network: TransformerNetwork, memory_BMD: Tensor) -> NextLogits:
         past, rows = network.cache(len(memory_BMD)), len(memory_BMD)
         started = False
 
-        def advance(rows_N: Tensor, tokens_N: Tensor) -> Tensor:
+        def next_logits(rows_N: Tensor, tokens_N: Tensor) -> Tensor:
             nonlocal started, rows
-            if started and len(rows_N) != rows:  # more beams, but never other ones
+            if started and len(rows_N) != rows:  # more rows, but their order never changes
                 past.select(torch.arange(len(rows_N)) * rows // len(rows_N))
             memory, started, rows = (None if started else memory_BMD), True, len(rows_N)
             return network(tokens_N[:, None], memory_BMD=memory, cache=past)[:, -1]
 
-        return advance
+        return next_logits
 
-    assert not captions.cached_search(still).holds
+    assert not captions.cached_search(not_reordered).holds

@@ -84,7 +84,7 @@ ELSEWHERE = {
     "device": "only another machine shows it; test_session and test_cli use it",
     "data.include": "tests/data", "data.exclude": "tests/data", "data.mode": "tests/data", "data.field": "tests/data",
     "objective.evaluation_draws": "changes the validation, below",
-    "data.apart": "of several documents (tests/data), and a network that learns lengths (tests/families)",
+    "data.one_document_per_window": "tests/data, tests/families",
     "data.label": "of glyphs (tests/data)", "data.unseen": "of glyphs (tests/data)",
     "data.image_field": "of data sets (tests/data)", "data.label_field": "of data sets (tests/data)",
     "data.caption_field": "of data sets (tests/data)", "data.held_out": "of Karpathy splits (tests/data)",

@@ -1,4 +1,4 @@
-"""Who sees whom: causality, documents, padding, rotary positions and the key-value cache."""
+"""Attention: causality, documents, padding, rotary positions and the key-value cache."""
 
 import itertools
 from typing import Any
@@ -9,6 +9,7 @@ from tests.helpers.networks import build, tokens
 
 from seedfast.errors import UserError
 from seedfast.models.attention import rotary_table, rotate
+from seedfast.models.attention_mask import NO_MASK, AttentionMask, with_padding
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 
@@ -35,7 +36,7 @@ NAMES = [f"{c.mlp}-{c.norm}-qk{c.qk_norm:d}-{c.positions}-tied{c.tied:d}" for c 
 
 
 def future_moves_past(network: TransformerNetwork) -> float:
-    """How far the logits before position 5 move when everything from there on changes."""
+    """The largest change of the logits before position 5 when all tokens from there on change."""
     one_BL, other_BL = tokens(2, 12), tokens(2, 12, seed=2)
     other_BL[:, :5] = one_BL[:, :5]
     assert not torch.equal(network(one_BL)[:, 5:], network(other_BL)[:, 5:])
@@ -44,7 +45,7 @@ def future_moves_past(network: TransformerNetwork) -> float:
 
 @pytest.mark.parametrize("config", SHAPES, ids=NAMES)
 @torch.no_grad()
-def test_the_future_changes_nothing_before_it(config: Transformer) -> None:
+def test_a_causal_network_ignores_later_tokens(config: Transformer) -> None:
     assert future_moves_past(build(config)) == 0.0
     assert future_moves_past(build(config, causal=False)) > 1e-3  # the broken twin is caught
 
@@ -64,7 +65,7 @@ def one_document_moves_the_other(network: TransformerNetwork, **inputs: Any) -> 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 @torch.no_grad()
-def test_identity_14_permuting_a_document_leaves_the_other_alone(causal: bool, positions: Any) -> None:
+def test_permuting_a_document_leaves_the_logits_of_the_other_unchanged(causal: bool, positions: Any) -> None:
     network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
     assert one_document_moves_the_other(network, documents_BL=DOCUMENTS) == 0.0
     assert one_document_moves_the_other(network) > 1e-3  # the broken twin is caught
@@ -73,7 +74,7 @@ def test_identity_14_permuting_a_document_leaves_the_other_alone(causal: bool, p
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 @torch.no_grad()
-def test_identity_14_packed_equals_unpacked(causal: bool, positions: Any) -> None:
+def test_packed_documents_have_the_logits_of_unpacked_ones(causal: bool, positions: Any) -> None:
     network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
     x_BL = tokens(1, 14)
     restart_BL = torch.cat([torch.arange(6), torch.arange(8)])[None] if positions == "learned" else None
@@ -85,13 +86,13 @@ def test_identity_14_packed_equals_unpacked(causal: bool, positions: Any) -> Non
 def test_documents_need_not_be_contiguous() -> None:
     network, x_BL = build(), tokens(1, 8)
     documents_BL = torch.tensor([[0, 1] * 4])
-    apart = network(x_BL[:, 1::2], positions_BL=torch.tensor([[1, 3, 5, 7]]))
-    torch.testing.assert_close(network(x_BL, documents_BL=documents_BL)[:, 1::2], apart, atol=1e-5, rtol=0)
+    alone = network(x_BL[:, 1::2], positions_BL=torch.tensor([[1, 3, 5, 7]]))
+    torch.testing.assert_close(network(x_BL, documents_BL=documents_BL)[:, 1::2], alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
-def test_padding_on_either_side_changes_nothing(causal: bool, positions: Any) -> None:
+def test_padding_on_either_side_leaves_the_logits_unchanged(causal: bool, positions: Any) -> None:
     network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
     x_BL = tokens(1, 9)
     for real in ([False] * 3 + [True] * 9, [True] * 9 + [False] * 3):
@@ -105,20 +106,20 @@ def test_padding_on_either_side_changes_nothing(causal: bool, positions: Any) ->
 
 
 def test_rotary_scores_depend_on_distance_only_and_are_a_rotation() -> None:
-    turn_CP = torch.view_as_complex(rotary_table(64, 8).view(torch.float32))
+    rope_CP = torch.view_as_complex(rotary_table(64, 8).view(torch.float32))
     q, k = torch.randn(2, 1, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
 
     def score(i: int, j: int) -> float:
-        return float((rotate(q, turn_CP[None, i : i + 1]) * rotate(k, turn_CP[None, j : j + 1])).sum())
+        return float((rotate(q, rope_CP[None, i : i + 1]) * rotate(k, rope_CP[None, j : j + 1])).sum())
 
     for shift in (1, 17, 50):
         assert score(3 + shift, 9 + shift) == pytest.approx(score(3, 9), abs=1e-5)
     assert abs(score(3, 10) - score(3, 9)) > 1e-3
-    assert torch.equal(rotate(q, turn_CP[None, :1]), q)
-    assert rotate(q, turn_CP[None, 5:6]).norm().item() == pytest.approx(q.norm().item(), abs=1e-6)
+    assert torch.equal(rotate(q, rope_CP[None, :1]), q)
+    assert rotate(q, rope_CP[None, 5:6]).norm().item() == pytest.approx(q.norm().item(), abs=1e-6)
 
 
-def test_rotary_logits_do_not_move_with_all_positions_and_learned_ones_do() -> None:
+def test_shifting_all_positions_changes_learned_embeddings_and_not_rotary_ones() -> None:
     x_BL, shifted_BL = tokens(2, 8), torch.arange(8, 16).expand(2, 8)
     rope = build()
     torch.testing.assert_close(rope(x_BL, positions_BL=shifted_BL), rope(x_BL), atol=1e-5, rtol=0)
@@ -153,12 +154,12 @@ def test_cached_logits_equal_uncached_ones_with_time_and_memory() -> None:
     whole = network(x_BL, time_B=time_B, memory_BMD=memory_BMD, memory_mask_BM=mask_BM)
     cache = network.cache(2, 10)
     first = network(x_BL[:, :6], time_B=time_B, memory_BMD=memory_BMD, memory_mask_BM=mask_BM, cache=cache)
-    then = network(x_BL[:, 6:], time_B=time_B, cache=cache)  # the cache remembers the memory and its mask
+    then = network(x_BL[:, 6:], time_B=time_B, cache=cache)  # the cache holds the memory and its mask
     torch.testing.assert_close(torch.cat([first, then], dim=1), whole, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_selected_rows_of_a_cache_go_on_as_their_own() -> None:
+def test_selected_rows_of_a_cache_continue_as_before() -> None:
     network = build(memory_width=5)
     x_BL, memory_BMD, rows_B = tokens(3, 10), torch.randn(3, 4, 5), torch.tensor([2, 0, 2])
     cache = network.cache(3)
@@ -171,9 +172,50 @@ def test_selected_rows_of_a_cache_go_on_as_their_own() -> None:
     torch.testing.assert_close(then, whole[:, 6:], atol=1e-5, rtol=0)
 
 
-def test_a_full_cache_refuses_more() -> None:
+def test_a_full_cache_refuses_more_tokens() -> None:
     network = build()
     cache = network.cache(1, 4)
     network(tokens(1, 3), cache=cache)
     with pytest.raises(UserError, match="5 tokens is longer than the 4 positions of this cache"):
         network(tokens(1, 2), cache=cache)
+
+
+@torch.no_grad()
+def test_a_truncated_cache_continues_from_the_tokens_that_remain() -> None:
+    network, x_BL = build(), tokens(2, 8)
+    cache = network.cache(2)
+    network(x_BL[:, :6], cache=cache)
+    cache.truncate(4)
+    torch.testing.assert_close(network(x_BL[:, 4:], cache=cache), network(x_BL)[:, 4:], atol=1e-5, rtol=0)
+    padded = network.cache(2)
+    network(x_BL[:, :6], real_BL=torch.arange(6).expand(2, 6) > 0, cache=padded)
+    with pytest.raises(AssertionError, match="padded"):
+        padded.truncate(4)
+
+
+def test_an_attention_mask_is_a_tensor_only_where_the_kernel_needs_one() -> None:
+    device = torch.device("cpu")
+    assert AttentionMask.of_documents(None, length=4, causal=False, device=device) == NO_MASK
+    assert AttentionMask.of_documents(None, length=4, causal=True, device=device) == AttentionMask(is_causal=True)
+    assert AttentionMask.of_documents(None, length=1, causal=True, device=device, cached=3) == NO_MASK
+    several = AttentionMask.of_documents(None, length=2, causal=True, device=device, cached=1)
+    assert several.allowed is not None
+    assert several.allowed.tolist() == [[[[True, True, False], [True, True, True]]]]
+
+
+def test_document_masks_separate_documents_and_padding() -> None:
+    documents_BL = with_padding(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[True, True, True, False]]))
+    assert documents_BL is not None
+    mask = AttentionMask.of_documents(documents_BL, length=4, causal=True, device=torch.device("cpu"))
+    assert mask.allowed is not None
+    assert mask.allowed[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    assert torch.equal(mask.additive() == 0, mask.allowed)
+    assert with_padding(None, None) is None
+
+
+def test_block_masks_show_clean_tokens_of_earlier_blocks_and_noisy_ones_of_the_own_block() -> None:
+    mask = AttentionMask.of_blocks(4, 2, None, torch.device("cpu"))
+    assert mask.allowed is not None
+    clean, noisy = mask.allowed[0, 0].int().tolist()[:4], mask.allowed[0, 0].int().tolist()[4:]
+    assert clean == [[1, 1, 0, 0, 0, 0, 0, 0]] * 2 + [[1, 1, 1, 1, 0, 0, 0, 0]] * 2
+    assert noisy == [[0, 0, 0, 0, 1, 1, 0, 0]] * 2 + [[1, 1, 0, 0, 0, 0, 1, 1]] * 2

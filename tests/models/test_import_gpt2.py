@@ -1,4 +1,4 @@
-"""Imported weights compute what they computed where they came from."""
+"""Imported GPT-2 weights give the logits of the original model."""
 
 import builtins
 import math
@@ -52,7 +52,7 @@ def test_gpt2_gives_the_logits_of_transformers(shape: dict[str, Any], tmp_path: 
     assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters())
 
 
-def test_an_import_is_a_copy() -> None:
+def test_an_import_copies_the_weights() -> None:
     model = gpt2()
     network = from_gpt2(model)
     before = model.transformer.wte.weight.detach().clone()
@@ -70,12 +70,12 @@ def test_an_import_is_a_copy() -> None:
     ],
     ids=str,
 )
-def test_a_gpt2_that_computes_otherwise_is_refused(shape: dict[str, Any]) -> None:
+def test_a_gpt2_with_other_computations_is_refused(shape: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(shape))):
         from_gpt2(gpt2(**shape))
 
 
-def test_what_is_no_gpt2_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="Linear"):
         from_gpt2(torch.nn.Linear(2, 2))
     with pytest.raises(UserError, match=r"no config\.json"):
@@ -94,7 +94,7 @@ def test_what_is_no_gpt2_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return real_import(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_transformers)
-    with pytest.raises(UserError, match=r"pip install seedfast\[hub\]"):
+    with pytest.raises(UserError, match=r"pip install 'seedfast\[hub\]'"):
         from_gpt2(tmp_path)
 
 
@@ -140,7 +140,7 @@ def nanogpt_state(args: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def nanogpt_logits(state: dict[str, Tensor], args: dict[str, Any], tokens_L: Tensor) -> Tensor:
-    """nanoGPT's mathematics, one head and one position at a time where that is the plainest."""
+    """nanoGPT's equations, one head and one position at a time where that is simplest."""
 
     def linear(name: str, x: Tensor) -> Tensor:
         return x @ state[f"{name}.weight"].T + state.get(f"{name}.bias", torch.zeros(()))
@@ -187,7 +187,7 @@ def save(path: Path, state: dict[str, Tensor], args: dict[str, Any], prefix: str
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 @torch.no_grad()
-def test_nanogpt_gives_the_logits_of_its_mathematics(bias: bool, prefix: str, tmp_path: Path) -> None:
+def test_a_nanogpt_checkpoint_gives_the_logits_of_its_equations(bias: bool, prefix: str, tmp_path: Path) -> None:
     args = {**ARGS, "bias": bias}
     state = nanogpt_state(args)
     network = from_nanogpt(save(tmp_path / "ckpt.pt", state, args, prefix)).eval()
@@ -198,14 +198,14 @@ def test_nanogpt_gives_the_logits_of_its_mathematics(bias: bool, prefix: str, tm
     assert (network.context, network.config.bias) == (12, bias)
 
 
-def test_the_exact_gelu_is_told_from_the_tanh_one() -> None:
-    """The parity above would be blind if the two agreed to its tolerance."""
+def test_the_exact_gelu_differs_from_the_tanh_approximation() -> None:
+    """Otherwise the comparisons above could not distinguish the two."""
     x = torch.linspace(-4, 4, 1000)
     assert (F.gelu(x) - F.gelu(x, approximate="tanh")).abs().max() > 4e-4
 
 
 @torch.no_grad()
-def test_padding_of_the_vocabulary_and_old_mask_buffers_may_go(tmp_path: Path) -> None:
+def test_padding_of_the_vocabulary_and_old_mask_buffers_are_dropped(tmp_path: Path) -> None:
     state = nanogpt_state(ARGS)
     state["transformer.h.0.attn.bias"] = torch.ones(1, 1, 12, 12)
     path = save(tmp_path / "ckpt.pt", state, ARGS)
@@ -216,7 +216,7 @@ def test_padding_of_the_vocabulary_and_old_mask_buffers_may_go(tmp_path: Path) -
         from_nanogpt(path, vocabulary=33)
 
 
-def test_broken_and_foreign_nanogpt_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_damaged_and_foreign_nanogpt_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
     path, state = tmp_path / "ckpt.pt", nanogpt_state(ARGS)
     with pytest.raises(UserError, match="There is no file"):
         from_nanogpt(path)
@@ -229,13 +229,13 @@ def test_broken_and_foreign_nanogpt_files_are_refused_in_a_sentence(tmp_path: Pa
         from_nanogpt(path)
     for foreign in (state, [1], {"model": state}):
         torch.save(foreign, path)
-        with pytest.raises(UserError, match="no nanoGPT checkpoint"):
+        with pytest.raises(UserError, match="is not a nanoGPT checkpoint"):
             from_nanogpt(path)
     with pytest.raises(UserError, match="model_args lack n_layer"):
         from_nanogpt(save(path, state, {k: v for k, v in ARGS.items() if k != "n_layer"}))
 
 
-def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
+def test_unusable_tensors_are_named(tmp_path: Path) -> None:
     path, state = tmp_path / "ckpt.pt", nanogpt_state(ARGS)
 
     def changed(**tensors: Tensor) -> Path:
@@ -243,11 +243,11 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"lacks 1 tensors.*transformer\.ln_f\.bias"):
         from_nanogpt(save(path, {k: v for k, v in state.items() if k != "transformer.ln_f.bias"}, ARGS))
-    with pytest.raises(UserError, match=r"without a place: extra\.weight"):
+    with pytest.raises(UserError, match=r"1 unexpected tensors: extra\.weight"):
         from_nanogpt(changed(**{"extra.weight": torch.zeros(1)}))
     with pytest.raises(UserError, match=r"\[11, 16\] where positions\.weight needs \[12, 16\]"):
         from_nanogpt(changed(**{"transformer.wpe.weight": torch.zeros(11, 16)}))
     with pytest.raises(UserError, match="should share"):
         from_nanogpt(changed(**{"lm_head.weight": torch.zeros(32, 16)}))
-    with pytest.raises(UserError, match="without a place"):
+    with pytest.raises(UserError, match="unexpected tensors"):
         from_nanogpt(save(path, state, {**ARGS, "bias": False}))

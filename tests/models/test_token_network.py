@@ -1,4 +1,4 @@
-"""Cross-entropy in chunks: the plain one's numbers and gradients, and never a tensor of all logits."""
+"""Cross-entropy in chunks: the numbers and gradients of a plain one, without a tensor of all logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from seedfast.models.token_network import Scores, score
 ROWS, VOCABULARY, WIDTH = 37, 50, 8
 
 
-def case(seed: int = 0, bias: bool = False) -> tuple[nn.Module, Tensor, Tensor]:
+def case(seed: int = 0, bias: bool = False) -> tuple[nn.Linear, Tensor, Tensor]:
     torch.manual_seed(seed)
     head = nn.Linear(WIDTH, VOCABULARY, bias=bias).double()
     x = torch.randn(ROWS, WIDTH, dtype=torch.float64, requires_grad=True)
@@ -30,24 +30,24 @@ def plain(head: nn.Module, x: Tensor, targets: Tensor, outputs: int | None = Non
 @given(st.integers(1, 3 * ROWS * VOCABULARY), st.booleans(), st.integers(0, 5))
 def test_any_chunk_gives_the_plain_numbers_and_gradients(chunk: int, bias: bool, seed: int) -> None:
     head, x, targets = case(seed, bias)
-    weights = torch.rand(ROWS)  # as where examples count differently
-    wanted = plain(head, x, targets)
-    expected = torch.autograd.grad((wanted * weights).sum(), [x, *head.parameters()])
+    weights = torch.rand(ROWS)  # as for examples with different weights
+    nats = plain(head, x, targets)
+    expected = torch.autograd.grad((nats * weights).sum(), [x, *head.parameters()])
     scores = score(head, x, targets, hits=True, chunk=chunk)
-    got = torch.autograd.grad((scores.nats_N * weights).sum(), [x, *head.parameters()])
-    torch.testing.assert_close(scores.nats_N, wanted, rtol=1e-6, atol=1e-6)
-    for a, b in zip(got, expected, strict=True):
+    gradients = torch.autograd.grad((scores.nats_N * weights).sum(), [x, *head.parameters()])
+    torch.testing.assert_close(scores.nats_N, nats, rtol=1e-6, atol=1e-6)
+    for a, b in zip(gradients, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
     assert scores.hits_N is not None
     assert torch.equal(scores.hits_N, head(x).argmax(dim=-1) == targets)
 
 
-def test_one_chunk_is_the_plain_computation_to_the_bit() -> None:
+def test_one_chunk_is_bit_for_bit_the_plain_computation() -> None:
     head, x, targets = case()
     assert torch.equal(score(head, x, targets).nats_N, plain(head, x, targets))
 
 
-def test_outputs_beyond_the_tokens_have_probability_zero() -> None:
+def test_logits_that_are_no_tokens_have_probability_zero() -> None:
     head, x, targets = case()
     targets = targets % 40
     for chunk in (1, 10**6):
@@ -63,7 +63,7 @@ def test_twin_a_mean_of_chunk_means_is_another_number() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes."""
+    """Records the size of the largest tensor that an operation returns."""
 
     numel = 0
 

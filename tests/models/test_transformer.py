@@ -1,4 +1,4 @@
-"""The transformer: shapes and counts, initialisation, conditioning, and what is refused."""
+"""The transformer: sizes, initialisation, conditioning, selected positions, invalid options."""
 
 import dataclasses
 from typing import Any
@@ -8,10 +8,15 @@ import torch
 from tests.helpers.networks import SMALL, build, tokens
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seedfast.errors import UserError
+from seedfast.models.token_network import SequenceInputs
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_block import Block
+
+# Two documents and padding behind them.
+DOCUMENTS = torch.tensor([[0] * 6 + [1] * 8 + [2] * 2] * 2)
 
 
 @pytest.mark.parametrize(
@@ -23,13 +28,13 @@ from seedfast.models.transformer_block import Block
         ({"hidden": 5}, 3 * 16 * 5),
     ],
 )
-def test_the_number_of_parameters_is_the_known_one(options: dict[str, Any], inner: int) -> None:
+def test_the_number_of_parameters_follows_from_the_shape(options: dict[str, Any], inner: int) -> None:
     network = dataclasses.replace(SMALL, **options).build(vocabulary=11, context=16, causal=True, outputs=9)
     block = 4 * 16**2 + inner
     assert sum(p.numel() for p in network.parameters()) == 2 * block + 11 * 16 + 9 * 16
 
 
-def test_gpt2_has_as_many_parameters_as_gpt2() -> None:
+def test_the_smallest_gpt2_has_124_million_parameters() -> None:
     with torch.device("meta"):
         network = Transformer.gpt2().build(vocabulary=50257, context=1024, causal=True)
     assert sum(p.numel() for p in network.parameters()) == 124_439_808
@@ -37,9 +42,9 @@ def test_gpt2_has_as_many_parameters_as_gpt2() -> None:
 
 def test_tied_weights_share_storage_and_untied_ones_do_not() -> None:
     tied = build(dataclasses.replace(SMALL, tied=True))
-    assert tied.get_output_embeddings().weight is tied.tokens.weight
-    assert tied.get_output_embeddings().weight.data_ptr() == tied.tokens.weight.data_ptr()
-    assert build().get_output_embeddings().weight.data_ptr() != build().tokens.weight.data_ptr()
+    assert tied.output_layer.weight is tied.tokens.weight
+    assert tied.output_layer.weight.data_ptr() == tied.tokens.weight.data_ptr()
+    assert build().output_layer.weight.data_ptr() != build().tokens.weight.data_ptr()
 
 
 def test_the_first_loss_is_log_v_and_every_weight_gets_a_gradient_after_one_step() -> None:
@@ -83,7 +88,7 @@ def test_the_gpt2_initialisation_has_gpt2s_spread() -> None:
     assert network.tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-def test_time_does_nothing_at_first_and_something_after_a_step() -> None:
+def test_the_time_has_no_effect_at_initialisation_and_has_one_after_a_step() -> None:
     torch.manual_seed(0)
     network = SMALL.build(vocabulary=11, context=16, causal=False, time_conditioned=True)
     nn.init.normal_(network.head.weight)
@@ -95,7 +100,7 @@ def test_time_does_nothing_at_first_and_something_after_a_step() -> None:
     assert not torch.allclose(network(x_BL, time_B=early_B), network(x_BL, time_B=late_B), atol=1e-4)
 
 
-def test_masked_memory_has_no_influence_and_visible_memory_has() -> None:
+def test_masked_memory_has_no_effect_and_visible_memory_has_one() -> None:
     network = build(memory_width=5)
     x_BL, memory_BMD = tokens(2, 8), torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
     mask_BM = torch.tensor([[True] * 4 + [False] * 2, [True, False, True, False, True, False]])
@@ -107,11 +112,11 @@ def test_masked_memory_has_no_influence_and_visible_memory_has() -> None:
     torch.testing.assert_close(logits_BLV[:1], short, atol=1e-5, rtol=0)
 
 
-def test_embeddings_in_place_of_tokens_give_the_same_and_features_stop_before_the_head() -> None:
+def test_embeddings_instead_of_tokens_give_the_same_logits_and_hidden_states_are_the_heads_input() -> None:
     network, x_BL = build(), tokens(2, 8)
     logits_BLV = network(x_BL)
     assert torch.equal(network(embeddings_BLD=network.tokens(x_BL)), logits_BLV)
-    assert torch.equal(network.head(network.features(x_BL)), logits_BLV)
+    assert torch.equal(network.head(network.hidden_states(SequenceInputs(tokens_BL=x_BL))), logits_BLV)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,7 @@ def test_embeddings_in_place_of_tokens_give_the_same_and_features_stop_before_th
     ],
     ids=str,
 )
-def test_every_option_changes_something(changed: dict[str, Any]) -> None:
+def test_every_option_changes_the_trained_network(changed: dict[str, Any]) -> None:
     def trained(config: Transformer) -> torch.Tensor:
         torch.manual_seed(0)
         network = config.build(vocabulary=11, context=16, causal=True)
@@ -151,7 +156,7 @@ def test_every_option_changes_something(changed: dict[str, Any]) -> None:
     assert {f.name for f in dataclasses.fields(Transformer)} >= changed.keys()
 
 
-def test_rotary_angles_survive_a_cast_of_the_network() -> None:
+def test_a_cast_to_bfloat16_leaves_the_rotary_table_unchanged() -> None:
     network = build()
     before = network.rotary.clone()
     assert torch.equal(network.to(torch.bfloat16).rotary, before)
@@ -159,7 +164,7 @@ def test_rotary_angles_survive_a_cast_of_the_network() -> None:
     assert "rotary" not in network.state_dict()
 
 
-def test_autocast_to_bfloat16_gives_nearly_the_same() -> None:
+def test_autocast_to_bfloat16_gives_nearly_the_same_logits() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_BLV = build()(tokens(2, 8))
     torch.testing.assert_close(logits_BLV.float(), build()(tokens(2, 8)), atol=0.3, rtol=0.1)
@@ -169,26 +174,26 @@ def test_autocast_to_bfloat16_gives_nearly_the_same() -> None:
     ("options", "sentence"),
     [
         ({"heads": 3}, r"heads \(3\) must divide model.width \(16\).*15 and 18"),
-        ({"heads": 32}, "nearest widths that fit are 32"),
+        ({"heads": 32}, "nearest possible widths are 32"),
         ({"width": 15, "heads": 5}, "head size must be even"),
         ({"layers": 0}, "model.layers must be at least 1, not 0"),
         ({"hidden": -1}, "model.hidden must be at least 1"),
-        ({"dropout": 1.0}, "model.dropout"),
+        ({"dropout": 1.0}, r"model\.dropout must be in \[0, 1\), not 1.0"),
     ],
 )
-def test_impossible_shapes_are_refused(options: dict[str, Any], sentence: str) -> None:
+def test_invalid_shapes_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         Transformer(**{"layers": 2, "heads": 2, "width": 16, **options})
 
 
-def test_impossible_networks_and_inputs_are_refused() -> None:
+def test_invalid_sizes_and_inputs_are_refused() -> None:
     with pytest.raises(UserError, match="tied"):
         dataclasses.replace(SMALL, tied=True).build(vocabulary=11, context=16, causal=True, outputs=10)
     with pytest.raises(UserError, match="context of a transformer"):
         SMALL.build(vocabulary=11, context=0, causal=True)
     with pytest.raises(UserError, match="17 tokens is longer than the 16 positions"):
         build()(tokens(1, 17))
-    with pytest.raises(UserError, match="causal"):
+    with pytest.raises(UserError, match="Only a causal network can use a key-value cache"):
         build(causal=False).cache(1)
     with pytest.raises(AssertionError, match="time_B"):
         build()(tokens(1, 4), time_B=torch.zeros(1))
@@ -201,10 +206,10 @@ def test_impossible_networks_and_inputs_are_refused() -> None:
     [{}, {"time_conditioned": True}, {"memory_width": 3}, {"block": 4, "causal": False}],
     ids=["plain", "time", "memory", "blocks"],
 )
-def test_positions_that_nobody_asks_for_are_left_out_and_change_nothing(extra: dict[str, Any]) -> None:
+def test_hidden_states_of_selected_positions_are_those_of_all_positions(extra: dict[str, Any]) -> None:
     network = SMALL.build(**{"vocabulary": 11, "context": 16, "causal": True} | extra).eval()
     with torch.no_grad():
-        for parameter in network.parameters():  # gates and writers begin at zero, where nothing could be seen
+        for parameter in network.parameters():  # gates and residual outputs start at zero
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 4)
     inputs: dict[str, Any] = {
         "time_conditioned": {"time_B": torch.tensor([0.2, 0.7])},
@@ -212,11 +217,53 @@ def test_positions_that_nobody_asks_for_are_left_out_and_change_nothing(extra: d
         "block": {"clean_BL": tokens(2, 16)},
     }.get(next(iter(extra), ""), {})
     where_N = torch.tensor([0, 3, 15, 16, 30])
-    whole_BLW, asked_NW = (
-        network.features(tokens(2, 16), **inputs),
-        network.features(tokens(2, 16), where_N=where_N, **inputs),
-    )
-    assert asked_NW.shape == (5, 16)
-    assert torch.allclose(asked_NW, whole_BLW.flatten(0, 1)[where_N], atol=1e-6)
-    shifted_NW = network.features(tokens(2, 16), where_N=where_N.roll(1), **inputs)
-    assert not torch.allclose(shifted_NW, asked_NW, atol=1e-2)
+    given = SequenceInputs[Any](tokens_BL=tokens(2, 16), **inputs)
+    all_BLW = network.hidden_states(given)
+    selected_NW = network.hidden_states(dataclasses.replace(given, where_N=where_N))
+    assert selected_NW.shape == (5, 16)
+    assert torch.allclose(selected_NW, all_BLW.flatten(0, 1)[where_N], atol=1e-6)
+    rolled_NW = network.hidden_states(dataclasses.replace(given, where_N=where_N.roll(1)))
+    assert not torch.allclose(rolled_NW, selected_NW, atol=1e-2)  # the broken twin is caught
+
+
+def test_an_unknown_input_is_a_programming_error() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'documents'"):
+        build()(tokens(1, 4), documents=torch.zeros(1, 4))
+
+
+class HostSynchronisations(TorchDispatchMode):
+    """Records the operations that copy a value from the device, or whose output shape depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique_dim", "_unique2"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "inputs"),
+    [
+        ({}, {"documents_BL": DOCUMENTS, "real_BL": DOCUMENTS < 2, "where_N": torch.tensor([0, 3, 17])}),
+        ({"causal": False, "block": 4}, {"documents_BL": DOCUMENTS, "clean_BL": tokens(2, 16)}),
+        (
+            {"time_conditioned": True, "memory_width": 3},
+            {"time_B": torch.rand(2), "memory_BMD": torch.randn(2, 4, 3), "memory_mask_BM": torch.ones(2, 4).bool()},
+        ),
+    ],
+    ids=["packed and padded", "blocks", "conditioned"],
+)
+def test_a_training_step_never_waits_for_the_device(options: dict[str, Any], inputs: dict[str, Any]) -> None:
+    network = build(**options).train()
+    targets_N = torch.zeros(3 if "where_N" in inputs else 32, dtype=torch.int64)
+    with HostSynchronisations() as seen:
+        network(tokens(2, 16), targets_N=targets_N, **inputs).nats_N.sum().backward()
+    assert seen.found == []
+    with HostSynchronisations() as seen:  # the broken twin is caught
+        assert bool((DOCUMENTS >= 0).all())
+        DOCUMENTS.nonzero()
+    assert seen.found == ["_local_scalar_dense", "nonzero"]

@@ -1,13 +1,17 @@
-"""The optimizers: Muon's numbers are torch's, and every parameter is in the group where it belongs."""
+"""The optimizers: Muon agrees with torch's, and every parameter is in the right group."""
+
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from seedfast.errors import UserError
 from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.unet import UNet
 from seedfast.optim import muon
-from seedfast.optim.optimizer import OptimizerConfig
+from seedfast.optim.optimizer import Optimizer, OptimizerConfig
 
 
 def matrices() -> list[nn.Parameter]:
@@ -28,7 +32,7 @@ def trajectory(kind: type[torch.optim.Optimizer], **options: float) -> list[torc
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0}, {"momentum": 0.5}, {"nesterov": False}], ids=str)
-def test_stacked_muon_is_torchs_to_bfloat16(options: dict[str, float]) -> None:
+def test_stacked_muon_agrees_with_torch_to_bfloat16(options: dict[str, float]) -> None:
     """Five steps move each entry by up to 0.1; bfloat16 has three digits."""
     for ours, torchs in zip(
         trajectory(muon.StackedMuon, **options), trajectory(torch.optim.Muon, **options), strict=True
@@ -36,14 +40,14 @@ def test_stacked_muon_is_torchs_to_bfloat16(options: dict[str, float]) -> None:
         assert (ours - torchs).abs().max() < 2e-3
 
 
-def test_twin_a_muon_without_its_rate_for_tall_matrices_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twin_muon_without_the_larger_step_of_tall_matrices_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(muon, "max", lambda low, _: low, raising=False)
     pairs = zip(trajectory(muon.StackedMuon), trajectory(torch.optim.Muon), strict=True)
     assert max(float((a - b).abs().max()) for a, b in pairs) > 2e-3
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_filters_move_as_the_matrices_that_they_are_to_a_patch(layout: torch.memory_format) -> None:
+def test_filters_are_updated_as_the_matrices_that_act_on_a_patch(layout: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(0)
     values, gradient = torch.randn(2, 6, 4, 3, 3, generator=generator)
     filters = nn.Parameter(values.clone(memory_format=layout))
@@ -56,7 +60,7 @@ def test_filters_move_as_the_matrices_that_they_are_to_a_patch(layout: torch.mem
     assert not torch.equal(matrix, values.flatten(1))
 
 
-def test_a_unets_filters_are_muons_and_its_first_and_last_numbers_adamws() -> None:
+def test_muon_gets_the_filters_of_a_unet_and_adamw_its_class_embedding_and_output_layer() -> None:
     network = UNet(width=8, multipliers=(1, 2), attention=(False, True), heads=2).build(size=8, channels=1, classes=3)
     hidden, *rest = OptimizerConfig(kind="muon").build(network).parts
     placed = {id(p) for group in hidden.param_groups for p in group["params"]}
@@ -71,7 +75,7 @@ def test_a_unets_filters_are_muons_and_its_first_and_last_numbers_adamws() -> No
 def test_orthogonalised_matrices_have_singular_values_near_one(
     precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In either precision, whichever of them this processor would be given."""
+    """In both precisions, independent of this processor."""
     monkeypatch.setattr(muon, "_precision", lambda device: precision)
     stack = torch.randn(3, 12, 30, generator=torch.Generator().manual_seed(0))
     options = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 5, "eps": 1e-7}
@@ -81,7 +85,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one(
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_every_parameter_is_in_one_group_and_in_the_right_one(tied: bool) -> None:
+def test_every_parameter_is_in_exactly_one_group_and_in_the_right_one(tied: bool) -> None:
     network = Transformer(layers=2, heads=2, width=16, norm="layer", bias=True, tied=tied).build(
         vocabulary=11, context=8, causal=True
     )
@@ -103,8 +107,53 @@ def test_every_parameter_is_in_one_group_and_in_the_right_one(tied: bool) -> Non
             assert placed[name] == ("StackedMuon", 0.1), name
 
 
-def test_the_rate_is_a_fraction_of_each_groups_own_peak() -> None:
-    network = Transformer(layers=1, heads=2, width=16).build(vocabulary=11, context=8, causal=True)
-    optimizer = OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=0.04).build(network)
-    assert optimizer.set_rate(0.5) == 0.02
+def small_network() -> TransformerNetwork:
+    return Transformer(layers=1, heads=2, width=16).build(vocabulary=11, context=8, causal=True)
+
+
+def test_the_learning_rate_is_a_fraction_of_the_peak_of_each_optimizer() -> None:
+    optimizer = OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=0.04).build(small_network())
+    assert optimizer.set_lr(0.5) == {"adamw": 0.5 * 1e-2, "muon": 0.5 * 0.04}
     assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [0.02, 0.005]
+    assert OptimizerConfig(lr=1e-2).build(small_network()).set_lr(0.25) == {"adamw": 0.25 * 1e-2}
+
+
+def step(optimizer: Optimizer, network: nn.Module) -> None:
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for part in optimizer.parts:
+        part.step()
+
+
+def test_state_tensors_are_named_after_their_parameters_and_restored() -> None:
+    network = small_network()
+    config = OptimizerConfig(kind="muon")
+    optimizer, other = config.build(network), config.build(network)
+    step(optimizer, network)
+    stored = optimizer.state()
+    assert set(stored) > {"blocks.0.mlp.up.weight/momentum_buffer", "tokens.weight/exp_avg", "tokens.weight/step"}
+    other.load_state(stored)
+    assert all(torch.equal(other.state()[name], tensor) for name, tensor in stored.items())
+    with pytest.raises(ValueError, match="nothing/exp_avg belongs to no parameter"):
+        other.load_state({"nothing/exp_avg": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"AdamW has no momentum_buffer, which the checkpoint has for blocks\.0"):
+        OptimizerConfig().build(network).load_state(stored)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"matrix_lr": 0.01}, r"optimizer\.matrix_lr \(0\.01\) has no effect without optimizer\.kind muon"),
+        ({"momentum": 0.9}, r"optimizer\.momentum \(0\.9\) has no effect without optimizer\.kind muon"),
+        ({"lr": 0.0}, r"optimizer\.lr must be positive, not 0\.0"),
+        ({"kind": "muon", "matrix_lr": -1.0}, r"optimizer\.matrix_lr must be positive, not -1\.0"),
+        ({"eps": 0.0}, r"optimizer\.eps must be positive, not 0\.0"),
+        ({"betas": (0.9, 1.0)}, r"optimizer\.betas must be in \[0, 1\), not 1\.0"),
+        ({"kind": "muon", "momentum": 1.0}, r"optimizer\.momentum must be in \[0, 1\), not 1\.0"),
+        ({"weight_decay": -0.1}, r"optimizer\.weight_decay must be at least 0, not -0\.1"),
+    ],
+    ids=str,
+)
+def test_invalid_options_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        OptimizerConfig(**options)

@@ -1,39 +1,42 @@
-"""Profiles: the newest validation along an axis, earlier ones behind it, and no panel besides."""
+"""Curves of a measure: the newest validation along an axis, earlier ones behind it, and no other panel for them."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from seedfast.families.profile import Profile
 from tests.helpers.run_folders import make, save, score, step, validation
 
-from seedfast.report import history, page, plots, profiles, run_folder
+from seedfast.families.measure import Curve, Measure
+from seedfast.report import curves, history, page, plots, run_folder
 from seedfast.report.history import History
 from seedfast.report.theme import LIGHT
 
-ERRORS = Profile(axis="noise", points={"error/high": 3.0, "error/low": 1.0, "error/middle": 2.0})
-CALIBRATION = Profile(axis="foretold", points={"right/0.25": 0.25, "right/0.75": 0.75}, identity=True)
-TITLES = {"error at each noise": ERRORS, "calibration": CALIBRATION}
+ERRORS = Curve(axis="noise", points={"error/high": 3.0, "error/low": 1.0, "error/middle": 2.0})
+CALIBRATION = Curve(axis="predicted", points={"right/0.25": 0.25, "right/0.75": 0.75}, identity=True)
+MEASURE = Measure(curves={"error at each noise level": ERRORS, "calibration": CALIBRATION})
 
 
-def found(at: int, by: float = 1.0) -> dict[str, float]:
-    """What a validation at a step finds: the later, the smaller."""
-    return {"error/low": by / at, "error/middle": 2 * by / at, "error/high": 3 * by / at, "other": 1.0}
+def diagnostics(step: int, factor: float = 1.0) -> dict[str, float]:
+    """The diagnostics of a validation, with errors that fall with the step."""
+    return {
+        "error/low": factor / step,
+        "error/middle": 2 * factor / step,
+        "error/high": 3 * factor / step,
+        "other": 1.0,
+    }
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Nine validations, of which the last alone knows how sure it should be."""
+    """Nine validations, of which only the last has a point of the calibration."""
     journal = []
     for number in range(1, 10):
         journal.append(step(number))
         more = {"right/0.25": 0.3} if number == 9 else {}
-        raw, ema = found(number, 2.0) | more, found(number)
+        raw, ema = diagnostics(number, 2.0) | more, diagnostics(number)
         journal.append(validation(number, raw=score(2.5, diagnostics=raw), ema=score(2.5, diagnostics=ema)))
     make(tmp_path / "run", journal, steps=9)
-    declared = {title: asdict(profile) for title, profile in TITLES.items()}
-    save(tmp_path / "run", 9, family={"profiles": declared})
+    save(tmp_path / "run", 9, measure=MEASURE.as_json())
     return tmp_path / "run"
 
 
@@ -42,51 +45,60 @@ def past(run: Path) -> History:
     return history.read(run)
 
 
-def test_the_folder_says_which_diagnostics_are_points(run: Path) -> None:
-    assert run_folder.read(run).profiles == TITLES
+def test_the_manifest_names_the_diagnostics_that_are_points_of_a_curve(run: Path) -> None:
+    assert run_folder.read(run).measure.curves == MEASURE.curves
 
 
-def test_the_newest_validation_stands_before_a_few_earlier_ones(past: History) -> None:
-    drawn = profiles.draw(past, TITLES, LIGHT)
+def test_curves_of_version_0_1_were_called_profiles(run: Path, tmp_path: Path) -> None:
+    save(run, 10, family={"profiles": MEASURE.as_json()["curves"]})
+    assert run_folder.read(run).measure.curves == MEASURE.curves
+
+
+def test_the_newest_validation_is_drawn_over_a_few_earlier_ones(past: History) -> None:
+    drawn = curves.draw(past, MEASURE.curves, LIGHT)
     assert drawn is not None
     errors, calibration = drawn.axes
     lines = {str(line.get_label()): line for line in errors.lines}
     assert list(lines) == ["step 1", "step 2", "step 4", "step 8", "step 9, raw weights", "step 9, averaged weights"]
-    for label, at, by in (("step 9, raw weights", 9, 2.0), ("step 9, averaged weights", 9, 1.0), ("step 4", 4, 1.0)):
-        assert list(lines[label].get_xdata()) == [1, 2, 3], "in the order of the axis, whatever the names'"
-        assert np.allclose(lines[label].get_ydata(), [by / at, 2 * by / at, 3 * by / at])
+    for label, at, factor in (
+        ("step 9, raw weights", 9, 2.0),
+        ("step 9, averaged weights", 9, 1.0),
+        ("step 4", 4, 1.0),
+    ):
+        assert list(lines[label].get_xdata()) == [1, 2, 3], "in the order of the axis, not of the names"
+        assert np.allclose(lines[label].get_ydata(), [factor / at, 2 * factor / at, 3 * factor / at])
     strengths = [lines[f"step {n}"].get_alpha() for n in (1, 2, 4, 8)]
-    assert strengths == sorted(strengths), "the earlier, the fainter"
+    assert strengths == sorted(strengths), "earlier validations are fainter"
     assert errors.get_xlabel() == "noise"
     assert errors.get_yscale() == "log"
     assert calibration.get_yscale() == "linear", "where the identity is a straight line"
     lines = {str(line.get_label()): line for line in calibration.lines}
-    assert list(lines) == ["as it should be", "step 9, raw weights"]
-    assert list(lines["as it should be"].get_xdata()) == list(lines["as it should be"].get_ydata()) == [0.25, 0.75]
-    assert list(lines["step 9, raw weights"].get_xdata()) == [0.25], "a point that was not found is left out"
+    assert list(lines) == ["perfect model", "step 9, raw weights"]
+    assert list(lines["perfect model"].get_xdata()) == list(lines["perfect model"].get_ydata()) == [0.25, 0.75]
+    assert list(lines["step 9, raw weights"].get_xdata()) == [0.25], "a point that was not measured is left out"
 
 
-def test_its_points_have_no_panels_besides(run: Path, past: History) -> None:
-    facts = plots.Facts(title="t", clip=None, best={}, profiles=TITLES)
-    drawn = plots.diagnostics(past, facts, LIGHT)
+def test_the_points_of_curves_have_no_panels_of_their_own(run: Path, past: History) -> None:
+    context = plots.PlotContext(title="t", clip=None, best={}, measure=MEASURE)
+    drawn = plots.diagnostics(past, context, LIGHT)
     assert drawn is not None
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["other"]
     page.write(run)
-    assert "Where the model gains" in (run / "report.html").read_text()
+    assert "Where the model improves" in (run / "report.html").read_text()
 
 
-def test_a_run_that_declares_none_has_panels_as_before(run: Path, past: History) -> None:
-    drawn = plots.diagnostics(past, plots.Facts(title="t", clip=None, best={}), LIGHT)
+def test_without_curves_each_diagnostic_has_a_panel(run: Path, past: History) -> None:
+    drawn = plots.diagnostics(past, plots.PlotContext(title="t", clip=None, best={}), LIGHT)
     assert drawn is not None
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["error", "other", "right"]
-    assert profiles.draw(past, {}, LIGHT) is None
+    assert curves.draw(past, {}, LIGHT) is None
 
 
-def test_what_has_not_been_measured_yet_is_not_drawn(past: History) -> None:
-    assert profiles.draw(past, {"later": Profile(axis="x", points={"unknown": 0.0})}, LIGHT) is None
-    assert profiles.draw(History(), TITLES, LIGHT) is None
+def test_a_curve_without_a_measured_point_is_not_drawn(past: History) -> None:
+    assert curves.draw(past, {"later": Curve(axis="x", points={"unknown": 0.0})}, LIGHT) is None
+    assert curves.draw(History(), MEASURE.curves, LIGHT) is None
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(0, []), (1, [0]), (3, [0, 1, 2]), (100, [0, 4, 21, 99])])
-def test_earlier_validations_are_closer_at_the_beginning(count: int, chosen: list[int]) -> None:
-    assert profiles._spread(count) == chosen
+def test_the_chosen_earlier_validations_are_denser_at_the_beginning(count: int, chosen: list[int]) -> None:
+    assert curves._spread(count) == chosen

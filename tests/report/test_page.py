@@ -1,4 +1,4 @@
-"""The page tells what the run folder says: all of it, truly, escaped, and at every moment of a run's life."""
+"""The page shows the contents of the run folder: complete, correct, escaped, and at every stage of a run."""
 
 import base64
 import json
@@ -16,13 +16,16 @@ import pytest
 from tests.helpers.run_folders import STEPS, make, save, score, step, validation
 
 from seedfast.errors import UserError
-from seedfast.report import page
+from seedfast.families.measure import Curve, Measure
+from seedfast.report import history, page, plots
+from seedfast.report.theme import LIGHT
 
+NO_NUMBER = json.dumps(step(1, lr={"adamw": "fast"})) + "\n"
 HOSTILE = "<script>alert('x')</script> & \"$\\frac{$ \x00 ü"
 
 
 class Reader(HTMLParser):
-    """A page's elements and visible text; refuses elements that are closed in the wrong order."""
+    """The elements and the visible text of a page; fails for elements that are closed in the wrong order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ def read(folder: Path) -> Reader:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that has everything a run can have, with hostile text wherever text is free."""
+    """A finished run with every kind of content, and hostile text wherever text is free."""
     folder = tmp_path_factory.mktemp("whole") / "run<b>"
     journal = [step(n, 4.0 - n / 4, diagnostics={HOSTILE: n / 10}) for n in range(1, STEPS + 1)]
     journal[3] = step(4, None, skipped=f"not finite {HOSTILE}")
@@ -72,9 +75,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     best = {"raw": (4, 2.5), "ema": (8, 2.25)}
     (folder / "best.json").write_text(json.dumps({k: {**score(loss), "step": at} for k, (at, loss) in best.items()}))
     save(folder, 4)
-    profile = {"axis": HOSTILE, "points": {"at/1": 1.0, "at/2": 2.0}, "identity": False}
-    facts = {"fingerprint": "f00d" * 16, "family": {"profiles": {HOSTILE: profile}}}
-    save(folder, 8, versions={"torch": "9.9.9"}, topology={"device": HOSTILE}, **facts)
+    curve = Curve(axis=HOSTILE, points={"at/1": 1.0, "at/2": 2.0})
+    measure = Measure(curves={HOSTILE: curve}).as_json()
+    save(folder, 8, versions={"torch": "9.9.9"}, topology={"device": HOSTILE}, fingerprint="f00d" * 16, measure=measure)
     resumed = {"event": "resumed", "time": "2026-01-02T03:04:05+0000", "version": "0.1.0", "step": 4}
     events = [{"event": "started", "steps": 4}, resumed | {"changes": {"steps": [4, 8]}}]
     (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"event": "half')
@@ -87,20 +90,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(whole: Path) -> Reader:
+def shown(whole: Path) -> Reader:
     return Reader((whole / "report.html").read_text())
 
 
-def test_free_text_appears_as_it_is_and_never_as_markup(seen: Reader) -> None:
-    assert seen.named("script") == []
-    assert seen.named("b") == []
-    text = seen.words.replace("\x00", "\ufffd")
+def test_free_text_is_escaped(shown: Reader) -> None:
+    assert shown.named("script") == []
+    assert shown.named("b") == []
+    text = shown.words.replace("\x00", "\ufffd")
     assert text.count("<script>alert('x')</script> & \"$\\frac{$") >= 4  # title, heading, sample, device, reason
-    assert not any(key.startswith("on") for _, attributes in seen.elements for key in attributes)
+    assert not any(key.startswith("on") for _, attributes in shown.elements for key in attributes)
 
 
-def test_the_table_has_the_best_and_the_last_of_raw_and_averaged_weights(seen: Reader) -> None:
-    rows = [row for row in seen.cells if row and row[0] in ("raw weights", "averaged weights")]
+def test_the_table_has_the_best_and_the_last_validation_of_each_kind_of_weights(shown: Reader) -> None:
+    rows = [row for row in shown.cells if row and row[0] in ("raw weights", "averaged weights")]
     assert rows == [
         ["raw weights", "best saved", "4", "2.500 ± 0.020", "1.250 ± 0.010", "32", "4"],
         ["raw weights", "last", "8", "2.750 ± 0.031", "1.375 ± 0.016", "32", "4"],
@@ -109,71 +112,71 @@ def test_the_table_has_the_best_and_the_last_of_raw_and_averaged_weights(seen: R
     ]
 
 
-def test_state_progress_and_speed_stand_at_the_top(seen: Reader) -> None:
-    assert [s["class"] for s in seen.named("span") if "class" in s] == ["state finished"]
-    assert seen.named("progress") == [{"value": "8", "max": "8"}]
-    assert "Throughput400weight per second" in seen.words  # 100 in 0.25 s
-    assert "Time in steps2 s" in seen.words
-    assert "Skipped updates1" in seen.words
+def test_state_progress_and_speed_are_at_the_top(shown: Reader) -> None:
+    assert [s["class"] for s in shown.named("span") if "class" in s] == ["state finished"]
+    assert shown.named("progress") == [{"value": "8", "max": "8"}]
+    assert "Throughput400weight per second" in shown.words  # 100 in 0.25 s
+    assert "Time in steps2 s" in shown.words
+    assert "Skipped updates1" in shown.words
 
 
-def test_provenance_comes_from_the_newest_checkpoint_and_the_events(seen: Reader) -> None:
-    assert ["torch", "9.9.9"] in seen.cells
-    assert ["data fingerprint", "f00d" * 16] in seen.cells
-    assert ["2026-01-02 03:04:05+0000", "resumed", "step 4; steps: 4 → 8", "0.1.0"] in seen.cells
-    assert ["", "started", "steps 4", ""] in seen.cells
-    assert ["checkpoints/step-00000008", "latest, best averaged weights", "8", "2", "2 MB"] in seen.cells
-    assert ["checkpoints/step-00000004", "best raw weights", "4", "2", "2 MB"] in seen.cells
+def test_provenance_comes_from_the_newest_checkpoint_and_the_events(shown: Reader) -> None:
+    assert ["torch", "9.9.9"] in shown.cells
+    assert ["data fingerprint", "f00d" * 16] in shown.cells
+    assert ["2026-01-02 03:04:05+0000", "resumed", "step 4; steps: 4 → 8", "0.1.0"] in shown.cells
+    assert ["", "started", "steps 4", ""] in shown.cells
+    assert ["checkpoints/step-00000008", "latest, best averaged weights", "8", "2", "2 MB"] in shown.cells
+    assert ["checkpoints/step-00000004", "best raw weights", "4", "2", "2 MB"] in shown.cells
 
 
-def test_the_samples_of_the_latest_step_are_shown_and_earlier_texts_are_folded_away_behind_them(seen: Reader) -> None:
-    assert any(a.get("src") == "data:image/png;base64,YSBwaWN0dXJl" for a in seen.named("img"))
-    places = [seen.words.index(part) for part in ("samples/step-10/samples.txt", "Earlier samples", "older samples")]
+def test_the_latest_samples_are_shown_and_earlier_texts_are_folded(shown: Reader) -> None:
+    assert any(a.get("src") == "data:image/png;base64,YSBwaWN0dXJl" for a in shown.named("img"))
+    places = [shown.words.index(part) for part in ("samples/step-10/samples.txt", "Earlier samples", "older samples")]
     assert places == sorted(places)
-    assert [details for details in seen.named("details") if "open" not in details], "closed until it is asked for"
+    assert [details for details in shown.named("details") if "open" not in details], "closed at first"
 
 
-def test_of_many_earlier_samples_some_are_shown(tmp_path: Path) -> None:
+def test_an_evenly_spread_choice_of_many_earlier_samples_is_shown(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", [])
     for number in range(41):
         (folder / "samples" / f"step-{number:08d}").mkdir(parents=True)
         (folder / "samples" / f"step-{number:08d}" / "samples.txt").write_text(f"text of step {number}\n")
-    shown = re.findall(r"text of step (\d+)", read(folder).words)
-    assert shown == ["40", *(str(4 * index) for index in range(10))]
+    numbers = re.findall(r"text of step (\d+)", read(folder).words)
+    assert numbers == ["40", *(str(4 * index) for index in range(10))]
 
 
-def test_the_configuration_is_run_yaml_to_the_letter(whole: Path, seen: Reader) -> None:
-    assert (whole / "run.yaml").read_text() in seen.words
+def test_the_configuration_is_the_exact_text_of_run_yaml(whole: Path, shown: Reader) -> None:
+    assert (whole / "run.yaml").read_text() in shown.words
 
 
-def test_the_page_is_self_contained_and_its_pictures_are_those_beside_it(whole: Path, seen: Reader) -> None:
-    light = [image["src"] for image in seen.named("img") if "samples" not in image["alt"]]
-    dark = [source["srcset"] for source in seen.named("source")]
+def test_the_page_is_self_contained_and_embeds_the_pictures_beside_it(whole: Path, shown: Reader) -> None:
+    light = [image["src"] for image in shown.named("img") if "samples" not in image["alt"]]
+    dark = [source["srcset"] for source in shown.named("source")]
     for names, uris in (("", light), ("-dark", dark)):
         pictures = [
             (whole / "report" / f"{n}{names}.png").read_bytes()
-            for n in ("loss", "profiles", "rate", "throughput", "diagnostics")
+            for n in ("loss", "curves", "rate", "throughput", "diagnostics")
         ]
         assert uris == [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
-    assert all(source["media"] == "(prefers-color-scheme: dark)" for source in seen.named("source"))
+    assert all(source["media"] == "(prefers-color-scheme: dark)" for source in shown.named("source"))
     assert not re.search(r"https?://|url\(|@import", (whole / "report.html").read_text())
-    assert seen.named("link") == []
+    assert shown.named("link") == []
 
 
-def test_the_plots_are_pictures_with_something_on_them(whole: Path) -> None:
+def test_the_plots_are_not_empty(whole: Path) -> None:
     for path in (whole / "report").iterdir():
         picture = matplotlib.image.imread(path)
         paper = picture[0, 0]
         assert picture.shape[1] == 1600
         assert (paper[:3].mean() < 0.2) == path.stem.endswith("-dark")
-        assert np.abs(picture - paper).max(axis=2).mean() > 0.005, path.name  # ink on more than the axes
+        assert np.abs(picture - paper).max(axis=2).mean() > 0.005, path.name  # more than the axes
 
 
-def test_a_bound_is_never_called_by_another_name(seen: Reader) -> None:
-    assert "perplexity" not in seen.words.lower()
+def test_a_bound_is_not_called_perplexity(shown: Reader) -> None:
+    assert "perplexity" not in shown.words.lower()
 
 
-def test_the_same_folder_gives_the_same_page_and_leaves_nothing_else(whole: Path) -> None:
+def test_the_same_folder_gives_the_same_page_and_no_other_file(whole: Path) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     page.write(whole)
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
@@ -186,21 +189,21 @@ def test_the_same_folder_gives_the_same_page_and_leaves_nothing_else(whole: Path
     ([step(1), validation(1, raw=score(float("nan"), float("nan")))], "not finite"),
     ([step(1, -2.0), validation(1, other=score(0.0, float("nan")))], "other"),
 ])  # fmt: skip
-def test_every_beginning_of_a_run_has_a_page(tmp_path: Path, journal: list[dict[str, object]], words: str) -> None:
-    seen = read(make(tmp_path / "run", journal))
-    assert words in seen.words
-    assert ("There has been no validation yet." in seen.words) == (not any("validation" in e for e in journal))
-    assert "None has been committed yet." in seen.words
+def test_every_early_state_of_a_run_has_a_page(tmp_path: Path, journal: list[dict[str, object]], words: str) -> None:
+    shown = read(make(tmp_path / "run", journal))
+    assert words in shown.words
+    assert ("There has been no validation yet." in shown.words) == (not any("validation" in e for e in journal))
+    assert "No checkpoint has been committed yet." in shown.words
 
 
-def test_a_line_that_is_still_being_written_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_journal_line_is_skipped(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", [step(1), step(2)])
     with (folder / "journal.jsonl").open("a") as file:
         file.write(json.dumps(step(3))[:40])
     assert read(folder).named("progress") == [{"value": "2", "max": str(STEPS)}]
 
 
-def test_a_run_whose_trainer_lives_is_running(tmp_path: Path) -> None:
+def test_a_run_is_running_while_the_process_that_locked_it_lives(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", [])
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -213,21 +216,21 @@ def test_a_run_whose_trainer_lives_is_running(tmp_path: Path) -> None:
         assert state in [span.get("class") for span in read(folder).named("span")]
 
 
-def test_long_samples_are_cut_aloud(tmp_path: Path) -> None:
+def test_long_samples_are_truncated_with_a_note(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", [])
     (folder / "samples" / "step-1").mkdir(parents=True)
     (folder / "samples" / "step-1" / "samples.txt").write_bytes(b"\xff" + b"x" * 30_000)
-    seen = read(folder)
-    assert "x" * 19_999 + "\n\n[… the file goes on]" in seen.words
+    shown = read(folder)
+    assert "x" * 19_999 + "\n\n[… truncated]" in shown.words
 
 
-def test_a_damaged_manifest_is_named_and_hides_nothing_else(tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_named_and_everything_else_is_shown(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", [step(1)])
     save(folder, 1, versions={"torch": "1"})
     (save(folder, 2) / "manifest.json").write_text("{")
-    seen = read(folder)
-    assert ["checkpoints/step-00000002", "its manifest cannot be read", "2", "0", "?"] in seen.cells
-    assert ["torch", "1"] in seen.cells
+    shown = read(folder)
+    assert ["checkpoints/step-00000002", "its manifest cannot be read", "2", "0", "?"] in shown.cells
+    assert ["torch", "1"] in shown.cells
 
 
 @pytest.mark.parametrize(("files", "words"), [
@@ -239,9 +242,10 @@ def test_a_damaged_manifest_is_named_and_hides_nothing_else(tmp_path: Path) -> N
     ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": "not json\n"}, "damaged"),
     ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": '{"other": 1}\n'}, "damaged"),
     ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": "[]\n"}, "damaged"),
+    ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": NO_NUMBER}, "damaged.* 'fast' is not a number"),
     ({"run.yaml": "recipe: x\nsteps: 3\n", "journal.jsonl": "", "best.json": '{"raw": 1}'}, "best validations"),
 ])  # fmt: skip
-def test_a_folder_that_is_no_run_is_refused_in_a_sentence(
+def test_a_folder_that_is_not_a_run_is_refused_in_a_sentence(
     tmp_path: Path, files: dict[str, str] | None, words: str
 ) -> None:
     folder = tmp_path / "folder"
@@ -263,16 +267,36 @@ def test_importing_the_page_imports_neither_matplotlib_nor_torch() -> None:
 
 
 def test_diagnostics_of_a_group_share_a_panel(tmp_path: Path) -> None:
-    from seedfast.report import history, plots
-    from seedfast.report.theme import LIGHT
-
     journal = [step(n, 3.0, diagnostics={"curriculum/a": n / 8, "curriculum/b": 1.0, "x": 2.0}) for n in range(1, 9)]
     journal.append(validation(8, raw=score(2.5, diagnostics={"x": 1.0})))
     make(tmp_path, journal)
-    read_back, facts = history.read(tmp_path), plots.Facts(title="t", clip=None, best={})
-    drawn = plots.diagnostics(read_back, facts, LIGHT)
+    read_back, context = history.read(tmp_path), plots.PlotContext(title="t", clip=None, best={})
+    drawn = plots.diagnostics(read_back, context, LIGHT)
     assert drawn is not None
     titles = {axes.get_title(loc="left"): axes for axes in drawn.axes}
     assert list(titles) == ["curriculum", "x"]
     assert {line.get_label() for line in titles["curriculum"].lines} == {"a", "b"}
-    assert plots.left_out(read_back, facts) == 0
+    assert plots.left_out(read_back, context) == 0
+
+
+@pytest.mark.parametrize(
+    ("rates", "lines"),
+    [
+        ([{"adamw": 1.0, "muon": 3.0}, {"adamw": 2.0, "muon": 6.0}], {"adamw": [1.0, 2.0], "muon": [3.0, 6.0]}),
+        ([{"adamw": 1.0}, {"adamw": 2.0}], {"adamw": [1.0, 2.0]}),
+        ([1.0, 2.0], {"lr": [1.0, 2.0]}),
+        ([5.0, {"adamw": 1.0, "muon": 3.0}], {"lr": [5.0], "adamw": [1.0], "muon": [3.0]}),
+    ],
+    ids=["two optimizers", "one optimizer", "version 0.1", "a resumed run of version 0.1"],
+)
+def test_each_optimizer_has_a_line_of_its_learning_rate(
+    rates: list[object], lines: dict[str, list[float]], tmp_path: Path
+) -> None:
+    make(tmp_path, [step(number, lr=rate) for number, rate in enumerate(rates, start=1)])
+    drawn = plots.rate(history.read(tmp_path), plots.PlotContext(title="t", clip=None, best={}), LIGHT)
+    assert drawn is not None
+    axes = drawn.axes[0]
+    assert {str(line.get_label()): list(line.get_ydata()) for line in axes.lines} == lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(lines)
+    assert (axes.get_legend() is not None) == (len(lines) > 1)
+    assert axes.get_ylim()[1] > max(value for values in lines.values() for value in values)

@@ -1,32 +1,90 @@
-"""Checkpoints: whole or absent, intact or named, never lost."""
+"""Checkpoints: whole or absent, verified before use, read in parts, retained while anything needs them."""
 
 import errno
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.helpers.runs import small_run, train_in, train_until
+import torch
+from safetensors.torch import load_file
+from tests.helpers.runs import small_run, train_in
 
-from seedfast.errors import TrainingStopped, UserError
-from seedfast.loop import save as save_module
-from seedfast.loop import train as train_module
-from seedfast.loop.open import open_session
-from seedfast.loop.session import Session
-from seedfast.run_folder.checkpoint import Checkpoints
-from seedfast.run_folder.train_state import BestRecord
-from seedfast.verify.resume import compare
+from seedfast import sealed_folder
+from seedfast.cli import main
+from seedfast.errors import UserError
+from seedfast.files import FileDigest, to_json
+from seedfast.run_folder import tensors
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints, step_name
+from seedfast.run_folder.records import BestRecord
+from seedfast.run_folder.tensors import save_shared, save_tensors
+from seedfast.run_folder.train_state import read_tensors
 
 
-def save(store: Checkpoints, step: int, content: bytes = b"abc") -> None:
+def state(step: int, best: Mapping[str, int] | None = None, **more: Any) -> dict[str, Any]:
+    """The contents of a `state.json`, with the best step of each kind of weights."""
+    records = {
+        weights: {"step": at, "loss": 2.0, "standard_error": None, "examples": 8, "draws": 1}
+        for weights, at in (best or {}).items()
+    }
+    return {"step": step, "skipped": 0, "plateau": {}, "best": records, "scaler": {}} | more
+
+
+def save(store: Checkpoints, step: int, content: bytes = b"abc", best: Mapping[str, int] | None = None) -> None:
+    """Commit a small checkpoint without tensors."""
+
     def write(folder: Path) -> None:
         (folder / "a.bin").write_bytes(content)
         (folder / "assets").mkdir()
         (folder / "assets/b.txt").write_text("b")
+        (folder / "state.json").write_text(to_json(state(step, best)))
 
     store.save(step, write, {"validation": None})
+
+
+def save_with_tensors(store: Checkpoints, step: int) -> None:
+    """Commit a checkpoint with every group of tensors, and frozen weights in a shared file."""
+
+    def write(folder: Path) -> dict[str, FileDigest]:
+        shared = dict([save_shared({"frozen": torch.full((2,), 9.0)}, folder.parent)])
+        for value, group in enumerate(("model", "ema", "optimizer", "family")):
+            save_tensors({"x": torch.full((2,), float(value))}, folder / f"{group}.safetensors")
+        (folder / "state.json").write_text(to_json(state(step, shared=shared)))
+        return shared
+
+    store.save(step, write, {})
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The number of times each file is verified against its hash, by name."""
+    counts: Counter[str] = Counter()
+    sha256 = sealed_folder.sha256
+
+    def counting(path: Path) -> str:
+        counts[path.name] += 1
+        return sha256(path)
+
+    monkeypatch.setattr(sealed_folder, "sha256", counting)
+    return counts
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The number of times each file of tensors is loaded, by name."""
+    counts: Counter[str] = Counter()
+
+    def counting(path: Path) -> dict[str, torch.Tensor]:
+        counts[Path(path).name] += 1
+        return load_file(path)
+
+    monkeypatch.setattr(tensors, "load_file", counting)
+    return counts
 
 
 def test_a_commit_holds_every_file_with_its_hash(tmp_path: Path) -> None:
@@ -34,21 +92,21 @@ def test_a_commit_holds_every_file_with_its_hash(tmp_path: Path) -> None:
     save(store, 3)
     checkpoint = store.newest()
     assert checkpoint is not None
-    assert checkpoint.step == 3
-    assert set(checkpoint.manifest["files"]) == {"a.bin", "assets/b.txt"}
-    store.point(3, {}, protected=set())
+    assert checkpoint.step == checkpoint.manifest.step == 3
+    assert set(checkpoint.manifest.files) == {"a.bin", "assets/b.txt", "state.json"}
+    store.update_pointers(3, {})
     assert json.loads((tmp_path / "latest.json").read_text()) == {"checkpoint": "step-00000003", "step": 3}
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "manifest"])
-def test_every_kind_of_damage_is_named_and_the_older_one_is_used(
-    harm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "manifest"])
+def test_every_kind_of_damage_is_named_and_the_older_checkpoint_is_used(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Checkpoints(tmp_path)
     save(store, 1)
     save(store, 2)
-    victim = tmp_path / "checkpoints/step-00000002" / ("manifest.json" if harm == "manifest" else "a.bin")
-    match harm:
+    victim = tmp_path / "checkpoints/step-00000002" / ("manifest.json" if damage == "manifest" else "a.bin")
+    match damage:
         case "flip":
             victim.write_bytes(b"abd")
         case "cut":
@@ -63,60 +121,23 @@ def test_every_kind_of_damage_is_named_and_the_older_one_is_used(
     assert victim.name in capsys.readouterr().err
 
 
-def test_nothing_intact_is_an_error_and_never_a_fresh_start(story: Path, tmp_path: Path) -> None:
-    run = small_run("text-masked", story, steps=4)
-    train_in(tmp_path, run)
-    for weights in tmp_path.glob("checkpoints/*/model.safetensors"):
-        weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    before = sorted((p, p.read_bytes()) for p in tmp_path.rglob("*.safetensors"))
-    with pytest.raises(UserError, match="intact"):
-        train_in(tmp_path, run)
-    assert sorted((p, p.read_bytes()) for p in tmp_path.rglob("*.safetensors")) == before
-
-
-def test_a_damaged_newest_is_set_aside_and_trained_again_to_the_same_bits(story: Path, tmp_path: Path) -> None:
-    run = small_run("text-masked", story)
-    train_in(tmp_path / "a", run)
-    train_in(tmp_path / "b", run)
-    damaged = tmp_path / "b/checkpoints/step-00000020/ema.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    train_in(tmp_path / "b", run)
-    assert compare(tmp_path / "a", tmp_path / "b")[0] is None
-    assert (tmp_path / "b/checkpoints/step-00000020.aside-1").is_dir()
-
-
-def test_retention_counts_committed_ones_and_spares_the_best(tmp_path: Path) -> None:
-    store = Checkpoints(tmp_path, keep=2)
-    for step in (1, 2, 3, 4):
-        save(store, step)
-        (tmp_path / f"checkpoints/step-0000000{step}.tmp-99999").mkdir()
-        store.point(step, {}, protected={1})
-    assert [c.step for c in store.committed()] == [1, 3, 4]
-    assert not list((tmp_path / "checkpoints").glob("*.tmp-*"))
-
-
-def test_a_checkpoint_that_is_being_read_is_not_removed(tmp_path: Path) -> None:
-    store = Checkpoints(tmp_path, keep=1)
+@pytest.mark.parametrize("content", ["[]", '{"files": [1]}', '{"files": {}}', "{"])
+def test_a_manifest_that_is_not_the_committed_one_is_damage(content: str, tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
     save(store, 1)
-    reader = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, pathlib\nfrom seedfast.run_folder.checkpoint import Checkpoints\n"
-            f"Checkpoints(pathlib.Path({str(tmp_path)!r})).newest()\nprint('held', flush=True)\nsys.stdin.read()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert reader.stdout is not None
-    assert reader.stdout.readline() == b"held\n"
-    save(store, 2)
-    store.point(2, {}, protected=set())
-    assert [c.step for c in store.committed()] == [1, 2]
-    reader.kill()
-    reader.wait()
-    store.point(2, {}, protected=set())
-    assert [c.step for c in store.committed()] == [2]
+    (tmp_path / "checkpoints/step-00000001/manifest.json").write_text(content)
+    assert store.committed()[0].problems()
+
+
+def test_an_error_names_the_steps_that_exist(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    assert store.newest() is None
+    assert store.newest(at=None) is None
+    save(store, 3)
+    with pytest.raises(UserError, match=r"no intact checkpoint at step 4.* \[3\]"):
+        store.newest(at=4)
+    assert store.at(4) is None
+    assert store.at(3) == store.newest()
 
 
 def test_a_failed_write_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None:
@@ -132,133 +153,207 @@ def test_a_failed_write_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
-def test_training_survives_a_full_disk_and_saves_later(
-    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = small_run("text-masked", story)
-    train_in(tmp_path / "a", run)
-    _fail_saves(monkeypatch, steps={5, 6})
-    monkeypatch.setattr(
-        save_module.Retry, "due", lambda self: self._at < float("inf")
-    )  # as if the wait were over at once
-    train_in(tmp_path / "b", run)
-    assert "could not save a checkpoint" in capsys.readouterr().err
-    assert compare(tmp_path / "a", tmp_path / "b")[0] is None
+class TestRetention:
+    def test_it_counts_committed_checkpoints_and_spares_the_best(self, tmp_path: Path) -> None:
+        store = Checkpoints(tmp_path, keep=2)
+        for step in (1, 2, 3, 4):
+            save(store, step)
+            (tmp_path / f"checkpoints/step-0000000{step}.tmp-99999").mkdir()
+            store.update_pointers(step, {"raw": {"step": 1}})
+        assert [c.step for c in store.committed()] == [1, 3, 4]
+        assert not list((tmp_path / "checkpoints").glob("*.tmp-*"))
+
+    def test_it_spares_the_best_ones_that_a_retained_checkpoint_refers_to(self, tmp_path: Path) -> None:
+        store = Checkpoints(tmp_path, keep=2)
+        for step, best in ((1, {}), (2, {}), (3, {"raw": 1, "ema": 2}), (4, {})):
+            save(store, step, best=best)
+        store.update_pointers(4, {"raw": {"step": 4}})
+        assert [c.step for c in store.committed()] == [1, 2, 3, 4], "a run that is resumed at 3 needs 1 and 2"
+        save(store, 5)
+        store.update_pointers(5, {"raw": {"step": 4}})
+        assert [c.step for c in store.committed()] == [4, 5]
+
+    def test_a_damaged_state_protects_nothing_and_stops_nothing(self, tmp_path: Path) -> None:
+        store = Checkpoints(tmp_path, keep=1)
+        for step in (1, 2):
+            save(store, step)
+        (tmp_path / "checkpoints/step-00000002/state.json").write_text("{")
+        store.update_pointers(2, {})
+        assert [c.step for c in store.committed()] == [2]
+
+    def test_a_checkpoint_that_is_being_read_is_not_removed(self, tmp_path: Path) -> None:
+        store = Checkpoints(tmp_path, keep=1)
+        save(store, 1)
+        reader = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys, pathlib\nfrom seedfast.run_folder.checkpoint import Checkpoints\n"
+                f"Checkpoints(pathlib.Path({str(tmp_path)!r})).newest()\nprint('open', flush=True)\nsys.stdin.read()",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"open\n"
+        save(store, 2)
+        store.update_pointers(2, {})
+        assert [c.step for c in store.committed()] == [1, 2]
+        reader.kill()
+        reader.wait()
+        store.update_pointers(2, {})
+        assert [c.step for c in store.committed()] == [2]
 
 
-def test_a_last_checkpoint_that_cannot_be_saved_ends_in_a_sentence(
-    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _fail_saves(monkeypatch, steps={20})
-    with pytest.raises(TrainingStopped, match="could not be saved"):
-        train_in(tmp_path, small_run("text-masked", story))
-    assert Checkpoints(tmp_path).newest().step == 18  # type: ignore[union-attr]
+class TestVerification:
+    def test_each_file_is_hashed_once_however_often_the_checkpoint_is_opened(
+        self, tmp_path: Path, hashed: Counter[str]
+    ) -> None:
+        save_with_tensors(Checkpoints(tmp_path), 1)
+        for _ in range(3):
+            checkpoint = Checkpoints(tmp_path).newest()
+            assert checkpoint is not None
+        names = {Path(name).name for name in checkpoint.manifest.files}
+        assert hashed == dict.fromkeys(names, 1), "the shared file too"
+
+    @pytest.mark.parametrize("harm", ["write", "replace", "remove"])
+    def test_a_file_that_changes_while_the_checkpoint_is_open_is_found(self, harm: str, tmp_path: Path) -> None:
+        store = Checkpoints(tmp_path)
+        save(store, 1)
+        assert store.newest() is not None
+        victim = tmp_path / "checkpoints/step-00000001/a.bin"
+        match harm:
+            case "write":
+                victim.write_bytes(b"abd")
+            case "replace":
+                (tmp_path / "other").write_bytes(b"abd")
+                (tmp_path / "other").replace(victim)
+            case "remove":
+                victim.unlink()
+        with pytest.raises(UserError, match="None of the 1 checkpoints"):
+            store.newest()
+
+    def test_a_released_checkpoint_is_hashed_again(self, tmp_path: Path, hashed: Counter[str]) -> None:
+        store = Checkpoints(tmp_path)
+        save(store, 1)
+        for _ in range(2):
+            checkpoint = store.newest()
+            assert checkpoint is not None
+            checkpoint.release()
+        assert hashed["a.bin"] == 2
+
+    def test_a_checkpoint_of_the_same_step_in_a_retrained_run_is_hashed(
+        self, tmp_path: Path, hashed: Counter[str]
+    ) -> None:
+        store = Checkpoints(tmp_path)
+        save(store, 0)
+        save(store, 1)
+        assert store.newest() is not None
+        store.quarantine_after(0)
+        save(store, 1, b"xyz")
+        newest = store.newest()
+        assert newest is not None
+        assert (newest.folder / "a.bin").read_bytes() == b"xyz"
+        assert hashed["a.bin"] == 2
+
+    def test_problems_are_those_of_the_files_as_they_are_now(self, tmp_path: Path, hashed: Counter[str]) -> None:
+        store = Checkpoints(tmp_path)
+        save(store, 1)
+        checkpoint = store.newest()
+        assert checkpoint is not None
+        assert checkpoint.problems() == []
+        assert hashed["a.bin"] == 2, "`seedfast verify checkpoint` always hashes"
 
 
-def _fail_saves(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
-    whole = Session.save
+class TestContents:
+    def test_single_groups_of_tensors_are_loaded(self, tmp_path: Path, loaded: Counter[str]) -> None:
+        store = Checkpoints(tmp_path)
+        save_with_tensors(store, 1)
+        checkpoint = store.at(1)
+        assert checkpoint is not None
+        assert checkpoint.groups == {"model", "ema", "optimizer", "family", "frozen"}
+        assert {group: list(named) for group, named in checkpoint.tensors("ema", "family").items()} == {
+            "ema": ["x"],
+            "family": ["x"],
+        }
+        assert loaded == {"ema.safetensors": 1, "family.safetensors": 1}
+        assert checkpoint.tensors("ema")["ema"]["x"].tolist() == [1.0, 1.0]
+        assert checkpoint.tensors("unknown") == {}
+        assert set(checkpoint.tensors()) == checkpoint.groups
+        assert set(read_tensors(checkpoint.folder)) == checkpoint.groups
+        assert set(read_tensors(checkpoint.folder, {"model"})) == {"model"}
 
-    def failing(self: Session) -> None:
-        if self.state.step in steps:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        whole(self)
+    @pytest.mark.parametrize(("weights", "value"), [("raw", 0.0), ("ema", 1.0)])
+    def test_a_network_has_the_weights_of_a_kind_and_the_frozen_ones(
+        self, weights: str, value: float, tmp_path: Path
+    ) -> None:
+        store = Checkpoints(tmp_path)
+        save_with_tensors(store, 1)
+        named = Checkpoint(tmp_path / "checkpoints" / step_name(1), 1).network_tensors(weights)
+        assert {name: tensor.tolist() for name, tensor in named.items()} == {"x": [value] * 2, "frozen": [9.0] * 2}
 
-    monkeypatch.setattr(Session, "save", failing)
-
-
-def test_a_disk_too_small_for_two_checkpoints_is_refused_at_the_start(
-    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from collections import namedtuple
-
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(UserError, match="two checkpoints"):
-        train_in(tmp_path, small_run("text-masked", story))
-
-
-def test_the_best_is_the_best_committed_validation_and_a_scan_finds_it(story: Path, tmp_path: Path) -> None:
-    run = small_run("text-autoregressive", story, steps=24, eval_every=3, keep=1)
-    train_in(tmp_path, run)
-    best = json.loads((tmp_path / "best.json").read_text())
-    for weights in ("raw", "ema"):
-        found = [
-            (c.manifest["validation"][weights]["loss"], c.step)
-            for c in Checkpoints(tmp_path).committed()
-            if c.manifest["validation"]
-        ]
-        assert (best[weights]["loss"], best[weights]["step"]) == min(found)
-        assert (tmp_path / f"checkpoints/step-{best[weights]['step']:08d}").is_dir()
-
-
-def test_nan_is_never_the_best_and_a_tie_goes_to_the_earlier(
-    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dataclasses import replace
-
-    losses = iter([2.0, 2.0, float("nan"), float("nan"), 2.0, 2.0, 3.0, 3.0])
-    real = train_module.validate
-    monkeypatch.setattr(train_module, "validate", lambda *a, **k: replace(real(*a, **k), loss=next(losses)))
-    with open_session(small_run("text-masked", story, steps=8, eval_every=2), tmp_path) as opened:
-        train_until(opened, 7)
-        assert opened.state.best["raw"].step == 2
-        assert isinstance(opened.state.best["ema"], BestRecord)
+    def test_sampling_hashes_each_file_once_and_never_loads_the_optimizer(
+        self, story: Path, tmp_path: Path, hashed: Counter[str], loaded: Counter[str]
+    ) -> None:
+        train_in(tmp_path, small_run("text-masked", story, steps=2))
+        with pytest.raises(SystemExit) as ended:
+            main(["sample", str(tmp_path), "--num", "1", "--tokens", "4", "--beside", "raw"])
+        assert not ended.value.code
+        names = {path.name for path in (tmp_path / "checkpoints/step-00000002").rglob("*") if path.is_file()}
+        assert hashed == dict.fromkeys(names - {"manifest.json"}, 1)
+        assert loaded == {"ema.safetensors": 1, "model.safetensors": 1}
 
 
-@pytest.mark.parametrize("content", ["[]", '{"files": [1]}', '{"files": {}}', "{"])
-def test_a_manifest_that_is_not_the_committed_one_is_damage(content: str, tmp_path: Path) -> None:
+class TestVersion01:
+    """Checkpoints of version 0.1 have other names for some keys."""
+
+    def test_files_beside_a_checkpoint_were_called_kept(self, tmp_path: Path) -> None:
+        def write(folder: Path) -> dict[str, FileDigest]:
+            shared = dict([save_shared({"base": torch.ones(1)}, folder.parent)])
+            (folder / "state.json").write_text(to_json(state(1, kept=shared)))
+            return shared
+
+        Checkpoints(tmp_path).save(1, write, {})
+        checkpoint = Checkpoints(tmp_path).newest()
+        assert checkpoint is not None
+        assert checkpoint.groups == {"frozen"}
+        assert checkpoint.tensors()["frozen"]["base"].tolist() == [1.0]
+
+    def test_a_best_record_had_no_metric_but_the_loss(self, tmp_path: Path) -> None:
+        save(Checkpoints(tmp_path), 4, best={"raw": 3})
+        checkpoint = Checkpoints(tmp_path).at(4)
+        assert checkpoint is not None
+        assert checkpoint.best == {"raw": BestRecord(3, 2.0, None, 8, 1, metric="loss", value=2.0)}
+
+    @pytest.mark.parametrize(
+        ("key", "units"), [("family", ("counts", "units")), ("measure", ("weight_unit", "conversions"))]
+    )
+    def test_the_measure_was_called_family(self, key: str, units: tuple[str, str], tmp_path: Path) -> None:
+        measure = {units[0]: "images", units[1]: {"bits": 2.0}, "is_bound": True}
+        Checkpoints(tmp_path).save(1, lambda _: None, {key: measure, "journal": 7, "unknown": "ignored"})
+        checkpoint = Checkpoints(tmp_path).at(1)
+        assert checkpoint is not None
+        manifest = checkpoint.manifest
+        assert (manifest.measure.weight_unit, manifest.measure.conversions) == ("images", {"bits": 2.0})
+        assert manifest.measure.is_bound
+        assert manifest.journal == 7
+
+
+@pytest.mark.parametrize("read", [lambda c: c.manifest, lambda c: c.state], ids=["manifest", "state"])
+@pytest.mark.parametrize("content", ["[]", "{}", "{"])
+def test_an_unreadable_file_is_a_value_error(content: str, read: Callable[[Checkpoint], Any], tmp_path: Path) -> None:
+    for name in ("manifest.json", "state.json"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError):
+        read(Checkpoint(tmp_path, 1))
+
+
+def test_quarantined_checkpoints_have_new_numbers(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
-    save(store, 1)
-    (tmp_path / "checkpoints/step-00000001/manifest.json").write_text(content)
-    assert store.committed()[0].problems()
-
-
-def test_a_checkpoint_that_failed_to_save_is_not_the_best(
-    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _fail_saves(monkeypatch, steps={18, 20})
-    with pytest.raises(TrainingStopped):
-        train_in(tmp_path, small_run("text-masked", story))
-    best = json.loads((tmp_path / "best.json").read_text())
-    assert all((tmp_path / f"checkpoints/step-{best[w]['step']:08d}").is_dir() for w in ("raw", "ema"))
-
-
-def test_the_pointers_are_mended_after_a_kill_at_the_very_end(story: Path, tmp_path: Path) -> None:
-    run = small_run("text-masked", story)
-    train_in(tmp_path / "a", run)
-    train_in(tmp_path / "b", run)
-    (tmp_path / "b/latest.json").write_text("{}")
-    (tmp_path / "b/best.json").write_text("{}")
-    (tmp_path / "b/best.json.tmp-1").write_text("")
-    (tmp_path / "b/checkpoints/step-00000003.trash-1").mkdir()
-    train_in(tmp_path / "b", run)
-    for name in ("latest.json", "best.json"):
-        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
-    assert sorted(p.name for p in (tmp_path / "b").rglob("*.t*-1")) == []
-
-
-def test_lost_checkpoints_are_never_a_fresh_start(story: Path, tmp_path: Path) -> None:
-    run = small_run("text-masked", story, steps=4)
-    train_in(tmp_path, run)
-    before = (tmp_path / "journal.jsonl").read_bytes()
-    (tmp_path / "checkpoints").rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
-    with pytest.raises(UserError, match="its checkpoints are gone"):
-        train_in(tmp_path, run)
-    assert (tmp_path / "journal.jsonl").read_bytes() == before
-
-
-@pytest.mark.parametrize("harm", ["emptied", "cut", "removed"])
-def test_a_journal_that_is_not_the_runs_is_refused(harm: str, story: Path, tmp_path: Path) -> None:
-    run = small_run("text-masked", story, steps=8)
-    train_in(tmp_path, run)
-    path = tmp_path / "journal.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    match harm:
-        case "emptied":
-            path.write_bytes(b"")
-        case "cut":
-            path.write_bytes(b"".join(lines[:3]))
-        case "removed":
-            path.unlink()
-    with pytest.raises(UserError, match="not the journal of this run"):
-        train_in(tmp_path, run)
+    for expected in ("step-00000002.aside-1", "step-00000002.aside-2"):
+        save(store, 1)
+        save(store, 2)
+        assert [path.name for path in store.quarantine_after(1)] == [expected]
+    assert [c.step for c in store.committed()] == [1]
+    store.update_pointers(1, {})
+    assert len(list((tmp_path / "checkpoints").glob("*.aside-*"))) == 2, "never removed"

@@ -47,7 +47,7 @@ def import_run(words: list[str]) -> int:
             f"The tokenizer of {asked.data} has {size} tokens, but {asked.source} was trained on {known}; "
             "name the text or the tokenizer that it was trained with."
         )
-    with open_session(run, asked.out, initialise=lambda network: import_gpt2.adopt(network, source)):
+    with open_session(run, asked.out, initialise=lambda network: import_gpt2.copy_weights(network, source)):
         pass
     print(f"{asked.out} is a run at step 0: seedfast evaluate {asked.out}")
     return 0

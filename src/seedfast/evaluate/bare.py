@@ -11,16 +11,18 @@ from safetensors.torch import load_file
 from seedfast.data.caption.config import CaptionData
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.text.config import TextAssets, TextData
-from seedfast.data.text.hub import pretrained
+from seedfast.data.text.hub import pretrained_tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest
-from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveRequest
+from seedfast.families.text.autoregressive import Autoregressive
+from seedfast.families.text.causal_sampler import AutoregressiveRequest
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.distributed import DistributedContext
 from seedfast.models.captioner import Captioner
 from seedfast.models.causal_lm import PretrainedLM
+from seedfast.models.config import ModelConfig
 from seedfast.run_folder.train_state import load_network
 
 CAPTIONER = "seedfast-captioner"
@@ -79,10 +81,12 @@ def _captioner(folder: Path, device: str) -> Trained:
 def _language_model(folder: Path, device: str) -> Trained:
     model = PretrainedLM(path=str(folder)).located()
     longest = json.loads(model.architecture).get("max_position_embeddings") or _CONTEXT
-    assets = TextAssets(pretrained(str(folder)), min(longest, _CONTEXT), validation_tokens=1, validation_bytes=1)
+    tokenizer = pretrained_tokenizer(str(folder))
+    assets = TextAssets(tokenizer, min(longest, _CONTEXT), validation_tokens=1, validation_bytes=1)
+    config: ModelConfig = model
     run = Run(recipe="", objective=Autoregressive(), data=TextData(), model=model)
     family, distributed = run.objective.build(assets), DistributedContext.single(device, "fp32")
     with torch.random.fork_rng():
         network = family.objective.network(model)
-        model.initialise(network)
+        config.initialise(network)
     return Trained(run, family, assets, network.to(distributed.device).eval(), {}, "base", None, distributed)

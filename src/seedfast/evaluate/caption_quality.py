@@ -1,21 +1,26 @@
-"""How good a captioner's captions are: every metric with its standard error, and what the nearest picture would say."""
+"""Quality of generated captions: every metric with its standard error, beside a nearest-neighbour baseline."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from seedfast.data.caption.dataset import Captions
-from seedfast.errors import UserError
+from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset
+from seedfast.evaluate.evaluator import finite
 from seedfast.evaluate.text_statistics import distinct
 from seedfast.evaluate.trained import Trained
-from seedfast.families.caption.family import CaptionFamily, seen_of
-from seedfast.families.caption.metrics import BleuCounts, Frequencies, Words, cider, rouge_l, words
-from seedfast.families.caption.request import CaptionRequest
+from seedfast.families.caption.generator import image_batch, spread
+from seedfast.families.caption.metrics import BleuCounts, CiderScorer, Words, rouge_l, words
+from seedfast.families.caption.request import CaptionRequest, Decoding
 from seedfast.families.caption.samples import CaptionSamples
+from seedfast.options import AtLeast, Between, OnlyWith, check
+from seedfast.report import caption_gallery
+from seedfast.report.format import measured, spaced
 
 
 @dataclass(frozen=True)
@@ -25,32 +30,123 @@ class Measured:
     value: float
     standard_error: float = math.nan
 
+    def record(self) -> dict[str, float | None]:
+        """As JSON values."""
+        return {name: finite(value) for name, value in asdict(self).items()}
 
-def measure(said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Measured]:
+    def __str__(self) -> str:
+        return measured(self.value, self.standard_error)
+
+
+@dataclass(frozen=True)
+class CaptionReport:
+    """Captions of validation images, their metrics, and the metrics of the nearest training images' captions."""
+
+    samples: CaptionSamples
+    metrics: Mapping[str, Measured]
+    baseline: Mapping[str, Measured]
+    recipe: str
+    step: int
+    weights: str
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        metrics = {
+            name: {"model": value.record(), "nearest_picture": self.baseline[name].record()}
+            for name, value in self.metrics.items()
+        }
+        images = len(self.samples.images.names)
+        return {"step": self.step, "weights": self.weights, "images": images, "metrics": metrics}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Each metric's name, the model's value and the baseline's."""
+        return [(spaced(name), str(value), str(self.baseline[name])) for name, value in self.metrics.items()]
+
+    def table(self) -> list[str]:
+        """As lines for a terminal."""
+        header = ("", "model", "nearest picture")
+        return [f"{name:<14}{model:>20}{baseline:>20}" for name, model, baseline in (header, *self.rows())]
+
+    def write_gallery(self, folder: Path) -> Path:
+        """Write captions.html, the images with their captions, into a folder; returns its path."""
+        return caption_gallery.write(
+            folder, self.samples, title=f"{self.recipe}, step {self.step}", metrics=self.rows()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionQuality:
+    """Captions of validation images against their references."""
+
+    name: ClassVar[str] = "captions"
+
+    decoding: Decoding = "beam"
+    """How captions are decoded."""
+    beams: Annotated[int | None, AtLeast(1), OnlyWith(decoding="beam")] = None
+    """Prefixes that beam search keeps (default 4)."""
+    length_penalty: Annotated[float | None, Between(0, 10), OnlyWith(decoding="beam")] = None
+    """Beam search divides log-probabilities by ((5 + length) / 6)^α; this is α (default 0.6)."""
+    images: Annotated[int | None, AtLeast(1)] = None
+    """Number of validation images, spread evenly over all (default: all)."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def fits(self, model: Trained) -> str | None:
+        """None for a captioner; otherwise the reason why not."""
+        if isinstance(model.assets, CaptionAssets):
+            return None
+        return f"The run {model.run.recipe} trains no captioner, so it has no captions to measure."
+
+    def __call__(self, model: Trained) -> CaptionReport:
+        """Caption validation images and measure the captions. Raises UserError if the data has changed."""
+        corpus = model.corpus
+        assert isinstance(corpus, CaptionCorpus)
+        size = len(corpus.validation)
+        ids = spread(size, size if self.images is None else min(self.images, size))
+        request = CaptionRequest(
+            image_batch=image_batch(corpus.validation, ids),
+            decoding=self.decoding,
+            beams=self.beams,
+            length_penalty=self.length_penalty,
+        )
+        samples = model.sample(request, seed=1)
+        assert isinstance(samples, CaptionSamples)
+        references = samples.images.references
+        nearest = nearest_captions(corpus.train, corpus.validation, ids)
+        return CaptionReport(
+            samples=samples,
+            metrics=measure([captions[0].text for captions in samples.captions], references),
+            baseline=measure(nearest, references),
+            recipe=model.run.recipe,
+            step=model.committed.step,
+            weights=model.weights,
+        )
+
+
+def measure(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Measured]:
     """exact_match, cider, rouge_l, bleu_1 … bleu_4, distinct_1 and distinct_2 of one caption for each image.
 
-    On the words of `overlap.words`; the n-gram frequencies of CIDEr-D are those of these references. Standard errors
-    are from the spread between images: for BLEU, which is no mean, by the jackknife.
+    All count the words of `metrics.words`; CIDEr-D takes its document frequencies from these references. Standard
+    errors come from the spread between images: for BLEU, which is not a mean, by the jackknife.
     """
-    candidates = [words(each) for each in said]
-    known = [[words(reference) for reference in several] for several in references]
-    frequencies = Frequencies.of(known)
+    pairs = [
+        (words(caption), [words(reference) for reference in known])
+        for caption, known in zip(captions, references, strict=True)
+    ]
     means: dict[str, Callable[[Words, Sequence[Words]], float]] = {
-        "exact_match": lambda own, theirs: float(list(own) in [list(each) for each in theirs]),
-        "cider": lambda own, theirs: cider(own, theirs, frequencies),
+        "exact_match": lambda candidate, known: float(candidate in known),
+        "cider": CiderScorer(references),
         "rouge_l": rouge_l,
     }
-    found = {
-        name: _mean([metric(own, theirs) for own, theirs in zip(candidates, known, strict=True)])
-        for name, metric in means.items()
-    }
-    counts = [BleuCounts.of(own, theirs) for own, theirs in zip(candidates, known, strict=True)]
+    found = {name: _mean([metric(*pair) for pair in pairs]) for name, metric in means.items()}
+    counts = [BleuCounts.of(*pair) for pair in pairs]
     total = sum(counts[1:], counts[0])
     without = np.array([(total - each).scores() for each in counts])
     errors = [_jackknife(without[:, order]) for order in range(4)]
     for order, (value, error) in enumerate(zip(total.scores(), errors, strict=True), start=1):
         found[f"bleu_{order}"] = Measured(value, error)
-    return found | {f"distinct_{n}": Measured(distinct(candidates, n)) for n in (1, 2)}
+    return found | {f"distinct_{n}": Measured(distinct([candidate for candidate, _ in pairs], n)) for n in (1, 2)}
 
 
 def _mean(values: Sequence[float]) -> Measured:
@@ -60,62 +156,30 @@ def _mean(values: Sequence[float]) -> Measured:
 
 
 def _jackknife(without: npt.NDArray[np.float64]) -> float:
-    """The standard error of a statistic from its values without each of n cases in turn (Efron & Stein 1981)."""
+    """The standard error of a statistic from its values without each of the n cases (Efron & Stein 1981)."""
     n = len(without)
     return math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum())) if n > 1 else math.nan
 
 
-def nearest_captions(train: Captions, asked: Captions, ids: Sequence[int], *, chunk: int = 256) -> list[str]:
-    """The first caption of the training image whose pixels are nearest (in squared distance) to each asked image's.
+def nearest_captions(
+    train: CaptionDataset, queries: CaptionDataset, ids: Sequence[int], *, chunk: int = 256
+) -> list[str]:
+    """The first caption of each query image's nearest training image, by the squared distance of pixels.
 
-    What can be had without learning: a captioner has to beat it.
+    A baseline without learning, which a captioner has to beat.
     """
-    answers: list[str] = []
+    captions: list[str] = []
     for start in range(0, len(ids), chunk):
-        asked_BD = asked.pixels(ids[start : start + chunk]).flatten(1).float()
-        nearest_B = torch.full((len(asked_BD),), math.inf)
-        found_B = torch.zeros(len(asked_BD), dtype=torch.int64)
+        query_BD = queries.pixels(ids[start : start + chunk]).flatten(1).float()
+        nearest_B = torch.full((len(query_BD),), math.inf)
+        found_B = torch.zeros(len(query_BD), dtype=torch.int64)
         for begin in range(0, len(train), 8 * 1024):
             rows = range(begin, min(begin + 8 * 1024, len(train)))
-            there_ND = train.pixels(rows).flatten(1).float()
+            train_ND = train.pixels(rows).flatten(1).float()
             # |a - b|² without |a|², which is the same for all b
-            distance_B, place_B = (there_ND.square().sum(1) - 2 * asked_BD @ there_ND.T).min(dim=1)
-            closer_B = distance_B < nearest_B
-            nearest_B = torch.where(closer_B, distance_B, nearest_B)
-            found_B = torch.where(closer_B, place_B + begin, found_B)
-        answers += [train.captions[i][0] for i in found_B.tolist()]
-    return answers
-
-
-@dataclass(frozen=True)
-class Report:
-    """Captions of held-out images, what they are worth, and what the baseline's are worth."""
-
-    samples: CaptionSamples
-    metrics: dict[str, Measured]
-    baseline: dict[str, Measured]
-    step: int
-    weights: str
-
-
-def report(model: Trained, request: CaptionRequest, *, limit: int | None = None, seed: int = 1) -> Report:
-    """Caption held-out images as the request says (its images are replaced), and measure.
-
-    limit: so many of them, spread over all. Raises UserError if the model is no captioner.
-    """
-    from dataclasses import replace
-
-    from seedfast.loop.session import data_of
-
-    if not isinstance(model.family, CaptionFamily):
-        raise UserError(f"The run {model.run.recipe} trains no captioner, so it has no captions to measure.")
-    corpus = data_of(model.run, model.checkpoint).load()
-    count = len(corpus.validation) if limit is None else min(limit, len(corpus.validation))
-    ids = [i * len(corpus.validation) // count for i in range(count)]
-    samples = model.sample(replace(request, seen=seen_of(corpus.validation, ids), image=(), num=1), seed=seed)
-    assert isinstance(samples, CaptionSamples)
-    references = samples.seen.references
-    said = [captions[0].text for captions in samples.written]
-    baseline = nearest_captions(corpus.train, corpus.validation, ids)
-    step = model.checkpoint.step if model.checkpoint else 0
-    return Report(samples, measure(said, references), measure(baseline, references), step, model.weights)
+            distance_B, index_B = (train_ND.square().sum(1) - 2 * query_BD @ train_ND.T).min(dim=1)
+            nearer_B = distance_B < nearest_B
+            nearest_B = torch.where(nearer_B, distance_B, nearest_B)
+            found_B = torch.where(nearer_B, index_B + begin, found_B)
+        captions += [train.captions[i][0] for i in found_B.tolist()]
+    return captions

@@ -20,8 +20,8 @@ def pretrained(name: str) -> Features:
     name = str(Path(name).absolute()) if Path(name).is_dir() else name
     with huggingface.quiet():
         processor = image_processor.pretrained(name)
-        network = PretrainedVision(architecture(name), size=processor.size, drawn=False)
-        network.read(name)
+        network = PretrainedVision(architecture(name), size=processor.size, random_weights=False)
+        network.load_pretrained(name)
     network.eval()
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (processor.mean, processor.std))
 

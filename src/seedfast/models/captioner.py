@@ -1,4 +1,4 @@
-"""The captioner: an encoder of images whose patches are the memory of a causal decoder.
+"""The captioner: an image encoder, and a causal decoder with cross-attention to the encoder's patch features.
 
 Shapes: B images, P captions, C channels, S height and width, M patches, U the encoder's width, L positions.
 """
@@ -6,7 +6,7 @@ Shapes: B images, P captions, C channels, S height and width, M patches, U the e
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,28 +21,30 @@ from seedfast.models.kv_cache import KVCache
 from seedfast.models.network import Network
 from seedfast.models.token_network import Scores
 from seedfast.models.transformer import Transformer
-from seedfast.models.vit import PretrainedVision, ViT
+from seedfast.models.transformer_network import TransformerNetwork
+from seedfast.models.vit import PretrainedVision, ViT, ViTNetwork
+from seedfast.options import OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class Captioner(ModelConfig):
-    """Which encoder sees, and which decoder writes."""
+    """The encoder and the decoder of a captioner."""
 
     path: str = ""
     """A pretrained vision model of transformers (ViT, CLIP, DINO, SigLIP): a folder or a name on the Hugging Face hub.
-    Without one, `vit` is trained from scratch."""
+    Without it, `vit` is trained from scratch."""
     architecture: str = ""
     """The shape of the pretrained model as a transformers configuration in JSON (default: that of `path`)."""
     frozen: bool | None = None
-    """Leave the pretrained encoder as it is (the default): always in evaluation mode, and kept once beside all
+    """Freeze the pretrained encoder (the default): always in evaluation mode, with its weights stored once for all
     checkpoints. False trains it too."""
-    cache_features: bool | None = None
-    """Compute what a frozen encoder sees in each training image once, and keep it on the disk (the default)."""
+    cache_features: Annotated[bool | None, OnlyWith(frozen=(None, True))] = None
+    """Compute the features of a frozen encoder once for each image and store them on disk (the default)."""
     vit: ViT = field(default_factory=ViT)
-    """Our own encoder."""
+    """The encoder that is trained from scratch."""
     language_model: str = ""
-    """A folder with a GPT-2 of transformers, which gives the decoder its shape and its first weights; the data need
-    its tokenizer (--data.tokenizer model)."""
+    """A folder with a GPT-2 of transformers: the decoder takes its architecture and starts from its weights. The data
+    need its tokenizer (--data.tokenizer model)."""
     decoder: Transformer = field(default_factory=Transformer)
     """The causal decoder, with cross-attention to the patches."""
 
@@ -50,20 +52,25 @@ class Captioner(ModelConfig):
         pretrained = bool(self.path or self.architecture)
         for key in ("frozen", "cache_features"):
             if getattr(self, key) is not None and not pretrained:
-                raise UserError(f"model.{key} belongs to a pretrained encoder: name one with --model, or leave it out.")
-        if self.cache_features and self.frozen is False:
-            raise UserError("The features of an encoder that is trained change: leave model.cache_features out.")
+                raise UserError(
+                    f"model.{key} ({getattr(self, key)}) has no effect without a pretrained encoder: name one with "
+                    "--model, or leave it out."
+                )
+        check(self, "model.")
         if pretrained and self.vit != ViT():
-            raise UserError("model.vit is our own encoder's shape, and --model names another: give one of them.")
+            raise UserError(
+                "model.vit configures the encoder trained from scratch, and --model names a pretrained one: "
+                "use one of them."
+            )
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the encoder stays as it is."""
+        """Whether the encoder is not trained."""
         return bool(self.architecture or self.path) and self.frozen is not False
 
     @property
     def caches(self) -> bool:
-        """Whether the encoder's features are computed once."""
+        """Whether the encoder's features are computed once for each image and stored."""
         return self.is_frozen and self.cache_features is not False
 
     def pretrained_parts(self) -> dict[str, str]:
@@ -72,15 +79,15 @@ class Captioner(ModelConfig):
         return {option: path for option, path in parts.items() if path}
 
     def located(self) -> Self:
-        """The same model with its shapes written out, and paths that hold from any folder.
+        """The same model with the architectures of its pretrained parts written out, and absolute paths.
 
-        Raises UserError if a pretrained part cannot be had.
+        Raises UserError if a pretrained part cannot be loaded.
         """
         located = self
         if self.path and not self.architecture:
             located = replace(located, path=_absolute(self.path), architecture=vision.architecture(self.path))
         if self.language_model and Path(self.language_model).expanduser().exists():
-            # Where it is gone its shape has been written out already; a new run cannot begin without it (`initialise`).
+            # If the folder is gone, its architecture is in `decoder` already; only a new run needs it (`initialise`).
             source = from_gpt2(Path(self.language_model).expanduser())
             located = replace(located, language_model=_absolute(self.language_model), decoder=source.config)
         return located
@@ -95,26 +102,29 @@ class Captioner(ModelConfig):
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> "CaptionerNetwork":
-        """A freshly initialised network (torch's generator draws), whose pretrained parts wait for `initialise`.
+        """A new network, initialised by torch's generator; `initialise` loads its pretrained parts.
 
-        context: the longest caption in tokens. mean, std: of each channel, what pixels in [0, 1] are normalised by.
+        context: the longest caption in tokens. mean, std: normalisation of pixels in [0, 1], for each channel.
         """
-        shape = self.located()
-        encoder: nn.Module
-        if shape.architecture:
-            encoder = PretrainedVision(shape.architecture, size=size, drawn=not shape.path)
+        complete = self.located()
+        encoder: ViTNetwork | PretrainedVision
+        if complete.architecture:
+            encoder = PretrainedVision(complete.architecture, size=size, random_weights=not complete.path)
         else:
-            encoder = shape.vit.build(size=size, channels=channels)
+            encoder = complete.vit.build(size=size, channels=channels)
+        decoder = complete.decoder.build(
+            vocabulary=vocabulary, context=context, causal=True, memory_width=encoder.width
+        )
         return CaptionerNetwork(
-            encoder, shape.decoder, frozen=self.is_frozen, vocabulary=vocabulary, context=context, mean=mean, std=std
+            encoder, decoder, frozen=self.is_frozen, caches_features=self.caches, mean=mean, std=std
         )
 
     def initialise(self, network: "CaptionerNetwork") -> None:
-        """Give a new network its pretrained weights."""
+        """Load the pretrained weights into the network of a new run."""
         if self.path and isinstance(network.encoder, PretrainedVision):
-            network.encoder.read(self.path)
+            network.encoder.load_pretrained(self.path)
         if self.language_model:
-            network.adopt(from_gpt2(Path(self.language_model)))
+            network.load_language_model(from_gpt2(Path(self.language_model)))
 
 
 def _absolute(name: str) -> str:
@@ -123,25 +133,27 @@ def _absolute(name: str) -> str:
 
 
 class CaptionerNetwork(Network):
-    """What `Captioner.build` builds."""
+    """The network of a captioner.
+
+    frozen: whether the encoder is not trained. caches_features: whether training computes its features only once.
+    """
 
     mean_C11: Tensor
     std_C11: Tensor
 
     def __init__(
         self,
-        encoder: Any,
-        decoder: Transformer,
+        encoder: ViTNetwork | PretrainedVision,
+        decoder: TransformerNetwork,
         *,
         frozen: bool,
-        vocabulary: int,
-        context: int,
+        caches_features: bool,
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
         super().__init__()
-        self.encoder, self.frozen = encoder, frozen
-        self.decoder = decoder.build(vocabulary=vocabulary, context=context, causal=True, memory_width=encoder.width)
+        self.encoder, self.decoder = encoder, decoder
+        self.frozen, self.caches_features = frozen, caches_features
         self.register_buffer("mean_C11", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std_C11", torch.tensor(std)[:, None, None], persistent=False)
         if frozen:
@@ -149,7 +161,7 @@ class CaptionerNetwork(Network):
         self.train()
 
     def train(self, mode: bool = True) -> "CaptionerNetwork":
-        """Training mode, in which a frozen encoder stays as it is: no dropout, no statistics that move."""
+        """Set the mode; a frozen encoder stays in evaluation mode: no dropout, no moving statistics."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -165,7 +177,7 @@ class CaptionerNetwork(Network):
         return self.decoder.cache(batch, length)
 
     def encode(self, pixels_BCSS: Tensor) -> Tensor:
-        """The memory of uint8 images, [B, M, U]. Each patch is normalised: encoders differ in scale."""
+        """The features of uint8 images, [B, M, U]. Each patch is normalised, because encoders differ in scale."""
         x_BCSS = (pixels_BCSS.float() / 255 - self.mean_C11) / self.std_C11
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             memory_BMU: Tensor = self.encoder(x_BCSS)
@@ -183,13 +195,13 @@ class CaptionerNetwork(Network):
     ) -> Tensor | Scores:
         """Logits of the captions' next tokens, [P, L, V], or their scores (see `TokenNetwork`).
 
-        Either pixels_BCSS or memory_BMU says what is seen; a cache that has seen it needs neither. image_P: which image
-        each caption is about (default: caption i is about image i). Without tokens, the memory.
+        The images are pixels_BCSS or their features memory_BMU; a cache that has seen them needs neither. image_P: the
+        image of each caption (default: caption i belongs to image i). Without tokens: the features.
         """
         if pixels_BCSS is not None:
             memory_BMU = self.encode(pixels_BCSS)
         if tokens_PL is None:
-            assert memory_BMU is not None, "there is nothing to see"
+            assert memory_BMU is not None, "neither tokens nor images"
             return memory_BMU
         if memory_BMU is not None and image_P is not None:
             memory_BMU = memory_BMU.index_select(0, image_P)
@@ -198,15 +210,15 @@ class CaptionerNetwork(Network):
 
     @torch.no_grad()
     def attention(self, tokens_PL: Tensor, memory_PMU: Tensor) -> Tensor:
-        """How much each position looks at each patch, [P, L, M]: the mean over layers and heads of cross-attention."""
+        """Cross-attention weights of each position to each patch, [P, L, M], averaged over layers and heads."""
         layers: list[Tensor] = []
 
-        def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             assert isinstance(module, CrossAttention)
             layers.append(module.weights(inputs[0], inputs[1]).mean(dim=1))
 
         parts = [module for module in self.decoder.modules() if isinstance(module, CrossAttention)]
-        hooks = [part.register_forward_pre_hook(look) for part in parts]
+        hooks = [part.register_forward_pre_hook(record) for part in parts]
         try:
             self.decoder(tokens_PL, memory_BMD=memory_PMU)
         finally:
@@ -215,26 +227,26 @@ class CaptionerNetwork(Network):
         return torch.stack(layers).mean(dim=0)
 
     @torch.no_grad()
-    def adopt(self, source: nn.Module) -> None:
-        """Begin with a language model's weights. Raises UserError if it has too few tokens or positions.
+    def load_language_model(self, source: nn.Module) -> None:
+        """Copy a language model's weights into the decoder. Raises UserError if it has too few tokens or positions.
 
-        What it does not have (the cross-attention) stays as it was drawn.
+        The cross-attention, which a language model does not have, keeps its initial weights.
         """
-        given = source.state_dict()
+        weights = source.state_dict()
         for name, tensor in self.decoder.state_dict().items():
-            if name not in given:
+            if name not in weights:
                 continue
-            if any(own > theirs for own, theirs in zip(tensor.shape, given[name].shape, strict=True)):
+            if any(needed > size for needed, size in zip(tensor.shape, weights[name].shape, strict=True)):
                 raise UserError(
-                    f"The language model's {name} has {len(given[name])} rows, and {len(tensor)} are needed: use its "
+                    f"The language model's {name} has {len(weights[name])} rows, and {len(tensor)} are needed: use its "
                     "own tokenizer (--data.tokenizer model), or shorten data.context."
                 )
-            tensor.copy_(given[name][tuple(slice(0, own) for own in tensor.shape)])
+            tensor.copy_(weights[name][tuple(slice(0, size) for size in tensor.shape)])
 
     def encoder_digest(self) -> str:
-        """SHA-256 of everything that features depend on: the encoder's kind, weights and buffers, and normalisation."""
-        total = hashlib.sha256(repr(getattr(self.encoder, "model", self.encoder)).encode())
+        """SHA-256 of all that features depend on: the encoder's architecture, weights, buffers, and normalisation."""
+        digest = hashlib.sha256(repr(getattr(self.encoder, "model", self.encoder)).encode())
         for name, tensor in [*self.encoder.state_dict().items(), ("mean", self.mean_C11), ("std", self.std_C11)]:
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return total.hexdigest()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

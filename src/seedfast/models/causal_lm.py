@@ -83,7 +83,7 @@ class PretrainedLM(TokenModel):
                 raise UserError(f"{shape.model_type} has no dropout, so model.dropout has no effect: leave it out.")
             for rate in rates:
                 setattr(shape, rate, self.dropout)
-        model = self.adapter.wrap(hf_causal_lm.shell(shape, drawn=not self.path))
+        model = self.adapter.wrap(hf_causal_lm.build(shape, initialise=not self.path))
         return CausalLMNetwork(
             model, causal=causal, context=context, gradient_checkpointing=self.gradient_checkpointing
         )

@@ -1,4 +1,4 @@
-"""transformers' causal language models by folder or hub name: their shapes and their weights."""
+"""Causal language models of transformers by folder or hub name: their configurations and weights."""
 
 import copy
 import json
@@ -12,18 +12,18 @@ from seedfast.errors import UserError
 
 
 def architecture(name: str) -> str:
-    """The transformers configuration of a causal language model, as JSON. Raises UserError if it is none."""
+    """The transformers configuration of a causal language model, as JSON. Raises UserError for any other model."""
     transformers = huggingface.transformers()
     shape = huggingface.fetch("The model", name, transformers.AutoConfig.from_pretrained)
     known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     if type(shape) not in known:
-        raise UserError(f"{name} is of the type {shape.model_type}, which is no causal language model.")
+        raise UserError(f"{name} is of the type {shape.model_type}, which is not a causal language model.")
     values = {k: v for k, v in shape.to_diff_dict().items() if k not in ("transformers_version", "dtype")}
     return json.dumps({**values, "model_type": shape.model_type}, sort_keys=True)
 
 
 def configuration(architecture: str, *, attention: str) -> Any:
-    """The configuration that `architecture` wrote. Raises UserError if it is none."""
+    """The configuration that `architecture` wrote. Raises UserError if it cannot be read."""
     transformers = huggingface.transformers()
     try:
         values = dict(json.loads(architecture))
@@ -31,25 +31,25 @@ def configuration(architecture: str, *, attention: str) -> Any:
             shape = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"model.architecture is no transformers configuration: {huggingface.first_line(error)}"
+            f"model.architecture is not a transformers configuration: {huggingface.first_line(error)}"
         ) from error
     if type(shape) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(f"model.architecture is of the type {shape.model_type}, which is no causal language model.")
+        raise UserError(f"model.architecture is of the type {shape.model_type}, which is not a causal language model.")
     shape._attn_implementation = attention
     return shape
 
 
-def shell(shape: Any, *, drawn: bool) -> Any:
-    """A model of this shape in float32; its weights are drawn only where they are wanted, for that takes long."""
+def build(shape: Any, *, initialise: bool) -> Any:
+    """A model of this configuration in float32. Without `initialise`, weights are left uninitialised, to save time."""
     transformers = huggingface.transformers()
     from transformers.initialization import no_init_weights
 
-    with huggingface.quiet(), nullcontext() if drawn else no_init_weights():
+    with huggingface.quiet(), nullcontext() if initialise else no_init_weights():
         try:
             model = transformers.AutoModelForCausalLM.from_config(
                 shape, dtype=torch.float32, attn_implementation=shape._attn_implementation
             )
-            model.tie_weights()  # which belongs to the initialisation that is left out
+            model.tie_weights()  # a part of the initialisation that may be skipped
             return model
         except (ValueError, ImportError) as error:
             if "attention implementation" in str(error):
@@ -62,9 +62,9 @@ def shell(shape: Any, *, drawn: bool) -> Any:
 
 @torch.no_grad()
 def weights(name: str, shape: Any) -> Any:
-    """The pretrained model as this shape, which may have more rows of tokens than its own: they get the others' mean.
+    """The pretrained model with this configuration.
 
-    Raises UserError if it cannot be had, or lacks weights that its shape needs.
+    The vocabulary may be larger than the pretrained one: new rows get the mean of the others. Raises UserError if the model cannot be loaded or lacks weights.
     """
     transformers = huggingface.transformers()
     rows = shape.vocab_size
@@ -74,7 +74,7 @@ def weights(name: str, shape: Any) -> Any:
         name,
         lambda source, **where: transformers.AutoModelForCausalLM.from_pretrained(
             source,
-            config=_with_rows(shape, own),
+            config=_with_vocabulary(shape, own),
             dtype=torch.float32,
             attn_implementation=shape._attn_implementation,
             output_loading_info=True,
@@ -92,12 +92,12 @@ def weights(name: str, shape: Any) -> Any:
     return model
 
 
-def _with_rows(shape: Any, rows: int) -> Any:
-    fitted = copy.deepcopy(shape)
-    fitted.vocab_size = rows
-    return fitted
+def _with_vocabulary(shape: Any, rows: int) -> Any:
+    changed = copy.deepcopy(shape)
+    changed.vocab_size = rows
+    return changed
 
 
 def cache(shape: Any) -> Any:
-    """An empty key-value cache for a model of this shape."""
+    """An empty key-value cache for a model of this configuration."""
     return huggingface.transformers().DynamicCache(config=shape)

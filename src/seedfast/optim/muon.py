@@ -1,4 +1,4 @@
-"""Muon with all matrices of one shape orthogonalised at once."""
+"""Muon, orthogonalising all matrices of one shape at once."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class StackedMuon(torch.optim.Optimizer):
-    """`torch.optim.Muon`, step for step, but with its Newton-Schulz iteration run on stacks of equal shapes.
+    """`torch.optim.Muon` with its Newton-Schulz iteration on stacks of matrices of equal shape.
 
-    A small network has dozens of small matrices, and torch takes them one by one: most of its time is the cost of
-    starting operations. Stacked, a step takes about a third of that on a CPU. The numbers are the same to the rounding
-    of bfloat16, in which torch iterates. A convolution's filters, which torch refuses, are the matrix [out, in · area]
-    that they are to a patch (Jordan et al. 2024).
+    A small network has dozens of small matrices, and torch iterates on one at a time: most of the time is the overhead
+    of launching operations. Stacked, a step takes about a third of that time on a CPU. The results agree with torch's
+    to the rounding of bfloat16, in which torch iterates. The filters of a convolution, which torch refuses, are treated
+    as the matrix [out, in · area] that acts on a patch (Jordan et al. 2024).
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class StackedMuon(torch.optim.Optimizer):
         ns_steps: int = 5,
         eps: float = 1e-7,
     ) -> None:
-        given = {
+        defaults = {
             "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov,
             "ns_coefficients": ns_coefficients, "ns_steps": ns_steps, "eps": eps,
         }  # fmt: skip
-        super().__init__(parameters, given)
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -58,10 +58,10 @@ class StackedMuon(torch.optim.Optimizer):
                     eps=group["eps"],
                 )
                 height, width = stack.shape[1:]
-                # Jordan et al. 2024: a tall matrix may move further for the same change of its outputs' RMS.
-                rate = group["lr"] * max(1.0, height / width) ** 0.5
-                moved = [step.view(parameters[row].shape) for row, step in zip(rows, stack, strict=True)]
-                torch._foreach_add_([parameters[row] for row in rows], moved, alpha=-rate)
+                # Jordan et al. 2024: the outputs of a tall matrix change less in RMS, so its step is larger.
+                lr = group["lr"] * max(1.0, height / width) ** 0.5
+                steps = [step.view(parameters[row].shape) for row, step in zip(rows, stack, strict=True)]
+                torch._foreach_add_([parameters[row] for row in rows], steps, alpha=-lr)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state: dict[str, Any] = self.state[parameter]
@@ -79,10 +79,10 @@ def _by_shape(parameters: list[Tensor]) -> list[list[int]]:
 
 
 def orthogonalise(stack_NHW: Tensor, *, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Matrices [N, H, W] with all singular values pushed towards 1, in their own type.
+    """Matrices [N, H, W] with all singular values moved towards 1, in the input's type.
 
     The quintic Newton-Schulz iteration X ← aX + (bA + cA²)X with A = XXᵀ (Jordan et al. 2024, "Muon"), in bfloat16
-    where that is fast.
+    if the device has fast bfloat16 products.
     """
     a, b, c = coefficients
     tall = stack_NHW.shape[1] > stack_NHW.shape[2]
@@ -97,7 +97,7 @@ def orthogonalise(stack_NHW: Tensor, *, coefficients: tuple[float, float, float]
 
 @lru_cache
 def _precision(device: str) -> torch.dtype:
-    """bfloat16 where the processor multiplies in it; others imitate it, 6 to 30 times as slowly as float32."""
-    if device != "cpu" or any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16")):
+    """bfloat16 if the processor multiplies in it; emulation is 6 to 30 times as slow as float32."""
+    if device != "cpu" or any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16")):
         return torch.bfloat16
     return torch.float32

@@ -11,7 +11,7 @@ from seedfast.optim.optimizer import OptimizerConfig
 
 
 def finetune() -> Run:
-    """Next-token prediction, of all weights or through LoRA (`--model.adapter.kind lora`, with a higher learning rate)."""
+    """Next-token prediction, of all weights or through LoRA (`--model.adapter.kind lora` at a higher rate)."""
     return _finetune("finetune", Autoregressive(document_mask=True), lr=5e-5)
 
 

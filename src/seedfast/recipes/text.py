@@ -26,7 +26,7 @@ def text_masked() -> Run:
 
 def text_embedding() -> Run:
     """Diffusion over token embeddings: all positions are denoised together, in any number of steps."""
-    return _text("text-embedding", Embedding(), apart=True)
+    return _text("text-embedding", Embedding(), one_document_per_window=True)
 
 
 def text_block() -> Run:
@@ -39,12 +39,12 @@ def text_proofreading() -> Run:
     return _text("text-proofreading", Proofreading())
 
 
-def _text(recipe: str, objective: FamilyConfig, *, apart: bool = False) -> Run:
+def _text(recipe: str, objective: FamilyConfig, *, one_document_per_window: bool = False) -> Run:
     """The same network, data and optimizer for each family: about three minutes on two CPU cores."""
     return Run(
         recipe=recipe,
         objective=objective,
-        data=TextData(context=128, apart=apart),
+        data=TextData(context=128, one_document_per_window=one_document_per_window),
         model=Transformer(layers=4, heads=4, width=128),
         optimizer=OptimizerConfig(kind="muon", lr=1e-2, weight_decay=0.0),
         schedule=Schedule(shape="linear", warmup=100),

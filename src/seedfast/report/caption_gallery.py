@@ -1,4 +1,4 @@
-"""`captions.html`: held-out images, what the captioner says of them, and what people said. No scripts, no network."""
+"""`captions.html`: validation images, their generated captions and their references. No scripts, no network."""
 
 import base64
 import io
@@ -24,11 +24,12 @@ _CSS = """
 
 
 def write(run_folder: Path, samples: CaptionSamples, *, title: str, metrics: Sequence[tuple[str, str, str]]) -> Path:
-    """Write the page of captions with their references, and return its path.
+    """Write the page into a run folder and return its path.
 
-    metrics: rows of a name, the model's value and the baseline's, as text. At most `SHOWN` images, spread over all.
+    metrics: rows of a name, the model's value and the baseline's, as text. The page shows at most `SHOWN` images,
+    spread evenly over all.
     """
-    count = len(samples.written)
+    count = len(samples.captions)
     chosen = range(count) if count <= SHOWN else [i * count // SHOWN for i in range(SHOWN)]
     style = element("style", Markup(CSS + _CSS))
     head = element("head", element("meta", charset="utf-8"), element("title", title), style)
@@ -46,17 +47,17 @@ def write(run_folder: Path, samples: CaptionSamples, *, title: str, metrics: Seq
 
 
 def _card(samples: CaptionSamples, index: int) -> Markup:
-    said, references = samples.written[index][0].text, samples.seen.references[index]
+    caption, references = samples.captions[index][0].text, samples.images.references[index]
     buffer = io.BytesIO()
-    picture(samples.seen.pixels_BCSS[index]).save(buffer, "PNG")
+    picture(samples.images.pixels_BCSS[index]).save(buffer, "PNG")
     source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    right = words(said) in [words(reference) for reference in references]
+    is_exact = words(caption) in [words(reference) for reference in references]
     return element(
         "div",
-        element("img", src=source, alt=samples.seen.names[index]),
+        element("img", src=source, alt=samples.images.names[index]),
         element(
             "div",
-            element("p", said or "(nothing)", class_="right" if right else "wrong"),
+            element("p", caption or "(nothing)", class_="right" if is_exact else "wrong"),
             *(element("p", reference, class_="faint") for reference in references),
         ),
         class_="card",

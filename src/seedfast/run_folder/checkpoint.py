@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -232,27 +232,22 @@ class Checkpoints:
             attempt.outside.update(write(attempt.folder) or {})
             attempt.entries.update(facts, step=step)
 
-    def update_pointers(
-        self, step: int, best: Mapping[str, Mapping[str, Any]], *, protected: Collection[int] = ()
-    ) -> None:
+    def update_pointers(self, step: int, best: Mapping[str, Mapping[str, Any]]) -> None:
         """Write `latest.json` and `best.json` for the state at `step`, and remove the checkpoints not retained.
 
-        best: the best validation by kind of weights. Retained are the newest `keep`, the best ones (of this state and
-        of each retained one, which a run may be resumed from), the protected steps, and checkpoints that another
-        process has open. A repeated call changes nothing.
+        best: the best validation by kind of weights. Retained are the newest `keep`, the best ones of this state and of
+        each retained one (as a run may be resumed from it), and those that another process has open. Idempotent.
         """
         commit(self.run_folder / "latest.json", to_json({"step": step, "checkpoint": step_name(step)}))
         commit(self.run_folder / "best.json", to_json(best))
         committed = self.committed()
-        retained = {record["step"] for record in best.values()} | set(protected)
+        retained = {record["step"] for record in best.values()}
         for checkpoint in committed[-self.keep :]:
             retained |= _best_steps(checkpoint)
         for old in committed[: -self.keep]:
             if old.step not in retained and not old.is_in_use():
                 _remove(old.folder)
         self.clean()
-
-    point = update_pointers
 
     def quarantine_after(self, step: int) -> list[Path]:
         """Rename the checkpoints later than `step` (damaged ones, or those that a rewind abandons) to `*.aside-N`.

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.helpers import tiny_models
 
 from seedfast.data.text.config import TextData
-from seedfast.data.text.dialogues import DialogueSource, Packs, dialogues, example, pack
-from seedfast.data.text.hub import pretrained
+from seedfast.data.text.dialogues import ChatSource, as_chats, example
+from seedfast.data.text.hub import pretrained_tokenizer
+from seedfast.data.text.packing import PackedDataset, pack
 from seedfast.data.text.sources import file_source
 from seedfast.data.text.tokenizers import Bytes, Subwords
 from seedfast.errors import UserError
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> Subwords:
-    return pretrained(str(folder))
+    return pretrained_tokenizer(str(folder))
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -67,7 +68,9 @@ def test_a_chat_is_what_the_template_writes_and_the_assistant_alone_is_scored(
     assert one.bytes == len("It is 4.Yes, naïvely.".encode())
     asked = example({"messages": CHAT[:3]}, tokenizer, "row")
     prompt = [token for token, scored in zip(asked.ids, asked.scored, strict=True) if not scored]
-    assert prompt == tokenizer.encode_chat(tokenizer.chat(CHAT[:2], asks=True)), "learned as it will be asked"
+    assert prompt == tokenizer.encode_chat(tokenizer.chat_template.render(CHAT[:2], add_generation_prompt=True)), (
+        "learned as it will be asked"
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_a_chat_is_what_the_template_writes_and_the_assistant_alone_is_scored(
         ({"messages": [{"role": "user", "content": "hi"}]}, "no message of the assistant"),
         ({"messages": "hi"}, "that are no list"),
         ({"messages": [{"role": "assistant", "content": 3}]}, "which is no text"),
-        ({"messages": [{"role": "assistant", "content": "a<|im_end|>b"}]}, r"says '<\|im_end\|>'"),
+        ({"messages": [{"role": "assistant", "content": "a<|im_end|>b"}]}, r"contains '<\|im_end\|>'"),
         ({"prompt": "x"}, 'lacks "completion"'),
         ({"prompt": "x", "completion": None}, "which is no text"),
     ],
@@ -88,7 +91,7 @@ def test_bad_rows_are_refused_by_name(row: Any, sentence: str, tokenizer: Subwor
 
 
 def test_templates_that_cannot_be_learned_from_are_refused(tokenizer: Subwords) -> None:
-    with pytest.raises(UserError, match="this one has none"):
+    with pytest.raises(UserError, match="this tokenizer has none"):
         example({"messages": CHAT}, Bytes(), "row")
 
     def made(template: str) -> Subwords:
@@ -97,7 +100,7 @@ def test_templates_that_cannot_be_learned_from_are_refused(tokenizer: Subwords) 
         core = tiny_models.tokenizers.Tokenizer.from_str(files["tokenizer.json"])
         return Subwords(core, "<|im_end|>", about)
 
-    with pytest.raises(UserError, match="rewrites what came before"):
+    with pytest.raises(UserError, match="changes earlier messages"):
         example({"messages": CHAT}, made("{{ messages[-1]['content'] }}"), "row")
     with pytest.raises(UserError, match="refuses a chat: no"):
         example({"messages": CHAT}, made("{{ raise_exception('no') }}"), "row")
@@ -113,8 +116,8 @@ def test_rows_are_recognised_and_text_stays_text(tmp_path: Path) -> None:
         ("c", {"text": "x", "prompt": "x", "completion": "y"}, False),
         ("d", {"body": "x"}, False),
     ):
-        source = dialogues(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"))
-        assert isinstance(source, DialogueSource) == is_dialogue
+        source = as_chats(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"), "text")
+        assert isinstance(source, ChatSource) == is_dialogue
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(8, 12))
@@ -136,7 +139,7 @@ def corpus(rows: list[Any], tmp_path: Path, folder: Path, context: int = 24, val
 ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in range(8) for b in range(7)]
 
 
-def every(packs: Packs) -> list[tuple[str, str]]:
+def every(packs: PackedDataset) -> list[tuple[str, str]]:
     """Each example as (prompt, completion), read back from the windows."""
     found = []
     batch = packs.batch(list(range(len(packs))))
@@ -181,7 +184,7 @@ def test_what_is_held_out_was_never_trained_on(tmp_path: Path, folder: Path) -> 
 def test_examples_that_are_too_long_are_left_out_and_said(tmp_path: Path, folder: Path, capsys: Any) -> None:
     rows = [*ROWS, {"prompt": "x" * 99, "completion": "y"}]
     loaded = corpus(rows, tmp_path, folder)
-    assert "1 examples that are longer than context=24" in capsys.readouterr().err
+    assert "1 examples that are longer than data.context=24" in capsys.readouterr().err
     assert sum(len(every(packs)) for packs in (loaded.train, loaded.validation)) == len(ROWS)
     with pytest.raises(UserError, match=r"No example of the .* split"):
         corpus(ROWS, tmp_path, folder, context=2)

@@ -61,7 +61,7 @@ def test_families_without_prompts_refuse_them(write: Writer) -> None:
     with pytest.raises(UserError, match=r"data\.prompt=4"):
         Autoregressive().build(corpus.assets)
     recipes.make("text-embedding").objective.build(corpus.assets)
-    with pytest.raises(UserError, match="prompt=-1 is no number of tokens"):
+    with pytest.raises(UserError, match=r"data\.prompt must be at least 0, not -1"):
         TextData(path=str(folder), prompt=-1).load()
 
 

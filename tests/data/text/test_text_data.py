@@ -200,14 +200,14 @@ def test_data_that_change_while_they_are_read_are_refused(
     documents: dict[str, str], write: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(documents)
-    roles = split_module._roles
+    assign = split_module._assign
 
     def meanwhile(*arguments: object) -> object:
         (folder / "part0" / "doc00.txt").write_text("quite another text")
-        return roles(*arguments)  # type: ignore[arg-type]
+        return assign(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(split_module, "_roles", meanwhile)
-    with pytest.raises(UserError, match="changed while they were being read"):
+    monkeypatch.setattr(split_module, "_assign", meanwhile)
+    with pytest.raises(UserError, match="changed while it was being read"):
         TextData(path=str(folder), tokenizer="bytes", context=16).load()
 
 

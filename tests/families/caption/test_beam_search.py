@@ -1,4 +1,4 @@
-"""Beam search on networks small enough to be enumerated (identity 26 itself: tests/identities)."""
+"""Beam search on trees that can be enumerated (closed forms: tests/identities, docs/identities.md#beam)."""
 
 import pytest
 
@@ -7,30 +7,30 @@ from seedfast.verify.identities.captions import Tree
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0])
-@pytest.mark.parametrize("wanted", [1, 2])
-def test_26_stopping_as_soon_as_none_can_overtake_changes_nothing(wanted: int, alpha: float) -> None:
-    asked = {True: 0, False: 0}
+@pytest.mark.parametrize("count", [1, 2])
+def test_stopping_when_no_open_beam_can_overtake_changes_no_result(count: int, alpha: float) -> None:
+    work = {True: 0, False: 0}
     for seed in range(8):
         found = {}
-        for early in asked:
+        for early in work:
             tree = Tree(2, seed)
-            options = {"wanted": wanted} if early else {}
-            found[early] = [each[:wanted] for each in tree.search(problems=2, beams=3, alpha=alpha, **options)]
-            asked[early] += sum(len(prefix) for _, prefix in tree.held)
+            options = {"count": count} if early else {}
+            found[early] = [each[:count] for each in tree.search(problems=2, beams=3, alpha=alpha, **options)]
+            work[early] += sum(len(prefix) for _, prefix in tree.rows)
         assert found[True] == found[False]
-    assert asked[True] < asked[False]
+    assert work[True] < work[False]
 
 
-def test_26_problems_do_not_change_each_other() -> None:
+def test_problems_do_not_affect_each_other() -> None:
     together = Tree(5).search(problems=5, beams=3, alpha=0.6)
     for problem in range(5):
         alone = Tree(5)
-        alone.held = [(problem, ())]
+        alone.rows = [(problem, ())]
         assert alone.search(beams=3, alpha=0.6)[0] == together[problem]
 
 
-def test_26_finished_beams_are_frozen() -> None:
-    """A text's reported probability is its own, whatever went on beside it after it had ended."""
+def test_finished_beams_keep_their_probability() -> None:
+    """A text's reported probability is that of the text alone, although other beams continued after its end."""
     for seed in range(10):
         tree = Tree(1, seed)
         for each in tree.search(beams=5, alpha=1.0)[0]:

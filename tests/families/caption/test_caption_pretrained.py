@@ -1,6 +1,5 @@
-"""Encoders and language models of transformers in a captioner: tiny random ones, saved as a user would have them."""
+"""Captioners with pretrained encoders and language models of transformers: tiny random ones in local folders."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -71,12 +70,12 @@ def encoder(kind: str, folder: Path) -> Path:
 def run_of(story: Path, path: Path, **model: Any) -> Run:
     run = small_run("image-caption", story, steps=6, eval_every=3, save_every=3)
     data = CaptionData(path=run.data.path, tokenizer="bytes", context=24, validation=0.25)
-    run = replace(run, data=data, objective=Captioning(captioned=None))
+    run = replace(run, data=data, objective=Captioning(metrics_every_n_images=None))
     return replace(run, model=Captioner(path=str(path), decoder=DECODER, **model))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_our_pixels_normalised_are_those_of_the_image_processor(kind: str, tmp_path: Path) -> None:
+def test_pixels_and_normalisation_are_those_of_the_image_processor(kind: str, tmp_path: Path) -> None:
     processor = vision.pretrained(str(encoder(kind, tmp_path)))
     image = Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 20).convert("RGB")
     theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"][0]
@@ -88,7 +87,7 @@ def test_our_pixels_normalised_are_those_of_the_image_processor(kind: str, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_frozen_encoder_is_loaded_kept_once_and_never_trained(kind: str, story: Path, tmp_path: Path) -> None:
+def test_a_frozen_encoder_is_loaded_stored_once_and_never_trained(kind: str, story: Path, tmp_path: Path) -> None:
     path = encoder(kind, tmp_path / kind)
     run = run_of(story, path)
     with open_session(run.located(), tmp_path / "run") as opened:
@@ -106,22 +105,22 @@ def test_a_frozen_encoder_is_loaded_kept_once_and_never_trained(kind: str, story
             16 if kind == "siglip" else 17,
             16,
         )
-        assert opened.corpus.train.features_MPW is not None  # type: ignore[attr-defined]
+        assert opened.corpus.train.images.features_MPU is not None  # type: ignore[attr-defined]
     train_in(tmp_path / "run", run.located())
     newest = trained.find(tmp_path / "run")
     groups = read_tensors(newest.folder)
     assert not any("encoder" in name for name in groups["model"] | groups["optimizer"])
     assert any(name.startswith("encoder.") for name in groups["frozen"])
     assert len(list((tmp_path / "run/checkpoints").glob("frozen-*"))) == 1
-    # It needs nothing of where it came from: not to sample, and not to go on.
+    # The run needs the encoder's folder neither to sample nor to continue.
     shutil.rmtree(path)
     model = trained.load(recipes.stored(newest.folder), newest)
     picture = Path(run.data.path).parent / "00.png"
-    assert model.sample(CaptionRequest(image=((picture,),)), seed=1).written  # type: ignore[attr-defined]
+    assert model.sample(CaptionRequest(image=((picture,),)), seed=1).captions  # type: ignore[attr-defined]
     train_in(tmp_path / "run", replace(recipes.stored(tmp_path / "run"), steps=8))
 
 
-def test_features_that_are_computed_once_give_the_same_losses(story: Path, tmp_path: Path) -> None:
+def test_cached_features_give_the_same_losses(story: Path, tmp_path: Path) -> None:
     path = encoder("clip", tmp_path / "clip")
     losses = {}
     for cached in (True, False):
@@ -131,7 +130,7 @@ def test_features_that_are_computed_once_give_the_same_losses(story: Path, tmp_p
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
 
 
-def test_28_a_split_with_features_gives_the_same_bits(story: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_with_cached_features_has_the_same_bits(story: Path, tmp_path: Path) -> None:
     run = run_of(story, encoder("vit", tmp_path / "vit")).located()
     train_in(tmp_path / "whole", run)
     for j in (2, 3):
@@ -141,7 +140,7 @@ def test_28_a_split_with_features_gives_the_same_bits(story: Path, tmp_path: Pat
         assert compare(tmp_path / "whole", tmp_path / str(j))[0] is None
 
 
-def test_an_encoder_that_is_trained_moves(story: Path, tmp_path: Path) -> None:
+def test_an_unfrozen_encoder_is_trained(story: Path, tmp_path: Path) -> None:
     run = run_of(story, encoder("vit", tmp_path / "vit"), frozen=False).located()
     train_in(tmp_path / "run", run)
     first, last = (read_tensors(tmp_path / f"run/checkpoints/step-0000000{n}")["model"] for n in (3, 6))
@@ -151,7 +150,7 @@ def test_an_encoder_that_is_trained_moves(story: Path, tmp_path: Path) -> None:
         assert all(part.training for part in opened.state.network.encoder.modules())  # type: ignore[union-attr]
 
 
-def test_a_decoder_begins_with_a_language_model(story: Path, tmp_path: Path) -> None:
+def test_a_decoder_starts_from_a_language_model(story: Path, tmp_path: Path) -> None:
     words = Path(small_run("image-caption", story).data.path).read_text()
     tiny_models.folder(tmp_path / "gpt2", "gpt2", words)
     run = small_run("image-caption", story, steps=2)
@@ -167,7 +166,7 @@ def test_a_decoder_begins_with_a_language_model(story: Path, tmp_path: Path) -> 
     rows = len(held["tokens.weight"])
     assert torch.equal(held["tokens.weight"], theirs["transformer.wte.weight"][:rows])
     assert torch.equal(held["blocks.1.mlp.up.weight"], theirs["transformer.h.1.mlp.c_fc.weight"].T)
-    shutil.rmtree(tmp_path / "gpt2")  # once the run has begun, it needs it no more
+    shutil.rmtree(tmp_path / "gpt2")  # a started run does not need it any more
     train_in(tmp_path / "run", run)
     newest = trained.find(tmp_path / "run")
     assert trained.load(recipes.stored(newest.folder), newest)
@@ -178,32 +177,23 @@ def test_a_decoder_begins_with_a_language_model(story: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frozen": True}, "belongs to a pretrained encoder"),
-        ({"cache_features": False}, "belongs to a pretrained encoder"),
-        ({"path": "x", "frozen": False, "cache_features": True}, "change"),
-        ({"path": "x", "vit": replace(recipes.make("image-caption").model.vit, width=64)}, "give one of them"),
+        ({"frozen": True}, r"frozen \(True\) has no effect without a pretrained encoder"),
+        ({"cache_features": False}, r"cache_features \(False\) has no effect without a pretrained encoder"),
+        (
+            {"path": "x", "frozen": False, "cache_features": True},
+            r"cache_features \(True\) has no effect without model.frozen None or True",
+        ),
+        ({"path": "x", "vit": replace(recipes.make("image-caption").model.vit, width=64)}, "use one of them"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+def test_contradictory_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Captioner(**options)
 
 
-def test_a_model_that_sees_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_image_input_is_refused(tmp_path: Path) -> None:
     tiny_models.model("gpt2", 30).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="sees no images"):
+    with pytest.raises(UserError, match="has no image input"):
         Captioner(path=str(tmp_path)).located()
     with pytest.raises(UserError, match="no such folder"):
         Captioner(path=str(tmp_path / "nowhere")).located()
-
-
-def test_the_best_is_chosen_by_name(story: Path, tmp_path: Path) -> None:
-    run = replace(small_run("image-caption", story), best_metric="accuracy")
-    train_in(tmp_path / "run", run)
-    best = json.loads((tmp_path / "run/best.json").read_text())["raw"]
-    scores = {e["step"]: e["validation"]["raw"] for e in journal.read(tmp_path / "run") if "validation" in e}
-    top = max(score["diagnostics"]["accuracy"] for score in scores.values())
-    assert best["metric"] == "accuracy"
-    assert best["value"] == top == scores[best["step"]]["diagnostics"]["accuracy"]
-    with pytest.raises(UserError, match="best_metric must be one of loss, accuracy"):
-        train_in(tmp_path / "other", replace(run, best_metric="beauty"))

@@ -1,4 +1,4 @@
-"""Identity 25: BLEU, ROUGE-L and CIDEr-D against the field's own scorers on the same words."""
+"""BLEU, ROUGE-L and CIDEr-D against pycocoevalcap's scorers on the same words (docs/identities.md#cider)."""
 
 import pytest
 from hypothesis import given
@@ -26,12 +26,12 @@ Image = tuple[list[str], list[list[str]]]
         ("…", ""),
     ],
 )
-def test_the_words_are_pinned(text: str, expected: str) -> None:
+def test_the_words_of_a_text(text: str, expected: str) -> None:
     assert words(text) == expected.split()
 
 
 @given(_CORPUS)
-def test_25_cider_is_that_of_the_reference_implementation(corpus: list[Image]) -> None:
+def test_cider_agrees_with_the_reference_implementation(corpus: list[Image]) -> None:
     scorer = CiderScorer()
     for candidate, references in corpus:
         scorer += (" ".join(candidate), [" ".join(each) for each in references])
@@ -42,7 +42,7 @@ def test_25_cider_is_that_of_the_reference_implementation(corpus: list[Image]) -
 
 
 @given(_CORPUS)
-def test_25_bleu_is_that_of_the_reference_implementation(corpus: list[Image]) -> None:
+def test_bleu_agrees_with_the_reference_implementation(corpus: list[Image]) -> None:
     scorer = BleuScorer()
     for candidate, references in corpus:
         scorer += (" ".join(candidate), [" ".join(each) for each in references])
@@ -54,18 +54,18 @@ def test_25_bleu_is_that_of_the_reference_implementation(corpus: list[Image]) ->
 
 
 @given(_IMAGE)
-def test_25_rouge_is_that_of_the_reference_implementation(image: Image) -> None:
+def test_rouge_agrees_with_the_reference_implementation(image: Image) -> None:
     candidate, references = image
     expected = Rouge().calc_score([" ".join(candidate)], [" ".join(each) for each in references])
     assert rouge_l(candidate, references) == pytest.approx(expected, rel=1e-12)
 
 
-def test_counts_can_be_taken_away_again() -> None:
+def test_bleu_counts_can_be_subtracted() -> None:
     counts = [BleuCounts.of(words("a b c d"), [words("a b c d")]), BleuCounts.of(words("a c"), [words("a b c d e f")])]
     assert counts[0] + counts[1] - counts[1] == counts[0]
 
 
-def test_25_empty_captions_score_nothing() -> None:
+def test_empty_captions_score_zero() -> None:
     reference = [words("a dog runs")]
     frequencies = Frequencies.of([reference, [words("a cat")]])
     assert cider([], reference, frequencies) == rouge_l([], reference) == 0

@@ -26,7 +26,12 @@ LENGTH, LETTERS = 12, "abcdefgh"
 
 def family(prompt: int = 0, apart: bool = False, **options: Any) -> EmbeddingDiffusion:
     assets = TextAssets(
-        Characters(LETTERS), LENGTH, validation_tokens=1, validation_bytes=1, prompt=prompt, apart=apart
+        Characters(LETTERS),
+        LENGTH,
+        validation_tokens=1,
+        validation_bytes=1,
+        prompt=prompt,
+        one_document_per_window=apart,
     )
     return Embedding(**{"channels": 8, **options}).build(assets)
 

@@ -41,7 +41,7 @@ def files(folder: Path, count: int = 30) -> Path:
 
 
 def run_of(folder: Path, **changes: Any) -> Run:
-    data = TextData(path=str(files(folder)), tokenizer="bytes", context=16, prompt=8, apart=True)
+    data = TextData(path=str(files(folder)), tokenizer="bytes", context=16, prompt=8, one_document_per_window=True)
     return small_run(
         "text-embedding", folder, **{"data": data, "steps": 6, "save_every": 3, "eval_every": 3, **changes}
     )

@@ -138,7 +138,9 @@ def test_a_run_on_files_learns_what_follows_their_beginnings(reading: str, tmp_p
     run = small_run(
         "text-embedding",
         tmp_path,
-        data=TextData(path=str(tmp_path / "files"), tokenizer="characters", context=8, prompt=8, apart=True),
+        data=TextData(
+            path=str(tmp_path / "files"), tokenizer="characters", context=8, prompt=8, one_document_per_window=True
+        ),
         model=Transformer(layers=2, heads=2, width=32),
         objective=Embedding(channels=8, reading=reading),  # type: ignore[arg-type]
         steps=600, batch_size=32, micro_batch=None, eval_every=0, save_every=600,

@@ -1,11 +1,12 @@
-"""Captions as data: one configuration, from pictures with captions of any kind to pixels and tokens."""
+"""Captions as data: one configuration, from images with captions in any form to pixels and tokens."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus
-from seedfast.data.caption.prepare import Pixels
+from seedfast.data.caption.function_source import function_captions
+from seedfast.data.caption.prepare import PreparedImages
 from seedfast.data.caption.sources import CaptionSource, glyph_captions, listed_captions, row_captions
 from seedfast.data.dataset import DataConfig
 from seedfast.data.image import processor as vision
@@ -14,65 +15,84 @@ from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
+from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check
+from seedfast.user_code import names_function
 
-_VOCABULARY = 1024
-_WORDS = ("bpe", "bytes", "model")
-"""What tokenizers and processors are called that are no paths."""
+_VOCABULARY, _SIZE = 1024, 32
+_NOT_PATHS = ("bpe", "bytes", "model")
+"""Values of tokenizer and processor that are no paths."""
+
+Kind = Literal["glyphs", "hub", "function", "list"]
+_KINDS: dict[str, tuple[Kind, str]] = {
+    "images": ("list", "files that list images"),
+    "validation_split": ("list", "files that list images"),
+    "image_field": ("hub", "Hugging Face data sets"),
+    "caption_field": ("hub", "Hugging Face data sets"),
+}
+"""Options that only one kind of source has: the kind, and its name in messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionData(DataConfig):
-    """Images with captions, how both are cut, and which of them validate."""
+    """Images with captions, their preparation, and their split."""
 
     path: str = "glyphs"
-    """Where they are: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON file
-    ({file: [captions]}, a Karpathy split, COCO's annotations), Flickr30k's table (.csv), or a Hugging Face data set
-    (hf:NAME, hf:FOLDER)."""
+    """The images and captions: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON
+    file ({file: [captions]}, a Karpathy split, COCO annotations), Flickr30k's table (.csv), a Hugging Face data set
+    (hf:NAME, hf:FOLDER), or path/to/file.py:function, which yields (image, captions) pairs."""
 
     images: str | None = None
-    """For JSON and tables: the folder of the images (default: images/ beside the file if there is one, or its own)."""
+    """For JSON and tables: the folder of the images (default: images/ beside the file if it exists, or its folder)."""
 
-    unseen: SplitBy | None = None
-    """For glyphs: validation holds new images (the default), new characters, or new faces (then nobody names faces)."""
+    split_by: Annotated[SplitBy | None, OnlyWith(path="glyphs"), Formerly("unseen")] = None
+    """For glyphs: validation holds new images (the default), new characters, or new faces (captions then do not name
+    the face)."""
 
-    held_out: Literal["val", "test"] | None = None
-    """For Karpathy splits: which part validates (default val); the other is left alone."""
+    validation_split: Annotated[Literal["val", "test"] | None, Formerly("held_out")] = None
+    """For Karpathy splits: the part that validates (default val); the other is not used."""
 
     image_field: str | None = None
     """For Hugging Face data sets: the column of the images (default image)."""
 
     caption_field: str | None = None
-    """For Hugging Face data sets: the column of the captions, texts or lists of them (default caption)."""
+    """For Hugging Face data sets: the column of the captions, texts or lists of texts (default caption)."""
 
     processor: str = "model"
-    """What makes pixels of pictures: the image processor of a pretrained model, by folder or hub name, or model (that
-    of the pretrained encoder; for an encoder of ours the middle square, scaled to `size`)."""
+    """The image processor: that of a pretrained model, by folder or hub name, or model (the pretrained encoder's; for
+    an encoder trained from scratch, the centre square, scaled to `size`)."""
 
-    size: int | None = None
-    """Height and width in pixels for an encoder of ours (default 32)."""
+    size: Annotated[int | None, AtLeast(4), OnlyWith(processor="model")] = None
+    """Height and width in pixels for an encoder trained from scratch (default 32)."""
 
-    channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for colours, for an encoder of ours (default: grey for glyphs, else colours)."""
+    channels: Annotated[Literal[1, 3] | None, OnlyWith(processor="model")] = None
+    """1 for grey, 3 for colour, for an encoder trained from scratch (default: grey for glyphs, else colour)."""
 
     tokenizer: str = "bpe"
-    """bpe (learned from the training captions), bytes, a pretrained one's folder or hub name, or model (that of the
-    language model that the decoder begins with)."""
+    """bpe (learned from the training captions), bytes, a pretrained tokenizer's folder or hub name, or model (the
+    tokenizer of model.language_model)."""
 
-    vocabulary: int | None = None
-    """The number of tokens that bpe learns, end-of-text included (default 1024)."""
+    vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe")] = None
+    """Number of tokens that bpe learns, including end-of-text (default 1024)."""
 
-    context: int = 48
-    """The longest caption in tokens, its end included; longer ones are cut."""
+    context: Annotated[int, AtLeast(2)] = 48
+    """The longest caption in tokens, including its end; longer captions are cut."""
 
-    validation: float = 0.05
-    """The part that validates, by the keyed hash of each image's content (a Karpathy split says so itself)."""
+    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05
+    """The fraction of the images that validates, chosen by the keyed hash of each image's content (a Karpathy split
+    has its own)."""
+
+    def __post_init__(self) -> None:
+        check(self, "data.")
 
     def load(self) -> CaptionCorpus:
-        """Prepare the data, or take them from the cache. Raises UserError on data that cannot be used."""
-        self._check()
+        """Prepare the data, or read it from the cache. Raises UserError on unusable data."""
+        if self.tokenizer == "model":
+            raise UserError(
+                'data.tokenizer "model" is the tokenizer of a language model: name its folder in model.language_model.'
+            )
         source = self._source()
-        pixels = Pixels.of(source, self._processor(source))
-        return pixels.captioned(
+        images = PreparedImages.of(source, self._processor(source))
+        return images.with_captions(
             tokenizer=self._tokenizer(),
             vocabulary=self.vocabulary or _VOCABULARY,
             validation=self.validation,
@@ -80,90 +100,90 @@ class CaptionData(DataConfig):
         )
 
     def located(self) -> Self:
-        """The same data, to be found from any folder (`glyphs` is a name, whatever lies in the current folder)."""
-        named = {"path": self.path} if self.path != "glyphs" else {}
+        """The same data with absolute paths (`glyphs` is a name, even if a file of that name exists)."""
+        if self._kind == "function":
+            file, _, function = self.path.rpartition(":")
+            return replace(self, path=f"{Path(file).expanduser().absolute()}:{function}")
+        named = {"path": self.path} if self._kind != "glyphs" else {}
         named |= {"images": self.images} if self.images else {}
-        named |= {key: name for key in ("tokenizer", "processor") if (name := getattr(self, key)) not in _WORDS}
+        named |= {key: name for key in ("tokenizer", "processor") if (name := getattr(self, key)) not in _NOT_PATHS}
         found = {key: Path(name).expanduser().absolute() for key, name in named.items()}
-        there: dict[str, Any] = {key: str(path) for key, path in found.items() if path.exists()}
-        return replace(self, **there)
+        existing: dict[str, Any] = {key: str(path) for key, path in found.items() if path.exists()}
+        return replace(self, **existing)
 
     def from_checkpoint(self, folder: Path, *, before: Self) -> Self:
         """The same data with the pretrained parts that `CaptionAssets.save` wrote into `folder` for `before`."""
         same = [key for key in ("tokenizer", "processor") if getattr(self, key) == getattr(before, key)]
-        found: dict[str, Any] = {key: str(folder) for key in same if getattr(self, key) not in _WORDS}
+        found: dict[str, Any] = {key: str(folder) for key in same if getattr(self, key) not in _NOT_PATHS}
         return replace(self, **found)
 
     def restore(self, folder: Path) -> CaptionAssets:
         """The assets that `CaptionAssets.save` wrote into `folder`."""
         return CaptionAssets.load(folder)
 
-    def _check(self) -> None:
-        if not 0 < self.validation < 1:
-            raise UserError(f"validation={self.validation} is no part of the data: choose one between 0 and 1.")
-        if self.context < 2:
-            raise UserError(f"context={self.context} is no length of a caption: choose at least 2 tokens.")
-        if self.size is not None and self.size < 4:
-            raise UserError(f"size={self.size} is no size of an image: choose at least 4 pixels.")
-        if self.tokenizer == "model":
-            raise UserError('tokenizer="model" stands for a language model\'s own: name it in model.language_model.')
-        if self.tokenizer != "bpe":
-            self._refuse_idle("vocabulary", f'tokenizer="{self.tokenizer}" has a vocabulary of its own')
-        if self.processor != "model":
-            for name in ("size", "channels"):
-                self._refuse_idle(name, "the image processor of the pretrained model decides")
-
-    def _refuse_idle(self, name: str, why: str) -> None:
-        """An option that could change nothing is refused: whoever sets it expects something of it."""
-        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-        if value != default:
-            raise UserError(f"{name}={value!r} has no effect, for {why}: leave it at {default!r}.")
-
     def _processor(self, source: CaptionSource) -> Processor:
         if self.processor == "model":
-            return CenterCropResize(self.size or 32, self.channels or source.channels)
+            return CenterCropResize(self.size or _SIZE, self.channels or source.channels)
         folder = Path(self.processor).expanduser()
-        return vision.load(folder) if (folder / "captions.json").is_file() else vision.pretrained(self.processor)
+        return vision.load(folder) if _is_assets(folder) else vision.pretrained(self.processor)
 
     def _tokenizer(self) -> Tokenizer | None:
-        """The tokenizer, or None if it is to be learned."""
+        """The tokenizer, or None if it is learned."""
         if self.tokenizer in ("bpe", "bytes"):
             return tokenizers.Bytes() if self.tokenizer == "bytes" else None
         folder = Path(self.tokenizer).expanduser()
-        if (folder / "captions.json").is_file():  # one that a run kept
+        if _is_assets(folder):
             return tokenizers.load(folder)
-        from seedfast.data.text.hub import pretrained
+        from seedfast.data.text.hub import pretrained_tokenizer
 
-        return pretrained(self.tokenizer)
+        return pretrained_tokenizer(self.tokenizer)
+
+    @property
+    def _kind(self) -> Kind:
+        """The kind of source that `path` names."""
+        if self.path == "glyphs":
+            return "glyphs"
+        if self.path.startswith("hf:"):
+            return "hub"
+        return "function" if names_function(self.path) else "list"
 
     def _source(self) -> CaptionSource:
-        """Find the images, and refuse the options that have nothing to act on."""
-        is_hub, path = self.path.startswith("hf:"), Path(self.path).expanduser().absolute()
-        is_list = self.path != "glyphs" and not is_hub
-        if self.path != "glyphs":
-            self._refuse_idle("unseen", "only glyphs have characters and faces")
-        if not is_list:
-            for name in ("images", "held_out"):
-                self._refuse_idle(name, f'path="{self.path}" is no file that lists images')
-        if not is_hub:
-            for name in ("image_field", "caption_field"):
-                self._refuse_idle(name, f'path="{self.path}" has no columns')
-        if self.path == "glyphs":
-            return glyph_captions(self.unseen or "image")
-        if is_hub:
-            return row_captions(
-                self.path.removeprefix("hf:"), self.image_field or "image", self.caption_field or "caption"
-            )
+        """The source of the images. Raises UserError for options that it does not use."""
+        kind = self._kind
+        for name, (used_by, title) in _KINDS.items():
+            if kind != used_by:
+                self._refuse_unused(name, f"with data.path {self.path}, for it is an option of {title}")
+        if kind == "glyphs":
+            return glyph_captions(self.split_by or "image")
+        if kind == "function":
+            return function_captions(self.path)
+        if kind == "hub":
+            name = self.path.removeprefix("hf:")
+            return row_captions(name, self.image_field or "image", self.caption_field or "caption")
+        return self._listed()
+
+    def _listed(self) -> CaptionSource:
+        path = Path(self.path).expanduser().absolute()
         if not path.is_file():
             raise UserError(
-                f'path="{self.path}" is no file that lists images with captions: name a .json or .csv file, hf:NAME, '
-                "or glyphs."
+                f"data.path {self.path} is not a file that lists images with captions: name a .json or .csv file, "
+                "hf:NAME, path/to/file.py:function, or glyphs."
             )
         folder = Path(self.images).expanduser().absolute() if self.images else None
-        source = listed_captions(path, folder, self.held_out or "val")
-        images = getattr(source, "listed", ())
-        if all(each.role is None for each in images):
-            self._refuse_idle("held_out", "this file has no Karpathy split")
+        source = listed_captions(path, folder, self.validation_split or "val")
+        if source.has_split:
+            self._refuse_unused("validation", "with a Karpathy split, which defines what validates")
         else:
-            self._refuse_idle("validation", "a Karpathy split says itself what validates")
+            self._refuse_unused("validation_split", f"with data.path {self.path}, which is no Karpathy split")
         return source
+
+    def _refuse_unused(self, name: str, where: str) -> None:
+        """Raise UserError if an option that has no effect differs from its default."""
+        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+        if value != default:
+            raise UserError(f"data.{name} ({value}) has no effect {where}: leave it out.")
+
+
+def _is_assets(folder: Path) -> bool:
+    """Whether a folder holds the assets of a captioner's checkpoint."""
+    return (folder / "captions.json").is_file()

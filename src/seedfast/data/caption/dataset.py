@@ -1,4 +1,4 @@
-"""Images with captions as examples: an image with all that was said about it, and what a captioner keeps of them."""
+"""Images with captions as examples, and the assets of a captioner."""
 
 import json
 from collections.abc import Sequence
@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from seedfast.data.dataset import Batch, Corpus
 from seedfast.data.image import processor as vision
 from seedfast.data.image.processor import Processor
 from seedfast.data.text import tokenizers
-from seedfast.data.text.tokenizers import Tokenizer
+from seedfast.data.text.tokenizers import TokenArray, Tokenizer
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
 
 @dataclass(frozen=True)
 class CaptionAssets:
-    """What a captioner needs of its data for ever after.
+    """The tokenizer and image processor of a captioner: part of every checkpoint.
 
-    context: the longest caption in tokens, its end included. references: all captions of each training image, where
-    the data are at hand: no checkpoint has them.
+    context: the longest caption in tokens, including its end. references: all captions of each training image; empty
+    where the data is not loaded, for checkpoints do not store them.
     """
 
     tokenizer: Tokenizer
@@ -40,7 +41,7 @@ class CaptionAssets:
 
     @staticmethod
     def load(folder: Path) -> "CaptionAssets":
-        """What `save` wrote. Raises UserError if the folder holds none."""
+        """The assets that `save` wrote. Raises UserError if the folder holds none."""
         path = folder / "captions.json"
         if not path.is_file():
             raise UserError(f"There are no caption assets in {folder}: it should hold a file captions.json.")
@@ -48,65 +49,75 @@ class CaptionAssets:
         return CaptionAssets(tokenizers.load(folder), vision.load(folder), context)
 
 
-class Captions:
-    """One split. An example is an image with all its captions, so no two examples share an image.
+@dataclass(frozen=True)
+class MappedImages:
+    """All images of a corpus, memory-mapped.
 
-    pixels_MCSS: those of all images, uint8, mapped from the disk; rows: of this split's. captions: of each as texts,
-    and tokens: as ids. features_MPW: what a frozen encoder says of all images instead of their pixels, float32.
+    pixels_MCSS: uint8. features_MPU: features of a frozen encoder that replace the pixels in batches, float32; None
+    where the network encodes the pixels itself.
     """
 
-    def __init__(
-        self,
-        pixels_MCSS: npt.NDArray[np.uint8],
-        rows: Sequence[int],
-        captions: Sequence[Sequence[str]],
-        tokens: Sequence[Sequence[npt.NDArray[np.uint32]]],
-        names: Sequence[str],
-        padding: int,
-        features_MPW: npt.NDArray[np.float32] | None = None,
-    ) -> None:
-        self.pixels_MCSS, self.rows_N, self.features_MPW = pixels_MCSS, np.array(rows), features_MPW
-        self.captions, self.tokens, self.names, self.padding = captions, tokens, names, padding
+    pixels_MCSS: npt.NDArray[np.uint8]
+    features_MPU: npt.NDArray[np.float32] | None = None
+
+    def pixels(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """The pixels of these images, uint8 [B, C, S, S]."""
+        return torch.from_numpy(self.pixels_MCSS[rows])
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
+        """{"features": float32 [B, P, U]} of these images where there are features, else {"pixels": uint8 …}."""
+        if self.features_MPU is None:
+            return {"pixels": self.pixels(rows)}
+        return {"features": torch.from_numpy(self.features_MPU[rows])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionDataset:
+    """One split. An example is an image with all its captions, so no image is in two examples.
+
+    images: the images of both splits. rows_N: this split's among them. names, captions, tokens: of each example, its
+    name, the texts of its captions, and their tokens without an end. padding: the token that pads batches.
+    """
+
+    images: MappedImages
+    rows_N: npt.NDArray[np.int64]
+    names: Sequence[str]
+    captions: Sequence[Sequence[str]]
+    tokens: Sequence[Sequence[TokenArray]]
+    padding: int
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self.rows_N)
 
-    def seeing(self, features_MPW: npt.NDArray[np.float32]) -> "Captions":
-        """The same images, by their features."""
-        return Captions(
-            self.pixels_MCSS, self.rows_N.tolist(), self.captions, self.tokens, self.names, self.padding, features_MPW
-        )
-
-    def pixels(self, ids: Sequence[int]) -> torch.Tensor:
-        """uint8 [B, C, S, S]."""
-        return torch.from_numpy(self.pixels_MCSS[self.rows_N[list(ids)]])
+    def pixels(self, ids: Sequence[int]) -> Tensor:
+        """The pixels of these examples, uint8 [B, C, S, S]."""
+        return self.images.pixels(self.rows_N[list(ids)])
 
     def batch(self, ids: list[int]) -> Batch:
-        """{"pixels": uint8 [B, C, S, S] or "features": float32 [B, P, W], "tokens": int64 [B, R, L], "lengths", "id"}.
+        """{"pixels": uint8 [B, C, S, S] or "features": float32 [B, P, U], "tokens": int64 [B, R, L], "lengths", "id"}.
 
-        All captions of each image, padded to the most and the longest of this batch; lengths [B, R] are 0 where there
-        is no caption. id: int64 [B].
+        All captions of each image, padded to the largest number and length in this batch; lengths, int64 [B, R], are 0
+        where there is no caption. id: int64 [B].
         """
-        several = [self.tokens[i] for i in ids]
-        longest = max(len(tokens) for each in several for tokens in each)
-        tokens_BRL = torch.full((len(ids), max(map(len, several)), longest), self.padding, dtype=torch.int64)
+        examples = [self.tokens[i] for i in ids]
+        length = max(len(caption) for captions in examples for caption in captions)
+        tokens_BRL = torch.full((len(ids), max(map(len, examples)), length), self.padding, dtype=torch.int64)
         lengths_BR = torch.zeros(tokens_BRL.shape[:2], dtype=torch.int64)
-        for row, each in enumerate(several):
-            for place, tokens in enumerate(each):
-                tokens_BRL[row, place, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
-                lengths_BR[row, place] = len(tokens)
-        seen = (
-            {"pixels": self.pixels(ids)}
-            if self.features_MPW is None
-            else {"features": torch.from_numpy(self.features_MPW[self.rows_N[ids]])}
-        )
-        return {**seen, "tokens": tokens_BRL, "lengths": lengths_BR, "id": torch.tensor(ids)}
+        for row, captions in enumerate(examples):
+            for column, caption in enumerate(captions):
+                tokens_BRL[row, column, : len(caption)] = torch.from_numpy(caption.astype(np.int64))
+                lengths_BR[row, column] = len(caption)
+        images = self.images.batch(self.rows_N[ids])
+        return {**images, "tokens": tokens_BRL, "lengths": lengths_BR, "id": torch.tensor(ids)}
 
 
 @dataclass(frozen=True)
 class CaptionCorpus(Corpus):
-    """A corpus of captioned images. pixels: the digest of all its pixels. skipped: what was left out, and why."""
+    """A corpus of images with captions. pixels: the digest of all pixels. skipped: images left out, with reasons."""
 
+    train: CaptionDataset
+    validation: CaptionDataset
+    assets: CaptionAssets
     pixels: str = ""
     skipped: tuple[str, ...] = ()

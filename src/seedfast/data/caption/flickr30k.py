@@ -1,4 +1,4 @@
-"""Flickr30k from an archive at hand: its pictures and its table become what `captioned` reads."""
+"""Flickr30k: a local archive becomes a folder with captions.json and images/."""
 
 import shutil
 import tarfile
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedfast.data.caption.sources import read_json, read_table
+from seedfast.data.caption.annotations import read_json, read_table
 from seedfast.errors import UserError
 from seedfast.files import commit, to_json
 
 
 def unpack(archive: Path, folder: Path) -> tuple[Path, int]:
-    """Make `folder`/captions.json and `folder`/images/ of a Flickr30k archive (zip or tar) or folder at hand.
+    """Write `folder`/captions.json and `folder`/images/ from a Flickr30k archive (zip or tar) or its unpacked folder.
 
-    Returns the JSON file and how many images have captions. Raises UserError if pictures or table are not in it.
+    Returns the JSON file and the number of images with captions. Raises UserError if images or table are missing.
     """
     if (folder / "captions.json").exists():
         raise UserError(f"{folder} holds captions.json already; name a new folder.")
@@ -24,43 +24,43 @@ def unpack(archive: Path, folder: Path) -> tuple[Path, int]:
         raise UserError(f"{archive} is neither an archive nor a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacked-") as temporary:
-        inside = archive if archive.is_dir() else _unpacked(archive, Path(temporary))
-        files = sorted(path for path in inside.rglob("*") if path.is_file() and "__MACOSX" not in path.parts)
+        content = archive if archive.is_dir() else _unpacked(archive, Path(temporary))
+        files = sorted(path for path in content.rglob("*") if path.is_file() and "__MACOSX" not in path.parts)
         endings = Image.registered_extensions()
-        pictures = {path.name: path for path in files if path.suffix.lower() in endings}
+        images = {path.name: path for path in files if path.suffix.lower() in endings}
         tables = [path for path in files if path.suffix.lower() in (".csv", ".token", ".txt", ".json")]
-        listed = _captions(tables, pictures)
-        if not listed:
+        captions = _captions(tables, images)
+        if not captions:
             raise UserError(
-                f"{archive} holds {len(pictures)} pictures and {len(tables)} tables, but none with captions of them."
+                f"{archive} holds {len(images)} images and {len(tables)} tables, but no table with their captions."
             )
         (folder / "images").mkdir(exist_ok=True)
-        for name in listed:
-            shutil.copyfile(pictures[name], folder / "images" / name)
-        commit(folder / "captions.json", to_json(listed))  # last: where it is, everything is
-    return folder / "captions.json", len(listed)
+        for name in captions:
+            shutil.copyfile(images[name], folder / "images" / name)
+        commit(folder / "captions.json", to_json(captions))  # last, so that it exists only with all images
+    return folder / "captions.json", len(captions)
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(folder)
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(folder)
         else:
-            with tarfile.open(archive) as rolled:
-                rolled.extractall(folder, filter="data")
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
     except (tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(f"{archive} is no zip or tar archive ({error}).") from None
+        raise UserError(f"{archive} is not a zip or tar archive ({error}).") from None
     return folder
 
 
-def _captions(tables: list[Path], pictures: dict[str, Path]) -> dict[str, list[str]]:
-    """The captions of the largest table that has some of these pictures."""
+def _captions(tables: list[Path], images: dict[str, Path]) -> dict[str, list[str]]:
+    """The captions in the largest table that lists any of these images."""
     for table in sorted(tables, key=lambda path: -path.stat().st_size):
-        listed: dict[str, list[str]] = {}
+        found: dict[str, list[str]] = {}
         for name, captions, _ in read_json(table, "val") if table.suffix == ".json" else read_table(table, []):
-            if Path(name).name in pictures:
-                listed.setdefault(Path(name).name, []).extend(captions)
-        if listed:
-            return listed
+            if Path(name).name in images:
+                found.setdefault(Path(name).name, []).extend(captions)
+        if found:
+            return found
     return {}

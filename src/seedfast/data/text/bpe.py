@@ -10,24 +10,24 @@ from seedfast.data.text.tokenizers import END_OF_TEXT, Subwords
 from seedfast.errors import UserError
 
 SMALLEST = 257
-"""The 256 bytes and end-of-text."""
+"""The smallest vocabulary: the 256 bytes and end-of-text."""
 
 BUDGET = 1 << 26
-"""Characters that the merges are learned from: of more, an evenly spread sample of this size."""
+"""Largest number of characters that merges are learned from; longer data is sampled evenly."""
 
 
 def train_bpe(texts: Iterable[str], *, total: int, vocabulary: int, title: str) -> Subwords:
     """Learn `vocabulary` tokens, end-of-text as the last id included. The same texts give the same tokenizer.
 
-    total: an upper bound on the texts' characters. title: what the texts are called in messages.
+    total: an upper bound on the texts' characters. title: the texts' name in messages.
     Raises UserError if the vocabulary is too small for all bytes or larger than the texts support.
     """
     if vocabulary < SMALLEST:
         raise UserError(
-            f"vocabulary={vocabulary} is too small for bpe: the bytes and end-of-text alone need {SMALLEST}."
+            f"data.vocabulary={vocabulary} is too small for bpe: the bytes and end-of-text alone need {SMALLEST}."
         )
     core = tokenizers.Tokenizer(models.BPE())
-    # GPT-2's pre-tokenizer, on whose boundaries `tokenizers.seams` relies.
+    # GPT-2's pre-tokenizer: `tokenizers.safe_cuts` relies on its boundaries.
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -37,27 +37,27 @@ def train_bpe(texts: Iterable[str], *, total: int, vocabulary: int, title: str) 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     with Bar("Training the tokenizer", min(total, BUDGET)) as bar:
-        core.train_from_iterator(_watched(spread(texts, total, BUDGET), bar), trainer)
+        core.train_from_iterator(_with_progress(spread(texts, total, BUDGET), bar), trainer)
     if (learned := core.get_vocab_size() + 1) < vocabulary:
         raise UserError(
-            f"vocabulary={vocabulary} is too large: the training split of {title} supports {learned} tokens; "
-            f"set vocabulary to {learned} or less, or bring more text."
+            f"data.vocabulary={vocabulary} is too large: the training split of {title} supports {learned} tokens; "
+            f"set data.vocabulary to {learned} or less, or add text."
         )
     core.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return Subwords(core, END_OF_TEXT)
 
 
 def spread(texts: Iterable[str], total: int, budget: int) -> Iterator[str]:
-    """All texts or, where their `total` exceeds the budget, so much of them, evenly spread."""
-    seen = taken = 0
+    """All texts or, if their `total` exceeds the budget, an evenly spread part of about that size."""
+    passed = taken = 0
     for text in texts:
-        seen += len(text)
-        if taken * total <= seen * budget and taken < budget:
+        passed += len(text)
+        if taken * total <= passed * budget and taken < budget:
             taken += len(text)
             yield text
 
 
-def _watched(texts: Iterable[str], bar: Bar) -> Iterator[str]:
+def _with_progress(texts: Iterable[str], bar: Bar) -> Iterator[str]:
     for text in texts:
         yield text
         bar.advance(len(text))

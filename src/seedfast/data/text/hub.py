@@ -1,4 +1,4 @@
-"""Data sets and tokenizers of the Hugging Face hub, or of its libraries' folders: optional extras."""
+"""Data sets and tokenizers of the Hugging Face hub, or of folders that its libraries wrote: optional extras."""
 
 import json
 import tempfile
@@ -11,54 +11,57 @@ import tokenizers
 
 from seedfast import huggingface
 from seedfast.data.hub_rows import hub_rows
-from seedfast.data.text.sources import Document, Source, text_of
+from seedfast.data.text.rows import checked_text
+from seedfast.data.text.sources import Document, TextSource
 from seedfast.data.text.tokenizers import Subwords
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
 
 @dataclass(frozen=True)
-class HubSource(Source):
-    """The rows of a map-style data set, whose Arrow files are its content."""
+class TextHubSource(TextSource):
+    """The rows of a map-style data set; its files are Arrow files. field: the column of the text."""
 
     field: str = "text"
-    rows: Any = None
+    dataset: Any = None
 
     def documents(self) -> Iterator[Document]:
         number = 0
-        for batch in self.rows.select_columns([self.field]).iter(batch_size=1024):
+        for batch in self.dataset.select_columns([self.field]).iter(batch_size=1024):
             for value in batch[self.field]:
-                text = text_of(value, f"Row {number} of {self.title}", self.field)
+                text = checked_text(value, self.field, f"Row {number} of {self.title}")
                 yield Document(f"row {number}", number, (text,))
                 number += 1
 
 
-def hub_source(name: str, field: str) -> Source:
+def hub_source(name: str, field: str) -> TextSource:
     """The training split of the data set NAME or NAME:CONFIGURATION, or a folder that `save_to_disk` wrote.
 
-    Raises UserError if it is not at hand and cannot be fetched, or lacks the column `field`.
+    Raises UserError if it is neither on this machine nor reachable, or lacks the column `field`.
     """
     title = f"hf:{name}"
-    rows, root, names = hub_rows(name)
-    if field not in rows.column_names:
+    dataset, root, names = hub_rows(name)
+    if field not in dataset.column_names:
         raise UserError(
-            f'The data set {title} lacks the column "{field}" (it has {", ".join(rows.column_names)}): '
-            "name the column that holds the text in field."
+            f'The data set {title} lacks the column "{field}" (it has {", ".join(dataset.column_names)}): '
+            "set data.field to the column that holds the text."
         )
-    return HubSource(title, root, names, field=field, rows=rows)
+    return TextHubSource(title, root, names, field=field, dataset=dataset)
 
 
-def pretrained(name: str) -> Subwords:
+def pretrained_tokenizer(name: str) -> Subwords:
     """The tokenizer of a Hugging Face model, by folder or hub name.
 
-    Raises UserError if it is not at hand and cannot be fetched, has no fast form or no end-of-sequence token.
+    Raises UserError if it is neither on this machine nor reachable, has no fast form or no end-of-sequence token.
     """
     wrapper = huggingface.fetch("The tokenizer", name, huggingface.transformers().AutoTokenizer.from_pretrained)
     core = getattr(wrapper, "backend_tokenizer", None)
     if not isinstance(core, tokenizers.Tokenizer):
         raise UserError(f'The tokenizer "{name}" has no fast form (tokenizer.json): convert it or choose another.')
     if wrapper.eos_token_id is None:
-        raise UserError(f'The tokenizer "{name}" has no end-of-sequence token, which has to part the documents.')
+        raise UserError(
+            f'The tokenizer "{name}" has no end-of-sequence token, which is needed between documents: choose another.'
+        )
     with tempfile.TemporaryDirectory() as folder:
         wrapper.save_pretrained(folder)
         config = json.loads((Path(folder) / "tokenizer_config.json").read_text("utf-8"))

@@ -1,6 +1,6 @@
-"""From documents to token files. Streams: neither a text nor its ids are ever held whole."""
+"""From documents to token files. Everything streams: no whole text, and no whole array of ids, is held in memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,87 +9,81 @@ import numpy as np
 
 from seedfast.console import Bar
 from seedfast.data.cache import TokenWriter, token_type
-from seedfast.data.fingerprint import Signature
+from seedfast.data.prepare import SPLITS
 from seedfast.data.text import dialogues, tokenizers
 from seedfast.data.text.bpe import train_bpe
-from seedfast.data.text.dialogues import DialogueSource
-from seedfast.data.text.sources import Source
-from seedfast.data.text.split import TRAIN, Passage, Split, passages, survey, utf8_size
+from seedfast.data.text.dialogues import ChatSource
+from seedfast.data.text.sources import TextSource
+from seedfast.data.text.split import TRAIN, Passage, Split, passages, split_documents, utf8_size
 from seedfast.data.text.tokenizers import TokenArray, Tokenizer
 from seedfast.errors import UserError
-
-SPLITS = ("train", "validation")
 
 _PIECE = 1 << 17  # characters that are encoded as one
 _BATCH = 1 << 21  # characters that are encoded together
 
 
 class Piece(NamedTuple):
-    """Text that is encoded as one; `ends`: nothing of its passage follows."""
+    """Text that is encoded as one, with its split. ends: whether it is the last piece of its passage."""
 
-    role: int
+    split: int
     name: str
     text: str
     ends: bool
 
 
-def prepare(
-    source: Source,
+def fill_folder(
+    source: TextSource,
     folder: Path,
     *,
-    seen: Mapping[str, Signature],
     kind: str,
     vocabulary: int,
     validation: float,
     given: Tokenizer | None,
 ) -> dict[str, Any]:
-    """Fill `folder` with tokenizer.json, train.bin and validation.bin, and return the facts about them.
+    """Fill `folder` with tokenizer.json, train.bin and validation.bin, and return the summary of them.
 
-    seen: the files' signatures when their content was hashed. kind: "characters", "bytes" or "bpe" (of so
-    large a `vocabulary`), unless a tokenizer is `given`. validation: the part of the bytes that validates.
-    Raises UserError on data that cannot be used.
+    kind: "characters", "bytes" or "bpe" (of `vocabulary` tokens), unless a tokenizer is `given`. validation: the part
+    of the bytes that validates. Raises UserError on unusable data.
     """
-    split = survey(source, validation, want_alphabet=kind == "characters" and given is None)
+    split = split_documents(source, validation, need_alphabet=kind == "characters" and given is None)
     tokenizer = given or _build(kind, vocabulary, source, split)
     tokenizers.save(tokenizer, folder)
-    if isinstance(source, DialogueSource):
-        facts = dialogues.tokenise(source, split, tokenizer, folder, SPLITS)
+    if isinstance(source, ChatSource):
+        counts = dialogues.tokenise(source, split, tokenizer, folder)
     else:
-        facts = _tokenise(source, split, tokenizer, folder)
-    if source.signatures() != seen:
-        raise UserError(f"The data in {source.title} changed while they were being read: start again.")
-    return {**facts, "size": tokenizer.size, "skipped": list(split.skipped)}
+        counts = _tokenise(source, split, tokenizer, folder)
+    return {**counts, "size": tokenizer.size, "skipped": list(split.skipped)}
 
 
 def pieces(found: Iterable[Passage], cut: Callable[[str], int]) -> Iterator[Piece]:
-    """Passages in pieces of a bounded size, cut where `cut` says that no token changes."""
-    for role, name, texts in found:
-        held, wanted = "", _PIECE
+    """Passages in pieces of a bounded size. cut: returns a position where a cut changes no token, or 0."""
+    for split, name, texts in found:
+        held, limit = "", _PIECE
         for text in texts:
             for start in range(0, len(text), _PIECE):
                 held += text[start : start + _PIECE]
-                if len(held) > wanted:
+                if len(held) > limit:
                     place = cut(held)
                     if place:
-                        yield Piece(role, name, held[:place], False)
+                        yield Piece(split, name, held[:place], False)
                     held = held[place:]
-                    # No place found: look again when twice as much is held, lest a search be repeated often.
-                    wanted = _PIECE if place else 2 * len(held)
-        yield Piece(role, name, held, True)
+                    # No position found: search again when the text has doubled, to avoid quadratic rescanning.
+                    limit = _PIECE if place else 2 * len(held)
+        yield Piece(split, name, held, True)
 
 
-def _build(kind: str, vocabulary: int, source: Source, split: Split) -> Tokenizer:
+def _build(kind: str, vocabulary: int, source: TextSource, split: Split) -> Tokenizer:
     if kind == "characters":
         return tokenizers.Characters(split.alphabet)
     if kind == "bytes":
         return tokenizers.Bytes()
-    training = (passage for passage in passages(source, split) if passage.role == TRAIN)
-    texts = (piece.text for piece in pieces(training, lambda text: next(tokenizers.seams(text), 0)))
+    training = (passage for passage in passages(source, split) if passage.split == TRAIN)
+    texts = (piece.text for piece in pieces(training, lambda text: next(tokenizers.safe_cuts(text), 0)))
     return train_bpe(texts, total=split.bytes, vocabulary=vocabulary, title=source.title)
 
 
-def _tokenise(source: Source, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
-    """Write both token files: [EOT] document [EOT] document [EOT] …, or [EOT] text of a plain source."""
+def _tokenise(source: TextSource, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+    """Write both token files: [EOT] document [EOT] document [EOT] …, or [EOT] text of a source that is one text."""
     kind = token_type(tokenizer.size)
     end = np.array([tokenizer.end_of_text], np.uint32)
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
@@ -100,13 +94,13 @@ def _tokenise(source: Source, split: Split, tokenizer: Tokenizer, folder: Path) 
             writer.write(end)
         for batch in _batches(pieces(passages(source, split), tokenizer.cut)):
             for piece, ids in zip(batch, _encode(tokenizer, batch), strict=True):
-                count = counts[piece.role]
+                count = counts[piece.split]
                 size = utf8_size(piece.text)
                 count["bytes"] += size
                 count["documents"] += piece.ends
-                writers[piece.role].write(ids)
-                if piece.ends and not source.plain:
-                    writers[piece.role].write(end)
+                writers[piece.split].write(ids)
+                if piece.ends and not source.is_one_text:
+                    writers[piece.split].write(end)
                 bar.advance(size)
         for count, writer in zip(counts, writers, strict=True):
             count["tokens"] = writer.count
@@ -126,17 +120,17 @@ def _batches(found: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def _encode(tokenizer: Tokenizer, batch: list[Piece]) -> list[TokenArray]:
-    """The ids of the pieces, each of which must come back unchanged: else bits per byte would be untrue."""
+    """The ids of the pieces. Raises UserError if one does not decode to the same text: bits per byte would be wrong."""
     encoded = tokenizer.encode_many([piece.text for piece in batch])
     for piece, back in zip(batch, tokenizer.decode_many(encoded), strict=True):
         if back != piece.text:
-            at = next(
+            place = next(
                 (i for i, (a, b) in enumerate(zip(piece.text, back, strict=False)) if a != b),
                 min(len(back), len(piece.text)),
             )
             raise UserError(
-                f"The tokenizer does not give back the document {piece.name}: {piece.text[at : at + 20]!r} "
-                f"becomes {back[at : at + 20]!r}, so bits per byte would be untrue. Choose a lossless "
+                f"The tokenizer does not give back the document {piece.name}: {piece.text[place : place + 20]!r} "
+                f"becomes {back[place : place + 20]!r}, so bits per byte would be wrong. Choose a lossless "
                 "tokenizer, such as bpe."
             )
     return encoded

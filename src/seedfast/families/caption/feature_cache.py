@@ -1,4 +1,4 @@
-"""What a frozen encoder says of each image, computed once and kept in the cache."""
+"""The features of a frozen encoder, computed once for each image and stored in the cache."""
 
 import hashlib
 from dataclasses import replace
@@ -6,35 +6,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from seedfast.console import Bar
 from seedfast.data.cache import cached_folder
-from seedfast.data.caption.dataset import CaptionCorpus, Captions
-from seedfast.data.dataset import Corpus
+from seedfast.data.caption.dataset import CaptionCorpus
 from seedfast.models.captioner import CaptionerNetwork
 
 BATCH = 16
-"""Images that are encoded together: a fixed number in a fixed order, so that features are the same bits every time."""
+"""Images per forward pass. Size and order of the batches are fixed, so features have the same bits every time."""
 
 
-def with_features(network: CaptionerNetwork, corpus: Corpus) -> Corpus:
-    """The corpus, whose images are seen by their features: from the cache, or computed and kept there.
+def with_features(network: CaptionerNetwork, corpus: CaptionCorpus) -> CaptionCorpus:
+    """The corpus with the encoder's features in place of pixels: from the cache, or computed and stored there.
 
-    They are kept under the digests of all pixels and of the encoder, so they belong to no run and to no captions.
+    The cache key is made of the digests of all pixels and of the encoder, so other runs and captions share features.
     """
-    assert isinstance(corpus, CaptionCorpus)
-    assert isinstance(corpus.train, Captions)
-    assert isinstance(corpus.validation, Captions)
     key = hashlib.sha256(f"{corpus.pixels} {network.encoder_digest()}".encode()).hexdigest()[:32]
-    pixels_MCSS = corpus.train.pixels_MCSS
-    folder, facts = cached_folder(key, lambda attempt: _encode(network, pixels_MCSS, attempt), kind="features")
-    features_MPW = np.memmap(folder / "features.bin", np.float32, mode="r", shape=tuple(facts["shape"]))
-    return replace(corpus, train=corpus.train.seeing(features_MPW), validation=corpus.validation.seeing(features_MPW))
+    pixels_MCSS = corpus.train.images.pixels_MCSS
+    folder, summary = cached_folder(key, lambda attempt: _encode(network, pixels_MCSS, attempt), kind="features")
+    features_MPU = np.memmap(folder / "features.bin", np.float32, mode="r", shape=tuple(summary["shape"]))
+    images = replace(corpus.train.images, features_MPU=features_MPU)
+    return replace(
+        corpus, train=replace(corpus.train, images=images), validation=replace(corpus.validation, images=images)
+    )
 
 
 @torch.no_grad()
-def _encode(network: CaptionerNetwork, pixels_MCSS: Any, folder: Path) -> dict[str, Any]:
+def _encode(network: CaptionerNetwork, pixels_MCSS: npt.NDArray[np.uint8], folder: Path) -> dict[str, Any]:
+    """Write features.bin, float32 [M, P, U], and return its shape."""
     device = next(network.parameters()).device
     shape: list[int] = []
     with (folder / "features.bin").open("xb") as file, Bar("Computing features", len(pixels_MCSS)) as bar:

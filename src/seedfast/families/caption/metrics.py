@@ -1,7 +1,8 @@
-"""How far a caption agrees with references: BLEU, ROUGE-L and CIDEr-D on words, without Java.
+"""Agreement of a caption with its references: BLEU, ROUGE-L and CIDEr-D on words, without Java.
 
-Each agrees with the scorers of pycocoevalcap to rounding when given the same words. Theirs come from Stanford's
-tokenizer, which needs Java; ours from `words`, so numbers are comparable only with others on these words.
+On the same words each metric agrees with pycocoevalcap's scorer to rounding. pycocoevalcap takes its words from
+Stanford's tokenizer, which needs Java; here they come from `words`, so values are comparable only with values on these
+words. Closed forms: docs/identities.md#cider.
 """
 
 import math
@@ -10,38 +11,39 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 Words = Sequence[str]
 Gram = tuple[str, ...]
 
 ORDERS = range(1, 5)
-"""The lengths of n-grams that BLEU and CIDEr count."""
+"""Lengths of the n-grams that BLEU and CIDEr count."""
 
 SIGMA = 6.0
-"""The width of CIDEr-D's penalty for another length, in words."""
+"""Standard deviation of CIDEr-D's Gaussian length penalty, in words."""
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_TINY, _SMALL = 1e-15, 1e-9  # what the reference implementation of BLEU adds to counts that may be zero
+_TINY, _SMALL = 1e-15, 1e-9  # the reference implementation of BLEU adds them to counts that may be zero
 
 
 def words(text: str) -> list[str]:
-    """The words that all metrics count, pinned: NFC, lower case, runs of letters, digits and underscores.
+    """The words of a text, by a fixed rule: NFC, lower case, runs of letters, digits and underscores.
 
-    An apostrophe between two such runs joins them; all other punctuation parts words and is dropped.
+    An apostrophe between two such runs joins them; all other punctuation separates words and is dropped.
     """
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def grams(text: Words) -> list[Counter[Gram]]:
-    """How often each n-gram of each of the `ORDERS` stands in a text."""
+    """The number of times each n-gram occurs in a text, for each of the `ORDERS`."""
     return [Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1)) for n in ORDERS]
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """In the references of how many images each n-gram stands, of `images` in all.
+    """Document frequencies: the number of images, of `images` in all, whose references contain an n-gram.
 
-    counts: only those above 1, for once is what an unknown n-gram counts as.
+    counts: those above 1. An unknown n-gram has the frequency 1, so the others need no entry.
     """
 
     images: int
@@ -49,7 +51,7 @@ class Frequencies:
 
     @staticmethod
     def of(references: Iterable[Sequence[Words]]) -> "Frequencies":
-        """The frequencies in a corpus: the references of each of its images."""
+        """The frequencies in a corpus, given the references of each image."""
         images, counts = 0, Counter[Gram]()
         for several in references:
             images += 1
@@ -57,27 +59,44 @@ class Frequencies:
         return Frequencies(images, {gram: count for gram, count in counts.items() if count > 1})
 
     def idf(self, gram: Gram) -> float:
-        """ln(images) - ln(max(1, how many of them have it))."""
+        """ln(images) - ln(max(1, document frequency))."""
         return math.log(self.images) - math.log(self.counts.get(gram, 1))
 
 
 def cider(candidate: Words, references: Sequence[Words], frequencies: Frequencies) -> float:
     """CIDEr-D (Vedantam et al. 2015, section 3 and the robust form of 5.1), from 0 to 10.
 
-    The mean over the orders n of the cosine between candidate and reference as tf-idf vectors of n-grams, in whose
-    numerator the candidate's counts are clipped to the reference's, times exp(-(difference in length)² / 2σ²); the mean
-    over references; times 10.
+    For each order n, the cosine of the tf-idf vectors of candidate and reference, with the candidate's counts clipped
+    to the reference's in the numerator; times exp(-(difference in length)² / 2σ²). Then the mean over the orders, the
+    mean over the references, and times 10.
     """
-    own = _vectors(candidate, frequencies)
-    scores = [_similarity(own, _vectors(reference, frequencies)) for reference in references]
+    vectors = _vectors(candidate, frequencies)
+    scores = [_similarity(vectors, _vectors(reference, frequencies)) for reference in references]
     return 10.0 * sum(scores) / len(scores)
+
+
+class CiderScorer:
+    """CIDEr-D with the document frequencies of given references, which are counted at the first use."""
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        """references: the captions of each image of a corpus, as text."""
+        self._references = references
+
+    @cached_property
+    def frequencies(self) -> Frequencies:
+        """The document frequencies."""
+        return Frequencies.of([words(caption) for caption in captions] for captions in self._references)
+
+    def __call__(self, candidate: Words, references: Sequence[Words]) -> float:
+        """CIDEr-D of a candidate against the references of its image."""
+        return cider(candidate, references, self.frequencies)
 
 
 Vectors = tuple[list[dict[Gram, float]], list[float], int]
 
 
 def _vectors(text: Words, frequencies: Frequencies) -> Vectors:
-    """tf-idf weights of each order, their norms, and the length: in bigrams, as the authors' implementation has it."""
+    """tf-idf weights of each order, their norms, and the length in bigrams, as in the authors' implementation."""
     weights = [{gram: tf * frequencies.idf(gram) for gram, tf in counts.items()} for counts in grams(text)]
     norms = [math.sqrt(sum(w * w for w in each.values())) for each in weights]
     return weights, norms, max(0, len(text) - 1)
@@ -92,10 +111,10 @@ def _similarity(candidate: Vectors, reference: Vectors) -> float:
 
 
 def rouge_l(candidate: Words, references: Sequence[Words], beta: float = 1.2) -> float:
-    """ROUGE-L (Lin 2004, section 3.1): the F-measure of the longest common subsequence, recall weighing β² times.
+    """ROUGE-L (Lin 2004, section 3.1): the F-measure of the longest common subsequence, with weight β² on recall.
 
-    As the captioning field computes it: the best precision and the best recall over the references, which may be those
-    of two different ones.
+    As usual for captions: the best precision and the best recall over the references, which may come from two different
+    references.
     """
     if not candidate:
         return 0.0
@@ -110,7 +129,7 @@ def rouge_l(candidate: Words, references: Sequence[Words], beta: float = 1.2) ->
 def _longest_common_subsequence(a: Words, b: Words) -> int:
     lengths = [0] * (len(b) + 1)
     for word in a:
-        before = 0  # of one word less on both sides
+        before = 0  # without the last word of both
         for j, other in enumerate(b, start=1):
             before, lengths[j] = lengths[j], before + 1 if word == other else max(lengths[j], lengths[j - 1])
     return lengths[-1]
@@ -118,16 +137,16 @@ def _longest_common_subsequence(a: Words, b: Words) -> int:
 
 @dataclass(frozen=True)
 class BleuCounts:
-    """What BLEU adds up over a corpus: matched and guessed n-grams of each order, and both lengths in words."""
+    """The counts that BLEU sums over a corpus: matched and generated n-grams of each order, both lengths in words."""
 
     matched: tuple[int, ...]
-    guessed: tuple[int, ...]
+    generated: tuple[int, ...]
     length: int
     reference_length: int
 
     @staticmethod
     def of(candidate: Words, references: Sequence[Words]) -> "BleuCounts":
-        """The counts of one caption; the reference length is that of the reference closest in length."""
+        """The counts of one caption; its reference length is that of the reference closest in length."""
         own, theirs = grams(candidate), [grams(reference) for reference in references]
         matched = tuple(
             sum(min(count, max(their[n][gram] for their in theirs)) for gram, count in own[n].items())
@@ -145,17 +164,17 @@ class BleuCounts:
     def _with(self, other: "BleuCounts", sign: int) -> "BleuCounts":
         return BleuCounts(
             tuple(a + sign * b for a, b in zip(self.matched, other.matched, strict=True)),
-            tuple(a + sign * b for a, b in zip(self.guessed, other.guessed, strict=True)),
+            tuple(a + sign * b for a, b in zip(self.generated, other.generated, strict=True)),
             self.length + sign * other.length,
             self.reference_length + sign * other.reference_length,
         )
 
     def scores(self) -> list[float]:
-        """BLEU-1 … BLEU-4 (Papineni et al. 2002, section 2.3): geometric means of precisions times brevity penalty."""
+        """BLEU-1 … BLEU-4 (Papineni et al. 2002, section 2.3): geometric mean of precisions times brevity penalty."""
         ratio = (self.length + _TINY) / (self.reference_length + _SMALL)
         brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
         found, product = [], 1.0
-        for order, matched, guessed in zip(ORDERS, self.matched, self.guessed, strict=True):
-            product *= (matched + _TINY) / (guessed + _SMALL)
+        for order, matched, generated in zip(ORDERS, self.matched, self.generated, strict=True):
+            product *= (matched + _TINY) / (generated + _SMALL)
             found.append(product ** (1 / order) * brevity)
         return found

@@ -1,4 +1,4 @@
-"""Written captions as text, JSON and pictures."""
+"""Generated captions as text, JSON and images."""
 
 import io
 from collections.abc import Sequence
@@ -11,30 +11,37 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from torch import Tensor
 
-from seedfast.families.caption.request import Seen
-from seedfast.families.family import Samples
+from seedfast.families.caption.request import ImageBatch
+from seedfast.families.generator import Samples
 from seedfast.files import commit, to_json
 
 TILE = 112
-"""Height and width of a picture in an attention map."""
+"""Height and width of an image in an attention map."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """A caption. log_probability: in nats, of all its tokens and its end. looks_LHW: where each token looked."""
+class AttentionMaps:
+    """Cross-attention of each token of a caption to the patches. tokens: as text. weights_LHW: [L, H, W], sums of 1."""
+
+    tokens: tuple[str, ...]
+    weights_LHW: Tensor
+
+
+@dataclass(frozen=True)
+class GeneratedCaption:
+    """A caption. log_probability: in nats, of all its tokens and its end."""
 
     text: str
     log_probability: float
-    pieces: tuple[str, ...] = ()
-    looks_LHW: Tensor | None = None
+    attention: AttentionMaps | None = None
 
 
 @dataclass(frozen=True)
 class CaptionSamples(Samples):
-    """Captions of images: `written[i]` are those of image i, best first."""
+    """Images and their generated captions: `captions[i]` belong to image i, best first."""
 
-    seen: Seen
-    written: tuple[tuple[Written, ...], ...]
+    images: ImageBatch
+    captions: tuple[tuple[GeneratedCaption, ...], ...]
 
     def show(self, console: Console) -> None:
         """Print each image's name and captions."""
@@ -43,31 +50,23 @@ class CaptionSamples(Samples):
 
     def _lines(self) -> list[str]:
         lines = []
-        for index, (name, captions) in enumerate(zip(self.seen.names, self.written, strict=True)):
+        for index, (name, captions) in enumerate(zip(self.images.names, self.captions, strict=True)):
             lines += [f"{name}: {caption.text}" for caption in captions]
-            if self.seen.references:
-                lines += [f"    people say: {reference}" for reference in self.seen.references[index]]
+            if self.images.references:
+                lines += [f"    people say: {reference}" for reference in self.images.references[index]]
         return lines
 
     def save(self, folder: Path) -> list[Path]:
-        """captions.txt and captions.json; images.png where references are known; attention-N.png if asked for."""
+        """captions.txt and captions.json; images.png where references are known; attention-N.png if requested."""
         commit(folder / "captions.txt", "\n".join(self._lines()) + "\n")
-        records = [
-            {
-                "image": name,
-                "captions": [{"text": each.text, "log_probability": each.log_probability} for each in captions],
-                **({"references": list(self.seen.references[index])} if self.seen.references else {}),
-            }
-            for index, (name, captions) in enumerate(zip(self.seen.names, self.written, strict=True))
-        ]
-        commit(folder / "captions.json", to_json(records))
+        commit(folder / "captions.json", to_json(self._records()))
         files = [folder / "captions.txt", folder / "captions.json"]
         pictures = {}
-        if self.seen.references:
-            pictures["images.png"] = _row([(picture(p), "") for p in self.seen.pixels_BCSS], columns=8)
-        for index, captions in enumerate(self.written):
-            if captions and captions[0].looks_LHW is not None:
-                pictures[f"attention-{index:04}.png"] = attention_map(self.seen.pixels_BCSS[index], captions[0])
+        if self.images.references:
+            pictures["images.png"] = _grid([(picture(p), "") for p in self.images.pixels_BCSS], columns=8)
+        for index, captions in enumerate(self.captions):
+            if captions and (maps := captions[0].attention):
+                pictures[f"attention-{index:04}.png"] = attention_picture(self.images.pixels_BCSS[index], maps)
         for name, image in pictures.items():
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
@@ -75,29 +74,38 @@ class CaptionSamples(Samples):
             files.append(folder / name)
         return files
 
+    def _records(self) -> list[dict[str, object]]:
+        return [
+            {
+                "image": name,
+                "captions": [{"text": each.text, "log_probability": each.log_probability} for each in captions],
+                **({"references": list(self.images.references[index])} if self.images.references else {}),
+            }
+            for index, (name, captions) in enumerate(zip(self.images.names, self.captions, strict=True))
+        ]
+
 
 def picture(pixels_CSS: Tensor, size: int = TILE) -> Image.Image:
-    """uint8 pixels as a picture of at least this size."""
+    """uint8 pixels as an image of this height and width."""
     values = pixels_CSS.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(values).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def attention_map(pixels_CSS: Tensor, written: Written) -> Image.Image:
-    """The image, and for each token of its caption where the decoder looked: bright where it looked most."""
-    assert written.looks_LHW is not None
+def attention_picture(pixels_CSS: Tensor, maps: AttentionMaps) -> Image.Image:
+    """The image, and beside it one copy for each token, bright where the attention to the patches is largest."""
     plain = picture(pixels_CSS)
     tiles = [(plain, "")]
-    for piece, look_HW in zip(written.pieces, written.looks_LHW, strict=True):
-        heat = (255 * look_HW / look_HW.max().clamp(min=1e-12)).round().to(torch.uint8).numpy()
-        mask = Image.fromarray(heat).resize(plain.size, Image.Resampling.BICUBIC)
+    for token, weights_HW in zip(maps.tokens, maps.weights_LHW, strict=True):
+        brightness = (255 * weights_HW / weights_HW.max().clamp(min=1e-12)).round().to(torch.uint8).numpy()
+        mask = Image.fromarray(brightness).resize(plain.size, Image.Resampling.BICUBIC)
         dimmed = Image.fromarray((np.asarray(plain) * 0.35).astype(np.uint8))
-        glow = Image.blend(plain, Image.new("RGB", plain.size, (255, 176, 0)), 0.45)
-        tiles.append((Image.composite(glow, dimmed, mask), piece))
-    return _row(tiles, columns=8)
+        tinted = Image.blend(plain, Image.new("RGB", plain.size, (255, 176, 0)), 0.45)
+        tiles.append((Image.composite(tinted, dimmed, mask), token))
+    return _grid(tiles, columns=8)
 
 
-def _row(tiles: Sequence[tuple[Image.Image, str]], columns: int) -> Image.Image:
-    """Pictures beside each other, each above its label, in rows."""
+def _grid(tiles: Sequence[tuple[Image.Image, str]], columns: int) -> Image.Image:
+    """Images in rows, each above its label."""
     size, line = tiles[0][0].width, 16 if any(label for _, label in tiles) else 0
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)

@@ -141,11 +141,12 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
         if not request.chat:
             return super().encode_prompt(prompt, request)
         tokenizer = self.assets.tokenizer
-        if not isinstance(tokenizer, Subwords) or tokenizer.template is None:
+        if not isinstance(tokenizer, Subwords) or tokenizer.chat_template is None:
             raise UserError("This model's tokenizer has no chat template; leave --chat out.")
-        if special := tokenizer.special_in(prompt):
+        if special := tokenizer.special_token_in(prompt):
             raise UserError(f"The prompt contains {special!r}, a special token of the chat template; leave it out.")
-        return tokenizer.encode_chat(tokenizer.chat([{"role": "user", "content": prompt}], asks=True))
+        messages = [{"role": "user", "content": prompt}]
+        return tokenizer.encode_chat(tokenizer.chat_template.render(messages, add_generation_prompt=True))
 
     @torch.no_grad()
     def fill(self, decoding: Decoding[AutoregressiveRequest], canvases: list[Canvas]) -> list[list[int]]:

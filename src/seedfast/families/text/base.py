@@ -30,7 +30,7 @@ class TextObjective(Objective[TaskT]):
     takes_prompts: ClassVar[bool] = False
     """Whether it uses the text before a window (`data.prompt`)."""
     learns_lengths: ClassVar[bool] = False
-    """Whether it models the length of a window's text; without it, padded windows (`data.apart`) are refused."""
+    """Whether it models the length of a window's text; else `data.one_document_per_window` is refused."""
 
     def __init__(self, assets: TextAssets) -> None:
         """Raises UserError for prompts or padded windows that this objective cannot use."""
@@ -39,10 +39,10 @@ class TextObjective(Objective[TaskT]):
                 f"data.prompt={assets.prompt} gives each window the text before it, which this kind of model does "
                 "not use: set it to 0."
             )
-        if assets.apart and not self.learns_lengths:
+        if assets.one_document_per_window and not self.learns_lengths:
             raise UserError(
-                "data.apart pads the windows of short documents, and this kind of model does not learn how long they "
-                "are: leave it out."
+                "data.one_document_per_window pads the windows of short documents, and this kind of model does not "
+                "learn how long they are: leave it out."
             )
         self.assets = assets
         self.vocabulary = assets.tokenizer.size
@@ -179,8 +179,8 @@ class TextGenerator(Generator[TextRequestT]):
     def forbid(self, logits: Tensor) -> None:
         """Set the logits of special tokens and of outputs that are no tokens to -inf, in place. Logits: [..., V]."""
         logits[..., self.vocabulary :] = -torch.inf  # a pretrained network may have more outputs than tokens
-        if self.assets.tokenizer.silent:
-            logits[..., list(self.assets.tokenizer.silent)] = -torch.inf
+        if self.assets.tokenizer.never_generate:
+            logits[..., list(self.assets.tokenizer.never_generate)] = -torch.inf
 
     def decode(self, tokens: Sequence[int], is_open: Sequence[bool]) -> str:
         """Token ids as text, with a placeholder for each position that is still open."""

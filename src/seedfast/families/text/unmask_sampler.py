@@ -77,7 +77,7 @@ class MaskedVocabulary:
         return cls(
             size=tokenizer.size,
             end_of_text=tokenizer.end_of_text,
-            special_ids=tokenizer.silent,
+            special_ids=tokenizer.never_generate,
             mask=tokenizer.size if mask is None else mask,
         )
 

@@ -1,7 +1,7 @@
-"""The mathematics on the installed code: closed forms and enumeration, without a trained model, in seconds.
+"""The identities of docs/identities.md, checked on the installed code: closed forms and enumeration, in seconds.
 
-Each identity is a function of the component under test, whose default is the installed one, so that it can also be
-handed a broken twin, which it must refuse.
+Each check is a function of the component under test, whose default is the installed one. The tests also pass a
+deliberately broken twin, for which the identity must fail.
 
 Sahoo et al. 2024 is "Simple and Effective Masked Diffusion Language Models" (MDLM); Zheng et al. 2024 is "Masked
 Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling".
@@ -27,7 +27,7 @@ __all__ = ["Check", "check_all"]
 
 
 def check_all() -> Iterator[Check]:
-    """Every identity on the installed code, each as soon as it has been checked."""
+    """Check every identity on the installed code, one after another."""
     yield masked.subs()
     yield masked.nelbo_three_ways()
     yield masked.schedule_invariance()

@@ -1,4 +1,4 @@
-"""What an identity's check answers, and the two yardsticks that several of them share."""
+"""The result of checking an identity, and the two measures that several of them share."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 LEAST_P_VALUE = 1e-5
-"""All draws are keyed, so a χ² test that has passed once passes for ever."""
+"""The significance level of χ² tests. All draws are keyed, so a test that has passed once always passes."""
 
 ROUNDING = 2e-6
 """Relative rounding of the families' float32 losses: the tolerance of identities that hold exactly."""
@@ -15,28 +15,32 @@ ROUNDING = 2e-6
 
 @dataclass(frozen=True)
 class Check:
-    """One identity on one implementation: its number, what it says, what was measured, and whether it holds."""
+    """The result of one identity on one implementation.
 
-    number: int
+    slug: the identity's heading in docs/identities.md. name: the part of it that was checked. holds: whether it is
+    satisfied. detail: what was measured.
+    """
+
+    slug: str
     name: str
     holds: bool
     detail: str
 
     def __str__(self) -> str:
-        return f"identity {self.number:<2}  {self.name}: {self.detail}"
+        return f"{self.slug:<20}  {self.name}: {self.detail}"
 
 
 def apart(values: Tensor | float, expected: Tensor | float) -> float:
-    """The largest relative difference (below 1 in size, absolute); infinite where a value is not finite."""
+    """The largest relative difference (absolute below 1 in size); infinite where a value is not finite."""
     a, b = (torch.as_tensor(each, dtype=torch.float64).detach() for each in (values, expected))
     difference = float(((a - b).abs() / b.abs().clamp(min=1)).max())
     return difference if math.isfinite(difference) else math.inf
 
 
 def p_value(counts: Tensor, probabilities: Tensor) -> float:
-    """Pearson's χ² test: how likely counts this far from the probabilities, or farther, are.
+    """Pearson's χ² test: the probability of counts at least this far from the expected ones.
 
-    Zero if something happened that has probability zero.
+    Zero if a category of probability zero was drawn.
     """
     expected = probabilities.double() * counts.sum()
     possible = expected > 0
@@ -48,7 +52,7 @@ def p_value(counts: Tensor, probabilities: Tensor) -> float:
 
 
 def total_variation(counts: Tensor, probabilities: Tensor) -> tuple[float, float]:
-    """The total variation between frequencies and probabilities, and what sampling noise alone leads one to expect."""
+    """The total variation between frequencies and probabilities, and its expectation from sampling noise alone."""
     count = float(counts.sum())
     measured = float((counts / count - probabilities).abs().sum()) / 2
     # E|X - np| of a binomial X tends to √(2 n p (1-p) / π).

@@ -67,7 +67,7 @@ def conversions(
             back = max(back, apart(to_x0(prediction, output, x, each), x0))
             back = max(back, apart(to_eps(prediction, output, x, each), eps))
     detail = f"v as in the paper to {paper:.0e}; {len(PREDICTIONS)} predictions on 3 schedules and back to {back:.0e}"
-    return Check(15, "conversions", max(paper, back) < 1e-10, detail)
+    return Check("conversions", "conversions", max(paper, back) < 1e-10, detail)
 
 
 def weights(
@@ -96,7 +96,7 @@ def weights(
     finite = bool(torch.isfinite(every).all()) and float(every.max()) <= _GAMMA * 2
     holds = max(measured, paper, capped_apart) < 1e-9 and finite
     detail = f"squared errors to {max(measured, paper):.0e}, min-SNR to {capped_apart:.0e}, finite everywhere: {finite}"
-    return Check(15, "loss weights", holds, detail)
+    return Check("conversions", "loss weights", holds, detail)
 
 
 def preconditioning(
@@ -124,7 +124,7 @@ def preconditioning(
             apart(loss, 1.0),
             apart(target("edm", x0, eps, level, sigma_data), paper),
         )
-    return Check(19, "EDM preconditioning", worst < 1e-10, f"all σ from 0.001 to 100 to {worst:.0e}")
+    return Check("edm", "EDM preconditioning", worst < 1e-10, f"all σ from 0.001 to 100 to {worst:.0e}")
 
 
 def dynamic_thresholding(threshold: Callable[[Tensor, float], Tensor] = guidance.dynamically_thresholded) -> Check:
@@ -141,7 +141,7 @@ def dynamic_thresholding(threshold: Callable[[Tensor, float], Tensor] = guidance
         right &= torch.equal(found[small], guidance.clamped(x0)[small])
         right &= bool((found[4:] != guidance.clamped(x0)[4:]).any(dim=(1, 2, 3)).all())
     detail = f"as defined to {worst:.0e}; the clamp exactly where s = 1, and something else where s > 1: {right}"
-    return Check(20, "dynamic thresholding", worst < 1e-12 and right, detail)
+    return Check("dynamic-thresholding", "dynamic thresholding", worst < 1e-12 and right, detail)
 
 
 def terminal_snr(rescale: Callable[[Tensor], Tensor] = zero_terminal_snr) -> Check:
@@ -159,7 +159,7 @@ def terminal_snr(rescale: Callable[[Tensor], Tensor] = zero_terminal_snr) -> Che
     }
     started = all(starts.values())
     detail = f"ᾱ_T = {float(after[-1]):g}, √ᾱ_0 unchanged: {ends}; ε refused: {refused}; starts at T-1: {started}"
-    return Check(21, "zero terminal SNR", ends and falls and refused and started, detail)
+    return Check("zero-terminal-snr", "zero terminal SNR", ends and falls and refused and started, detail)
 
 
 def _refuses(action: Callable[[], object]) -> bool:
@@ -180,7 +180,9 @@ def low_precision(add_noise: Callable[[Tensor, Tensor, NoiseLevel], Tensor] = le
         x = add_noise(x0, eps, level)
     added = (x.double() - level.a[:, None] * x0.double()).std(dim=1)
     worst = apart(added / level.s, 1.0)
-    return Check(22, "noising under bf16", worst < 1e-3, f"standard deviation of the noise right to {worst:.0e}")
+    return Check(
+        "low-precision", "noising under bf16", worst < 1e-3, f"standard deviation of the noise right to {worst:.0e}"
+    )
 
 
 def classifier_free(guided: Callable[[Tensor, Tensor, float], Tensor] = guidance.guided) -> Check:
@@ -196,4 +198,4 @@ def classifier_free(guided: Callable[[Tensor, Tensor, float], Tensor] = guidance
         apart(guided(u, c, 3.0), u + 3 * (c - u)),
         apart(installed.to_x0("eps", guided(u, c, 3.0), x, level), guided(x0_u, x0_c, 3.0)),
     )
-    return Check(23, "guidance", worst < 1e-13, f"scales 0, 1, 3 and equal branches to {worst:.0e}")
+    return Check("guidance", "guidance", worst < 1e-13, f"scales 0, 1, 3 and equal branches to {worst:.0e}")

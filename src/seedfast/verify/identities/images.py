@@ -115,7 +115,7 @@ def oracle(build: Build = ImageDiffusion.build) -> Check:
     detail = (
         f"{len(options)} objectives: relative error {worst:.0e}; samples differ from the truth by {sampled:g} of 255"
     )
-    return Check(24, "oracle", worst < 1e-3 and sampled <= 1, detail)
+    return Check("oracle", "oracle", worst < 1e-3 and sampled <= 1, detail)
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def null_label(build: Build = ImageDiffusion.build) -> Check:
     )
     dropped = float((task.labels_B == null).double().mean())
     detail = f"labels of the network: {received}; null label in {dropped:.3f} of the training examples (0.1 expected)"
-    return Check(23, "null label", holds and abs(dropped - 0.1) < 0.01, detail)
+    return Check("guidance", "null label", holds and abs(dropped - 0.1) < 0.01, detail)
 
 
 @torch.no_grad()
@@ -160,4 +160,4 @@ def augmentation(build: Build = ImageDiffusion.build) -> Check:
     validated = float(objective.loss(network, objective.task(batch, draws), {}).total_B.max())
     part = float((losses[1] < 1e-6).double().mean())
     holds = float(losses.amin(dim=0).max()) < 1e-6 and 0.3 < part < 0.7 and validated < 1e-6
-    return Check(24, "augmentation", holds, f"{part:.2f} of the images flipped, in training only")
+    return Check("oracle", "augmentation", holds, f"{part:.2f} of the images flipped, in training only")

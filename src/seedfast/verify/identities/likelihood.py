@@ -1,8 +1,11 @@
-"""Identities 9 to 11 and 14: next-token losses, bits per byte, languages whose entropy is known, packed documents."""
+"""Next-token losses, bits per byte, languages of known entropy, packed documents.
+
+See docs/identities.md#autoregressive, #bits-per-byte, #known-entropy and #packing.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,15 +15,16 @@ from seedfast.data.dataset import Corpus, Dataset, Fingerprint
 from seedfast.data.text.config import TextAssets
 from seedfast.data.text.tokenizers import Bytes
 from seedfast.data.text.windows import Windows
-from seedfast.families.family import Task
 from seedfast.families.text.autoregressive import (
     Autoregressive,
-    AutoregressiveModel,
-    AutoregressiveRequest,
+    AutoregressiveGenerator,
+    AutoregressiveObjective,
     NextTokenTask,
 )
-from seedfast.families.text.base import TextFamily
-from seedfast.families.text.masked import Masked, MaskedDiffusion
+from seedfast.families.text.base import TextObjective
+from seedfast.families.text.causal_sampler import AutoregressiveRequest, continue_prompts
+from seedfast.families.text.decoding import Decoding
+from seedfast.families.text.masked import Masked, MaskedObjective
 from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.validate import Score, validate
@@ -30,9 +34,9 @@ from seedfast.verify.identities.masked import Build
 from seedfast.verify.identities.sources import Answer, Copy, Markov, SecondOrder, Tokens, Zipf, blurred
 from seedfast.verify.identities.toys import all_texts, arbitrary_history, assets, windows_of
 
-BuildCausal = Callable[[Autoregressive, TextAssets], AutoregressiveModel]
+BuildCausal = Callable[[Autoregressive, TextAssets], AutoregressiveObjective]
 BuildWindows = Callable[[Tokens, int], Windows]
-_LIKELY = 40.0  # a logit that beats all others by e^40
+_LIKELY = 40.0  # a logit whose symbol is e^40 times as likely as the others
 _TEXT = "Ünïcödé, 数学 and 🙂: a byte is no character.\n" * 3
 
 
@@ -40,32 +44,32 @@ def _draws(rows: int) -> Draws:
     return Draws(seed=0, scope="identity", positions_B=torch.arange(rows))
 
 
-def next_token_loss(build: BuildCausal = AutoregressiveModel) -> Check:
-    """9. The loss is the hand-written Σ -log q(x_i | x_<i), shifted exactly once.
+def next_token_loss(build: BuildCausal = AutoregressiveObjective) -> Check:
+    """The loss is the explicit Σ -log q(x_i | x_<i), shifted exactly once.
 
-    A network that copies its input must pay, one that knows the successor must not: a loss that is not shifted rewards
-    the first, one that is shifted twice neither.
+    A network that copies its input must have a loss, one that knows the successor must not. A loss without a shift
+    rewards the first network, one with two shifts neither.
     """
     vocabulary, length = 3, 4
-    family, texts_NL = build(Autoregressive(), assets(vocabulary, length)), all_texts(vocabulary, length)
+    objective, texts_NL = build(Autoregressive(), assets(vocabulary, length)), all_texts(vocabulary, length)
     scored_L = torch.tensor([False, True, True, True])
     differences = []
     network = arbitrary_history(vocabulary, length)
     for scored in (torch.ones(length, dtype=torch.bool), scored_L):
-        task = family.task(windows_of(texts_NL, family.end_of_text, scored), _draws(len(texts_NL)))
-        by_hand_N = _chain_rule(network, windows_of(texts_NL, family.end_of_text)["tokens"], scored)
-        differences.append(apart(family.loss(network, task, {}).total_B, by_hand_N))
+        task = objective.task(windows_of(texts_NL, objective.end_of_text, scored), _draws(len(texts_NL)))
+        by_hand_N = _chain_rule(network, windows_of(texts_NL, objective.end_of_text)["tokens"], scored)
+        differences.append(apart(objective.loss(network, task, {}).total_B, by_hand_N))
     cycle_BL = (torch.arange(vocabulary)[:, None] + torch.arange(length + 1)) % vocabulary
-    task = family.task({"tokens": cycle_BL, "scored": torch.ones_like(cycle_BL[:, 1:]).bool()}, _draws(vocabulary))
+    task = objective.task({"tokens": cycle_BL, "scored": torch.ones_like(cycle_BL[:, 1:]).bool()}, _draws(vocabulary))
     copies = Answer(lambda tokens_BL: _LIKELY * nn.functional.one_hot(tokens_BL, vocabulary).double())
     knows = Answer(lambda tokens_BL: _LIKELY * nn.functional.one_hot((tokens_BL + 1) % vocabulary, vocabulary).double())
-    paid, spared = (float(family.loss(each, task, {}).total_B.min()) / length for each in (copies, knows))
+    paid, spared = (float(objective.loss(each, task, {}).total_B.min()) / length for each in (copies, knows))
     holds = max(differences) < ROUNDING and paid > _LIKELY / 2 and spared < ROUNDING
     detail = (
         f"differs from the chain rule by {max(differences):.0e}; on a cycle a copying network pays {paid:.1f} nats per "
         f"token and one that knows the successor {spared:.1f}"
     )
-    return Check(9, "next-token loss", holds, detail)
+    return Check("autoregressive", "next-token loss", holds, detail)
 
 
 def _chain_rule(network: nn.Module, tokens_NL: Tensor, scored_L: Tensor) -> Tensor:
@@ -77,7 +81,7 @@ def _chain_rule(network: nn.Module, tokens_NL: Tensor, scored_L: Tensor) -> Tens
 
 
 def windows_score_once(windows: BuildWindows = Windows) -> Check:
-    """9. Windows score every token but the first exactly once, each after the token that precedes it."""
+    """Windows score every token but the first exactly once, each after the token that precedes it."""
     cases, wrong = 0, []
     for targets in (1, 2, 7, 8, 9, 16, 17, 100):
         for context in (length for length in (1, 2, 3, 4, 8, 16, 100) if length <= targets):
@@ -89,13 +93,13 @@ def windows_score_once(windows: BuildWindows = Windows) -> Check:
             if not once or not torch.equal(tokens_BL[:, 1:], tokens_BL[:, :-1] + 1):
                 wrong.append(f"{targets} targets in windows of {context}")
     detail = f"NOT for {', '.join(wrong)}" if wrong else f"each token once, in {cases} sizes of text and window"
-    return Check(9, "windows cover the text", not wrong, detail)
+    return Check("autoregressive", "windows cover the text", not wrong, detail)
 
 
-def context_only_helps(build: BuildCausal = AutoregressiveModel, windows: BuildWindows = Windows) -> Check:
-    """9. With exact conditionals the expected loss with full context is never above that of shorter windows.
+def context_only_helps(build: BuildCausal = AutoregressiveObjective, windows: BuildWindows = Windows) -> Check:
+    """With exact conditionals the expected loss with full context is never above that of shorter windows.
 
-    For all texts of a chain of order 2, weighted by their probabilities; both ends have a closed form.
+    Checked on all texts of a chain of order 2, weighted by their probabilities; both ends have a closed form.
     """
     source, targets = SecondOrder(), 5
     texts_NL = all_texts(source.vocabulary, targets + 1)
@@ -105,12 +109,12 @@ def context_only_helps(build: BuildCausal = AutoregressiveModel, windows: BuildW
     expected: dict[int, float] = {}
     counted = set()
     for context in (1, 2, 3, targets):
-        family = build(Autoregressive(), assets(source.vocabulary, context))
+        objective = build(Autoregressive(), assets(source.vocabulary, context))
         each = [windows(text, context) for text in texts_NL.numpy().astype(np.uint16)]
         batches = [data.batch(list(range(len(data)))) for data in each]
         batch = {name: torch.cat([part[name] for part in batches]) for name in batches[0]}
-        task = family.task(batch, _draws(len(batch["tokens"])))
-        total_N = family.loss(source.causal(), task, {}).total_B.double().view(len(texts_NL), -1).sum(dim=1)
+        task = objective.task(batch, _draws(len(batch["tokens"])))
+        total_N = objective.loss(source.causal(), task, {}).total_B.double().view(len(texts_NL), -1).sum(dim=1)
         counted.add(float(task.weight_B.sum()) / len(texts_NL))
         expected[context] = float((total_N * probability_N).sum()) / targets
     difference = max(apart(expected[1], source.short_rate), apart(expected[targets], source.causal_entropy(targets)))
@@ -118,7 +122,10 @@ def context_only_helps(build: BuildCausal = AutoregressiveModel, windows: BuildW
     holds = difference < ROUNDING and counted == {targets} and all(best <= e + ROUNDING for e in expected.values())
     losses = ", ".join(f"{loss:.4f} (context {context})" for context, loss in expected.items())
     return Check(
-        9, "context only helps", holds, f"{losses} nats per token; the ends differ from theory by {difference:.0e}"
+        "autoregressive",
+        "context only helps",
+        holds,
+        f"{losses} nats per token; the ends differ from theory by {difference:.0e}",
     )
 
 
@@ -133,10 +140,12 @@ def small_transformer() -> nn.Module:
 
 
 def cached_generation(
-    network: Callable[[], nn.Module] = small_transformer, build: BuildCausal = AutoregressiveModel
+    network: Callable[[], nn.Module] = small_transformer,
+    sampler: Callable[..., list[list[int]]] = continue_prompts,
 ) -> Check:
-    """9. Generation with a key-value cache writes the same tokens as without, for prompts of unequal lengths too."""
-    family, built = build(Autoregressive(), assets(7, 16)), network()
+    """Generation with a key-value cache yields the same tokens as without, for prompts of unequal lengths too."""
+    generator = AutoregressiveGenerator(assets(7, 16))
+    decoding = Decoding(network=network(), request=AutoregressiveRequest(), draws=_draws(8))
     cases: dict[str, list[list[int]]] = {
         "equal prompts": [[1, 2, 3]] * 8,
         "no prompts": [[]] * 8,
@@ -145,14 +154,11 @@ def cached_generation(
     different = []
     for name, prompts in cases.items():
         counts = [10 - n % 3 for n in range(8)]
-        one, other = (
-            family.generate(built, prompts, counts, AutoregressiveRequest(), _draws(8), cached=cached)
-            for cached in (True, False)
-        )
+        one, other = (sampler(generator, decoding, prompts, counts, cached=cached) for cached in (True, False))
         if one != other:
             different.append(name)
     detail = f"NOT for {', '.join(different)}" if different else f"the same tokens for {', '.join(cases)}"
-    return Check(9, "cached generation = uncached", not different, detail)
+    return Check("autoregressive", "cached generation = uncached", not different, detail)
 
 
 def byte_corpus(text: str = _TEXT) -> Corpus:
@@ -169,57 +175,60 @@ def byte_corpus(text: str = _TEXT) -> Corpus:
 
 
 @torch.no_grad()
-def packing(build: BuildCausal = AutoregressiveModel, network: Callable[[], nn.Module] = small_transformer) -> Check:
-    """14. Of two documents in a window, permuting one moves no logit of the other; each costs what it does alone."""
-    family, built = build(Autoregressive(document_mask=True), assets(7, 16)), network()
+def packing(
+    build: BuildCausal = AutoregressiveObjective, network: Callable[[], nn.Module] = small_transformer
+) -> Check:
+    """Of two documents in a window, permuting one changes no logit of the other; the losses are those of each alone."""
+    objective, built = build(Autoregressive(document_mask=True), assets(7, 16)), network()
     one, permuted, other = [0, 3, 1, 4], [4, 1, 0, 3], [2, 5, 2, 0, 1]
 
-    def asked(*documents: list[int]) -> Task:
-        tokens_1L = torch.tensor([[token for each in documents for token in (*each, family.end_of_text)]])
-        return family.task(windows_of(tokens_1L, family.end_of_text), _draws(1))
+    def packed(*documents: list[int]) -> NextTokenTask:
+        tokens_1L = torch.tensor([[token for each in documents for token in (*each, objective.end_of_text)]])
+        return objective.task(windows_of(tokens_1L, objective.end_of_text), _draws(1))
 
-    def logits(task: Task) -> Tensor:
-        assert isinstance(task, NextTokenTask)
+    def logits(task: NextTokenTask) -> Tensor:
         answer: Tensor = built(task.inputs_BL, documents_BL=task.documents_BL)
         return answer[:, len(one) + 1 :]
 
-    moved = float((logits(asked(one, other)) - logits(asked(permuted, other))).abs().max())
-    packed, *alone = (family.loss(built, asked(*each), {}).total_B for each in ([one, other], [one], [other]))
-    difference = apart(packed, sum(alone))
-    detail = f"the other document's logits move by {moved}; packed and unpacked losses differ by {difference:.0e}"
-    return Check(14, "packing", moved == 0 and difference < 1e-5, detail)
+    moved = float((logits(packed(one, other)) - logits(packed(permuted, other))).abs().max())
+    together, *alone = (objective.loss(built, packed(*each), {}).total_B for each in ([one, other], [one], [other]))
+    difference = apart(together, sum(alone))
+    detail = f"the other document's logits change by {moved}; packed and unpacked losses differ by {difference:.0e}"
+    return Check("packing", "packing", moved == 0 and difference < 1e-5, detail)
 
 
-def bits_per_byte(build: BuildCausal = AutoregressiveModel, corpus: Corpus | None = None, text: str = _TEXT) -> Check:
-    """10. Bits per byte = nats of all scored tokens / (ln 2 · UTF-8 bytes of the raw text); uniform bytes cost 8.
+def bits_per_byte(
+    build: BuildCausal = AutoregressiveObjective, corpus: Corpus | None = None, text: str = _TEXT
+) -> Check:
+    """Bits per byte = nats of all scored tokens / (ln 2 · UTF-8 bytes of the raw text); uniform bytes cost 8.
 
-    corpus: its validation split is `text`, in bytes. What it scores must decode to the text, byte for byte.
+    corpus: its validation split is `text`, in bytes. Its scored tokens must decode to the text, byte for byte.
     """
     corpus = corpus or byte_corpus()
     split = corpus.validation
-    family = build(Autoregressive(), corpus.assets)
+    objective = build(Autoregressive(), corpus.assets)
     batch = split.batch(list(range(len(split))))
     decoded = corpus.assets.tokenizer.decode(batch["tokens"][:, 1:][batch["scored"]].numpy())
     uniform = Answer(lambda tokens_BL: torch.zeros(*tokens_BL.shape, 257).index_fill(2, torch.tensor(256), -torch.inf))
-    bits = _validated(family, uniform, split).loss * family.units["bits_per_byte"]
+    bits = _validated(objective, uniform, split).loss * objective.measure.conversions["bits_per_byte"]
     holds = decoded == text and apart(bits, 8.0) < ROUNDING
     size = len(text.encode())
     detail = (
         f"uniform bytes cost {bits:.6f} bits on {len(text)} characters in {size} bytes; round trip {decoded == text}"
     )
-    return Check(10, "bits per byte", holds, detail)
+    return Check("bits-per-byte", "bits per byte", holds, detail)
 
 
-def _validated(family: TextFamily, network: nn.Module, split: Dataset) -> Score:
+def _validated(objective: TextObjective[Any], network: nn.Module, split: Dataset) -> Score:
     return validate(
-        family,
+        objective,
         network,
         {},
         split,
         range(len(split)),
         seed=0,
         batch_size=512,
-        draws=family.evaluation_draws or 1,
+        draws=objective.measure.draws or 1,
         distributed=DistributedContext(torch.device("cpu")),
     )
 
@@ -246,45 +255,51 @@ class Source(CausalSource, Protocol):
 _LENGTH, _WINDOWS = 16, 600
 
 
-def known_entropy_causal(build: BuildCausal = AutoregressiveModel) -> Check:
-    """11. The exact model's held-out loss is the entropy of a known language; no other model's is below it.
+def known_entropy_causal(build: BuildCausal = AutoregressiveObjective) -> Check:
+    """The exact model's held-out loss is the entropy of a known language; no other model's is below it.
 
-    Both within the standard errors of validation, which themselves must be right: of independent symbols it is known.
+    Both within the standard error of validation, which is checked too: for independent symbols it has a closed form.
     """
     sources: Sequence[CausalSource] = (Zipf(), Markov(), SecondOrder(), Copy())
     results = []
     for source in sources:
-        family = build(Autoregressive(), assets(source.vocabulary, _LENGTH))
+        objective = build(Autoregressive(), assets(source.vocabulary, _LENGTH))
         split = Windows(source.tokens(_WINDOWS * _LENGTH, _LENGTH), _LENGTH)
-        results.append(_never_below(source.name, family, source.causal(), split, source.causal_entropy(_LENGTH)))
+        results.append(_never_below(source.name, objective, source.causal(), split, source.causal_entropy(_LENGTH)))
     zipf = Zipf()
-    family = build(Autoregressive(), assets(zipf.vocabulary, _LENGTH))
+    objective = build(Autoregressive(), assets(zipf.vocabulary, _LENGTH))
     split = Windows(zipf.tokens(_WINDOWS * _LENGTH, _LENGTH), _LENGTH)
     surprise_V = -zipf.probabilities.log()
     variance = float((zipf.probabilities * (surprise_V - zipf.causal_entropy(1)).square()).sum())
-    ratio = _validated(family, zipf.causal(), split).standard_error / math.sqrt(variance / split.targets)
-    # Of so many windows, a standard error is itself known to 1 in sqrt(2 · windows), here 3 percent.
+    ratio = _validated(objective, zipf.causal(), split).standard_error / math.sqrt(variance / split.targets)
+    # The relative error of a standard error estimated from n windows is 1 / sqrt(2 n), here 3 percent.
     holds = all(holds for holds, _ in results) and abs(ratio - 1) < 4 / math.sqrt(2 * _WINDOWS)
     detail = "; ".join(detail for _, detail in results)
-    return Check(11, "known entropy, autoregressive", holds, f"{detail}; standard error / theory = {ratio:.3f}")
+    return Check(
+        "known-entropy", "known entropy, autoregressive", holds, f"{detail}; standard error / theory = {ratio:.3f}"
+    )
 
 
-def known_entropy_masked(build: Build = MaskedDiffusion) -> Check:
-    """11. With exact conditionals the masked bound is tight, so the same holds of it; its windows know no past."""
+def known_entropy_masked(build: Build = MaskedObjective) -> Check:
+    """With exact conditionals the masked bound is tight, so the same holds; its windows do not use their past."""
     sources: Sequence[Source] = (Zipf(), Markov(), Copy())
     results = []
     for source in sources:
-        family = build(Masked(), assets(source.vocabulary, _LENGTH))
+        objective = build(Masked(), assets(source.vocabulary, _LENGTH))
         split = Windows(source.tokens(_WINDOWS * _LENGTH, _LENGTH), _LENGTH)
-        results.append(_never_below(source.name, family, source.bidirectional(), split, source.window_entropy(_LENGTH)))
+        results.append(
+            _never_below(source.name, objective, source.bidirectional(), split, source.window_entropy(_LENGTH))
+        )
     detail = "; ".join(detail for _, detail in results)
-    return Check(11, "known entropy, masked", all(holds for holds, _ in results), detail)
+    return Check("known-entropy", "known entropy, masked", all(holds for holds, _ in results), detail)
 
 
-def _never_below(name: str, family: TextFamily, exact: nn.Module, split: Windows, entropy: float) -> tuple[bool, str]:
-    uniform = Answer(lambda tokens_BL: torch.zeros(*tokens_BL.shape, family.vocabulary))
-    score = _validated(family, exact, split)
-    others = [_validated(family, other, split) for other in (blurred(exact, 0.1), blurred(exact, 0.5), uniform)]
+def _never_below(
+    name: str, objective: TextObjective[Any], exact: nn.Module, split: Windows, entropy: float
+) -> tuple[bool, str]:
+    uniform = Answer(lambda tokens_BL: torch.zeros(*tokens_BL.shape, objective.vocabulary))
+    score = _validated(objective, exact, split)
+    others = [_validated(objective, other, split) for other in (blurred(exact, 0.1), blurred(exact, 0.5), uniform)]
     near = abs(score.loss - entropy) < 4 * score.standard_error + ROUNDING
     above = all(other.loss > entropy - 4 * other.standard_error - ROUNDING for other in others)
     least = min(other.loss for other in others)

@@ -87,7 +87,7 @@ def split_invariance(objectives: Callable[[], Objectives] = default_objectives) 
                 if isinstance(values[0], Tensor) and not torch.equal(torch.cat(values), getattr(whole, name)):
                     different.append(f"{type(objective).__name__}.{name} in {len(sizes)} parts")
     detail = f"NOT for {', '.join(different)}" if different else "the same tasks in 1, 2, 4 and 12 parts, bit for bit"
-    return Check(33, "noise belongs to the example", not different, detail)
+    return Check("processes", "noise belongs to the example", not different, detail)
 
 
 def global_weight(tasks: Sequence[Task], index: int) -> float:
@@ -106,7 +106,7 @@ def accumulation(
         for sizes in _SPLITS:
             difference = _gradient(objective, network, sizes, divisor) - whole
             error = max(error, float(difference.norm() / whole.norm()))
-    return Check(29, "micro-batches add up", error < 1e-6, f"relative difference of gradients {error:.0e}")
+    return Check("micro-batches", "micro-batches add up", error < 1e-6, f"relative difference of gradients {error:.0e}")
 
 
 def _gradient(
@@ -153,7 +153,7 @@ def validation_is_training_loss(validation: Callable[..., Score] = validate) -> 
     detail = (
         f"{trained:.6f} ± {error:.6f} nats per token in batches of 1, 5 and {len(split)} (difference {difference:.0e})"
     )
-    return Check(30, "validation = training loss", difference < 1e-7, detail)
+    return Check("train-is-validation", "validation = training loss", difference < 1e-7, detail)
 
 
 def moving_average(average: Callable[[nn.Module], Average] = Average, config: Callable[..., EMA] = EMA) -> Check:
@@ -178,4 +178,4 @@ def moving_average(average: Callable[[nn.Module], Average] = Average, config: Ca
     half = max(apart(kept, 0.5), apart(samples**20, 0.5))
     holds = difference < 1e-12 and counter == n and half < 1e-12
     detail = f"differs from n - d(1-dⁿ)/(1-d) by {difference:.0e}, from one half after a half-life by {half:.0e}"
-    return Check(32, "moving average", holds, detail)
+    return Check("ema", "moving average", holds, detail)

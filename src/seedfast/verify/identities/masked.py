@@ -1,7 +1,7 @@
-"""Identities 1 to 6: the masked diffusion bound (Sahoo et al. 2024, MDLM), by enumeration of all masks of tiny texts.
+"""The masked diffusion bound (Sahoo et al. 2024, MDLM), by enumeration of all masks of tiny texts.
 
-The family's own `task` and `loss` are fed every number that they could draw, so what is compared is the exact
-expectation of what training and validation compute.
+The objective's own `task` and `loss` receive every number that they could draw, so the checks compare the exact
+expectation of what training and validation compute. See docs/identities.md#subs and the five headings after it.
 """
 
 import itertools
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from seedfast.data.text.config import TextAssets
 from seedfast.families.text import masked
-from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveModel
-from seedfast.families.text.masked import Masked, MaskedDiffusion
+from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveObjective
+from seedfast.families.text.decoding import Decoding
+from seedfast.families.text.masked import Masked, MaskedGenerator, MaskedObjective
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_sampler import MaskedRequest, alpha
 from seedfast.keys import Draws
@@ -35,7 +36,8 @@ from seedfast.verify.identities.toys import (
     windows_of,
 )
 
-Build = Callable[[Masked, TextAssets], MaskedDiffusion]
+Build = Callable[[Masked, TextAssets], MaskedObjective]
+BuildGenerator = Callable[[Masked, TextAssets], MaskedGenerator]
 Schedule = Literal["linear", "cosine", "polynomial"]
 SCHEDULES: tuple[Schedule, ...] = ("linear", "cosine", "polynomial")
 VOCABULARY, LENGTH = 3, 4
@@ -44,7 +46,7 @@ _ALMOST_ONE = 1 - 2.0**-53
 
 
 @torch.no_grad()
-def fixed_k(family: MaskedDiffusion, network: nn.Module, texts_NL: Tensor, scored_L: Tensor | None = None) -> Tensor:
+def fixed_k(objective: MaskedObjective, network: nn.Module, texts_NL: Tensor, scored_L: Tensor | None = None) -> Tensor:
     """The exact expectation of the fixed-k estimate of each text, over all times and all orders of the positions."""
     length = texts_NL.shape[1]
     scored = length if scored_L is None else int(scored_L.sum())
@@ -53,50 +55,49 @@ def fixed_k(family: MaskedDiffusion, network: nn.Module, texts_NL: Tensor, score
     times_R = u_U.repeat_interleave(len(orders_PL))
     masks_RL = ((orders_PL + 0.5) / length).repeat(len(u_U), 1)
     rows = len(times_R)
-    batch = windows_of(texts_NL.repeat_interleave(rows, dim=0), family.end_of_text, scored_L)
-    task = family.task(batch, chosen(times_R.repeat(len(texts_NL)), masks_RL.repeat(len(texts_NL), 1)))
-    return family.loss(network, task, {}).total_B.double().view(-1, rows).mean(dim=1)
+    batch = windows_of(texts_NL.repeat_interleave(rows, dim=0), objective.end_of_text, scored_L)
+    task = objective.task(batch, chosen(times_R.repeat(len(texts_NL)), masks_RL.repeat(len(texts_NL), 1)))
+    return objective.loss(network, task, {}).total_B.double().view(-1, rows).mean(dim=1)
 
 
-def hiding(family: MaskedDiffusion, u_U: Tensor) -> Tensor:
-    """The probability with which the family hides a token, at each number that it may draw its time from.
+def mask_probability(objective: MaskedObjective, u_U: Tensor) -> Tensor:
+    """The probability with which the objective masks a token, for each number that its time may be drawn from.
 
-    Found by bisection of its own decision: below which of the numbers drawn for a position is it hidden?
+    Found by bisection of the objective's decision: the largest number drawn for a position for which it is masked.
     """
-    batch = windows_of(torch.zeros(len(u_U), 1, dtype=torch.int64), family.end_of_text)
+    batch = windows_of(torch.zeros(len(u_U), 1, dtype=torch.int64), objective.end_of_text)
     low_U, high_U = torch.zeros_like(u_U), torch.ones_like(u_U)
     for _ in range(54):
         middle_U = (low_U + high_U) / 2
-        hidden_U = family.task(batch, chosen(u_U, middle_U[:, None])).masked_BL[:, 0]
-        low_U, high_U = torch.where(hidden_U, middle_U, low_U), torch.where(hidden_U, high_U, middle_U)
+        masked_U = objective.task(batch, chosen(u_U, middle_U[:, None])).masked_BL[:, 0]
+        low_U, high_U = torch.where(masked_U, middle_U, low_U), torch.where(masked_U, high_U, middle_U)
     return low_U
 
 
 @torch.no_grad()
-def continuous(family: MaskedDiffusion, network: nn.Module, texts_NL: Tensor, scored_L: Tensor | None = None) -> Tensor:
-    """The exact expectation of the continuous-time estimate of each text.
-
-    Over masks by enumeration, over time by quadrature.
-    """
+def continuous(
+    objective: MaskedObjective, network: nn.Module, texts_NL: Tensor, scored_L: Tensor | None = None
+) -> Tensor:
+    """The exact expectation of the continuous-time estimate of each text: masks by enumeration, time by quadrature."""
     length = texts_NL.shape[1]
     nodes, shares = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(_NODES))
     u_U, share_U = (nodes + 1) / 2, shares / 2
-    hidden_U = hiding(family, u_U)
+    masked_U = mask_probability(objective, u_U)
     sets_SL = all_subsets(length)  # of positions whose number is low: also of those that are not scored
     size_S = sets_SL.sum(dim=1)
-    probability_US = hidden_U[:, None] ** size_S * (1 - hidden_U[:, None]) ** (length - size_S)
+    probability_US = masked_U[:, None] ** size_S * (1 - masked_U[:, None]) ** (length - size_S)
     masks_RL = torch.where(sets_SL, 0.0, _ALMOST_ONE).double().repeat(_NODES, 1)
     times_R = u_U.repeat_interleave(len(sets_SL))
     rows = len(times_R)
-    batch = windows_of(texts_NL.repeat_interleave(rows, dim=0), family.end_of_text, scored_L)
-    task = family.task(batch, chosen(times_R.repeat(len(texts_NL)), masks_RL.repeat(len(texts_NL), 1)))
-    total_NUS = family.loss(network, task, {}).total_B.double().view(-1, _NODES, len(sets_SL))
+    batch = windows_of(texts_NL.repeat_interleave(rows, dim=0), objective.end_of_text, scored_L)
+    task = objective.task(batch, chosen(times_R.repeat(len(texts_NL)), masks_RL.repeat(len(texts_NL), 1)))
+    total_NUS = objective.loss(network, task, {}).total_B.double().view(-1, _NODES, len(sets_SL))
     return torch.einsum("nus,us,u->n", total_NUS, probability_US, share_U)
 
 
 @torch.no_grad()
 def any_order(network: nn.Module, mask: int, texts_NL: Tensor, scored: tuple[int, ...]) -> Tensor:
-    """E_π Σ_j -log q(x_{π_j} | x_{π_<j}) of each text, by the book: all orders of the scored positions."""
+    """E_π Σ_j -log q(x_{π_j} | x_{π_<j}) of each text by its definition: all orders of the scored positions."""
     total_N = torch.zeros(len(texts_NL), dtype=torch.float64)
     for order in itertools.permutations(scored):
         for j, position in enumerate(order):
@@ -107,83 +108,84 @@ def any_order(network: nn.Module, mask: int, texts_NL: Tensor, scored: tuple[int
     return total_N / math.factorial(len(scored))
 
 
-def subs(build: Build = MaskedDiffusion) -> Check:
-    """1. SUBS: p([MASK]) = 0 exactly; visible tokens are copied, cost exactly 0 and are never changed by a sampler."""
-    family = build(Masked(), assets(VOCABULARY, LENGTH))
-    continuous_family = build(Masked(estimator="continuous"), assets(VOCABULARY, LENGTH))
-    true = {
-        "p([MASK]) = 0": _ignores_mask_logit(family),
-        "visible tokens are copied and cost 0": _visible_cost_nothing(family),
-        "nothing masked costs 0": _nothing_masked_costs_nothing(continuous_family),
-        "samplers write no [MASK] and change no given token": _samplers_keep(family),
+def subs(build: Build = MaskedObjective, generator: BuildGenerator = MaskedGenerator) -> Check:
+    """p([MASK]) = 0 exactly; visible tokens are copied, cost exactly 0 and are never changed by a sampler."""
+    home = assets(VOCABULARY, LENGTH)
+    objective = build(Masked(), home)
+    parts = {
+        "p([MASK]) = 0": _ignores_mask_logit(objective),
+        "visible tokens are copied and cost 0": _visible_cost_nothing(objective),
+        "nothing masked costs 0": _nothing_masked_costs_nothing(build(Masked(estimator="continuous"), home)),
+        "samplers write no [MASK] and change no fixed token": _sampler_keeps(generator(Masked(), home)),
     }
-    failed = [name for name, holds in true.items() if not holds]
-    return Check(1, "SUBS", not failed, f"NOT {', NOT '.join(failed)}" if failed else "; ".join(true))
+    failed = [name for name, holds in parts.items() if not holds]
+    return Check("subs", "SUBS", not failed, f"NOT {', NOT '.join(failed)}" if failed else "; ".join(parts))
 
 
 def _eager(vocabulary: int) -> Table:
-    """A network that has an output for [MASK], as one with tied embeddings has, and nearly always chooses it."""
+    """A network with an output for [MASK], like one with tied embeddings, that nearly always chooses it."""
     table = arbitrary_table(vocabulary, LENGTH).logits_MLV.detach()
     return Table(nn.functional.pad(table, (0, 1), value=30.0), vocabulary + 1)
 
 
-def _ignores_mask_logit(family: MaskedDiffusion) -> bool:
+def _ignores_mask_logit(objective: MaskedObjective) -> bool:
     texts_NL = all_texts(VOCABULARY, LENGTH)
     draws = Draws(seed=0, scope="identity 1", positions_B=torch.arange(len(texts_NL)), group=9)
-    task = family.task(windows_of(texts_NL, family.end_of_text), draws)
+    task = objective.task(windows_of(texts_NL, objective.end_of_text), draws)
     totals = [
-        family.loss(network, task, {}).total_B for network in (_eager(VOCABULARY), arbitrary_table(VOCABULARY, LENGTH))
+        objective.loss(network, task, {}).total_B
+        for network in (_eager(VOCABULARY), arbitrary_table(VOCABULARY, LENGTH))
     ]
     return torch.equal(*totals)
 
 
-def _visible_cost_nothing(family: MaskedDiffusion) -> bool:
+def _visible_cost_nothing(objective: MaskedObjective) -> bool:
     texts_NL, scored_L = all_texts(VOCABULARY, LENGTH), torch.tensor([True, False, True, True])
     draws = Draws(seed=0, scope="identity 1", positions_B=torch.arange(len(texts_NL)), group=9)
-    task = family.task(windows_of(texts_NL, family.end_of_text, scored_L), draws)
+    task = objective.task(windows_of(texts_NL, objective.end_of_text, scored_L), draws)
     logits_NLV = numbers("logits", len(texts_NL), LENGTH, VOCABULARY).requires_grad_()
-    (slope_NLV,) = torch.autograd.grad(family.loss(Answer(lambda _: logits_NLV), task, {}).total_B.sum(), logits_NLV)
-    hidden_NL = task.inputs_BL == family.mask
+    (slope_NLV,) = torch.autograd.grad(objective.loss(Answer(lambda _: logits_NLV), task, {}).total_B.sum(), logits_NLV)
+    hidden_NL = task.inputs_BL == objective.mask
     counted_NL = (slope_NLV != 0).any(dim=-1)
     copied = torch.equal(task.inputs_BL[~hidden_NL], texts_NL[~hidden_NL])
     return torch.equal(counted_NL, hidden_NL) and copied and not bool((hidden_NL & ~scored_L).any())
 
 
-def _nothing_masked_costs_nothing(family: MaskedDiffusion) -> bool:
+def _nothing_masked_costs_nothing(objective: MaskedObjective) -> bool:
     texts_NL = all_texts(VOCABULARY, LENGTH)
     draws = chosen(torch.full((len(texts_NL),), 0.5).double(), torch.full(texts_NL.shape, _ALMOST_ONE).double())
-    task = family.task(windows_of(texts_NL, family.end_of_text), draws)
-    total_N = family.loss(arbitrary_table(VOCABULARY, LENGTH), task, {}).total_B
+    task = objective.task(windows_of(texts_NL, objective.end_of_text), draws)
+    total_N = objective.loss(arbitrary_table(VOCABULARY, LENGTH), task, {}).total_B
     return bool((total_N == 0).all()) and torch.equal(task.inputs_BL, texts_NL)
 
 
-def _samplers_keep(family: MaskedDiffusion) -> bool:
-    given_L = torch.tensor([True, False, True, False])
-    canvas = Canvas(torch.tensor([1, 0, 0, 0]), given_L)
+def _sampler_keeps(generator: MaskedGenerator) -> bool:
+    fixed_L = torch.tensor([True, False, True, False])
+    canvas = Canvas(torch.tensor([1, 0, 0, 0]), fixed_L)
     draws = Draws(seed=0, scope="identity 1", positions_B=torch.arange(100))
     for order in ("random", "confidence", "ancestral"):
         for steps in (None, 1, 3):
-            filled = family.fill(
-                _eager(VOCABULARY), [canvas] * 100, MaskedRequest(order=order, steps=steps), draws, None
-            )
+            request = MaskedRequest(order=order, steps=steps)
+            decoding = Decoding(network=_eager(VOCABULARY), request=request, draws=draws)
+            filled = generator.fill(decoding, [canvas] * 100)
             if any(len(text) != LENGTH for text in filled):
                 return False
             written_BL = torch.tensor(filled)
-            kept = torch.equal(written_BL[:, given_L], canvas.tokens_L[given_L].expand(100, -1))
+            kept = torch.equal(written_BL[:, fixed_L], canvas.tokens_L[fixed_L].expand(100, -1))
             if not kept or int(written_BL.max()) >= VOCABULARY:
                 return False
     return True
 
 
-def nelbo_three_ways(build: Build = MaskedDiffusion) -> Check:
-    """2. ∫₀¹ (1/t) E_{S~Bernoulli(t)} CE dt = E_{k~U{1..n}} (n/k) E_{|S|=k} CE = the any-order bound, for any network.
+def nelbo_three_ways(build: Build = MaskedObjective) -> Check:
+    """∫₀¹ (1/t) E_{S~Bernoulli(t)} CE dt = E_{k~U{1..n}} (n/k) E_{|S|=k} CE = the any-order bound, for any network.
 
-    For every text of a network that is no distribution's, and for windows in which not every token is scored.
+    Checked for every text with an inconsistent network, and for windows in which not every token is scored.
     """
     network, texts_NL = arbitrary_table(VOCABULARY, LENGTH), all_texts(VOCABULARY, LENGTH)
-    family = build(Masked(), assets(VOCABULARY, LENGTH))
+    objective = build(Masked(), assets(VOCABULARY, LENGTH))
     by_order_N = any_order(network, VOCABULARY, texts_NL, tuple(range(LENGTH)))
-    by_k_N = fixed_k(family, network, texts_NL)
+    by_k_N = fixed_k(objective, network, texts_NL)
     by_time = build(Masked(estimator="continuous"), assets(VOCABULARY, LENGTH))
     by_time_N = continuous(by_time, network, texts_NL)
     some_L = torch.tensor([False, True, True, False])
@@ -191,12 +193,12 @@ def nelbo_three_ways(build: Build = MaskedDiffusion) -> Check:
     difference = max(
         apart(by_k_N, by_order_N),
         apart(by_time_N, by_order_N),
-        apart(fixed_k(family, network, texts_NL, some_L), some_N),
+        apart(fixed_k(objective, network, texts_NL, some_L), some_N),
         apart(continuous(by_time, network, texts_NL, some_L), some_N),
     )
     means = " = ".join(f"{float(each.mean()):.6f}" for each in (by_k_N, by_time_N, by_order_N))
     return Check(
-        2,
+        "nelbo-forms",
         "NELBO three ways",
         difference < ROUNDING,
         f"{means} nats (fixed k, time, any order; difference {difference:.0e})",
@@ -204,11 +206,11 @@ def nelbo_three_ways(build: Build = MaskedDiffusion) -> Check:
 
 
 def schedule_invariance(
-    build: Build = MaskedDiffusion,
+    build: Build = MaskedObjective,
     alpha: Callable[[str, Tensor], Tensor] = alpha,
     weight: Callable[[str, Tensor], Tensor] = masked.weight,
 ) -> Check:
-    """3. With the weight -α'/(1-α), every noise schedule α has the same NELBO (Sahoo et al. 2024, section 3.5)."""
+    """With the weight -α'/(1-α), every noise schedule α has the same NELBO (Sahoo et al. 2024, section 3.5)."""
     network, texts_NL = arbitrary_table(VOCABULARY, LENGTH), all_texts(VOCABULARY, LENGTH)
     means, difference, derivative = [], 0.0, 0.0
     expected_N = any_order(network, VOCABULARY, texts_NL, tuple(range(LENGTH)))
@@ -222,25 +224,25 @@ def schedule_invariance(
         derivative = max(derivative, apart(weight(schedule, t_T), -slope_T / (1 - alpha(schedule, t_T))))
     holds = difference < ROUNDING and derivative < 1e-12
     detail = f"{' = '.join(means)} nats (difference {difference:.0e}); weight = -α'/(1-α) (difference {derivative:.0e})"
-    return Check(3, "schedule invariance", holds, detail)
+    return Check("schedule-invariance", "schedule invariance", holds, detail)
 
 
-def tightness(build: Build = MaskedDiffusion) -> Check:
-    """4. With the exact conditionals of a known p, the NELBO of *every* text is -log p."""
+def tightness(build: Build = MaskedObjective) -> Check:
+    """With the exact conditionals of a known p, the NELBO of *every* text is -log p."""
     law = Law(VOCABULARY, LENGTH)
     exact_N = -law.probabilities.log()
     found_N = fixed_k(build(Masked(), assets(VOCABULARY, LENGTH)), law.network(), law.texts)
     time_N = continuous(build(Masked(estimator="continuous"), assets(VOCABULARY, LENGTH)), law.network(), law.texts)
     difference = max(apart(found_N, exact_N), apart(time_N, exact_N))
     detail = f"NELBO = -log p for each of {len(exact_N)} texts (largest difference {difference:.0e})"
-    return Check(4, "tightness", difference < ROUNDING, detail)
+    return Check("tightness", "tightness", difference < ROUNDING, detail)
 
 
 def uniform_network(
-    build: Build = MaskedDiffusion,
-    autoregressive: Callable[[Autoregressive, TextAssets], AutoregressiveModel] = AutoregressiveModel,
+    build: Build = MaskedObjective,
+    autoregressive: Callable[[Autoregressive, TextAssets], AutoregressiveObjective] = AutoregressiveObjective,
 ) -> Check:
-    """5. The uniform network scores exactly L·log V in every estimator, and with fixed k in every single draw."""
+    """The uniform network scores exactly L·log V in every estimator, and with fixed k in every single draw."""
     exact, texts_NL = LENGTH * math.log(VOCABULARY), all_texts(VOCABULARY, LENGTH)
     network = arbitrary_table(VOCABULARY, LENGTH)
     nn.init.zeros_(network.logits_MLV)
@@ -248,9 +250,9 @@ def uniform_network(
     found = {"fixed k": fixed_k(build(Masked(), home), network, texts_NL)}
     for schedule in SCHEDULES:
         found[schedule] = continuous(build(Masked(estimator="continuous", schedule=schedule), home), network, texts_NL)
-    family, draws = build(Masked(), home), Draws(seed=0, scope="identity 5", positions_B=torch.arange(len(texts_NL)))
-    task = family.task(windows_of(texts_NL, family.end_of_text), draws)
-    found["one draw"] = family.loss(network, task, {}).total_B
+    objective, draws = build(Masked(), home), Draws(seed=0, scope="identity 5", positions_B=torch.arange(len(texts_NL)))
+    task = objective.task(windows_of(texts_NL, objective.end_of_text), draws)
+    found["one draw"] = objective.loss(network, task, {}).total_B
     history = arbitrary_history(VOCABULARY, LENGTH)
     nn.init.zeros_(history.logits_MV)
     causal = autoregressive(Autoregressive(), home)
@@ -259,14 +261,14 @@ def uniform_network(
     ).total_B
     difference = max(apart(each, exact) for each in found.values())
     detail = f"{exact:.6f} = L·log V in {', '.join(found)} (largest difference {difference:.0e})"
-    return Check(5, "uniform network", difference < ROUNDING, detail)
+    return Check("uniform-network", "uniform network", difference < ROUNDING, detail)
 
 
-def estimator_variance(build: Build = MaskedDiffusion, length: int = 16, batch: int = 32, batches: int = 200) -> Check:
-    """6. At equal cost, fixed k stratified over the batch deviates far less than independent times weighted by 1/t.
+def estimator_variance(build: Build = MaskedObjective, length: int = 16, batch: int = 32, batches: int = 200) -> Check:
+    """At equal cost, fixed k stratified over the batch deviates far less than independent times weighted by 1/t.
 
-    How much less depends on the text: for the exact models of random chains of five symbols, 0.16 of it at 1.57 nats a
-    token (nearly uniform), 0.31 at 1.45, 0.47 at 1.12 (this one), 0.66 at 0.80. The second moment of 1/t weighting is
+    The ratio depends on the text: for the exact models of random chains of five symbols, 0.16 at 1.57 nats a token
+    (nearly uniform), 0.31 at 1.45, 0.47 at 1.12 (this one), 0.66 at 0.80. The second moment of 1/t weighting is
     infinite (rare tasks of huge weight), so these ratios fall slowly with the number of batches.
     """
     source = Markov()
@@ -276,11 +278,11 @@ def estimator_variance(build: Build = MaskedDiffusion, length: int = 16, batch: 
     positions = torch.arange(batch * batches)
 
     def deviation(options: Masked, group: int) -> float:
-        family = build(options, home)
+        objective = build(options, home)
         draws = Draws(seed=0, scope="identity 6", positions_B=positions, group=group)
-        task = family.task(windows_of(texts_NL, family.end_of_text), draws)
-        return float(family.loss(network, task, {}).total_B.double().view(batches, batch).mean(dim=1).std()) / length
+        task = objective.task(windows_of(texts_NL, objective.end_of_text), draws)
+        return float(objective.loss(network, task, {}).total_B.double().view(batches, batch).mean(dim=1).std()) / length
 
     ours, usual = deviation(Masked(), batch), deviation(Masked(estimator="continuous"), 1)
     detail = f"{ours:.4f} nats per token against {usual:.4f} of iid 1/t weighting: {ours / usual:.2f} of it"
-    return Check(6, "estimator deviation", ours < 0.6 * usual, detail)
+    return Check("estimator-variance", "estimator deviation", ours < 0.6 * usual, detail)

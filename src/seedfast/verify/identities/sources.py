@@ -1,4 +1,4 @@
-"""Languages whose entropy is known, each with networks that know it exactly.
+"""Languages of known entropy, each with exact networks (docs/identities.md#known-entropy).
 
 Shapes: B rows, L length, V vocabulary. Entropies in nats.
 """
@@ -19,7 +19,7 @@ Tokens = npt.NDArray[np.unsignedinteger]
 
 
 class Answer(Toy):
-    """A network made of a function of the tokens."""
+    """A network made of a function from tokens to logits."""
 
     def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Answer(Toy):
 
 
 def blurred(network: nn.Module, share: float) -> Answer:
-    """Another network than the given one: its probabilities mixed with the uniform distribution's."""
+    """An inexact network: the given one's probabilities mixed with the uniform distribution."""
 
     def answer(tokens_BL: Tensor) -> Tensor:
         p_BLV: Tensor = network(tokens_BL).softmax(dim=-1)
@@ -60,7 +60,7 @@ class Zipf:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Of each symbol, [V]."""
+        """The probability of each symbol, [V]."""
         weights_V = 1 / torch.arange(1, self.vocabulary + 1, dtype=torch.float64)
         return weights_V / weights_V.sum()
 
@@ -70,11 +70,11 @@ class Zipf:
         return np.searchsorted(cumulative[:-1], _uniforms("zipf", count + 1), side="right").astype(np.uint16)
 
     def causal_entropy(self, length: int) -> float:
-        """Per token of a window of `length`, the token before it being known."""
+        """Entropy per token of a window of `length`, given the token before it."""
         return entropy(self.probabilities)
 
     def window_entropy(self, length: int) -> float:
-        """Per token of a window of `length` by itself."""
+        """Entropy per token of a window of `length` without context."""
         return entropy(self.probabilities)
 
     def causal(self) -> nn.Module:
@@ -101,7 +101,7 @@ class Markov:
 
     @cached_property
     def stationary(self) -> Tensor:
-        """The distribution of any one symbol, [V]: repeated squaring has long converged after 2^30 steps."""
+        """The distribution of a single symbol, [V], by repeated squaring: 2^30 steps are far beyond convergence."""
         powers_VV: Tensor = torch.linalg.matrix_power(self.transition, 1 << 30)
         return powers_VV[0]
 
@@ -120,11 +120,11 @@ class Markov:
         return sum(float(p) * entropy(row) for p, row in zip(self.stationary, self.transition, strict=True))
 
     def causal_entropy(self, length: int) -> float:
-        """Per token of a window of `length`, the token before it being known."""
+        """Entropy per token of a window of `length`, given the token before it."""
         return self.rate
 
     def window_entropy(self, length: int) -> float:
-        """Per token of a window of `length` by itself: its first token has no past."""
+        """Entropy per token of a window of `length` without context: its first token has no past."""
         return (entropy(self.stationary) + (length - 1) * self.rate) / length
 
     def causal(self) -> nn.Module:
@@ -135,7 +135,7 @@ class Markov:
     def bidirectional(self) -> nn.Module:
         """The exact network for masked tokens: p(x_i | l, r) ∝ P^(i-a)[l, x_i] · P^(b-i)[x_i, r].
 
-        l and r are the nearest visible symbols to its left and right, at a and b.
+        l and r are the nearest visible symbols on its left and right, at a and b.
         """
         return Answer(self._between)
 
@@ -152,7 +152,7 @@ class Markov:
         left_BL = tokens_BL.gather(1, before_BL.clamp(min=0))
         right_BL = tokens_BL.gather(1, after_BL.clamp(max=length - 1))
         from_left_BLV = log_powers_DVV[place_L - before_BL.clamp(min=0), left_BL.clamp(max=self.vocabulary - 1)]
-        # The columns of the powers as rows, because the right neighbour is the one arrived at.
+        # The columns of the powers as rows, because the right neighbour is the end of the path.
         to_right_DVV = log_powers_DVV.transpose(1, 2)
         to_right_BLV = to_right_DVV[after_BL.clamp(max=length - 1) - place_L, right_BL.clamp(max=self.vocabulary - 1)]
         start_BLV = torch.where(before_BL[..., None] >= 0, from_left_BLV, self.stationary.log())
@@ -181,7 +181,7 @@ class SecondOrder:
 
     @cached_property
     def next(self) -> Tensor:
-        """p(next | last) where only the last symbol is known, [V, V]."""
+        """p(next | last) given the last symbol alone, [V, V]."""
         return self.pairs / self.pairs.sum(dim=1, keepdim=True)
 
     def tokens(self, count: int, length: int) -> Tokens:
@@ -202,15 +202,15 @@ class SecondOrder:
 
     @property
     def short_rate(self) -> float:
-        """The entropy of a symbol of which only the last one before it is known."""
+        """The entropy of a symbol given only the last one before it."""
         return entropy(self.pairs) - entropy(self.pairs.sum(dim=1))
 
     def causal_entropy(self, length: int) -> float:
-        """Per token of a window of `length`, the token before it being known: the first token knows no more."""
+        """Entropy per token of a window of `length`, given the token before it: all that the first token can use."""
         return (self.short_rate + (length - 1) * self.rate) / length
 
     def causal(self) -> nn.Module:
-        """The exact next-token network for what stands in the window."""
+        """The exact next-token network within the window."""
 
         def answer(tokens_BL: Tensor) -> Tensor:
             first_B1V = self.next[tokens_BL[:, :1]]
@@ -221,27 +221,27 @@ class SecondOrder:
 
 @dataclass(frozen=True)
 class Copy:
-    """Uniform words, each written twice; a window is one such pair."""
+    """Uniform words, each repeated once; a window is one such pair."""
 
     vocabulary: int = 6
     name: str = "copy language"
 
     def tokens(self, count: int, length: int) -> Tokens:
-        """A stream of count + 1 tokens, the first of which belongs to no word."""
+        """A stream of count + 1 tokens; the first belongs to no word."""
         words = np.floor(_uniforms("copy", count // 2) * self.vocabulary).astype(np.uint16)
         pairs = np.repeat(words.reshape(-1, 1, length // 2), 2, axis=1)
         return np.concatenate([np.zeros(1, np.uint16), pairs.reshape(-1)])
 
     def causal_entropy(self, length: int) -> float:
-        """Per token of a window of `length`: only its first half is news."""
+        """Entropy per token of a window of `length`: only its first half is random."""
         return float(np.log(self.vocabulary)) / 2
 
     def window_entropy(self, length: int) -> float:
-        """The same: what stands before a window says nothing about it."""
+        """The same: a window is independent of the text before it."""
         return self.causal_entropy(length)
 
     def causal(self) -> nn.Module:
-        """The exact next-token network; it reads the token before the window, too."""
+        """The exact next-token network; its input begins with the token before the window."""
 
         def answer(tokens_BL: Tensor) -> Tensor:
             half = tokens_BL.shape[1] // 2
@@ -252,7 +252,7 @@ class Copy:
         return Answer(answer)
 
     def bidirectional(self) -> nn.Module:
-        """The exact network for masked tokens: a token whose twin is visible is known, any other is uniform."""
+        """The exact network for masked tokens: a token whose copy is visible is certain, any other is uniform."""
 
         def answer(tokens_BL: Tensor) -> Tensor:
             twin_BL = tokens_BL.roll(tokens_BL.shape[1] // 2, dims=1)

@@ -1,4 +1,4 @@
-"""Worlds so small that everything in them can be enumerated: tables as networks, known distributions, chosen numbers.
+"""Examples small enough for enumeration: tables as networks, known distributions, chosen random numbers.
 
 Shapes: B rows, N texts, L length, V vocabulary, M possible inputs.
 """
@@ -48,20 +48,20 @@ def codes(texts_NL: Tensor, symbols: int) -> Tensor:
 
 
 def windows_of(texts_NL: Tensor, end_of_text: int, scored_L: Tensor | None = None) -> Batch:
-    """Texts as a batch of windows, all of whose tokens are scored unless said otherwise."""
+    """Texts as a batch of windows; all tokens are scored, unless `scored_L` is given."""
     start_N1 = torch.full((len(texts_NL), 1), end_of_text)
     scored_NL = torch.ones_like(texts_NL, dtype=torch.bool) if scored_L is None else scored_L.expand_as(texts_NL)
     return {"tokens": torch.cat([start_N1, texts_NL], dim=1), "scored": scored_NL}
 
 
 class Memory:
-    """The cache of a toy network: what it has read."""
+    """The cache of a toy network: its past inputs."""
 
     def __init__(self, batch: int) -> None:
         self.tokens_BL = torch.zeros(batch, 0, dtype=torch.int64)
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows."""
+        """Select these rows."""
         self.tokens_BL = self.tokens_BL[rows]
 
 
@@ -83,11 +83,11 @@ class Toy(TokenNetwork[Memory]):
         raise NotImplementedError
 
     def cache(self, batch: int, length: int | None = None) -> Memory:
-        """An empty cache, of use to causal functions."""
+        """An empty cache, for causal functions."""
         return Memory(batch)
 
     def hidden_states(self, inputs: SequenceInputs[Memory]) -> Tensor:
-        """The logits of the new tokens, [B, L, V], or of some of them, [N, V]: the output layer changes nothing."""
+        """The logits of the new tokens, [B, L, V], or of some of them, [N, V]: the output layer is the identity."""
         tokens_BL, cache = inputs.tokens_BL, inputs.cache
         assert tokens_BL is not None
         new = tokens_BL.shape[1]
@@ -110,7 +110,7 @@ class Table(Toy):
 
 
 def arbitrary_table(vocabulary: int, length: int) -> Table:
-    """A network whose answers to different questions have nothing to do with each other: no distribution has them."""
+    """An inconsistent network: its predictions for different inputs are the conditionals of no distribution."""
     symbols = vocabulary + 1
     return Table(2 * numbers("table", symbols**length, length, vocabulary), symbols)
 
@@ -134,14 +134,14 @@ class History(Toy):
 
 
 def arbitrary_history(vocabulary: int, length: int) -> History:
-    """A causal network with unrelated answers to all histories of up to `length` tokens."""
+    """A causal network with unrelated predictions for all histories of up to `length` tokens."""
     size = sum(vocabulary**n for n in range(length + 1))
     return History(2 * numbers("history", size, vocabulary), vocabulary)
 
 
 @dataclass(frozen=True)
 class Law:
-    """A known distribution over all texts of `length` letters, with the exact answer to every question about it.
+    """A known distribution over all texts of `length` letters, with all its exact conditionals.
 
     The letters are the vocabulary without end-of-text, which has probability zero if `ends` is false.
     """
@@ -152,21 +152,21 @@ class Law:
 
     @property
     def letters(self) -> int:
-        """How many symbols have a probability."""
+        """The number of symbols of positive probability."""
         return self.vocabulary if self.ends else self.vocabulary - 1
 
     @property
     def texts(self) -> Tensor:
-        """The texts that are possible, [N, L]."""
+        """The possible texts, [N, L]."""
         return all_texts(self.letters, self.length)
 
     @property
     def probabilities(self) -> Tensor:
-        """Of each text, float64 [N]."""
+        """The probability of each text, float64 [N]."""
         return (1.5 * numbers("law", self.letters**self.length)).softmax(dim=0)
 
     def conditionals(self, inputs_ML: Tensor, known_ML: Tensor) -> Tensor:
-        """p(x_i | the known symbols), [M, L, V]; uniform where what is known has probability zero."""
+        """p(x_i | the known symbols), [M, L, V]; uniform where the known symbols have probability zero."""
         fits_MN = ((inputs_ML[:, None] == self.texts) | ~known_ML[:, None]).all(dim=2)
         joint_MN = fits_MN * self.probabilities
         onehot_NLV = nn.functional.one_hot(self.texts, self.vocabulary).double()
@@ -175,12 +175,12 @@ class Law:
         return torch.where(total_M11 > 0, share_MLV / total_M11, 1 / self.vocabulary)
 
     def network(self) -> Table:
-        """The masked network that knows every conditional distribution exactly."""
+        """The masked network with the exact conditionals."""
         inputs_ML = all_texts(self.vocabulary + 1, self.length)
         return Table(self.conditionals(inputs_ML, inputs_ML < self.vocabulary).log(), self.vocabulary + 1)
 
     def causal_network(self) -> History:
-        """The causal network that knows them, after the end-of-text with which every text begins."""
+        """The causal network with the exact conditionals, after the end-of-text with which every text begins."""
         size = sum(self.vocabulary**n for n in range(self.length + 2))
         table = History(torch.zeros(size, self.vocabulary, dtype=torch.float64), self.vocabulary)
         with torch.no_grad():
@@ -198,24 +198,24 @@ class Law:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen(Draws):
-    """Draws that return chosen numbers, so that all the randomness of a task can be enumerated.
+    """Draws that return given numbers, so that all the randomness of a task can be enumerated.
 
-    times_B: what `stratified` returns. masks_BL: what `uniform` returns.
+    times_B: the result of `stratified`. masks_BL: the result of `uniform`.
     """
 
     times_B: Tensor
     masks_BL: Tensor
 
     def stratified(self, stream: str) -> Tensor:
-        """The chosen times."""
+        """The given times."""
         return self.times_B
 
     def uniform(self, stream: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The chosen numbers."""
+        """The given numbers."""
         assert shape == self.masks_BL.shape[1:], "one number for each position was expected"
         return self.masks_BL.to(dtype)
 
 
 def chosen(times_B: Tensor, masks_BL: Tensor) -> Chosen:
-    """Draws for as many rows as numbers are given."""
+    """Draws with these numbers, one row for each time."""
     return Chosen(seed=0, scope="chosen", positions_B=torch.arange(len(times_B)), times_B=times_B, masks_BL=masks_BL)

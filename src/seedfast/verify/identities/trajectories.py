@@ -86,7 +86,10 @@ def ancestral(ddim: Sampler = samplers.ddim, ddpm: Sampler = samplers.ddpm) -> C
             found = [_step(sampler, list(pair), *unit, **options) for unit in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
             worst = max(worst, *(abs(f - e) for f, e in zip(found, expected, strict=True)))
     return Check(
-        16, "DDIM η=1 = DDPM", worst < 1e-10, f"all {STEPS} steps: coefficients of x0, x, noise to {worst:.0e}"
+        "ddim-is-ddpm",
+        "DDIM η=1 = DDPM",
+        worst < 1e-10,
+        f"all {STEPS} steps: coefficients of x0, x, noise to {worst:.0e}",
     )
 
 
@@ -130,7 +133,7 @@ def two_points(
                 expected = closed_form(schedule, timesteps(STEPS, count, spacing), eta)
                 worst, grids = max(worst, *(abs(f - e) for f, e in zip(found, expected, strict=True))), grids + 1
     detail = f"{len(REFERENCES)} reference numbers to {references:.0e}; {grids} grids, N from 1 to 333, to {worst:.0e}"
-    return Check(17, "noise-free two-point test", references < 1e-6 and worst < 1e-10, detail)
+    return Check("two-point", "noise-free two-point test", references < 1e-6 and worst < 1e-10, detail)
 
 
 def churned(heun: Sampler = samplers.heun) -> Check:
@@ -153,7 +156,7 @@ def churned(heun: Sampler = samplers.heun) -> Check:
     mean, std = law(heun, continuous_grid(variance_exploding, karras_sigmas(400, low=0.002, high=80.0)), churn=0.02)
     distance = max(abs(mean - MEAN), abs(std - STD))
     detail = f"closed form to {worst:.0e}; in 400 steps the data's mean and deviation to {distance:.0e}"
-    return Check(17, "Heun with churn", worst < 1e-10 and distance < 1e-3, detail)
+    return Check("two-point", "Heun with churn", worst < 1e-10 and distance < 1e-3, detail)
 
 
 ORDERS: dict[str, tuple[Sampler, int]] = {
@@ -185,5 +188,5 @@ def orders(nominal: dict[str, tuple[Sampler, int]] = ORDERS) -> Check:
     measured = {name: order(sampler) for name, (sampler, _) in nominal.items()}
     holds = all(abs(measured[name] - order) < 0.15 for name, (_, order) in nominal.items())
     return Check(
-        18, "order of convergence", holds, ", ".join(f"{name} {found:.3f}" for name, found in measured.items())
+        "ode-order", "order of convergence", holds, ", ".join(f"{name} {found:.3f}" for name, found in measured.items())
     )

@@ -1,7 +1,7 @@
 """The network of embedding diffusion: token embeddings, their noise schedule, and a transformer that denoises them.
 
-Shapes: B batch, L window, P prompt, N = P + L where the prompt is a prefix (else L), V vocabulary, D channels of an
-embedding, W width of the transformer.
+Shapes: B examples, L window, P prompt, N = P + L, S self-conditioned examples, V vocabulary, D channels of an
+embedding, W width of the transformer, O its outputs.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,64 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.diffusion.levels import NoiseLevel, add_noise, from_gamma, match_dims
-from seedfast.diffusion.parameterisation import Prediction, to_x0
-from seedfast.families.text.embedding import noise_schedule as schedules
+from seedfast.diffusion.parameterisation import to_x0
+from seedfast.families.text.embedding import noise_schedule
+from seedfast.families.text.embedding.noise_schedule import ScheduleKind
+from seedfast.families.text.embedding.task import EmbeddingTask
 from seedfast.models.network import Network
 
-Reading = Literal["prefix", "cross"]
+Prediction = Literal["tokens", "x0", "eps", "v"]
+PromptConditioning = Literal["prefix", "cross"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingShape:
+    """The sizes and choices that data and options fix for an `EmbeddingNetwork`.
+
+    vocabulary: tokens of the tokenizer. context: L. prompt: P. channels: D. prompt_conditioning: how the prompt is
+    read. schedule, prediction: as in the options. self_conditioned: whether the network takes an earlier estimate.
+    padded: whether windows may be padded; the network then learns how long texts are.
+    """
+
+    vocabulary: int
+    context: int
+    prompt: int = 0
+    channels: int
+    prompt_conditioning: PromptConditioning = "prefix"
+    schedule: ScheduleKind
+    prediction: Prediction
+    self_conditioned: bool
+    padded: bool = False
+
+    @property
+    def noised_id(self) -> int:
+        """The condition id of a position whose embedding is noised."""
+        return self.vocabulary
+
+    @property
+    def null_id(self) -> int:
+        """The condition id of padding and of a dropped or absent condition: the learned null prompt."""
+        return self.vocabulary + 1
+
+    @property
+    def ids(self) -> int:
+        """Number of condition ids: the tokens, `noised_id` and `null_id`."""
+        return self.vocabulary + 2
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the transformer at each position."""
+        return self.vocabulary if self.prediction == "tokens" else self.channels
+
+    @property
+    def cross_attends(self) -> bool:
+        """Whether the prompt is read by cross-attention."""
+        return self.prompt_conditioning == "cross" and self.prompt > 0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the network says of noisy embeddings.
+class Denoised:
+    """What the network predicts from noisy embeddings.
 
     estimate_BLD: the expected clean embeddings. logits_BLV: which tokens they are.
     """
@@ -31,67 +79,50 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """Everything that a bound of -log p(text) is made of.
+class DiffusionOutput:
+    """Everything that the bound of -log p(text) is computed from.
 
-    x0_BLD: the clean embeddings. answer: about z at time t. level, slope_B: t's noise level and dγ/dt.
-    decoded_BLV: log p(x | z₀). prior: KL(q(z₁|x) ‖ N(0, I)) of each token. length_B: -log p(how many tokens), where
-    windows are not always full. surprise_B: of a learned schedule.
+    x0_BLD: the clean embeddings. denoised: the prediction from z at time t. level, slope_B: t's noise level and dγ/dt.
+    decoded_BLV: log p(x | z₀). prior: KL(q(z₁|x) ‖ N(0, I)) of each token, a scalar. length_B: -log p(length of the
+    text), None where windows are always full. negative_log_density_B: of the noise level; None without a learned one.
     """
 
     x0_BLD: Tensor
-    answer: Answer
+    denoised: Denoised
     level: NoiseLevel
     slope_B: Tensor
     decoded_BLV: Tensor
     prior: Tensor
     length_B: Tensor | None
-    surprise_B: Tensor | None
+    negative_log_density_B: Tensor | None
 
 
 class EmbeddingNetwork(Network):
-    """A transformer that reads symbols and noisy vectors and answers with distributions over tokens, or vectors.
+    """A bidirectional transformer from noisy embeddings and their condition to distributions over tokens, or vectors.
 
-    A position's symbol is its token where that is given, `open` where its embedding is noisy, and `withheld` for a
-    condition that is missing: the learned null prompt.
+    model: the transformer's configuration. The condition id of a position is its token where that is given,
+    `shape.noised_id` where its embedding is noised, and `shape.null_id` where there is no condition.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        vocabulary: int,
-        context: int,
-        prompt: int,
-        reading: Reading,
-        channels: int,
-        schedule: schedules.Kind,
-        prediction: Prediction | Literal["tokens"],
-        self_conditioned: bool,
-        ragged: bool = False,
-    ) -> None:
+    def __init__(self, model: Any, shape: EmbeddingShape) -> None:
         super().__init__()
-        self.vocabulary, self.context, self.prediction = vocabulary, context, prediction
-        self.open, self.withheld = vocabulary, vocabulary + 1
-        self.prompt = prompt
-        is_cross = reading == "cross" and prompt > 0
-        outputs = vocabulary if prediction == "tokens" else channels
+        self.shape = shape
+        channels = shape.channels
         self.transformer = model.build(
-            vocabulary=vocabulary + 2,
-            outputs=vocabulary + 2 if model.tied and prediction == "tokens" else outputs,
-            context=context if is_cross else prompt + context,
+            vocabulary=shape.ids,
+            outputs=shape.ids if model.tied and shape.prediction == "tokens" else shape.outputs,
+            context=shape.context if shape.cross_attends else shape.prompt + shape.context,
             causal=False,
             time_conditioned=True,
-            memory_width=model.width if is_cross else None,
+            memory_width=model.width if shape.cross_attends else None,
         )
-        self.outputs = outputs
-        self.vectors = nn.Embedding(vocabulary, channels)
-        self.frequency = nn.Parameter(torch.zeros(vocabulary))
-        self.lengths = nn.Parameter(torch.zeros(context)) if ragged else None
-        self.schedule = schedules.build(schedule)
+        self.vectors = nn.Embedding(shape.vocabulary, channels)
+        self.frequency = nn.Parameter(torch.zeros(shape.vocabulary))
+        self.lengths = nn.Parameter(torch.zeros(shape.context)) if shape.padded else None
+        self.schedule = noise_schedule.build_schedule(shape.schedule)
         self.read = nn.Linear(channels, model.width, bias=False)
-        self.recall = nn.Linear(channels, model.width, bias=False) if self_conditioned else None
-        self.places = nn.Embedding(prompt, model.width) if is_cross else None
+        self.recall = nn.Linear(channels, model.width, bias=False) if shape.self_conditioned else None
+        self.places = nn.Embedding(shape.prompt, model.width) if shape.cross_attends else None
         for linear in (self.read, self.recall):
             if linear is not None:
                 nn.init.normal_(linear.weight, std=channels**-0.5)
@@ -103,117 +134,109 @@ class EmbeddingNetwork(Network):
         return head
 
     def embeddings(self) -> Tensor:
-        """All embeddings, [V, D], each of length √D: a channel's mean square is 1, which is what a schedule assumes.
+        """All embeddings, [V, D], each of length √D: the mean square of a channel is 1, as a schedule assumes.
 
-        Of one length they can neither shrink under the noise nor outgrow it.
+        With a fixed length they can neither vanish in the noise nor outgrow it.
         """
         embeddings_VD: Tensor = F.normalize(self.vectors.weight, dim=1) * self.vectors.embedding_dim**0.5
         return embeddings_VD
 
-    def forward(
-        self,
-        targets_BL: Tensor,
-        symbols_BN: Tensor,
-        noise_BLD: Tensor,
-        time_B: Tensor,
-        twice_B: Tensor,
-        real_BN: Tensor,
-    ) -> Bound:
-        """Noise the embeddings of texts to times t and answer.
-
-        twice_B: where the answer may build on a first one (self-conditioning, Chen et al. 2023, "Analog Bits").
-        real_BN: false at padding.
-        """
-        with torch.autocast(noise_BLD.device.type, enabled=False):
+    def forward(self, task: EmbeddingTask) -> DiffusionOutput:
+        """Noise the embeddings of texts to their times t and denoise them."""
+        with torch.autocast(task.noise_BLD.device.type, enabled=False):
             vectors_VD = self.embeddings()
-            x0_BLD = F.embedding(targets_BL, vectors_VD)
-            gamma_B, slope_B = self.schedule(time_B)
-            level = from_gamma(gamma_B, time_B)
-            z_BLD = add_noise(x0_BLD, noise_BLD, level)
-            edges = self.schedule(torch.tensor([0.0, 1.0], dtype=torch.float64, device=time_B.device))[0]
-            # One noise serves both times: each expectation is taken by itself.
-            first = from_gamma(edges[0], edges[0])
-            decoded_BLV = self.decode(add_noise(x0_BLD, noise_BLD, first), first)
-        size_B = real_BN[:, self.prompt :].sum(dim=1)
-        # Without padding no mask is needed, and attention has a faster kernel.
-        seen_BN = None if self.lengths is None or bool(real_BN.all()) else real_BN
-        recalled_BLD = self._recalled(z_BLD, symbols_BN, level, twice_B, seen_BN)
-        return Bound(
+            x0_BLD = F.embedding(task.targets_BL, vectors_VD)
+            gamma_B, slope_B = self.schedule(task.time_B)
+            level = from_gamma(gamma_B, task.time_B)
+            z_BLD = add_noise(x0_BLD, task.noise_BLD, level)
+            # γ at t = 0 and t = 1, the end points.
+            ends = self.schedule(torch.arange(2, dtype=torch.float64, device=task.time_B.device))[0]
+            # The same noise serves both times: each expectation is over it alone.
+            first = from_gamma(ends[0], ends[0])
+            decoded_BLV = self.decode(add_noise(x0_BLD, task.noise_BLD, first), first)
+        previous_BLD = self._first_estimates(z_BLD, task, level)
+        return DiffusionOutput(
             x0_BLD=x0_BLD,
-            answer=self.answer(z_BLD, symbols_BN, level, recalled_BLD, seen_BN),
+            denoised=self.denoise(z_BLD, task.condition_BN, level, previous_BLD, task.real_BN),
             level=level,
             slope_B=slope_B,
             decoded_BLV=decoded_BLV,
-            prior=schedules.prior_kl(edges[1], vectors_VD.shape[1]),
-            length_B=None if self.lengths is None else -self.lengths.log_softmax(dim=0)[size_B - 1],
-            surprise_B=self.schedule.surprise(time_B) if isinstance(self.schedule, schedules.Learned) else None,
+            prior=noise_schedule.prior_kl(ends[1], vectors_VD.shape[1]),
+            length_B=None if self.lengths is None else -self.lengths.log_softmax(dim=0)[task.size_B - 1],
+            negative_log_density_B=self.schedule.negative_log_density(task.time_B),
         )
 
     @torch.no_grad()
-    def _recalled(
-        self, z_BLD: Tensor, symbols_BN: Tensor, level: NoiseLevel, twice_B: Tensor, real_BN: Tensor | None = None
-    ) -> Tensor:
-        """A first estimate where it is asked for, and zero elsewhere. No gradient flows through it."""
-        recalled_BLD = torch.zeros_like(z_BLD)
-        if bool(twice_B.any()):
-            there = NoiseLevel(level.a[twice_B], level.s[twice_B], level.time[twice_B])
-            seen_BN = None if real_BN is None else real_BN[twice_B]
-            first = self.answer(z_BLD[twice_B], symbols_BN[twice_B], there, real_BN=seen_BN)
-            recalled_BLD[twice_B] = first.estimate_BLD
-            torch.clear_autocast_cache()  # of weights that were cast where nothing could be differentiated
-        return recalled_BLD
+    def _first_estimates(self, z_BLD: Tensor, task: EmbeddingTask, level: NoiseLevel) -> Tensor:
+        """First estimates of self-conditioned examples, and zero for the others, [B, L, D].
 
-    def answer(
+        No gradient flows through them (self-conditioning, Chen et al. 2023, "Analog Bits").
+        """
+        first_BLD = torch.zeros_like(z_BLD)
+        rows_S = task.self_conditioned_S
+        if rows_S is not None:
+            denoised = self.denoise(
+                z_BLD[rows_S],
+                task.condition_BN[rows_S],
+                NoiseLevel(level.a[rows_S], level.s[rows_S], level.time[rows_S]),
+                real_BN=None if task.real_BN is None else task.real_BN[rows_S],
+            )
+            first_BLD[rows_S] = denoised.estimate_BLD
+            torch.clear_autocast_cache()  # it holds weights that were cast under no_grad
+        return first_BLD
+
+    def denoise(
         self,
         z_BLD: Tensor,
-        symbols_BN: Tensor,
+        condition_BN: Tensor,
         level: NoiseLevel,
-        recalled_BLD: Tensor | None = None,
+        previous_BLD: Tensor | None = None,
         real_BN: Tensor | None = None,
-    ) -> Answer:
-        """What the clean embeddings are, given noisy ones at open positions and symbols everywhere.
+    ) -> Denoised:
+        """Predict the clean embeddings from noisy ones at noised positions and condition ids everywhere.
 
-        recalled_BLD: an earlier estimate, zero or None where there is none. real_BN: false at padding.
+        previous_BLD: an earlier estimate, zero or None where there is none. real_BN: false at padding.
         """
-        # Where a token is given there is nothing else to see: in sampling, the vectors there mean nothing.
-        open_BL1 = (symbols_BN[:, self.prompt :] == self.open).unsqueeze(2)
+        prompt = self.shape.prompt
+        # Vectors at given positions are not read: in sampling they mean nothing.
+        noised_BL1 = (condition_BN[:, prompt:] == self.shape.noised_id).unsqueeze(2)
         with torch.autocast(z_BLD.device.type, enabled=False):
-            evidence_BLV = self.evidence(z_BLD, level)
-            alone_BLV = (evidence_BLV + self.frequency).softmax(dim=-1)
-        # A noisy token is read as the tokens that it may be by itself, through the table of those that are given.
-        x_BLW = torch.where(open_BL1, alone_BLV @ self.transformer.tokens.weight[: self.vocabulary], 0)
-        x_BLW = x_BLW + self.read(torch.where(open_BL1, z_BLD, 0))
-        if self.recall is not None and recalled_BLD is not None:
-            x_BLW = x_BLW + self.recall(torch.where(open_BL1, recalled_BLD, 0))
-        x_BNW = self.transformer.tokens(symbols_BN)
+            likelihood_BLV = self.log_likelihood(z_BLD, level)
+            alone_BLV = (likelihood_BLV + self.frequency).softmax(dim=-1)
+        # A noisy token is embedded as the mixture of the tokens that its own vector makes likely.
+        x_BLW = torch.where(noised_BL1, alone_BLV @ self.transformer.tokens.weight[: self.shape.vocabulary], 0)
+        x_BLW = x_BLW + self.read(torch.where(noised_BL1, z_BLD, 0))
+        if self.recall is not None and previous_BLD is not None:
+            x_BLW = x_BLW + self.recall(torch.where(noised_BL1, previous_BLD, 0))
+        x_BNW = self.transformer.tokens(condition_BN)
         memory_BPW = None
         if self.places is not None:
-            memory_BPW, x_BNW = x_BNW[:, : self.prompt] + self.places.weight, x_BNW[:, self.prompt :]
-            real_BN = None if real_BN is None else real_BN[:, self.prompt :]
+            memory_BPW, x_BNW = x_BNW[:, :prompt] + self.places.weight, x_BNW[:, prompt:]
+            real_BN = None if real_BN is None else real_BN[:, prompt:]
         x_BNW = x_BNW + F.pad(x_BLW, (0, 0, x_BNW.shape[1] - x_BLW.shape[1], 0))
-        time_B = schedules.angle(level).to(z_BLD.device).expand(len(z_BLD))
+        time_B = noise_schedule.angle(level).to(z_BLD.device).expand(len(z_BLD))
         y_BNO = self.transformer(embeddings_BLD=x_BNW, time_B=time_B, memory_BMD=memory_BPW, real_BL=real_BN)
-        y_BLO = y_BNO[:, -z_BLD.shape[1] :, : self.outputs].to(z_BLD.dtype)
+        y_BLO = y_BNO[:, -z_BLD.shape[1] :, : self.shape.outputs].to(z_BLD.dtype)
         with torch.autocast(z_BLD.device.type, enabled=False):
-            if self.prediction == "tokens":
-                logits_BLV = y_BLO + evidence_BLV
-                return Answer(self.mean(logits_BLV.softmax(dim=-1)), logits_BLV)
-            estimate_BLD = to_x0(self.prediction, y_BLO, z_BLD, level)
-            return Answer(estimate_BLD, estimate_BLD @ self.embeddings().T)
+            if self.shape.prediction == "tokens":
+                logits_BLV = y_BLO + likelihood_BLV
+                return Denoised(self.expected_embedding(logits_BLV.softmax(dim=-1)), logits_BLV)
+            estimate_BLD = to_x0(self.shape.prediction, y_BLO, z_BLD, level)
+            return Denoised(estimate_BLD, estimate_BLD @ self.embeddings().T)
 
-    def evidence(self, z_BLD: Tensor, level: NoiseLevel) -> Tensor:
-        """log N(z; a E_v, s² I) of every token v, but for what all tokens share: a/s² · z·E_v, [B, L, V].
+    def log_likelihood(self, z_BLD: Tensor, level: NoiseLevel) -> Tensor:
+        """log N(z; a E_v, s² I) of every token v up to a constant that all tokens share: a/s² · z·E_v, [B, L, V].
 
-        Added to the network's logits it makes them a posterior, by Bayes' rule, of which the network has to know only
-        what the other positions say (the "output prior" of Gulrajani & Hashimoto 2023, section 3.2).
+        Added to the network's logits it makes them a posterior by Bayes' rule: the network only has to predict what
+        the other positions say about a token (the "output prior" of Gulrajani & Hashimoto 2023, section 3.2).
         """
         return match_dims(level.a / level.s.square(), z_BLD) * (z_BLD @ self.embeddings().T)
 
     def decode(self, z_BLD: Tensor, level: NoiseLevel) -> Tensor:
-        """log p(x | z₀), each token by itself: the posterior from its own evidence and how frequent it is."""
-        return (self.evidence(z_BLD, level) + self.frequency).log_softmax(dim=-1)
+        """log p(x | z₀), [B, L, V], each position by itself: the posterior from its likelihood and token frequency."""
+        return (self.log_likelihood(z_BLD, level) + self.frequency).log_softmax(dim=-1)
 
-    def mean(self, probabilities_BLV: Tensor) -> Tensor:
+    def expected_embedding(self, probabilities_BLV: Tensor) -> Tensor:
         """The expected embedding, [B, L, D]."""
         embeddings_VD = self.embeddings()
         return probabilities_BLV.to(embeddings_VD.dtype) @ embeddings_VD

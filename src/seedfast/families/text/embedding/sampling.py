@@ -1,132 +1,141 @@
-"""Generation by embedding diffusion: from noise to vectors, by any of the samplers of `diffusion/`, and to tokens."""
+"""Sampling from embedding diffusion: from noise to vectors with the samplers of `diffusion/`, then to tokens.
+
+Shapes: B canvases, L window, P prompt, N = P + L, V vocabulary, D channels of an embedding.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor
 
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Spacing, table_grid, timesteps
 from seedfast.diffusion.guidance import guided
 from seedfast.diffusion.levels import NoiseLevel
-from seedfast.errors import UserError
 from seedfast.families.text.categorical import draw, shape
-from seedfast.families.text.embedding.network import Answer, EmbeddingNetwork
+from seedfast.families.text.decoding import Decoding
+from seedfast.families.text.embedding.network import EmbeddingNetwork, EmbeddingShape
 from seedfast.families.text.embedding.noise_schedule import TIMES
-from seedfast.families.text.request import Canvas, Show, TextRequest
+from seedfast.families.text.request import Canvas, TextRequest
 from seedfast.keys import Draws
+from seedfast.options import Between, OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingRequest(TextRequest):
-    """What is wanted of an embedding diffusion model."""
+    """A request to an embedding diffusion model."""
 
     sampler: Literal["ddim", "ddpm", "dpm++2m", "dpm++2s", "heun"] = "ddim"
     """DDIM, ancestral sampling, DPM-Solver++(2M) or (2S), or Heun's method (twice the evaluations)."""
-    steps: int = 50
-    """Steps from noise to text, of the schedule's 1000 times."""
-    eta: float | None = None
-    """DDIM's noise: 0 draws none, 1 (the default) as much as ancestral sampling."""
+    steps: Annotated[int, Between(1, TIMES)] = 50
+    """Steps from noise to text, along the schedule's 1000 times."""
+    eta: Annotated[float | None, Between(0, 1), OnlyWith(sampler="ddim")] = None
+    """DDIM's noise: 0 adds none, 1 (the default) as much as ancestral sampling."""
     spacing: Spacing = "trailing"
-    """Which of the schedule's times are stepped on."""
-    guidance: float = 1.0
-    """Above 1 the given text counts for more than it was trained to (twice the evaluations); 0 withholds it."""
+    """Which of the schedule's times the steps use."""
+    guidance: Annotated[float, Between(0, float("inf"), open_high=True)] = 1.0
+    """Classifier-free guidance scale: above 1 follows the given text more closely (twice the evaluations); 0 ignores
+    it."""
     clamp: bool = False
-    """Replace every estimate by the nearest embeddings, so that no step goes towards what is no token."""
+    """Replace every estimate by the nearest embeddings (the clamping trick of Li et al. 2022)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.steps <= TIMES:
-            raise UserError(f"The schedule has {TIMES} times, so steps must be 1 to {TIMES}, not {self.steps}.")
-        if self.eta is not None and not 0 <= self.eta <= 1:
-            raise UserError(f"eta is a part of ancestral sampling's noise, from 0 to 1, not {self.eta}.")
-        if self.eta is not None and self.sampler != "ddim":
-            raise UserError(f"eta belongs to the sampler ddim, not to {self.sampler}: leave it out.")
-        if not 0 <= self.guidance < float("inf"):
-            raise UserError(f"guidance must be 0 or positive, not {self.guidance}.")
-
-
-class Writer(Protocol):
-    """What of a family its sampler needs."""
-
-    assets: TextAssets
-    open: int
-    withheld: int
-    end_of_text: int
+        check(self)
 
 
 @dataclass(frozen=True)
-class Page:
-    """Texts that are being written, as a batch.
+class CanvasBatch:
+    """Canvases as one batch, padded on the right.
 
-    symbols_BN: what is given of prompt and window, padded on the right. real_BN: false at padding, None without any.
-    forbidden_BV: tokens that may not be written. starts: where each canvas's window begins, behind its prompt.
+    condition_BN: the network's condition ids of prompt and window. real_BN: false at padding, None where there is none.
+    forbidden_BV: true for tokens that must not be generated. starts: where each canvas's window begins, behind its
+    prompt.
     """
 
-    symbols_BN: Tensor
+    canvases: list[Canvas]
+    condition_BN: Tensor
     real_BN: Tensor | None
     forbidden_BV: Tensor
     starts: list[int]
 
     @classmethod
-    def of(cls, canvases: list[Canvas], family: Writer, device: torch.device) -> "Page":
-        """The beginning of a canvas is a prompt where the model reads those apart; the rest is its window."""
-        prompt = family.assets.prompt
-        given = [int(canvas.given_L.long().cumprod(dim=0).sum()) for canvas in canvases]
-        starts = [count if count <= prompt else 0 for count in given]
+    def of(
+        cls, canvases: list[Canvas], sizes_of: EmbeddingShape, tokenizer: Tokenizer, device: torch.device
+    ) -> "CanvasBatch":
+        """Place each canvas: its fixed beginning is the prompt if the network's prompt has room for it."""
+        prompt = sizes_of.prompt
+        fixed = [int(canvas.fixed_L.long().cumprod(dim=0).sum()) for canvas in canvases]
+        starts = [count if count <= prompt else 0 for count in fixed]
         sizes = [len(canvas.tokens_L) - start for canvas, start in zip(canvases, starts, strict=True)]
-        symbols_BN = torch.full((len(canvases), prompt + max(sizes)), family.withheld)
-        forbidden_BV = torch.zeros(len(canvases), family.assets.tokenizer.size, dtype=torch.bool)
-        forbidden_BV[:, list(family.assets.tokenizer.silent)] = True
+        condition_BN = torch.full((len(canvases), prompt + max(sizes)), sizes_of.null_id)
+        forbidden_BV = torch.zeros(len(canvases), tokenizer.size, dtype=torch.bool)
+        forbidden_BV[:, list(tokenizer.never_generate)] = True
         for row, (canvas, start, size) in enumerate(zip(canvases, starts, sizes, strict=True)):
-            symbols_L = canvas.tokens_L.masked_fill(~canvas.given_L, family.open)
-            symbols_BN[row, prompt - start : prompt + size] = symbols_L
-            forbidden_BV[row, family.end_of_text] |= canvas.is_infill  # it goes on after its gaps
+            condition_L = canvas.tokens_L.masked_fill(~canvas.fixed_L, sizes_of.noised_id)
+            condition_BN[row, prompt - start : prompt + size] = condition_L
+            forbidden_BV[row, tokenizer.end_of_text] |= canvas.is_infill  # text follows its gaps
         real_BN = torch.arange(prompt + max(sizes)) < prompt + torch.tensor(sizes).unsqueeze(1)
-        ragged = None if bool(real_BN.all()) else real_BN.to(device)
-        return cls(symbols_BN.to(device), ragged, forbidden_BV.to(device), starts)
+        return cls(
+            canvases=canvases,
+            condition_BN=condition_BN.to(device),
+            real_BN=None if bool(real_BN.all()) else real_BN.to(device),
+            forbidden_BV=forbidden_BV.to(device),
+            starts=starts,
+        )
+
+    def filled(self, window_BL: Tensor) -> list[list[int]]:
+        """The token ids of each canvas, with those of the window at its open positions."""
+        rows = []
+        for canvas, start, window_L in zip(self.canvases, self.starts, window_BL.cpu(), strict=True):
+            tokens_L = canvas.tokens_L.clone()
+            tokens_L[start:] = window_L[: len(tokens_L) - start]
+            rows.append(torch.where(canvas.fixed_L, canvas.tokens_L, tokens_L).tolist())
+        return rows
 
 
 class Denoiser:
-    """A network as the samplers call it: (x, level) → the estimate of x0, guided, shaped and clamped as requested.
+    """The network as a sampler's function (x, level) → estimate of x0, with the request's guidance and shaping.
 
-    Each estimate is handed to the next call (self-conditioning). `evaluations` counts the network's forward passes.
+    Each estimate conditions the next call (self-conditioning). `evaluations` counts the network's forward passes.
     """
 
-    def __init__(self, network: EmbeddingNetwork, page: Page, request: EmbeddingRequest) -> None:
-        self.network, self.page, self.request = network, page, request
+    def __init__(self, network: EmbeddingNetwork, batch: CanvasBatch, request: EmbeddingRequest) -> None:
+        self.network, self.batch, self.request = network, batch, request
         self.estimate_BLD: Tensor | None = None
         self.evaluations = 0
-        given_BN = page.symbols_BN != network.open
-        self.withheld_BN = page.symbols_BN.masked_fill(given_BN, network.withheld)
+        given_BN = batch.condition_BN != network.shape.noised_id
+        self.null_BN = batch.condition_BN.masked_fill(given_BN, network.shape.null_id)
+        self.is_unconditional = torch.equal(self.null_BN, batch.condition_BN)
 
     def __call__(self, x_BLD: Tensor, level: NoiseLevel) -> Tensor:
         """The estimate of x0, [B, L, D]."""
-        scale = self.request.guidance
-        if scale == 1 or torch.equal(self.withheld_BN, self.page.symbols_BN):
-            estimate_BLD = self._estimate(x_BLD, self.page.symbols_BN, level)
+        scale, condition_BN = self.request.guidance, self.batch.condition_BN
+        if scale == 1 or self.is_unconditional:
+            estimate_BLD = self._estimate(x_BLD, condition_BN, level)
         elif scale == 0:
-            estimate_BLD = self._estimate(x_BLD, self.withheld_BN, level)
+            estimate_BLD = self._estimate(x_BLD, self.null_BN, level)
         else:
-            unconditional_BLD = self._estimate(x_BLD, self.withheld_BN, level)
-            estimate_BLD = guided(unconditional_BLD, self._estimate(x_BLD, self.page.symbols_BN, level), scale)
+            unconditional_BLD = self._estimate(x_BLD, self.null_BN, level)
+            estimate_BLD = guided(unconditional_BLD, self._estimate(x_BLD, condition_BN, level), scale)
         if self.request.clamp:
-            estimate_BLD = self.network.mean(_onehot(self._allowed(estimate_BLD @ self.network.embeddings().T)))
+            logits_BLV = self._allowed(estimate_BLD @ self.network.embeddings().T)
+            estimate_BLD = self.network.expected_embedding(shape(logits_BLV, temperature=0.0))
         self.estimate_BLD = estimate_BLD
         return estimate_BLD
 
-    def _estimate(self, x_BLD: Tensor, symbols_BN: Tensor, level: NoiseLevel) -> Tensor:
-        answer: Answer = self.network.answer(x_BLD, symbols_BN, level, self.estimate_BLD, self.page.real_BN)
+    def _estimate(self, x_BLD: Tensor, condition_BN: Tensor, level: NoiseLevel) -> Tensor:
+        denoised = self.network.denoise(x_BLD, condition_BN, level, self.estimate_BLD, self.batch.real_BN)
         self.evaluations += 1
-        if self.network.prediction != "tokens":
-            return answer.estimate_BLD
-        return self.network.mean(_shaped(self._allowed(answer.logits_BLV), self.request))
+        if self.network.shape.prediction != "tokens":
+            return denoised.estimate_BLD
+        return self.network.expected_embedding(_shaped(self._allowed(denoised.logits_BLV), self.request))
 
     def _allowed(self, logits_BLV: Tensor) -> Tensor:
-        return logits_BLV.masked_fill(self.page.forbidden_BV.unsqueeze(1), -torch.inf)
+        return logits_BLV.masked_fill(self.batch.forbidden_BV.unsqueeze(1), -torch.inf)
 
     def tokens(self, x_BLD: Tensor, level: NoiseLevel, u_BL: Tensor) -> Tensor:
         """The tokens of finished vectors, int64 [B, L], drawn from the decoder p(x | z₀) at quantiles u."""
@@ -136,53 +145,33 @@ class Denoiser:
 
 def _shaped(logits_BLV: Tensor, request: EmbeddingRequest) -> Tensor:
     if (request.temperature, request.top_k, request.top_p) == (1.0, None, None):
-        return logits_BLV.softmax(dim=-1)  # the same as float64 has, to rounding, in a third of the time
+        return logits_BLV.softmax(dim=-1)  # equal to the float64 result up to rounding, in a third of the time
     return shape(logits_BLV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
 
 
-def _onehot(logits_BLV: Tensor) -> Tensor:
-    return shape(logits_BLV, temperature=0.0)
-
-
 @torch.no_grad()
-def write(
-    network: EmbeddingNetwork,
-    page: Page,
-    canvases: list[Canvas],
-    request: EmbeddingRequest,
-    draws: Draws,
-    show: Show | None,
-) -> list[list[int]]:
-    """Denoise the open positions of all canvases together and read their tokens off."""
-    denoiser = Denoiser(network, page, request)
-    length = page.symbols_BN.shape[1] - network.prompt
-    u_BL = draws.uniform("token", network.context, dtype=torch.float64)[:, :length]
+def denoise_canvases(decoding: Decoding[EmbeddingRequest], batch: CanvasBatch) -> list[list[int]]:
+    """Denoise the open positions of all canvases together and decode them to tokens."""
+    network, draws = cast("EmbeddingNetwork", decoding.network), decoding.draws
+    denoiser = Denoiser(network, batch, decoding.request)
+    length = batch.condition_BN.shape[1] - network.shape.prompt
+    u_BL = draws.uniform("token", network.shape.context, dtype=torch.float64)[:, :length]
     first = network.schedule.level(torch.zeros((), dtype=torch.float64, device=u_BL.device))
-    for x_BLD in vectors(denoiser, request, draws, length):
-        if show:
-            for row, tokens in enumerate(_filled(canvases, page, denoiser.tokens(x_BLD, first, u_BL))):
-                show(row, tokens, [False] * len(tokens))
-    return _filled(canvases, page, denoiser.tokens(x_BLD, first, u_BL))
+    for x_BLD in sample_vectors(denoiser, draws, length):
+        if decoding.trace:
+            for row, tokens in enumerate(batch.filled(denoiser.tokens(x_BLD, first, u_BL))):
+                decoding.trace(row, tokens, [False] * len(tokens))
+    return batch.filled(denoiser.tokens(x_BLD, first, u_BL))
 
 
-def _filled(canvases: list[Canvas], page: Page, window_BL: Tensor) -> list[list[int]]:
-    """The canvases with the window's tokens at their open positions."""
-    rows = []
-    for canvas, start, window_L in zip(canvases, page.starts, window_BL.cpu(), strict=True):
-        written_L = canvas.tokens_L.clone()
-        written_L[start:] = window_L[: len(written_L) - start]
-        rows.append(torch.where(canvas.given_L, canvas.tokens_L, written_L).tolist())
-    return rows
-
-
-def vectors(denoiser: Denoiser, request: EmbeddingRequest, draws: Draws, length: int) -> Iterator[Tensor]:
-    """The vectors [B, L, D] after each step, from keyed noise; the last are free of it."""
-    network = denoiser.network
+def sample_vectors(denoiser: Denoiser, draws: Draws, length: int) -> Iterator[Tensor]:
+    """The vectors [B, L, D] after each step of the requested sampler; the last have no noise."""
+    network, request = denoiser.network, denoiser.request
     grid = table_grid(network.schedule.table(), timesteps(TIMES, request.steps, request.spacing))
 
     def normal(stream: str, at: Draws) -> Tensor:
-        # Of the whole context, whatever is needed: a sample does not depend on the lengths of those beside it.
-        return at.normal(stream, network.context, network.vectors.embedding_dim)[:, :length]
+        # Drawn for the whole context: a sample does not depend on the lengths of the others in its batch.
+        return at.normal(stream, network.shape.context, network.shape.channels)[:, :length]
 
     def noise(step: int) -> Tensor:
         return normal("noise", draws.at(step))

@@ -1,5 +1,5 @@
-"""Proofreading diffusion: models that fill gaps, doubt what stands there, and correct themselves."""
+"""Proofreading diffusion: models that fill gaps, detect wrong words, and correct their own text."""
 
-from seedfast.families.text.proofreading.family import Proofreading, ProofreadingDiffusion
+from seedfast.families.text.proofreading.family import Proofreading
 
-__all__ = ["Proofreading", "ProofreadingDiffusion"]
+__all__ = ["Proofreading"]

@@ -1,12 +1,12 @@
-"""Corruption: what a text looks like when words are missing and others are wrong, and what is asked at each position.
+"""Corruption: which words of a text are masked and which are wrong, and the target of each position.
 
-A text of n scored tokens loses a share of them to [MASK]: the task there is to name the word ("unmask"). Another share
-is replaced by wrong words: the task there is to say so ("re-mask"). All others must be left alone ("identity").
-Everything is drawn by the example's own key and computed for the whole batch at once.
+A text of n scored tokens loses a fraction of them to [MASK]: the target there is the word ("unmask"). Another fraction
+is replaced by wrong words: the target there is a special answer ("re-mask"). All others must be left alone
+("identity"). Everything is drawn by the example's own key and computed for the whole batch at once.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from seedfast.families.text.positions import at_random, in_spans, sticky, two_at
 from seedfast.families.text.proofreading.curriculum import Ramp
 from seedfast.families.text.proofreading.edits import Edits, choose_edits, interleave
 from seedfast.keys import Draws
+from seedfast.options import AtLeast, Between, check
 
 NOTHING, UNMASK, REMASK, IDENTITY = range(4)
-"""What is asked at a position."""
+"""The kinds of positions by their targets: none, a word at a gap, a special answer, the word that is there."""
 
 Version = Literal["mask", "mask-wrong", "edit"]
 
@@ -28,55 +29,47 @@ class Corruption:
     """How texts are corrupted."""
 
     rates: Literal["total", "independent"] = "total"
-    """`total`: the corrupted share is uniform, and a random part of it is replaced; `independent`: the masked share
-    is uniform, and the replaced share is uniform in what it leaves."""
-    guaranteed_correct: float = 0.01
-    """The share of a text that is never corrupted."""
+    """`total`: the corrupted fraction is uniform, and a random part of it is replaced; `independent`: the masked
+    fraction is uniform, and the replaced fraction is uniform in the rest."""
+    guaranteed_correct: Annotated[float, Between(0, 1, open_high=True)] = 0.01
+    """The fraction of a text that is never corrupted."""
     replaced: Ramp = field(default=Ramp(start=0.0, end=1.0, steps=600))
-    """The largest part of the corruption that is replaced words (or edits) instead of [MASK]."""
-    sticky: float = 0.0
-    """The share of texts whose masks cluster."""
-    spans: float = 0.0
-    """The share of texts that are masked in whole spans."""
+    """The largest fraction of the corruption that is replaced words (or edits) instead of [MASK]."""
+    sticky: Annotated[float, Between(0, 1)] = 0.0
+    """The fraction of texts whose masks cluster."""
+    spans: Annotated[float, Between(0, 1)] = 0.0
+    """The fraction of texts that are masked in whole spans."""
     bert: bool = False
     """Show 80 % of the masked positions as [MASK], 10 % as a random word, 10 % as they are (Devlin et al. 2019)."""
     mixture: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    """The parts of the replaced positions that show a random word, [MASK], and a word from elsewhere in the window."""
-    keep_multiplier: float = 0.0
+    """Relative frequencies of the inputs at replaced positions: a random word, [MASK], a word from elsewhere in the
+    window."""
+    keep_multiplier: Annotated[float, AtLeast(0)] = 0.0
     """How much likelier than each other word a replaced position keeps its own, and so is right; 0: never."""
     edits: tuple[float, float, float] | None = None
-    """For the version `edit`: the parts of replaced, missing and superfluous words (default 0.5, 0.25, 0.25)."""
+    """For the version `edit`: relative frequencies of replaced, missing and superfluous words (default 0.5, 0.25,
+    0.25)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.guaranteed_correct < 1:
-            raise UserError(
-                f"objective.corruption.guaranteed_correct must lie in [0, 1), not {self.guaranteed_correct}."
-            )
-        for key in ("sticky", "spans"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"objective.corruption.{key} must lie in [0, 1], not {getattr(self, key)}.")
+        check(self, "objective.corruption.")
         if self.sticky + self.spans > 1:
             raise UserError(
-                f"objective.corruption.sticky ({self.sticky}) and spans ({self.spans}) are shares of all texts: "
-                "together they cannot exceed 1."
+                f"objective.corruption.sticky ({self.sticky}) and spans ({self.spans}) are fractions of all texts: "
+                "their sum cannot exceed 1."
             )
         if not all(0 <= value <= 1 for value in self.replaced.values):
-            raise UserError(f"objective.corruption.replaced is a share in [0, 1], not {self.replaced.values}.")
-        if self.keep_multiplier < 0:
-            raise UserError(
-                f"objective.corruption.keep_multiplier must not be negative (it is {self.keep_multiplier})."
-            )
+            raise UserError(f"objective.corruption.replaced must be in [0, 1], not {self.replaced.values}.")
         for key, parts in (("mixture", self.mixture), ("edits", self.edits)):
             if parts is not None and (min(parts) < 0 or sum(parts) == 0):
-                raise UserError(f"objective.corruption.{key} are parts of a whole, so they cannot be {parts}.")
+                raise UserError(f"objective.corruption.{key} are relative frequencies, so they cannot be {parts}.")
 
 
 @dataclass(frozen=True)
 class Symbols:
-    """The special symbols: their ids come after the words'.
+    """The special symbols: their ids follow those of the words.
 
-    [MASK] is an input: "unknown". The others are answers only: this word is wrong, a word is missing behind this one,
-    this word is superfluous. Only in the version `mask` is [MASK] an answer too, in the place of [WRONG].
+    [MASK] is an input: "unknown". The others are answers only: this word is wrong, a word is missing after this one,
+    this word is superfluous. In the version `mask`, [MASK] is an answer too, instead of [WRONG].
     """
 
     words: int
@@ -84,46 +77,47 @@ class Symbols:
 
     @property
     def answers(self) -> int:
-        """How many symbols the network may answer with: words, then special answers."""
+        """The number of symbols that the network may answer with: words, then special answers."""
         return self.words + (3 if self.version == "edit" else 1)
 
     @property
     def inputs(self) -> int:
-        """How many symbols it may see."""
+        """The number of input symbols."""
         return self.mask + 1
 
     @property
     def mask(self) -> int:
-        """[MASK]."""
+        """The id of [MASK]."""
         return self.words if self.version == "mask" else self.answers
 
     @property
     def wrong(self) -> int:
-        """[WRONG]."""
+        """The id of [WRONG]; in the version `mask`, of [MASK]."""
         return self.words
 
     @property
     def insert(self) -> int:
-        """[INSERT], in the version `edit`."""
+        """The id of [INSERT], in the version `edit`."""
         return self.words + 1
 
     @property
     def delete(self) -> int:
-        """[DELETE], in the version `edit`."""
+        """The id of [DELETE], in the version `edit`."""
         return self.words + 2
 
     @property
     def names(self) -> dict[int, str]:
-        """What each special symbol is called, by its id."""
+        """The name of each special symbol, by its id."""
         answers = ("wrong", "insert", "delete")[: self.answers - self.words]
         return {**dict(enumerate(answers, start=self.words)), self.mask: "mask"}
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """A batch of corrupted texts: what is seen, what is asked (UNMASK …), and the right answer at each position.
+    """A batch of corrupted texts: the input, the right answer and the kind (UNMASK …) of each position.
 
-    source_BL: which position of the text each one comes from. real_BL: false where an edited text is padded.
+    source_BL: the position in the original text that each one comes from. real_BL: false where an edited text is
+    padded. Both are None without edits.
     """
 
     inputs_BL: Tensor
@@ -134,7 +128,7 @@ class Corrupted:
 
 
 def corrupt(tokens_BL: Tensor, scored_BL: Tensor, options: Corruption, symbols: Symbols, draws: Draws) -> Corrupted:
-    """Corrupt the scored tokens of each text, at the end of the options' curriculum."""
+    """Corrupt the scored tokens of each text, with every ramp of the options at its end."""
     length = tokens_BL.shape[1]
     masked_B, wrong_B = counts(scored_BL.sum(dim=1), options, draws)
     edits: Edits | None = None
@@ -163,7 +157,7 @@ def corrupt(tokens_BL: Tensor, scored_BL: Tensor, options: Corruption, symbols: 
         return Corrupted(inputs_BL, targets_BL, kind_BL)
     targets_BL = targets_BL.masked_fill(edits.before_hole_BL, symbols.insert)
     kind_BL = kind_BL.masked_fill(edits.before_hole_BL, REMASK)
-    # A superfluous word differs from the one that it stands behind: of two equal words, none is the superfluous one.
+    # A superfluous word differs from the one before it: of two equal words, neither is the superfluous one.
     added_BL = (inputs_BL + 1 + draws.randint("added", length, high=symbols.words - 1)) % symbols.words
     columns = interleave(
         edits,
@@ -175,7 +169,7 @@ def corrupt(tokens_BL: Tensor, scored_BL: Tensor, options: Corruption, symbols: 
 
 
 def counts(count_B: Tensor, options: Corruption, draws: Draws) -> tuple[Tensor, Tensor]:
-    """How many of each text's scored tokens are masked and how many are wrong.
+    """The numbers of masked and of wrong tokens among each text's scored tokens, int64 [B] each.
 
     The difficulty is stratified over the global batch, or over the draws of a validation example: a fixed grid.
     """
@@ -192,7 +186,7 @@ def counts(count_B: Tensor, options: Corruption, draws: Draws) -> tuple[Tensor, 
 def _choose(
     eligible_BL: Tensor, masked_B: Tensor, wrong_B: Tensor, options: Corruption, draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """Which positions are masked (at random, in clusters or in spans, as each text's draw says) and which are wrong."""
+    """The masked positions (at random, in clusters or in spans, by a draw for each text) and the wrong ones."""
     masked_BL, replaced_BL = two_at_random("corrupted", eligible_BL, masked_B, wrong_B, draws)
     if options.sticky + options.spans == 0:
         return masked_BL, replaced_BL
@@ -207,10 +201,10 @@ def _choose(
 def _replacements(
     tokens_BL: Tensor, other_BL: Tensor, options: Corruption, draws: Draws
 ) -> tuple[Tensor, Tensor | None]:
-    """What each replaced position shows, never its own word, and where it shows [MASK] instead.
+    """The input of each replaced position, never its own word, and the positions whose input is [MASK] instead.
 
-    Words from elsewhere come from the same window, turned by a random distance: what an example looks like may not
-    depend on which others share its micro-batch.
+    Words from elsewhere come from the same window, rotated by a random distance, because an example may not depend on
+    the others in its micro-batch.
     """
     random, mask, elsewhere = (part / sum(options.mixture) for part in options.mixture)
     length = tokens_BL.shape[1]
@@ -218,7 +212,7 @@ def _replacements(
         return other_BL, None
     u_BL = draws.uniform("mixture", length, dtype=torch.float64)
     shift_B1 = 1 + draws.randint("shift", 1, high=max(1, length - 1))
-    turned_BL = tokens_BL.gather(1, (torch.arange(length) + shift_B1) % length)
-    borrowed_BL = torch.where(turned_BL == tokens_BL, other_BL, turned_BL)
+    rotated_BL = tokens_BL.gather(1, (torch.arange(length) + shift_B1) % length)
+    borrowed_BL = torch.where(rotated_BL == tokens_BL, other_BL, rotated_BL)
     shows_BL = torch.where(u_BL < elsewhere, borrowed_BL, other_BL)
     return shows_BL, (u_BL >= elsewhere) & (u_BL < elsewhere + mask)

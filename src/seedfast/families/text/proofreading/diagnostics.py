@@ -1,7 +1,7 @@
-"""What to watch of a proofreading model: does it fill gaps, does it find what is wrong, does it know when it is unsure.
+"""Diagnostics of a proofreading model: accuracy at gaps, detection of wrong words, calibration, logits.
 
-Every diagnostic is a sum with its weight, so it adds up over micro-batches and processes; one that has counted nothing
-does not appear.
+Every diagnostic is a sum with its weight, so it adds up over micro-batches and processes; one of weight 0 does not
+appear.
 """
 
 import torch
@@ -11,7 +11,7 @@ from seedfast.families.text.proofreading.corruption import IDENTITY, REMASK, UNM
 
 BUCKETS = 10
 CALIBRATION = {f"calibration/{n / BUCKETS:.1f}–{(n + 1) / BUCKETS:.1f}": (n + 0.5) / BUCKETS for n in range(BUCKETS)}
-"""The diagnostics of a calibration, with the probability in the middle of each's range."""
+"""The diagnostics of the calibration curve, each with the centre of its probability bin."""
 Diagnostics = dict[str, Tensor]
 
 
@@ -21,21 +21,22 @@ def ratio(total: Tensor, weight: Tensor) -> Tensor:
 
 
 def mean(values: Tensor, where: Tensor) -> Tensor:
-    """The mean of some values where a mask says so, as a diagnostic."""
+    """The mean of values over the true positions of a mask, as a diagnostic."""
     return ratio((values * where).sum(), where.sum())
 
 
 def curriculum(values: dict[str, float], like: Tensor) -> Diagnostics:
-    """Where each curriculum stands."""
+    """The present value of each curriculum."""
     return {f"curriculum/{name}": like.new_tensor([value, 1.0]) for name, value in values.items()}
 
 
 def gaps(log_q_BLV: Tensor, targets_BL: Tensor, kind_BL: Tensor, symbols: Symbols) -> Diagnostics:
-    """Filling in.
+    """Diagnostics of gaps.
 
-    unmask_accuracy: gaps whose likeliest symbol is right. unmask_skill: that over the accuracy of a uniform guess.
-    confidence_when_wrong: mean probability of the likeliest symbol where it is wrong. kept_mask: gaps that it answers
-    with a special symbol. calibration/a–b: accuracy where the likeliest symbol has a probability between a and b.
+    unmask_accuracy: fraction of gaps whose likeliest symbol is right. unmask_skill: that over the accuracy of a uniform
+    guess. confidence_when_wrong: mean probability of the likeliest symbol where it is wrong. kept_mask: fraction of
+    gaps whose likeliest symbol is special. calibration/a–b: accuracy where the likeliest symbol's probability is
+    between a and b.
     """
     top_BL, choice_BL = log_q_BLV.exp().max(dim=-1)
     missing_BL = kind_BL == UNMASK
@@ -53,11 +54,11 @@ def gaps(log_q_BLV: Tensor, targets_BL: Tensor, kind_BL: Tensor, symbols: Symbol
 
 
 def doubts(log_q_BLV: Tensor, kind_BL: Tensor, symbols: Symbols) -> Diagnostics:
-    """Proofreading. A word is doubted if the likeliest answer to it is a special symbol.
+    """Diagnostics of words. A word is doubted if its likeliest answer is a special symbol.
 
-    remask_precision: doubted words that are wrong; remask_recall: wrong words that are doubted. Chance is what doubts
-    thrown at random would have: a precision of remask_chance (the share of wrong words), and a recall of remask_rate
-    (the share of words that are doubted). remask_false_positives: right words that are doubted.
+    remask_precision: fraction of doubted words that are wrong. remask_recall: fraction of wrong words that are doubted.
+    Random doubts would have a precision of remask_chance (the fraction of wrong words) and a recall of remask_rate (the
+    fraction of doubted words). remask_false_positives: fraction of right words that are doubted.
     """
     wrong_BL, right_BL = kind_BL == REMASK, kind_BL == IDENTITY
     doubted_BL = (log_q_BLV.argmax(dim=-1) >= symbols.words) & (wrong_BL | right_BL)
@@ -74,18 +75,18 @@ def doubts(log_q_BLV: Tensor, kind_BL: Tensor, symbols: Symbols) -> Diagnostics:
 def logits(logits_BLV: Tensor, targets_BL: Tensor, kind_BL: Tensor, symbols: Symbols) -> Diagnostics:
     """Mean logits, before any bias: of each special symbol, of the right answer, of the largest.
 
-    logit_gap: how far the specials' mean lies below the mean of the largest. Beyond some 50 they are out of reach: the
-    network has learned never to say them.
+    logit_gap: mean of the largest logit minus mean of the largest special one. Beyond some 50 the special symbols are
+    out of reach: the network has learned never to give them.
     """
-    asked_BL = kind_BL > 0
+    has_target_BL = kind_BL > 0
     largest_BL = logits_BLV.amax(dim=-1)
     special_BL = logits_BLV[..., symbols.words :].amax(dim=-1)
     found = {
-        f"logit/{name}": mean(logits_BLV[..., id_], asked_BL)
+        f"logit/{name}": mean(logits_BLV[..., id_], has_target_BL)
         for id_, name in symbols.names.items()
         if id_ < symbols.answers
     }
-    found["logit/target"] = mean(logits_BLV.gather(2, targets_BL.unsqueeze(2)).squeeze(2), asked_BL)
-    found["logit/largest"] = mean(largest_BL, asked_BL)
-    found["logit_gap"] = mean(largest_BL - special_BL, asked_BL)
+    found["logit/target"] = mean(logits_BLV.gather(2, targets_BL.unsqueeze(2)).squeeze(2), has_target_BL)
+    found["logit/largest"] = mean(largest_BL, has_target_BL)
+    found["logit_gap"] = mean(largest_BL - special_BL, has_target_BL)
     return found

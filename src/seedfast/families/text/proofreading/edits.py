@@ -1,7 +1,7 @@
 """Edits: texts in which words are missing or superfluous, so that positions move.
 
-Of so many edits a part is replaced words, a part missing ones (the word on the left of the hole is to answer
-[INSERT]) and a part superfluous ones (to answer [DELETE]). The parts always sum to the whole.
+A fraction of the edits are replaced words, a fraction missing ones (the target of the word left of the hole is
+[INSERT]) and a fraction superfluous ones (their target is [DELETE]). The numbers always sum to that of all edits.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from seedfast.keys import Draws
 class Edits:
     """Where texts are edited.
 
-    removed_BL: words that are missing. before_hole_BL: the words on their left. added_BL: words behind which a
-    superfluous one stands. free_BL: scored words that take no part in a hole. replaced_B: how many are to be replaced.
+    removed_BL: missing words. before_hole_BL: the words left of them. added_BL: words followed by a superfluous one.
+    free_BL: scored words that are neither missing nor left of a missing one. replaced_B: number of replacements.
     """
 
     removed_BL: Tensor
@@ -30,7 +30,7 @@ class Edits:
 
 
 def parts(edits_B: Tensor, shares: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """How many edits of each text are replacements, holes and superfluous words: they sum to `edits_B` exactly."""
+    """The numbers of replacements, holes and superfluous words of each text; they sum to `edits_B` exactly."""
     total = sum(shares)
     holes_B = (edits_B * (shares[1] / total)).long()
     added_B = (edits_B * (shares[2] / total)).long()
@@ -41,7 +41,7 @@ def choose_edits(scored_BL: Tensor, edits_B: Tensor, shares: Sequence[float], dr
     """Choose holes and superfluous words.
 
     No two holes touch and each has an untouched word on its left: the positions of holes are all even or all odd, by
-    a draw. The first word is never removed, for nothing stands on its left.
+    a draw. The first word is never removed, because no word is left of it.
     """
     replaced_B, holes_B, added_B = parts(edits_B, shares)
     position_L = torch.arange(scored_BL.shape[1])
@@ -58,14 +58,14 @@ def choose_edits(scored_BL: Tensor, edits_B: Tensor, shares: Sequence[float], dr
 def interleave(
     edits: Edits, *, inputs: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], kinds: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Close the holes and let the superfluous words in; of each pair, the second stands behind the first.
+    """Close the holes and insert the superfluous words. Pairs: (values of the text, values of the word inserted after).
 
-    Returns inputs, targets, kinds, sources (each [B, L]) and which positions are real: a text that has become shorter
-    is padded on its right with zeros, and one that has become longer loses its end.
+    Returns inputs, targets, kinds, sources (each [B, L]) and bool [B, L], false at padding: a text that became shorter
+    is padded on its right with zeros, and one that became longer loses its end.
     """
     batch, length = edits.removed_BL.shape
     present_BS = torch.stack([~edits.removed_BL, edits.added_BL], dim=2).flatten(1)
-    # What is absent or beyond the end goes to a column that is cut off.
+    # Absent words and words beyond the end go to an extra column, which is cut off.
     place_BS = (present_BS.cumsum(dim=1) - 1).masked_fill(~present_BS, length).clamp(max=length)
     position_BL = torch.arange(length).expand(batch, -1)
     columns = [

@@ -1,35 +1,38 @@
-"""The proofreading family: one network that names missing words and points at wrong ones.
+"""The proofreading family: one network that predicts masked words and detects wrong ones.
 
-It is a masked diffusion model that answers with a few symbols more. Of what it inherits (`masked.py`), filling gaps is
-the same and the likelihood bound is that of its unmasking part, with the special answers ruled out. What it is trained
-on is another thing: a weighted cross-entropy over texts in which words are missing and others are wrong, which is no
-likelihood and is never called one.
+It is a masked diffusion model with a few more answers. It unmasks like one (`unmask_sampler.py`), and its likelihood
+bound is that of masked diffusion with the special answers ruled out. It is trained on a weighted cross-entropy over
+texts in which words are masked and others are wrong, which is no likelihood.
 """
 
-from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Self
+from functools import lru_cache, partial
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.dataset import Batch, Dataset
+from seedfast.data.dataset import Batch
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.families.family import State, Task, Terms
-from seedfast.families.profile import Profile
-from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedTask
-from seedfast.families.text.preview import Exercise
+from seedfast.families.family import Family, Task, Terms
+from seedfast.families.generator import State
+from seedfast.families.measure import Curve, Measure
+from seedfast.families.text.base import TextObjective
+from seedfast.families.text.masked import Masked, MaskedObjective, MaskedTask, documents
+from seedfast.families.text.preview import TaskPreview
 from seedfast.families.text.proofreading import diagnostics
 from seedfast.families.text.proofreading.corruption import NOTHING, UNMASK, Corruption, Symbols, Version, corrupt
-from seedfast.families.text.proofreading.curriculum import moving, resolved
+from seedfast.families.text.proofreading.curriculum import ramps, resolved
+from seedfast.families.text.proofreading.generator import ProofreadingGenerator
 from seedfast.families.text.proofreading.loss_weights import Answers, Weights, answer_weights, task_weights
-from seedfast.families.text.proofreading.mask_bias import Bias
-from seedfast.families.text.proofreading.sampling import ProofreadingRequest, doubted, moved
-from seedfast.families.text.request import TextRequest, TextSamples
-from seedfast.families.text.unmask_sampler import MaskedRequest, NoiseSchedule, Page, Unmasking
+from seedfast.families.text.proofreading.mask_bias import Bias, answer_logits
+from seedfast.families.text.unmask_sampler import NoiseSchedule
 from seedfast.keys import Draws
+from seedfast.options import AtLeast, check
+
+_LARGEST_LOGIT_GAP = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,46 +40,53 @@ class Proofreading:
     """Proofreading diffusion."""
 
     version: Version = "mask-wrong"
-    """`mask`: a wrong word is to be answered with [MASK], the symbol of a gap; `mask-wrong`: with a symbol of its own;
-    `edit`: words may be missing or superfluous as well, to be answered with [INSERT] and [DELETE]."""
+    """`mask`: the answer to a wrong word is [MASK], the symbol of a gap; `mask-wrong`: a symbol of its own, [WRONG];
+    `edit`: words may be missing or superfluous as well, with the answers [INSERT] and [DELETE]."""
     corruption: Corruption = field(default_factory=Corruption)
     weights: Weights = field(default_factory=Weights)
     bias: Bias = field(default_factory=Bias)
     schedule: NoiseSchedule = "linear"
-    """α(t): how many tokens each of a sampler's steps decides."""
-    evaluation_draws: int = 8
-    """Corruptions of each validation example: as many degrees of difficulty, the same at every validation."""
+    """The noise schedule α(t) of how many tokens each sampling step unmasks."""
+    evaluation_draws: Annotated[int, AtLeast(1)] = 8
+    """Corruptions of each validation example: a fixed grid of difficulties, the same at every validation."""
     document_mask: bool = False
-    """Let tokens see only their own document where a window holds several."""
-    diagnostics_every: int = 100
+    """Restrict attention to a token's own document where a window holds several."""
+    diagnostics_every: Annotated[int, AtLeast(1)] = 100
     """Steps between full diagnostics in training; validations always have them."""
 
     def __post_init__(self) -> None:
-        for key in ("evaluation_draws", "diagnostics_every"):
-            if getattr(self, key) < 1:
-                raise UserError(f"objective.{key} must be at least 1, not {getattr(self, key)}.")
+        check(self, "objective.")
         if self.bias.kind != "none" and self.version != "mask":
             raise UserError(
-                f"objective.bias is that of [MASK] as an answer, which only the version 'mask' has, not "
-                f"'{self.version}'; leave bias.kind at 'none'."
+                f"objective.bias.kind ({self.bias.kind}) is about [MASK] as an answer, which only "
+                f"objective.version mask has, not {self.version}: leave it at none."
             )
         if self.corruption.edits is not None and self.version != "edit":
             raise UserError(
-                f"objective.corruption.edits belongs to the version 'edit', not to '{self.version}'; leave it out."
+                f"objective.corruption.edits ({self.corruption.edits}) has no effect without objective.version edit: "
+                "leave it out."
             )
 
-    def build(self, assets: TextAssets) -> "ProofreadingDiffusion":
-        """The family, for this tokenizer and context."""
-        return ProofreadingDiffusion(self, assets)
+    def build(self, assets: TextAssets) -> Family:
+        """The family for this tokenizer and context."""
+        objective = ProofreadingObjective(self, assets)
+        return Family(
+            objective,
+            ProofreadingGenerator(assets, objective.symbols, self.schedule),
+            likelihood=objective.likelihood,
+            adaptive=self.bias,
+            preview=objective.preview,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProofreadingTask(Task):
     """Texts to be completed and corrected.
 
-    inputs_BL: what is seen. targets_BL: the right answers. kind_BL: what is asked (corruption.UNMASK …).
-    weights_BL: what the task alone makes each answer weigh. real_BL: false at padding, or None without any.
-    unmasking: in validation, a task of the masked family besides, for the bound.
+    inputs_BL: the corrupted texts. targets_BL: the right answers. kind_BL: the kind of each position
+    (`corruption.UNMASK` …). weights_BL: the weights that depend on the task alone. documents_BL: the document of each
+    position, or None where tokens attend to the whole window. real_BL: false at padding, or None without any.
+    masked: at validation, also the task of masked diffusion, for the likelihood bound.
     """
 
     inputs_BL: Tensor
@@ -85,49 +95,51 @@ class ProofreadingTask(Task):
     weights_BL: Tensor
     documents_BL: Tensor | None = None
     real_BL: Tensor | None = None
-    unmasking: MaskedTask | None = None
+    masked: MaskedTask | None = None
 
 
-class ProofreadingDiffusion(Unmasking):
-    """The proofreading family."""
+class ProofreadingObjective(TextObjective[ProofreadingTask]):
+    """The weighted cross-entropy of right answers, in which every curriculum is at its end unless `for_step` is used.
 
-    is_bound = False
-    quantity = "weighted_nats"
-    request = ProofreadingRequest
-    limits: Mapping[str, tuple[float, str]] = {
-        "logit_gap": (50.0, "the special answers are out of the network's reach, so it will hardly ever give them")
-    }
-    profiles: Mapping[str, Profile] = {
-        "calibration: accuracy at gaps": Profile(
-            axis="probability of the likeliest symbol", points=diagnostics.CALIBRATION, identity=True
-        )
-    }
+    likelihood: the same network as a masked diffusion model, whose loss is a bound.
+    """
 
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:
-        super().__init__(options, assets)
-        self.options = options
-        self.evaluation_draws = options.evaluation_draws
-        self.symbols = Symbols(self.vocabulary, options.version)
-        self.mask = self.symbols.mask
+        super().__init__(assets)
+        self.options, self.symbols = options, Symbols(self.vocabulary, options.version)
         bound = Masked(evaluation_draws=options.evaluation_draws, document_mask=options.document_mask)
-        self.unmasking = MaskedDiffusion(bound, assets)  # the same network as a masked diffusion model
-        self.unmasking.mask = self.mask
-        self.units = {}  # a weighted loss is no number of bits
-        self.training_step: int | None = None  # None: the end of every curriculum
+        self.likelihood = MaskedObjective(bound, assets, mask=self.symbols.mask)
+        self.measure = Measure(
+            loss_unit="weighted_nats",
+            weight_unit="tokens",
+            draws=options.evaluation_draws,
+            alarms={
+                "logit_gap": (
+                    _LARGEST_LOGIT_GAP,
+                    "the special answers are out of the network's reach, so it will hardly ever give them",
+                )
+            },
+            curves={
+                "calibration: accuracy at gaps": Curve(
+                    axis="probability of the likeliest symbol", points=diagnostics.CALIBRATION, identity=True
+                )
+            },
+        )
+        self.ramps = ramps(options)
+        self.training_step: int | None = None  # None: validation
         self.curriculum: dict[str, float] = {}
-        self.state: State = {}
+        # A step needs its options several times, and after the last ramp they are always the same.
+        self._options_at = lru_cache(maxsize=8)(partial(resolved, options))
 
-    def at(self, step: int) -> Self:
-        """The family whose curricula stand where they stand at this step."""
-        family = copy(self)
-        family.options, family.training_step = resolved(self.options, step), step
-        family.curriculum = {name: ramp.at(step) for name, ramp in moving(self.options).items()}
-        return family
-
-    @property
-    def likelihood(self) -> MaskedDiffusion:
-        """The network as a masked diffusion model, whose loss is a bound."""
-        return self.unmasking
+    def for_step(self, step: int) -> Self:
+        """The objective with every curriculum at this step."""
+        objective = copy(self)
+        objective.training_step = step
+        if self.ramps:
+            objective.options = self._options_at(min(step, max(ramp.steps for ramp in self.ramps.values())))
+            objective.curriculum = {name: ramp.value(step) for name, ramp in self.ramps.items()}
+            objective.ramps = {}
+        return objective
 
     def network(self, model: Any) -> nn.Module:
         """A bidirectional transformer that reads words and [MASK] and answers with words and the special answers."""
@@ -141,14 +153,15 @@ class ProofreadingDiffusion(Unmasking):
         return network
 
     def task(self, batch: Batch, draws: Draws) -> ProofreadingTask:
-        """Corrupt each window's scored tokens; those that are not scored stay as they are, and nothing is asked."""
+        """Corrupt each window's scored tokens; those that are not scored stay as they are, without a loss."""
         options = self.options
         tokens_BL, scored_BL = batch["tokens"][:, 1:], batch["scored"]
         corrupted = corrupt(tokens_BL, scored_BL, options.corruption, self.symbols, draws)
         weights_BL = task_weights(corrupted.kind_BL, options.weights)
-        documents_BL, real_BL = self.documents(batch), corrupted.real_BL
+        documents_BL = documents(batch, self.end_of_text) if options.document_mask else None
         if documents_BL is not None and corrupted.source_BL is not None:
             documents_BL = documents_BL.gather(1, corrupted.source_BL)
+        real_BL = corrupted.real_BL
         return ProofreadingTask(
             weight_B=weights_BL.double().sum(dim=1),
             inputs_BL=corrupted.inputs_BL,
@@ -157,15 +170,14 @@ class ProofreadingDiffusion(Unmasking):
             weights_BL=weights_BL,
             documents_BL=documents_BL,
             real_BL=None if real_BL is None or bool(real_BL.all()) else real_BL,
-            unmasking=self.unmasking.task(batch, draws) if self.training_step is None else None,
+            masked=self.likelihood.task(batch, draws) if self.training_step is None else None,
         )
 
-    def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
+    def loss(self, network: nn.Module, task: ProofreadingTask, state: State) -> Terms:
         """Each example's weighted cross-entropy: Σ w_task · w_answer · KL(target ‖ q), in weighted nats."""
-        assert isinstance(task, ProofreadingTask)
         options, symbols = self.options.weights, self.symbols
         logits_BLV = network(task.inputs_BL, documents_BL=task.documents_BL, real_BL=task.real_BL).float()
-        log_q_BLV = self.biased(logits_BLV, state).log_softmax(dim=-1)
+        log_q_BLV = answer_logits(logits_BLV, state, symbols).log_softmax(dim=-1)
         ce_BL = -log_q_BLV.gather(2, task.targets_BL.unsqueeze(2)).squeeze(2)
         kl_BL = soften(ce_BL, log_q_BLV, options.label_smoothing.end)
         weight_BL = task.weights_BL
@@ -173,131 +185,65 @@ class ProofreadingDiffusion(Unmasking):
         factor_BL = answer_weights(answers)
         if factor_BL is not None:
             weight_BL = weight_BL * factor_BL
-        asked_BL = task.kind_BL > 0
+        has_target_BL = task.kind_BL != NOTHING
         found = {
-            "plain_cross_entropy": diagnostics.mean(ce_BL.detach(), asked_BL),
-            "mean_weight": diagnostics.mean(weight_BL, asked_BL),
+            "plain_cross_entropy": diagnostics.mean(ce_BL.detach(), has_target_BL),
+            "mean_weight": diagnostics.mean(weight_BL, has_target_BL),
         }
         if self.options.bias.kind != "none":
             found["mask_bias"] = diagnostics.ratio(state["mask_bias"], torch.ones_like(state["mask_bias"]))
             found["mask_probability"] = diagnostics.mean(
                 answers.log_q_BLV[..., symbols.mask].exp(), task.kind_BL == UNMASK
             )
-        if self._watches():
-            found |= self._watch(logits_BLV[..., : symbols.answers].detach(), answers)
-        if task.unmasking is not None and not network.training:
-            found |= self._bound(network, task.unmasking, state)
+        if self.training_step is None or self.training_step % self.options.diagnostics_every == 0:
+            found |= self._diagnostics(logits_BLV[..., : symbols.answers].detach(), answers)
+        if task.masked is not None and not network.training:
+            found |= self._bound(network, task.masked, state)
         return Terms(total_B=(kl_BL * weight_BL).sum(dim=1), diagnostics=found)
 
-    def biased(self, logits_BLV: Tensor, state: State) -> Tensor:
-        """The logits of all answers, with the bias of [MASK] where it is one."""
-        logits_BLV = logits_BLV[..., : self.symbols.answers]
-        if "mask_bias" not in state:
-            return logits_BLV
-        is_mask_V = torch.arange(self.symbols.answers, device=logits_BLV.device) == self.mask
-        return logits_BLV + state["mask_bias"] * is_mask_V
-
-    def answers(self, logits_BLV: Tensor, state: State) -> Tensor:
-        """The probabilities of all answers."""
-        return self.biased(logits_BLV, state).softmax(dim=-1)
-
-    def _watches(self) -> bool:
-        return self.training_step is None or self.training_step % self.options.diagnostics_every == 0
-
-    def _watch(self, logits_BLV: Tensor, answers: Answers) -> diagnostics.Diagnostics:
-        asked = (answers.targets_BL, answers.kind_BL, self.symbols)
-        found = diagnostics.gaps(answers.log_q_BLV, *asked)
+    def _diagnostics(self, logits_BLV: Tensor, answers: Answers) -> diagnostics.Diagnostics:
+        where = (answers.targets_BL, answers.kind_BL, self.symbols)
+        found = diagnostics.gaps(answers.log_q_BLV, *where)
         found |= diagnostics.doubts(answers.log_q_BLV, answers.kind_BL, self.symbols)
-        found |= diagnostics.logits(logits_BLV, *asked)
+        found |= diagnostics.logits(logits_BLV, *where)
         if self.training_step is not None:
             found |= diagnostics.curriculum(self.curriculum, logits_BLV)
         return found
 
     def _bound(self, network: nn.Module, task: MaskedTask, state: State) -> diagnostics.Diagnostics:
-        terms = self.unmasking.loss(network, task, state)
+        terms = self.likelihood.loss(network, task, state)
         nats, weight = terms.total_B.sum(), task.weight_B.sum()
-        bits = {
-            f"nelbo_{unit}": diagnostics.ratio(nats * factor, weight) for unit, factor in self.unmasking.units.items()
-        }
+        conversions = self.likelihood.measure.conversions
+        bits = {f"nelbo_{unit}": diagnostics.ratio(nats * factor, weight) for unit, factor in conversions.items()}
         return {"nelbo": diagnostics.ratio(nats, weight), **bits}
 
-    def exercises(self, batch: Batch, task: Task) -> list[Exercise]:
-        """Gaps are to be filled, wrong words pointed at; nothing is asked of what is not scored."""
-        assert isinstance(task, ProofreadingTask)
+    def preview(self, batch: Batch, task: ProofreadingTask) -> list[TaskPreview]:
+        """The target of a gap is its word, that of a wrong word a special answer; unscored tokens have none."""
+        rows = zip(
+            batch["tokens"][:, 1:].tolist(),
+            task.inputs_BL.tolist(),
+            task.targets_BL.tolist(),
+            task.kind_BL.tolist(),
+            strict=True,
+        )
         found = []
-        sources, columns = batch["tokens"][:, 1:].tolist(), (task.inputs_BL, task.targets_BL, task.kind_BL)
-        for row, source in enumerate(sources):
-            inputs, targets, kinds = (column[row].tolist() for column in columns)
-            answers = [self._role(target, kind) for target, kind in zip(targets, kinds, strict=True)]
-            seen = [self._seen(*each) for each in zip(inputs, answers, strict=True)]
-            found.append(Exercise(self.signs(source), self.signs(inputs, seen), self.signs(targets, answers)))
+        for source, inputs, targets, kinds in rows:
+            answers = [self._target_kind(target, kind) for target, kind in zip(targets, kinds, strict=True)]
+            shown = [self._input_kind(token, answer) for token, answer in zip(inputs, answers, strict=True)]
+            found.append(TaskPreview(self.spans(source), self.spans(inputs, shown), self.spans(targets, answers)))
         return found
 
-    def _role(self, target: int, kind: int) -> str:
-        """What a position is to answer."""
+    def _target_kind(self, target: int, kind: int) -> str:
+        """The kind of a position's target in a preview."""
         if kind == NOTHING:
             return "nothing"
         return self.symbols.names[target] if target >= self.vocabulary else "filled" if kind == UNMASK else "word"
 
-    def _seen(self, token: int, answer: str) -> str:
-        """What a position shows."""
-        if token == self.mask:
+    def _input_kind(self, token: int, target_kind: str) -> str:
+        """The kind of a position's input in a preview."""
+        if token == self.symbols.mask:
             return "mask"
-        return "changed" if answer in ("wrong", "delete", "mask") else "word"
-
-    def sample(self, network: nn.Module, request: TextRequest, draws: Draws, state: State) -> TextSamples:
-        """Write texts, with the bias that the loss has used."""
-        family = copy(self)
-        family.state = state
-        return super(ProofreadingDiffusion, family).sample(network, request, draws, state)
-
-    def showcase(self, validation: Dataset) -> ProofreadingRequest:
-        """Held-out text with a gap, which is filled and then gone over again."""
-        gap = super().showcase(validation)
-        return ProofreadingRequest(canvas=gap.canvas, passes=8)
-
-    def evaluations(self, request: MaskedRequest, steps: int) -> int:
-        """The steps of the draft, and one evaluation for each pass over it."""
-        assert isinstance(request, ProofreadingRequest)
-        return steps + request.rounds
-
-    def revised(
-        self,
-        before: Page,
-        after: Page,
-        logits_BLV: Tensor,
-        request: MaskedRequest,
-        draws: Draws,
-        step: int,
-        left: int,
-    ) -> Page:
-        """Hide what this pass doubts; in the version `edit`, also move words to where some are missing."""
-        assert isinstance(request, ProofreadingRequest)
-        if left > request.rounds:
-            return super().revised(before, after, logits_BLV, request, draws, step, left)
-        if left == 0:
-            return after
-        q_BLV = self.answers(logits_BLV, self.state)
-        doubt_BL = q_BLV[..., self.symbols.wrong]
-        page = after.hide(doubted(before, doubt_BL, request, request.rounds - left, draws), self.mask)
-        return moved(before, page, q_BLV, self.symbols) if self.options.version == "edit" else page
-
-    @torch.no_grad()
-    def self_score(self, network: nn.Module, tokens_BL: Tensor) -> Tensor:
-        """The mean log-probability that each of a text's words is right, by the network's own account, float64 [B].
-
-        No measure of quality: a model is quite sure of its own repetitions, and less sure of real text.
-        """
-        q_BLV = self.answers(network(tokens_BL).double(), self.state)
-        return torch.log1p(-q_BLV[..., self.vocabulary :].sum(dim=-1).clamp(max=1 - 1e-9)).mean(dim=1)
-
-    def initial_state(self) -> State:
-        """The bias of [MASK], where there is one."""
-        return self.options.bias.initial_state()
-
-    def adapt(self, state: State, diagnostics: Mapping[str, float]) -> State:
-        """The bias after a step."""
-        return self.options.bias.adapt(state, diagnostics)
+        return "changed" if target_kind in ("wrong", "delete", "mask") else "word"
 
 
 def soften(ce_BL: Tensor, log_q_BLV: Tensor, smoothing: float) -> Tensor:
@@ -307,8 +253,12 @@ def soften(ce_BL: Tensor, log_q_BLV: Tensor, smoothing: float) -> Tensor:
     """
     if smoothing == 0:
         return ce_BL
-    symbols = log_q_BLV.shape[-1]
+    entropy = _soft_entropy(smoothing, log_q_BLV.shape[-1])
+    return (1 - smoothing) * ce_BL - smoothing * log_q_BLV.mean(dim=-1) - entropy
+
+
+def _soft_entropy(smoothing: float, symbols: int) -> float:
+    """The entropy of a softened target in nats."""
     rest = torch.tensor(smoothing / symbols, dtype=torch.float64)
     top = 1 - smoothing + rest
-    entropy = -float(torch.xlogy(top, top) + (symbols - 1) * torch.xlogy(rest, rest))
-    return (1 - smoothing) * ce_BL - smoothing * log_q_BLV.mean(dim=-1) - entropy
+    return -float(torch.xlogy(top, top) + (symbols - 1) * torch.xlogy(rest, rest))

@@ -1,19 +1,19 @@
-"""The weights of the cross-entropy: terms that multiply.
+"""The weights of the cross-entropy: a product of terms.
 
-What the task alone determines (`task_weights`) is known before any network is run, so a step divides by its sum over
-the whole global batch, however that is split into micro-batches. What depends on the network's answers multiplies on
-top (`ANSWER_TERMS`): each such term is 1 where it has nothing to say, never below `FLOOR`, and a constant to the
-gradient. The realised mean weight is reported ("mean_weight"), for it scales the gradient.
+The weights that depend on the task alone (`task_weights`) are known before the network runs, so a step divides by their
+sum over the whole global batch, however that is split into micro-batches. The terms that depend on the network's
+answers (`ANSWER_TERMS`) multiply them: each is 1 where it does not apply, never below `FLOOR`, and a constant for the
+gradient. The realised mean weight is reported ("mean_weight"), because it scales the gradient.
 
-A mistake is measured by the probability that the network gives it, so that weights move continuously and no argmax can
-be gamed (`judged_by: argmax` is there for comparison). A penalty p turns the weight of a mistake of probability s into
-1 + (p - 1) s: above 1 the mistake costs more than plain cross-entropy, below 1 less.
+A mistake is measured by the probability that the network gives it, so that weights change continuously with the logits
+(`judged_by: argmax` is for comparison). A penalty p turns the weight of a mistake of probability s into 1 + (p - 1) s:
+above 1 the mistake costs more than plain cross-entropy, below 1 less.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -21,70 +21,58 @@ from torch import Tensor
 from seedfast.errors import UserError
 from seedfast.families.text.proofreading.corruption import IDENTITY, REMASK, UNMASK
 from seedfast.families.text.proofreading.curriculum import Ramp
+from seedfast.options import AtLeast, Between, check
 
 FLOOR = 0.01
-"""No weight is lower: an answer that weighs nothing is one that the network may give for free."""
+"""The lowest weight: an answer of weight 0 would cost the network nothing."""
 _GRID = 2.0**16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What each position's cross-entropy is multiplied by."""
+    """The factors of each position's cross-entropy."""
 
     unmask: Ramp = field(default=Ramp(start=1.5, end=1.0, steps=300))
-    """Where a word is missing. Higher: more is learned of filling in."""
+    """Weight of gaps. Higher: better unmasking."""
     remask: Ramp = field(default=Ramp(start=0.1, end=1.0, steps=600))
-    """Where a word is wrong. Higher: more wrong words are found, and more right ones are doubted."""
-    identity: float = 1.0
-    """Where a word is right. Higher: fewer right words are doubted."""
-    mask_ratio: float = 0.0
-    """Missing words weigh (n / k)^this where k of n are missing. Higher: texts with few gaps count more; 1 is the
-    weight of the likelihood bound."""
+    """Weight of wrong words. Higher: more wrong words are found, and more right ones are doubted."""
+    identity: Annotated[float, AtLeast(FLOOR)] = 1.0
+    """Weight of right words. Higher: fewer right words are doubted."""
+    mask_ratio: Annotated[float, Between(0, 1)] = 0.0
+    """Exponent r of a factor (n / k)^r of gaps where k of n words are masked. Higher: texts with few gaps count more;
+    1 is the weight of the likelihood bound."""
     penalty_mask_correct: Ramp = field(default=Ramp(start=0.5, end=1.0, steps=300))
-    """Doubting a right word. Higher: that costs more."""
+    """Penalty of doubting a right word. Higher: that costs more."""
     penalty_keep_mask: Ramp = field(default=Ramp(end=1.0))
-    """Answering a gap with a special symbol ("I do not know"). Higher: that costs more."""
-    reward_correct_unmask: float = 1.0
-    """What a gap that is filled correctly weighs. Lower: what is known already counts less."""
+    """Penalty of answering a gap with a special symbol ("I do not know"). Higher: that costs more."""
+    reward_correct_unmask: Annotated[float, AtLeast(FLOOR)] = 1.0
+    """Weight of a gap that is filled correctly. Lower: words that are already known count less."""
     state_dependent: bool = False
-    """Doubting a right word costs less the more of the visible words are wrong."""
-    target_unmask_rate: float | None = None
-    """The part of the gaps that is to be attempted: above it, wrong attempts cost more; below it, less."""
-    entropy: float = 0.0
-    """Higher: a gap whose wrong probability sits on few words costs up to 1 + this times as much."""
+    """Reduce the cost of doubting a right word with the fraction of visible words that are wrong."""
+    target_unmask_rate: Annotated[float | None, Between(0, 1, open_low=True)] = None
+    """The desired fraction of gaps that are attempted: above it, wrong attempts cost more; below it, less."""
+    entropy: Annotated[float, AtLeast(0)] = 0.0
+    """Strength λ of a factor of up to 1 + λ for gaps whose wrong probability is concentrated on few words."""
     label_smoothing: Ramp = field(default=Ramp(end=0.0))
-    """The part of the target that is spread over all symbols. A ramp from 1 to 0 gives soft labels that harden."""
+    """The fraction of the target that is spread over all symbols. A ramp from 1 to 0 gives soft labels that harden."""
     judged_by: Literal["probability", "argmax"] = "probability"
     """How a mistake is measured in the terms that depend on the network's answers."""
 
     def __post_init__(self) -> None:
+        check(self, "objective.weights.")
         for key in ("unmask", "remask", "penalty_mask_correct", "penalty_keep_mask"):
-            if min(getattr(self, key).values) < FLOOR:
+            values = getattr(self, key).values
+            if min(values) < FLOOR:
                 raise UserError(
-                    f"objective.weights.{key} may not fall below {FLOOR}, for what weighs nothing is free; "
-                    f"it moves between {' and '.join(map(str, getattr(self, key).values))}."
+                    f"objective.weights.{key} must be at least {FLOOR}, because an answer without a weight costs "
+                    f"nothing; it moves between {values[0]} and {values[1]}."
                 )
-        for key in ("identity", "reward_correct_unmask"):
-            if getattr(self, key) < FLOOR:
-                raise UserError(
-                    f"objective.weights.{key} may not fall below {FLOOR}, for what weighs nothing is free; "
-                    f"it is {getattr(self, key)}."
-                )
-        if self.target_unmask_rate is not None and not 0 < self.target_unmask_rate <= 1:
-            raise UserError(f"objective.weights.target_unmask_rate must lie in (0, 1], not {self.target_unmask_rate}.")
-        if self.entropy < 0 or not 0 <= self.mask_ratio <= 1:
-            raise UserError(
-                f"objective.weights.entropy must not be negative (it is {self.entropy}), and mask_ratio must lie in "
-                f"[0, 1] (it is {self.mask_ratio})."
-            )
         if not all(0 <= value <= 1 for value in self.label_smoothing.values):
-            raise UserError(
-                f"objective.weights.label_smoothing is a part in [0, 1], not {self.label_smoothing.values}."
-            )
+            raise UserError(f"objective.weights.label_smoothing must be in [0, 1], not {self.label_smoothing.values}.")
 
 
 def task_weights(kind_BL: Tensor, options: Weights) -> Tensor:
-    """The weight that the task alone gives each position, float32 [B, L]; 0 where nothing is asked.
+    """The weight of each position that depends on the task alone, float32 [B, L]; 0 where there is no target.
 
     A multiple of 2^-16, so that sums of weights are exact: the same in any order, on any number of processes.
     """
@@ -95,17 +83,17 @@ def task_weights(kind_BL: Tensor, options: Weights) -> Tensor:
         + (kind_BL == IDENTITY) * options.identity
     )
     if options.mask_ratio:
-        asked_B, missing_B = (kind_BL > 0).sum(dim=1), missing_BL.sum(dim=1).clamp(min=1)
-        ratio_B1 = (asked_B / missing_B).unsqueeze(1) ** options.mask_ratio
+        targets_B, missing_B = (kind_BL > 0).sum(dim=1), missing_BL.sum(dim=1).clamp(min=1)
+        ratio_B1 = (targets_B / missing_B).unsqueeze(1) ** options.mask_ratio
         weight_BL = torch.where(missing_BL, weight_BL * ratio_B1, weight_BL)
     return (weight_BL * _GRID).round().float() / _GRID
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the network said, as constants, beside what it was asked.
+    """The network's answers, as constants, with the task.
 
-    log_q_BLV: its log-probabilities. words: how many of the symbols are words. Others are as in the task.
+    log_q_BLV: log-probabilities. words: the number of words among the symbols. The others are as in the task.
     """
 
     options: Weights
@@ -121,14 +109,14 @@ class Answers:
 
     @cached_property
     def special(self) -> Tensor:
-        """How much it answers with a special symbol: "I do not know" at a gap, doubt at a word."""
+        """The probability of a special symbol: "I do not know" at a gap, doubt at a word, [B, L]."""
         if self.options.judged_by == "argmax":
             return (self.choice >= self.words).float()
         return self.log_q_BLV[..., self.words :].exp().sum(dim=-1)
 
     @cached_property
     def right(self) -> Tensor:
-        """How much it gives the right answer."""
+        """The probability of the right answer, [B, L]."""
         if self.options.judged_by == "argmax":
             return (self.choice == self.targets_BL).float()
         return self.log_q_BLV.gather(2, self.targets_BL.unsqueeze(2)).squeeze(2).exp()
@@ -143,25 +131,25 @@ def _penalty(penalty: float, share_BL: Tensor) -> Tensor:
 
 
 def mask_correct(answers: Answers) -> Tensor | None:
-    """Doubting a right word. Rises with the penalty; with the doubt it rises above 1 and falls below."""
+    """The factor of right words for being doubted: rises with the penalty; with the doubt, if the penalty exceeds 1."""
     penalty = answers.options.penalty_mask_correct.end
     return None if penalty == 1 else answers.where(IDENTITY, _penalty(penalty, answers.special))
 
 
 def keep_mask(answers: Answers) -> Tensor | None:
-    """Not attempting a gap. Rises with the penalty; with the reluctance it rises above 1 and falls below."""
+    """The factor of gaps for answering with a special symbol: rises with the penalty, as `mask_correct` does."""
     penalty = answers.options.penalty_keep_mask.end
     return None if penalty == 1 else answers.where(UNMASK, _penalty(penalty, answers.special))
 
 
 def correct_unmask(answers: Answers) -> Tensor | None:
-    """Filling a gap correctly. Rises with the reward's weight; below 1 it falls with the probability of the word."""
+    """The factor of gaps for the right word: rises with the reward; for rewards below 1, falls with its probability."""
     reward = answers.options.reward_correct_unmask
     return None if reward == 1 else answers.where(UNMASK, _penalty(reward, answers.right))
 
 
 def state_dependent(answers: Answers) -> Tensor | None:
-    """Doubting a right word in a bad text. Falls with the share q of wrong ones among the visible words: 1 - q s."""
+    """The factor of right words in a bad text: 1 - q s with the fraction q of wrong words and the doubt s."""
     if not answers.options.state_dependent:
         return None
     wrong_B, right_B = ((answers.kind_BL == kind).sum(dim=1) for kind in (REMASK, IDENTITY))
@@ -170,7 +158,7 @@ def state_dependent(answers: Answers) -> Tensor | None:
 
 
 def unmask_rate(answers: Answers) -> Tensor | None:
-    """Attempting gaps wrongly. Rises with the part of the text's gaps that is attempted, over the target."""
+    """The factor of gaps for wrong attempts: rises with the attempted fraction of the text's gaps over the target."""
     target = answers.options.target_unmask_rate
     if target is None:
         return None
@@ -181,7 +169,7 @@ def unmask_rate(answers: Answers) -> Tensor | None:
 
 
 def peaked_mistake(answers: Answers) -> Tensor | None:
-    """How few symbols share the wrong probability of a gap: 1 + λ (log V - H) / log V. Rises with λ, falls with H."""
+    """The factor of gaps for peaked mistakes: 1 + λ (log V - H) / log V, H the entropy of the wrong probability."""
     strength = answers.options.entropy
     if not strength:
         return None
@@ -200,11 +188,11 @@ ANSWER_TERMS: tuple[Callable[[Answers], Tensor | None], ...] = (
     unmask_rate,
     peaked_mistake,
 )
-"""Each returns its factor, [B, L], or None where its option leaves everything as it is. Their order is of no matter."""
+"""Each returns its factor, [B, L], or None where its option has no effect. Their order does not matter."""
 
 
 def answer_weights(answers: Answers) -> Tensor | None:
-    """The product of all terms that depend on the network's answers, [B, L]; None if there are none."""
+    """The product of all terms that depend on the network's answers, [B, L]; None if none applies."""
     product: Tensor | None = None
     for term in ANSWER_TERMS:
         factor_BL = term(answers)

@@ -1,8 +1,8 @@
-"""Going back over one's own text: which words are doubted, hidden and written anew.
+"""Passes of proofreading: which words are doubted, masked and generated again.
 
-Each evaluation of the network does two jobs at once: it fills what is open, and it doubts what was already written. So
-a pass over the text costs one evaluation, as a step of filling does, and what it sees, gaps among words of which some
-are wrong, is what it was trained on. The last evaluation only fills.
+Each evaluation of the network has two uses at once: it fills open positions, and it scores the words that are already
+there. So a pass over the text costs one evaluation, like a step of unmasking, and its input, gaps among words of which
+some are wrong, is what the network was trained on. The last evaluation only fills.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from seedfast.errors import UserError
 from seedfast.families.text.positions import first
 from seedfast.families.text.proofreading.corruption import Symbols
-from seedfast.families.text.unmask_sampler import MaskedRequest, Page
+from seedfast.families.text.unmask_sampler import MaskedPage, MaskedRequest
 from seedfast.keys import Draws
 
 Remask = Literal["cosine", "linear", "constant", "threshold", "sampled"]
@@ -27,49 +27,49 @@ _THRESHOLDS = (0.01, 0.5, 0.5, 0.5, 0.5, 0.65, 0.75, 0.98)
 
 @dataclass(frozen=True, kw_only=True)
 class ProofreadingRequest(MaskedRequest):
-    """What is wanted of a proofreading model: a draft in --steps, then --passes over it."""
+    """A request to a proofreading model: a draft in --steps, then --passes over it."""
 
     passes: int | None = None
-    """How often doubted words are hidden and written anew (default 0; for `threshold` as many as thresholds)."""
+    """How often doubted words are masked and generated again (default 0; for `threshold` one for each threshold)."""
     remask: Remask | None = None
-    """Which words are hidden: the most doubted ones, fewer in each pass (`cosine`, the default, or `linear`) or always
-    as many (`constant`); those that are right with too small a probability (`threshold`); or each with the probability
-    of its doubt, gaps being kept with theirs (`sampled`)."""
+    """Which words are masked: the most doubted ones, fewer in each pass (`cosine`, the default, or `linear`) or always
+    as many (`constant`); those whose probability of being right is too small (`threshold`); or each word with the
+    probability of its doubt, gaps included (`sampled`)."""
     remask_rate: float | None = None
-    """For cosine, linear and constant: the part of the text that the first pass hides (default 0.3)."""
+    """For cosine, linear and constant: the fraction of the text that the first pass masks (default 0.3)."""
     thresholds: tuple[float, ...] = ()
-    """For `threshold`: the least probability of being right that a word needs to stay, for each pass."""
+    """For `threshold`: the lowest probability of being right at which a word stays, for each pass."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.passes is not None and self.passes < 0:
-            raise UserError(f"passes must not be negative (they are {self.passes}).")
-        if not self.rounds:
+            raise UserError(f"passes must be at least 0, not {self.passes}.")
+        if not self.pass_count:
             for name in ("remask", "remask_rate"):
                 if getattr(self, name) is not None:
-                    raise UserError(f"--{name.replace('_', '-')} is about passes over the text; say how many --passes.")
+                    raise UserError(f"--{name.replace('_', '-')} has no effect without --passes: give their number.")
         if self.thresholds and self.remask != "threshold":
-            raise UserError("--thresholds belong to --remask threshold.")
+            raise UserError(f"--thresholds ({self.thresholds}) have no effect without --remask threshold.")
         if self.thresholds and self.passes not in (None, len(self.thresholds)):
-            raise UserError(f"There are {len(self.thresholds)} thresholds for {self.passes} passes.")
+            raise UserError(f"There are {len(self.thresholds)} thresholds for {self.passes} passes: give one for each.")
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
             raise UserError(f"thresholds are probabilities in [0, 1], not {self.thresholds}.")
         if self.remask_rate is not None:
             if self.remask in ("threshold", "sampled"):
-                raise UserError(f"--remask-rate has no meaning for --remask {self.remask}.")
+                raise UserError(f"--remask-rate has no effect with --remask {self.remask}: leave it out.")
             if not 0 < self.remask_rate <= 1:
-                raise UserError(f"remask-rate must lie in (0, 1], not {self.remask_rate}.")
+                raise UserError(f"remask-rate must be in (0, 1], not {self.remask_rate}.")
 
     @property
-    def rounds(self) -> int:
-        """How many passes there are."""
+    def pass_count(self) -> int:
+        """The number of passes."""
         if self.passes is None and self.remask == "threshold":
             return len(self.thresholds or _THRESHOLDS)
         return self.passes or 0
 
     def rate(self, number: int) -> float:
-        """The part of the text that pass `number` (0, 1, …) hides; never none, or the pass would be for nothing."""
-        progress = number / self.rounds
+        """The fraction of the text that pass `number` (0, 1, …) masks; always positive, or the pass would be wasted."""
+        progress = number / self.pass_count
         start = _RATE if self.remask_rate is None else self.remask_rate
         match self.remask or "cosine":
             case "cosine":
@@ -79,16 +79,16 @@ class ProofreadingRequest(MaskedRequest):
         return start
 
     def threshold(self, number: int) -> float:
-        """The least probability of being right in pass `number`: as given, or the usual ones spread over the passes."""
+        """The lowest accepted probability of being right in pass `number`; the defaults are spread over the passes."""
         if self.thresholds:
             return self.thresholds[number]
-        return _THRESHOLDS[number * len(_THRESHOLDS) // self.rounds]
+        return _THRESHOLDS[number * len(_THRESHOLDS) // self.pass_count]
 
 
-def doubted(before: Page, doubt_BL: Tensor, request: ProofreadingRequest, number: int, draws: Draws) -> Tensor:
-    """Which positions pass `number` hides, bool [B, L]. doubt_BL: the probability of a special answer."""
+def doubted(before: MaskedPage, doubt_BL: Tensor, request: ProofreadingRequest, number: int, draws: Draws) -> Tensor:
+    """The positions that pass `number` masks, bool [B, L]. doubt_BL: the probability of a special answer."""
     if request.remask == "sampled":
-        # Of a gap it is the probability that nothing is known yet, so that it stays one.
+        # Of a gap it is the probability that its word is unknown; such a gap stays open.
         return before.writable_BL & (draws.uniform("doubt", doubt_BL.shape[1], dtype=torch.float64) < doubt_BL)
     if request.remask == "threshold":
         return before.written & (1 - doubt_BL < request.threshold(number))
@@ -96,10 +96,11 @@ def doubted(before: Page, doubt_BL: Tensor, request: ProofreadingRequest, number
     return first(-doubt_BL, before.written, count_B)
 
 
-def moved(before: Page, after: Page, q_BLV: Tensor, symbols: Symbols) -> Page:
-    """Take out a superfluous word and open a gap where one is missing: one such pair in each stretch of own text.
+def moved(before: MaskedPage, after: MaskedPage, q_BLV: Tensor, symbols: Symbols) -> MaskedPage:
+    """Remove a superfluous word and open a gap where one is missing: one such pair in each stretch of generated text.
 
-    Both have to be likely, and what lies between them moves by one place, so lengths stay and given words do not move.
+    Both must be likely. The words between them move by one place, so lengths stay and fixed words do not move.
+    q_BLV: the probabilities of all answers.
     """
     tokens, is_open = after.tokens_BL.tolist(), after.open_BL.tolist()
     delete, insert = q_BLV[..., symbols.delete].tolist(), q_BLV[..., symbols.insert].tolist()
@@ -122,11 +123,11 @@ def moved(before: Page, after: Page, q_BLV: Tensor, symbols: Symbols) -> Page:
                 del values[out]
                 values.insert(behind + 1 if behind < out else behind, new)
     device = after.tokens_BL.device
-    return Page(torch.tensor(tokens, device=device), torch.tensor(is_open, device=device), after.writable_BL)
+    return MaskedPage(torch.tensor(tokens, device=device), torch.tensor(is_open, device=device), after.writable_BL)
 
 
 def stretches(writable: list[bool]) -> list[tuple[int, int]]:
-    """Where stretches of writable positions start and stop."""
+    """The (start, stop) of each run of writable positions."""
     found, position = [], 0
     for is_writable, group in groupby(writable):
         size = len(list(group))

@@ -1,0 +1,83 @@
+"""Packing: whole examples, several in one window, for data of which only a part is scored (prompts and chats)."""
+
+from bisect import bisect_left, insort
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seedfast.data.cache import read_tokens, token_type
+from seedfast.data.dataset import Batch
+from seedfast.data.text.batch import text_batch
+
+PARTS = ("scored", "lengths", "bytes")
+"""The files SPLIT.PART.bin beside the tokens: a flag for each token, a length and a size for each example."""
+
+
+class PackedDataset:
+    """Windows of whole examples: each holds as many as fit, and the rest is padding, which is not scored.
+
+    An example is in exactly one window and is never cut. One that is longer than a window is left out, and counted.
+    """
+
+    def __init__(self, folder: Path, split: str, *, vocabulary: int, context: int, padding: int) -> None:
+        """folder: the prepared data (see `dialogues.tokenise`). context: the window's length. padding: its token id."""
+        self._tokens = read_tokens(folder / f"{split}.bin", token_type(vocabulary))
+        self._scored = read_tokens(folder / f"{split}.scored.bin", np.uint16)
+        lengths, sizes = (read_tokens(folder / f"{split}.{part}.bin", np.uint32).astype(np.int64) for part in PARTS[1:])
+        self._starts = np.concatenate([[0], np.cumsum(lengths)])
+        self._lengths, self._context, self._padding = lengths, context, padding
+        fits = lengths <= context + 1
+        self._packs = pack(lengths, np.flatnonzero(fits), context + 1)
+        self.left_out = int((~fits).sum())
+        self.bytes = int(sizes[fits].sum())
+        scored = np.add.reduceat(self._scored.astype(np.int64), self._starts[:-1]) if len(lengths) else lengths
+        self.targets = int(scored[fits].sum())
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self._packs)
+
+    def batch(self, ids: list[int]) -> Batch:
+        """The windows with these ids, as a `TextBatch`: `tokens`, `scored` and `documents`."""
+        shape = (len(ids), self._context + 1)
+        tokens_BL = np.full(shape, self._padding, np.int64)
+        scored_BL = np.zeros(shape, bool)
+        documents_BL = np.zeros(shape, np.int64)
+        for row, number in enumerate(ids):
+            place = 0
+            for document, example in enumerate(self._packs[number]):
+                start, length = self._starts[example], self._lengths[example]
+                here, there = slice(place, place + length), slice(start, start + length)
+                tokens_BL[row, here] = self._tokens[there]
+                scored_BL[row, here] = self._scored[there] > 0
+                documents_BL[row, here] = document
+                place += length
+            documents_BL[row, place:] = len(self._packs[number])
+        return text_batch(
+            tokens=torch.from_numpy(tokens_BL),
+            scored=torch.from_numpy(scored_BL[:, 1:].copy()),
+            documents=torch.from_numpy(documents_BL),
+        )
+
+
+def pack(lengths: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64], size: int) -> list[list[int]]:
+    """The examples of each window of `size` tokens, by best fit decreasing (at most 11/9 of the fewest windows).
+
+    lengths: tokens of each example. chosen: the examples to pack, none of them longer than `size`.
+    """
+    packs: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (free tokens, window), sorted
+    for example in sorted(chosen.tolist(), key=lambda example: (-int(lengths[example]), example)):
+        length = int(lengths[example])
+        place = bisect_left(room, (length, -1))
+        if place < len(room):
+            left, number = room.pop(place)
+            packs[number].append(example)
+        else:
+            left, number = size, len(packs)
+            packs.append([example])
+        if left > length:
+            insort(room, (left - length, number))
+    return packs

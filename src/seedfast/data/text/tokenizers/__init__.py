@@ -1,0 +1,55 @@
+"""Tokenizers: text to ids and back, without loss. `load` reads every kind from the folder that `save` wrote.
+
+End-of-text is an id that only the code inserts: no string in a text is ever encoded as a special token.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from seedfast.data.text.tokenizers.chat import ChatTemplate
+from seedfast.data.text.tokenizers.plain import Bytes, Characters
+from seedfast.data.text.tokenizers.protocol import END_OF_TEXT, TokenArray, Tokenizer
+from seedfast.data.text.tokenizers.subwords import Subwords, safe_cuts
+from seedfast.errors import UserError
+from seedfast.files import to_json
+
+__all__ = [
+    "END_OF_TEXT",
+    "Bytes",
+    "Characters",
+    "ChatTemplate",
+    "Subwords",
+    "TokenArray",
+    "Tokenizer",
+    "digest",
+    "load",
+    "safe_cuts",
+    "save",
+]
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `tokenizer.json`, and the other files that `load` needs, into an existing folder."""
+    for name, content in tokenizer.files().items():
+        (folder / name).write_text(content, "utf-8")
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer that was saved in `folder`. Raises UserError if there is none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"There is no tokenizer in {folder}: it should hold a file tokenizer.json.")
+    content = json.loads(path.read_text("utf-8"))
+    match content.get("kind"):
+        case "characters":
+            return Characters(content["alphabet"])
+        case "bytes":
+            return Bytes()
+        case _:
+            return Subwords.load(folder)
+
+
+def digest(tokenizer: Tokenizer) -> str:
+    """SHA-256 of everything that the tokenizer's ids depend on."""
+    return hashlib.sha256(to_json(tokenizer.files()).encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""The generator of embedding diffusion: prompts in front of the window, and lengths that are drawn before the text."""
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from seedfast.data.dataset import Dataset
+from seedfast.errors import UserError
+from seedfast.families.text.base import TextGenerator
+from seedfast.families.text.categorical import draw, shape
+from seedfast.families.text.decoding import Decoding
+from seedfast.families.text.embedding.network import EmbeddingNetwork
+from seedfast.families.text.embedding.sampling import CanvasBatch, EmbeddingRequest, denoise_canvases
+from seedfast.families.text.request import Canvas
+from seedfast.keys import Draws
+
+
+class EmbeddingGenerator(TextGenerator[EmbeddingRequest]):
+    """Denoises all open positions of a text together, from noise to vectors to tokens."""
+
+    Request = EmbeddingRequest
+
+    def max_new_tokens(self, prompt: int) -> int:
+        """The largest number of tokens that can follow a prompt of `prompt` tokens.
+
+        With `data.prompt`, prompts stand before the window and take no room in it. Raises UserError for a prompt longer
+        than in training.
+        """
+        if not self.assets.prompt:
+            return super().max_new_tokens(prompt)
+        if prompt > self.assets.prompt:
+            raise UserError(
+                f"The prompt has {prompt} tokens, but this model was trained with {self.assets.prompt} at most "
+                "before its window; shorten the prompt."
+            )
+        return self.assets.context
+
+    def demo(self, validation: Dataset) -> EmbeddingRequest:
+        """Continue the first half of a held-out text."""
+        return EmbeddingRequest(canvas=Canvas.first_half(self.excerpt(validation)))
+
+    def fill(self, decoding: Decoding[EmbeddingRequest], canvases: list[Canvas]) -> list[list[int]]:
+        """Denoise the open positions of all canvases together; fixed tokens condition every step.
+
+        Raises UserError for top-k or top-p where the network predicts vectors instead of a distribution.
+        """
+        network, request = cast("EmbeddingNetwork", decoding.network), decoding.request
+        if network.shape.prediction != "tokens" and (request.top_k, request.top_p) != (None, None):
+            raise UserError("This model predicts vectors, not a distribution over tokens: leave out top-k and top-p.")
+        if network.lengths is not None and (request.tokens, request.canvas, request.infill) == (None, None, None):
+            canvases = with_drawn_lengths(canvases, network.lengths, decoding.draws)
+        batch = CanvasBatch.of(canvases, network.shape, self.assets.tokenizer, decoding.device)
+        filled = denoise_canvases(decoding, batch)
+        return [self.until_end(tokens, canvas) for tokens, canvas in zip(filled, canvases, strict=True)]
+
+
+@torch.no_grad()
+def with_drawn_lengths(canvases: list[Canvas], lengths_L: Tensor, draws: Draws) -> list[Canvas]:
+    """Continuations cut to drawn lengths: p(n) ∝ exp(lengths_L[n - 1]), for n tokens in a window.
+
+    A window holds at least the fixed tokens that a canvas places into it.
+    """
+    context = len(lengths_L)
+    u_B = draws.uniform("length", 1, dtype=torch.float64)[:, 0]
+    shortened = []
+    for canvas, u in zip(canvases, u_B, strict=True):
+        size = len(canvas.tokens_L)
+        shortest = int(canvas.fixed_L.sum()) + context - size
+        is_possible_L = torch.arange(context, device=lengths_L.device) >= shortest
+        drawn = draw(shape(lengths_L.masked_fill(~is_possible_L, -torch.inf), temperature=1.0), u)
+        stop = size - (context - 1 - int(drawn))
+        shortened.append(Canvas(canvas.tokens_L[:stop], canvas.fixed_L[:stop]))
+    return shortened

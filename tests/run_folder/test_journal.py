@@ -1,0 +1,87 @@
+"""The journal: whole lines only, cut to a checkpoint on resume, readable while it is written, in old formats too."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedfast.errors import UserError
+from seedfast.run_folder import journal
+from seedfast.run_folder.journal import Journal
+from seedfast.run_folder.table import read_table
+
+
+def entry(step: int, **more: Any) -> Any:
+    """A line of an optimizer step."""
+    return {"step": step, "loss": 1.0 / step, "lr": {"adamw": 1e-3, "muon": 0.015}} | more
+
+
+def test_a_rewind_cuts_the_lines_after_the_checkpoint(tmp_path: Path) -> None:
+    with Journal(tmp_path) as written:
+        for step in (1, 2, 3):
+            written.record(entry(step))
+            if step == 2:
+                size = written.size
+    with Journal(tmp_path) as resumed:
+        resumed.rewind(2, size)
+        resumed.record(entry(3, digest="other"))
+    assert list(journal.read(tmp_path)) == [entry(1), entry(2), entry(3, digest="other")]
+
+
+@pytest.mark.parametrize(("step", "change"), [(1, 0), (2, -1), (3, 0), (2, 1)])
+def test_a_rewind_to_another_place_is_refused(step: int, change: int, tmp_path: Path) -> None:
+    with Journal(tmp_path) as written:
+        for each in (1, 2):
+            written.record(entry(each))
+        with pytest.raises(UserError, match="is not the journal of this run"):
+            written.rewind(step, written.size + change)
+
+
+def test_an_incomplete_last_line_is_skipped_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2')
+    assert list(journal.read(tmp_path)) == [{"step": 1}]
+    path.write_text('{"step": 1}\n{"step": 2\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2, is not JSON"):
+        list(journal.read(tmp_path))
+
+
+def test_following_a_journal_waits_for_whole_lines(tmp_path: Path) -> None:
+    def written() -> Iterator[bool]:
+        with (tmp_path / "journal.jsonl").open("ab", buffering=0) as file:
+            for part in (b'{"step": 1}\n{"st', b'ep": 2}', b'\n{"step": 3}\n'):
+                file.write(part)
+                yield False
+            file.write(b'{"step": 4}\n{"step"')
+            yield True
+
+    (tmp_path / "journal.jsonl").touch()
+    writer = written()
+    assert [entry["step"] for entry in journal.follow(tmp_path, lambda: next(writer))] == [1, 2, 3, 4]
+
+
+def test_each_optimizer_has_a_curve_of_its_learning_rate() -> None:
+    assert journal.scalars(entry(1)) == {
+        "training/loss": 1.0, "training/lr/adamw": 1e-3, "training/lr/muon": 0.015,
+    }  # fmt: skip
+    assert journal.scalars(entry(1, lr=0.5))["training/lr"] == 0.5, "one rate in version 0.1"
+    score = {"loss": 2.0, "standard_error": None, "diagnostics": {"accuracy": 0.5}}
+    assert journal.scalars({"step": 1, "validation": {"ema": score}}) == {
+        "validation/ema/loss": 2.0, "validation/ema/diagnostics/accuracy": 0.5,
+    }  # fmt: skip
+
+
+def test_samples_are_files_of_the_run_folder(tmp_path: Path) -> None:
+    line = {"step": 1, "samples": ["samples/step-1/a.txt"]}
+    assert journal.sample_files(tmp_path, line) == [tmp_path / "samples/step-1/a.txt"]
+    assert journal.sample_files(tmp_path, entry(1)) == []
+    assert journal.scalars(line) == {}
+
+
+def test_a_table_has_a_column_for_each_curve(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(entry(step)) + "\n" for step in (1, 2)))
+    table = read_table(tmp_path)
+    assert list(table) == ["step", "training/loss", "training/lr/adamw", "training/lr/muon"]
+    assert table["training/loss"].tolist() == [1.0, 0.5]
