@@ -1,8 +1,10 @@
 """Generated captions as text, JSON and images."""
 
 import io
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +38,27 @@ class GeneratedCaption:
     attention: AttentionMaps | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CaptionSamples(Samples):
     """Images and their generated captions: `captions[i]` belong to image i, best first."""
 
     images: ImageBatch
     captions: tuple[tuple[GeneratedCaption, ...], ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def __repr__(self) -> str:
+        return f"<captions of {len(self.captions)} images>"
+
+    def _repr_html_(self) -> str:
+        """The images and their captions in a notebook."""
+        rows = zip(self.images.pixels_BCSS, self.captions, strict=True)
+        return "".join(
+            f'<p><img src="data:image/png;base64,{b64encode(_png(picture(pixels_CSS))).decode()}"> '
+            f"{'<br>'.join(escape(caption.text) for caption in captions)}</p>"
+            for pixels_CSS, captions in rows
+        )
 
     def show(self, console: Console) -> None:
         """Print each image's name and captions."""
@@ -68,9 +85,7 @@ class CaptionSamples(Samples):
             if captions and (maps := captions[0].attention):
                 pictures[f"attention-{index:04}.png"] = attention_picture(self.images.pixels_BCSS[index], maps)
         for name, image in pictures.items():
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            commit(folder / name, buffer.getvalue())
+            commit(folder / name, _png(image))
             files.append(folder / name)
         return files
 
@@ -83,6 +98,12 @@ class CaptionSamples(Samples):
             }
             for index, (name, captions) in enumerate(zip(self.images.names, self.captions, strict=True))
         ]
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def picture(pixels_CSS: Tensor, size: int = TILE) -> Image.Image:

@@ -30,7 +30,7 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ImageSamples(Samples):
     """Generated images.
 
@@ -68,11 +68,28 @@ class ImageSamples(Samples):
             columns=request.columns,
         )
 
-    def show(self, console: Console) -> None:
-        """A line about the images."""
+    def __str__(self) -> str:
         size = "×".join(str(length) for length in self.images_NCSS.shape[2:])
         classes = sorted({name for name in self.names if name is not None})
-        console.print(f"{len(self.names)} images of {size} pixels" + (f" ({', '.join(classes)})" if classes else ""))
+        return f"{len(self.names)} images of {size} pixels" + (f" ({', '.join(classes)})" if classes else "")
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def _repr_png_(self) -> bytes:
+        """The grid in a notebook."""
+        return _png(self._grid())
+
+    def show(self, console: Console) -> None:
+        """Print a line about the images."""
+        console.print(str(self))
+
+    def _grid(self) -> Tensor:
+        return image_grid(self.images_NCSS, self._columns)
+
+    @property
+    def _columns(self) -> int:
+        return self.columns or math.ceil(math.sqrt(len(self.names)))
 
     def save(self, folder: Path) -> list[Path]:
         """Write grid.png and, with classes, grid.txt; on request strip.png, denoising.gif and each image.
@@ -82,10 +99,9 @@ class ImageSamples(Samples):
         for path in folder.iterdir():
             if _EARLIER_FILES.fullmatch(path.name):
                 path.unlink()
-        columns = self.columns or math.ceil(math.sqrt(len(self.names)))
-        files = [_write(folder / "grid.png", image_grid(self.images_NCSS, columns))]
+        files = [_write(folder / "grid.png", self._grid())]
         if any(self.names):
-            commit(folder / "grid.txt", self._class_list(columns))
+            commit(folder / "grid.txt", self._class_list(self._columns))
             files.append(folder / "grid.txt")
         if self.frames_FNCSS is not None and self.strip:
             rows_NFCSS = self.frames_FNCSS.transpose(0, 1)
@@ -130,10 +146,14 @@ def to_pil(pixels_CHW: Tensor) -> Image.Image:
     return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
-def _write(path: Path, pixels_CHW: Tensor) -> Path:
+def _png(pixels_CHW: Tensor) -> bytes:
     buffer = io.BytesIO()
     to_pil(pixels_CHW).save(buffer, "PNG")
-    commit(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def _write(path: Path, pixels_CHW: Tensor) -> Path:
+    commit(path, _png(pixels_CHW))
     return path
 
 

@@ -1,6 +1,7 @@
 """Requests for text, the canvas that a sampler fills, and the finished texts."""
 
 from dataclasses import dataclass, field
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -94,7 +95,7 @@ class Canvas:
         return any(later and not earlier for earlier, later in pairwise(self.fixed_L.tolist()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextSamples(Samples):
     """Finished texts.
 
@@ -107,6 +108,20 @@ class TextSamples(Samples):
     pieces: list[list[tuple[str, bool]]]
     frames: list[list[str]] = field(default_factory=list)
     written: list[list[int]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n\n".join(self.texts)
+
+    def __repr__(self) -> str:
+        return f"<{len(self.texts)} texts, {sum(map(len, self.written))} generated tokens>"
+
+    def _repr_html_(self) -> str:
+        """The texts in a notebook; generated text is bold."""
+        blocks = [
+            "".join(escape(piece) if is_fixed else f"<b>{escape(piece)}</b>" for piece, is_fixed in pieces)
+            for pieces in self.pieces
+        ]
+        return "".join(f'<pre style="white-space: pre-wrap">{block}</pre>' for block in blocks)
 
     def show(self, console: Console) -> None:
         """Print the texts; on a terminal, generated text is bold."""
