@@ -1,4 +1,4 @@
-"""Identities 9 to 11 and 14, and twins that shift twice, drop or repeat tokens, miscount bytes, look at the answer."""
+"""Likelihoods of text, and twins that shift twice, drop or repeat tokens, miscount bytes, or see the answer."""
 
 import math
 from collections.abc import Callable
@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.helpers.tasks import changed
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
 from seedfast.data.text.config import TextAssets, TextData
 from seedfast.data.text.windows import Windows
-from seedfast.families.family import State, Task, Terms
-from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveModel, NextTokenTask
-from seedfast.families.text.masked import MaskedDiffusion, MaskedTask
+from seedfast.families.family import Terms
+from seedfast.families.generator import State
+from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveObjective, NextTokenTask
+from seedfast.families.text.causal_sampler import continue_prompts
+from seedfast.families.text.masked import MaskedObjective, MaskedTask
 from seedfast.keys import Draws
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer_network import TransformerNetwork
@@ -24,55 +27,55 @@ from seedfast.verify.identities import likelihood
 from seedfast.verify.identities.sources import Copy, Markov, SecondOrder, Tokens, Zipf, entropy
 
 
-class ShiftsTwice(AutoregressiveModel):
-    """It asks for the token after the next."""
+class ShiftsTwice(AutoregressiveObjective):
+    """Its target is the token after the next."""
 
     def task(self, batch: Batch, draws: Draws) -> NextTokenTask:
         task = super().task(batch, draws)
-        return replace(task, targets_BL=torch.roll(task.targets_BL, -1, dims=1))
+        return changed(task, targets_BL=torch.roll(task.targets_BL, -1, dims=1))
 
 
-class DoesNotShift(AutoregressiveModel):
-    """It asks for the token that it shows."""
+class DoesNotShift(AutoregressiveObjective):
+    """Its target is the input token itself."""
 
     def task(self, batch: Batch, draws: Draws) -> NextTokenTask:
         task = super().task(batch, draws)
-        return replace(task, targets_BL=task.inputs_BL)
+        return changed(task, targets_BL=task.inputs_BL)
 
 
-class Averages(AutoregressiveModel):
+class Averages(AutoregressiveObjective):
     """Its loss is a mean over tokens."""
 
-    def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
+    def loss(self, network: nn.Module, task: NextTokenTask, state: State) -> Terms:
         terms = super().loss(network, task, state)
         return replace(terms, total_B=terms.total_B / task.weight_B)
 
 
-class CountsAll(AutoregressiveModel):
-    """It charges tokens that are not scored."""
+class CountsAll(AutoregressiveObjective):
+    """It counts tokens that are not scored."""
 
     def task(self, batch: Batch, draws: Draws) -> NextTokenTask:
         return super().task({**batch, "scored": torch.ones_like(batch["scored"])}, draws)
 
 
-class Peeks(AutoregressiveModel):
-    """Its inputs are the answers."""
+class Peeks(AutoregressiveObjective):
+    """Its inputs are the targets."""
 
     def task(self, batch: Batch, draws: Draws) -> NextTokenTask:
         task = super().task(batch, draws)
         return replace(task, inputs_BL=task.targets_BL)
 
 
-def test_9_the_loss_is_the_chain_rule_shifted_once() -> None:
+def test_the_loss_is_the_chain_rule_shifted_once() -> None:
     assert likelihood.next_token_loss().holds
 
 
 @pytest.mark.parametrize("twin", [ShiftsTwice, DoesNotShift, Averages, CountsAll, Peeks])
-def test_9_twins_with_another_loss_are_refused(twin: likelihood.BuildCausal) -> None:
+def test_twins_with_another_loss_fail(twin: likelihood.BuildCausal) -> None:
     assert not likelihood.next_token_loss(twin).holds
 
 
-def test_9_twin_a_copying_network_pleases_only_a_loss_that_is_not_shifted() -> None:
+def test_a_copying_network_has_no_loss_only_without_a_shift() -> None:
     assert "a copying network pays 40.0" in likelihood.next_token_loss().detail
     assert "a copying network pays 0.0" in likelihood.next_token_loss(DoesNotShift).detail
 
@@ -100,21 +103,21 @@ class SkipsFirst(Windows):
         return {**batch, "scored": batch["scored"] & (torch.arange(self.context) > 0)}
 
 
-def test_9_windows_score_each_token_once() -> None:
+def test_windows_score_each_token_once() -> None:
     assert likelihood.windows_score_once().holds
 
 
 @pytest.mark.parametrize("twin", [DropsTheRest, ScoresTwice, SkipsFirst])
-def test_9_twins_that_drop_or_repeat_tokens_are_refused(twin: likelihood.BuildWindows) -> None:
+def test_twins_that_drop_or_repeat_tokens_fail(twin: likelihood.BuildWindows) -> None:
     assert not likelihood.windows_score_once(twin).holds
 
 
-def test_9_full_context_is_never_worse_than_windows() -> None:
+def test_full_context_is_never_worse_than_windows() -> None:
     assert likelihood.context_only_helps().holds
 
 
-class ForgetsAllButOne(AutoregressiveModel):
-    """In long windows, it shows one token again and again."""
+class ForgetsAllButOne(AutoregressiveObjective):
+    """In long windows, its input is one token repeated."""
 
     def task(self, batch: Batch, draws: Draws) -> NextTokenTask:
         task = super().task(batch, draws)
@@ -123,16 +126,16 @@ class ForgetsAllButOne(AutoregressiveModel):
 
 
 @pytest.mark.parametrize("twin", [Averages, Peeks, ShiftsTwice, ForgetsAllButOne])
-def test_9_twins_whose_loss_does_not_follow_the_context_are_refused(twin: likelihood.BuildCausal) -> None:
+def test_twins_whose_loss_does_not_follow_the_context_fail(twin: likelihood.BuildCausal) -> None:
     assert not likelihood.context_only_helps(twin).holds
 
 
 @pytest.mark.parametrize("twin", [ScoresTwice, SkipsFirst])
-def test_9_twins_whose_windows_count_wrongly_are_refused(twin: likelihood.BuildWindows) -> None:
+def test_twins_whose_windows_count_wrongly_fail(twin: likelihood.BuildWindows) -> None:
     assert not likelihood.context_only_helps(windows=twin).holds
 
 
-def test_9_cached_generation_writes_the_same() -> None:
+def test_cached_generation_yields_the_same_tokens() -> None:
     assert likelihood.cached_generation().holds
 
 
@@ -150,59 +153,57 @@ def _twin(forward: Callable[..., Tensor]) -> Callable[[], nn.Module]:
 def _restarts_positions(
     original: Callable[..., Tensor], tokens_BL: Tensor, *, cache: Any = None, **inputs: Any
 ) -> Tensor:
-    """With a cache, every new token stands at position 0."""
+    """With a cache, every new token is at position 0."""
     if cache is not None and cache.length:
         inputs["positions_BL"] = torch.zeros_like(tokens_BL)
     return original(tokens_BL, cache=cache, **inputs)
 
 
 def _ignores_cache(original: Callable[..., Tensor], tokens_BL: Tensor, *, cache: Any = None, **inputs: Any) -> Tensor:
-    """It sees the newest token alone."""
+    """It reads the newest token alone."""
     return original(tokens_BL, **inputs)
 
 
 @pytest.mark.parametrize("twin", [_restarts_positions, _ignores_cache])
-def test_9_twins_whose_cache_is_broken_are_refused(twin: Callable[..., Tensor]) -> None:
+def test_twins_with_a_broken_cache_fail(twin: Callable[..., Tensor]) -> None:
     assert not likelihood.cached_generation(_twin(twin)).holds
 
 
-class SwapsRows(AutoregressiveModel):
+def swaps_rows(*arguments: Any, cached: bool = True) -> list[list[int]]:
     """With a cache, it confuses the texts."""
-
-    def generate(self, network: nn.Module, *arguments: Any, cached: bool = True, **options: Any) -> list[list[int]]:
-        written = super().generate(network, *arguments, cached=cached, **options)
-        return written[::-1] if cached else written
+    written = continue_prompts(*arguments, cached=cached)
+    return written[::-1] if cached else written
 
 
-def test_9_twin_whose_cache_swaps_texts_is_refused() -> None:
-    assert not likelihood.cached_generation(build=SwapsRows).holds
+def test_twin_whose_cache_swaps_texts_fails() -> None:
+    assert not likelihood.cached_generation(sampler=swaps_rows).holds
 
 
-def test_10_uniform_bytes_cost_8_bits_each() -> None:
+def test_uniform_bytes_cost_8_bits_each() -> None:
     assert likelihood.bits_per_byte().holds
 
 
-class InNats(AutoregressiveModel):
+class InNats(AutoregressiveObjective):
     """It forgets the ln 2."""
 
     def __init__(self, options: Autoregressive, assets: TextAssets) -> None:
         super().__init__(options, assets)
-        self.units = {"bits_per_byte": assets.tokens_per_byte}
+        self.measure = replace(self.measure, conversions={"bits_per_byte": assets.tokens_per_byte})
 
 
-class CountsTheEnd(AutoregressiveModel):
-    """It takes the end-of-text for bytes of the text."""
+class CountsTheEnd(AutoregressiveObjective):
+    """It counts end-of-text as bytes of the text."""
 
     def __init__(self, options: Autoregressive, assets: TextAssets) -> None:
         super().__init__(options, replace(assets, validation_bytes=assets.validation_bytes + len("<|endoftext|>")))
 
 
 @pytest.mark.parametrize("twin", [InNats, CountsTheEnd])
-def test_10_twins_with_another_unit_are_refused(twin: likelihood.BuildCausal) -> None:
+def test_twins_with_another_unit_fail(twin: likelihood.BuildCausal) -> None:
     assert not likelihood.bits_per_byte(twin).holds
 
 
-def test_10_twin_that_counts_characters_is_refused() -> None:
+def test_twin_that_counts_characters_fails() -> None:
     corpus = likelihood.byte_corpus()
     characters = len(corpus.assets.tokenizer.decode(corpus.assets.tokenizer.encode(likelihood._TEXT)))
     counted = replace(corpus, assets=replace(corpus.assets, validation_bytes=characters))
@@ -211,7 +212,7 @@ def test_10_twin_that_counts_characters_is_refused() -> None:
     assert "round trip True" in check.detail
 
 
-def test_10_twin_that_drops_the_end_of_the_text_is_refused() -> None:
+def test_twin_that_drops_the_end_of_the_text_fails() -> None:
     corpus = likelihood.byte_corpus()
     tokens = np.array(corpus.assets.tokenizer.encode(likelihood._TEXT), np.uint16)
     assert not likelihood.bits_per_byte(corpus=replace(corpus, validation=DropsTheRest(tokens, 16))).holds
@@ -220,7 +221,7 @@ def test_10_twin_that_drops_the_end_of_the_text_is_refused() -> None:
 TEXT = "Größe, 数学, naïve 🙂\r\n\tand plain words too.\n" * 40
 
 
-def test_10_holds_of_prepared_files(tmp_path: Path) -> None:
+def test_bits_per_byte_of_prepared_files(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(TEXT.encode())
     corpus = TextData(path=str(path), tokenizer="bytes", context=16).load()
@@ -230,58 +231,60 @@ def test_10_holds_of_prepared_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bytes", "bpe"])
-def test_10_the_bits_of_any_tokenizer_are_those_of_all_tokens_over_all_bytes(tokenizer: str, tmp_path: Path) -> None:
+def test_the_bits_of_any_tokenizer_are_those_of_all_tokens_over_all_bytes(tokenizer: str, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(TEXT.encode())
     vocabulary = {"vocabulary": 270} if tokenizer == "bpe" else {}
     corpus = TextData(path=str(path), tokenizer=tokenizer, context=16, **vocabulary).load()
-    family = AutoregressiveModel(Autoregressive(), corpus.assets)
+    objective = AutoregressiveObjective(Autoregressive(), corpus.assets)
     held_out = TEXT.encode()[-corpus.assets.validation_bytes :]
     tokens = corpus.assets.tokenizer.encode(held_out.decode())
     bits = len(tokens) * math.log2(corpus.assets.tokenizer.size)
     uniform_loss = math.log(corpus.assets.tokenizer.size)
-    assert uniform_loss * family.units["bits_per_byte"] == pytest.approx(bits / len(held_out), rel=1e-12)
+    assert uniform_loss * objective.measure.conversions["bits_per_byte"] == pytest.approx(
+        bits / len(held_out), rel=1e-12
+    )
 
 
-class SeesUnderTheMask(MaskedDiffusion):
-    """It predicts hidden tokens from all others, hidden or not: a pseudo-likelihood, below the entropy."""
+class SeesUnderTheMask(MaskedObjective):
+    """It predicts masked tokens from all others, masked or not: a pseudo-likelihood, below the entropy."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
-        return replace(task, inputs_BL=task.targets_BL)
+        return changed(task, inputs_BL=task.targets_BL)
 
 
-class MasksTooMuch(MaskedDiffusion):
-    """It always hides everything, and calls the cross-entropy a bound."""
+class MasksTooMuch(MaskedObjective):
+    """It always masks everything, and takes the cross-entropy for a bound."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
         inputs_BL = torch.full_like(task.inputs_BL, self.mask)
-        return replace(task, masked_BL=batch["scored"], inputs_BL=inputs_BL, scale_BK=torch.ones_like(task.scale_BK))
+        return changed(task, masked_BL=batch["scored"], inputs_BL=inputs_BL, scale_BK=torch.ones_like(task.scale_BK))
 
 
-def test_11_no_model_is_below_the_entropy_of_a_known_language() -> None:
+def test_no_model_is_below_the_entropy_of_a_known_language() -> None:
     assert likelihood.known_entropy_causal().holds
     assert likelihood.known_entropy_masked().holds
 
 
 @pytest.mark.parametrize("twin", [Peeks, ShiftsTwice, Averages])
-def test_11_twins_of_the_autoregressive_loss_are_refused(twin: likelihood.BuildCausal) -> None:
+def test_twins_of_the_autoregressive_loss_fail(twin: likelihood.BuildCausal) -> None:
     assert not likelihood.known_entropy_causal(twin).holds
 
 
 @pytest.mark.parametrize("twin", [SeesUnderTheMask, MasksTooMuch])
-def test_11_twins_of_the_masked_bound_are_refused(twin: Callable[..., MaskedDiffusion]) -> None:
+def test_twins_of_the_masked_bound_fail(twin: Callable[..., MaskedObjective]) -> None:
     assert not likelihood.known_entropy_masked(twin).holds
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_11_twins_of_the_standard_error_are_refused(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    def misjudged(*arguments: Any, **options: Any) -> Score:
+def test_twins_of_the_standard_error_fail(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scaled_error(*arguments: Any, **options: Any) -> Score:
         score = validate(*arguments, **options)
         return replace(score, standard_error=factor * score.standard_error)
 
-    monkeypatch.setattr(likelihood, "validate", misjudged)
+    monkeypatch.setattr(likelihood, "validate", scaled_error)
     assert not likelihood.known_entropy_causal().holds
 
 
@@ -321,9 +324,9 @@ def test_the_copy_language_copies() -> None:
     assert len(np.unique(tokens)) == 6
 
 
-def test_14_documents_that_share_a_window_do_not_see_each_other() -> None:
+def test_documents_of_one_window_do_not_attend_to_each_other() -> None:
     assert likelihood.packing().holds
 
 
-def test_14_twin_without_a_mask_they_do() -> None:
-    assert not likelihood.packing(lambda options, assets: AutoregressiveModel(Autoregressive(), assets)).holds
+def test_twin_without_a_document_mask_fails() -> None:
+    assert not likelihood.packing(lambda options, assets: AutoregressiveObjective(Autoregressive(), assets)).holds

@@ -1,42 +1,28 @@
-"""Identities 7 and 12, and samplers that each distort the distribution."""
+"""The samplers reproduce the model's distribution; twins that each distort it must fail."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seedfast import keys
 from seedfast.families.text import categorical
-from seedfast.families.text.autoregressive import AutoregressiveModel
+from seedfast.families.text.autoregressive import AutoregressiveGenerator
 from seedfast.families.text.categorical import draw
-from seedfast.families.text.masked import MaskedDiffusion, MaskedRequest
-from seedfast.families.text.request import Canvas, Show
+from seedfast.families.text.causal_sampler import AutoregressiveRequest
+from seedfast.families.text.decoding import Decoding
+from seedfast.families.text.masked import MaskedGenerator
+from seedfast.families.text.request import Canvas
+from seedfast.families.text.unmask_sampler import MaskedRequest, Policy, Step
 from seedfast.keys import Draws
 from seedfast.verify.identities import sampling
 from seedfast.verify.identities.check import p_value, total_variation
-from seedfast.verify.identities.masked import Build
+from seedfast.verify.identities.masked import BuildGenerator
 from seedfast.verify.identities.toys import Law, all_texts
-
-
-class Likeliest(MaskedDiffusion):
-    """It decides on the likeliest token instead of drawing one."""
-
-    def fill(
-        self, network: nn.Module, canvases: list[Canvas], request: MaskedRequest, draws: Draws, show: Show | None
-    ) -> list[list[int]]:
-        return super().fill(network, canvases, replace(request, temperature=0.0), draws, show)
-
-
-class Cool(MaskedDiffusion):
-    """Its temperature is a little too low."""
-
-    def fill(
-        self, network: nn.Module, canvases: list[Canvas], request: MaskedRequest, draws: Draws, show: Show | None
-    ) -> list[list[int]]:
-        return super().fill(network, canvases, replace(request, temperature=0.9), draws, show)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,76 +36,84 @@ class OneNumber(Draws):
         return self
 
 
-class SharesNumbers(MaskedDiffusion):
-    """It draws all tokens of a text with the same number."""
-
-    def fill(
-        self, network: nn.Module, canvases: list[Canvas], request: MaskedRequest, draws: Draws, show: Show | None
-    ) -> list[list[int]]:
-        shared = OneNumber(seed=draws.seed, scope=draws.scope, positions_B=draws.positions_B)
-        return super().fill(network, canvases, request, shared, show)
+def likeliest(decoding: Decoding[Any]) -> Decoding[Any]:
+    """It takes the likeliest token instead of drawing one."""
+    return replace(decoding, request=replace(decoding.request, temperature=0.0))
 
 
-class ConfidentOfItsDraw(MaskedDiffusion):
-    """It draws tokens everywhere and keeps the one whose own probability is highest: likely tokens win too often."""
-
-    def _decided(
-        self,
-        open_BL: Tensor,
-        count_B: Tensor,
-        hidden: float,
-        probabilities_BLV: Tensor,
-        request: MaskedRequest,
-        draws: Draws,
-        step: int,
-    ) -> Tensor:
-        u_BL = draws.at(step).uniform("token", open_BL.shape[1], dtype=torch.float64)
-        drawn_BL1 = draw(probabilities_BLV, u_BL).unsqueeze(2)
-        only_drawn_BLV = torch.zeros_like(probabilities_BLV).scatter(
-            2, drawn_BL1, probabilities_BLV.gather(2, drawn_BL1)
-        )
-        return super()._decided(open_BL, count_B, hidden, only_drawn_BLV, request, draws, step)
+def cool(decoding: Decoding[Any]) -> Decoding[Any]:
+    """Its temperature is a little too low."""
+    return replace(decoding, request=replace(decoding.request, temperature=0.9))
 
 
-class ForgetsTimes(MaskedDiffusion):
-    """In the reverse process, it draws the positions' times anew in every step."""
-
-    def _decided(
-        self,
-        open_BL: Tensor,
-        count_B: Tensor,
-        hidden: float,
-        probabilities_BLV: Tensor,
-        request: MaskedRequest,
-        draws: Draws,
-        step: int,
-    ) -> Tensor:
-        return super()._decided(open_BL, count_B, hidden, probabilities_BLV, request, draws.at(step), step)
+def shares_numbers(decoding: Decoding[Any]) -> Decoding[Any]:
+    """It draws all tokens of a text with the same number, in all steps."""
+    draws = decoding.draws
+    return replace(decoding, draws=OneNumber(seed=draws.seed, scope=draws.scope, positions_B=draws.positions_B))
 
 
-class IgnoresItsSchedule(MaskedDiffusion):
-    """It decides as many tokens in every step, whatever the noise schedule."""
+def hurries(decoding: Decoding[Any]) -> Decoding[Any]:
+    """It unmasks all positions at once, whatever the request."""
+    return replace(decoding, request=replace(decoding.request, steps=1))
 
-    def _hidden(self, request: MaskedRequest, progress: float) -> float:
+
+Change = Callable[[Decoding[Any]], Decoding[Any]]
+
+
+def changed(change: Change) -> BuildGenerator:
+    """The generator of masked diffusion with another decoding than it is given."""
+
+    class Changed(MaskedGenerator):
+        def fill(self, decoding: Decoding[MaskedRequest], canvases: list[Canvas]) -> list[list[int]]:
+            return super().fill(change(decoding), canvases)
+
+    return Changed
+
+
+class ConfidentOfItsDraw(Policy):
+    """It draws tokens everywhere and prefers those whose own probability is highest: likely tokens win too often."""
+
+    def priority(self, step: Step) -> Tensor:
+        open_BL = step.page.open_BL
+        if self.request.order != "confidence":
+            return super().priority(step)
+        probabilities_NV = step.probabilities(open_BL)
+        u_N = step.draws.uniform("token", open_BL.shape[1], dtype=torch.float64)[open_BL]
+        drawn_N1 = draw(probabilities_NV, u_N).unsqueeze(1)
+        return torch.zeros(open_BL.shape).double().masked_scatter(open_BL, probabilities_NV.gather(1, drawn_N1))
+
+
+class ForgetsTimes(Policy):
+    """In the reverse process, it draws new times of the positions in every step."""
+
+    def select(self, step: Step) -> Tensor:
+        return super().select(replace(step, text_draws=step.draws))
+
+
+class IgnoresItsSchedule(Policy):
+    """It unmasks the same number of tokens in every step, whatever the noise schedule."""
+
+    def masked(self, progress: float) -> float:
         return 1 - progress
 
 
-class Hurries(MaskedDiffusion):
-    """It decides all positions at once, whatever is asked."""
+def with_policy(policy: type[Policy]) -> BuildGenerator:
+    """The generator of masked diffusion with this policy."""
 
-    def fill(
-        self, network: nn.Module, canvases: list[Canvas], request: MaskedRequest, draws: Draws, show: Show | None
-    ) -> list[list[int]]:
-        return super().fill(network, canvases, replace(request, steps=1), draws, show)
+    class Changed(MaskedGenerator):
+        def policy(self, request: MaskedRequest) -> Policy:
+            return policy(request, self.schedule)
+
+    return Changed
 
 
-def test_7_samplers_reproduce_the_distribution() -> None:
+def test_samplers_reproduce_the_distribution() -> None:
     assert sampling.exact_sampler().holds
 
 
-@pytest.mark.parametrize("twin", [Likeliest, Cool, SharesNumbers, Hurries])
-def test_7_twins_that_distort_every_order_are_refused(twin: Build) -> None:
-    check = sampling.exact_sampler(twin)
+@pytest.mark.parametrize("change", [likeliest, cool, shares_numbers, hurries])
+def test_twins_that_distort_every_order_fail(change: Change) -> None:
+    check = sampling.exact_sampler(changed(change))
     assert not check.holds
     assert all(p < 1e-5 for p in p_values(check.detail)[:2])
 
@@ -129,42 +123,27 @@ def p_values(detail: str) -> list[float]:
 
 
 @pytest.mark.parametrize(("twin", "cases"), [(ConfidentOfItsDraw, [1]), (ForgetsTimes, [3]), (IgnoresItsSchedule, [4])])
-def test_7_twins_that_distort_one_order_are_refused_for_that_order(twin: Build, cases: list[int]) -> None:
-    check = sampling.exact_sampler(twin)
+def test_twins_that_distort_one_order_fail_for_that_order(twin: type[Policy], cases: list[int]) -> None:
+    check = sampling.exact_sampler(with_policy(twin))
     assert not check.holds
     assert [case for case, p in enumerate(p_values(check.detail)) if p < 1e-5] == cases
 
 
-def test_7_generation_from_left_to_right_reproduces_the_distribution() -> None:
+def test_generation_from_left_to_right_reproduces_the_distribution() -> None:
     assert sampling.exact_generation().holds
 
 
-class LikeliestNext(AutoregressiveModel):
-    """It generates greedily."""
+@pytest.mark.parametrize("change", [likeliest, shares_numbers])
+def test_twins_that_distort_generation_fail(change: Change) -> None:
+    class Changed(AutoregressiveGenerator):
+        def fill(self, decoding: Decoding[AutoregressiveRequest], canvases: list[Canvas]) -> list[list[int]]:
+            return super().fill(change(decoding), canvases)
 
-    def fill(
-        self, network: nn.Module, canvases: list[Canvas], request: MaskedRequest, draws: Draws, show: Show | None
-    ) -> list[list[int]]:
-        return super().fill(network, canvases, replace(request, temperature=0.0), draws, show)
-
-
-class RepeatsNumbers(AutoregressiveModel):
-    """Each of its steps draws with the same number."""
-
-    def fill(
-        self, network: nn.Module, canvases: list[Canvas], request: MaskedRequest, draws: Draws, show: Show | None
-    ) -> list[list[int]]:
-        shared = OneNumber(seed=draws.seed, scope=draws.scope, positions_B=draws.positions_B)
-        return super().fill(network, canvases, request, shared, show)
+    assert not sampling.exact_generation(Changed).holds
 
 
-@pytest.mark.parametrize("twin", [LikeliestNext, RepeatsNumbers])
-def test_7_twins_that_distort_generation_are_refused(twin: type[AutoregressiveModel]) -> None:
-    assert not sampling.exact_generation(twin).holds
-
-
-def test_7_many_steps_of_the_reverse_process_approach_the_distribution() -> None:
-    """The enumerated reference itself: what two, four, eight … steps give comes ever closer to p."""
+def test_many_steps_of_the_reverse_process_approach_the_distribution() -> None:
+    """The enumerated reference itself: with two, four, six steps it approaches p."""
     law = Law(vocabulary=4, length=4, ends=False)
     distances = [
         float((sampling.parallel(law, sampling.independent([1 / n] * n)) - law.probabilities).abs().sum() / 2)
@@ -176,7 +155,7 @@ def test_7_many_steps_of_the_reverse_process_approach_the_distribution() -> None
 
 
 def test_the_exact_conditionals_are_exact() -> None:
-    """They multiply to the law along the chain rule, in both networks, and need no order."""
+    """Along the chain rule they multiply to the law, in any order and in both networks."""
     law = Law(vocabulary=4, length=4, ends=False)
     texts_NL = law.texts
     for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
@@ -194,15 +173,15 @@ def test_the_exact_conditionals_are_exact() -> None:
     assert torch.equal(texts_NL, all_texts(3, 4))
 
 
-def test_12_categorical_draws_have_the_exact_frequencies() -> None:
+def test_categorical_draws_have_the_exact_frequencies() -> None:
     assert sampling.categorical_frequencies().holds
 
 
 def gumbel_max_in_float32(probabilities_V: Tensor, positions_N: Tensor) -> Tensor:
     """argmax of log p + G with G = -log(-log u) and u of 24 bits, as it is usually written.
 
-    A million numbers per draw are too many, so the largest of the rare categories' numbers, which are equally likely,
-    is drawn at once by its quantile function and then rounded to the same grid.
+    A million numbers per draw are too many. The rare categories are equally likely, so the largest of their numbers is
+    drawn at once by its quantile function and rounded to the same grid.
     """
     head, rare = probabilities_V[:4], probabilities_V[4:]
     u_N5 = keys.uniform(7, positions_N, 6, dtype=torch.float64)
@@ -213,21 +192,21 @@ def gumbel_max_in_float32(probabilities_V: Tensor, positions_N: Tensor) -> Tenso
     return torch.where(winner_N < 4, winner_N, 4 + (u_N5[:, 5] * len(rare)).long())
 
 
-def test_12_twin_gumbel_max_in_float32_loses_the_tails() -> None:
+def test_twin_with_gumbel_max_in_float32_loses_the_tails() -> None:
     check = sampling.categorical_frequencies(gumbel_max_in_float32)
     assert not check.holds
     drawn = gumbel_max_in_float32(sampling.tails(), torch.arange(1 << 18))
     assert float((drawn >= 4).double().mean()) < 0.005  # they should have one percent
 
 
-def test_12_twin_the_same_gumbel_max_is_right_where_there_are_no_tails() -> None:
+def test_the_same_gumbel_max_is_right_without_tails() -> None:
     head = torch.tensor([0.4, 0.3, 0.2, 0.05], dtype=torch.float64)
     drawn = gumbel_max_in_float32(torch.cat([head, torch.tensor([0.05]).double()]), torch.arange(1 << 18))
     expected = torch.tensor([0.4, 0.3, 0.2, 0.05, 0.05], dtype=torch.float64)
     assert p_value(torch.bincount(drawn, minlength=5), expected) > 1e-5
 
 
-def test_12_quantiles_are_exact() -> None:
+def test_quantiles_are_exact() -> None:
     assert sampling.categorical_boundaries().holds
 
 
@@ -236,16 +215,16 @@ def _float32(probabilities: Tensor, u: Tensor) -> Tensor:
 
 
 def _left(probabilities: Tensor, u: Tensor) -> Tensor:
-    """It takes the lower category at a boundary, hence an impossible first one at u = 0."""
+    """It takes the lower category at a boundary, hence an impossible first category at u = 0."""
     return torch.searchsorted(probabilities.cumsum(dim=-1), u.unsqueeze(-1)).squeeze(-1)
 
 
 @pytest.mark.parametrize("twin", [_float32, _left])
-def test_12_twins_that_miss_a_boundary_are_refused(twin: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_twins_that_miss_a_boundary_fail(twin: Callable[[Tensor, Tensor], Tensor]) -> None:
     assert not sampling.categorical_boundaries(twin).holds
 
 
-def test_12_twin_whose_softmax_is_in_float32_is_refused() -> None:
+def test_twin_with_a_softmax_in_float32_fails() -> None:
     assert not sampling.categorical_boundaries(shape=lambda logits: logits.float().softmax(dim=-1).double()).holds
 
 

@@ -26,14 +26,14 @@ def first(priority_BL: Tensor, eligible_BL: Tensor, count_B: Tensor) -> Tensor:
 
 
 def at_random(stream: str, eligible_BL: Tensor, count_B: Tensor, draws: Draws) -> Tensor:
-    """Each set of so many eligible positions is as likely as any other."""
+    """A uniformly random set of `count_B` eligible positions in each row."""
     return first(draws.uniform(stream, eligible_BL.shape[1], dtype=torch.float64), eligible_BL, count_B)
 
 
 def two_at_random(
     stream: str, eligible_BL: Tensor, first_B: Tensor, second_B: Tensor, draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """Two disjoint sets of so many eligible positions each: the beginning of one random order, and what follows."""
+    """Two disjoint uniformly random sets of `first_B` and `second_B` eligible positions, from one random order."""
     u_BL = draws.uniform(stream, eligible_BL.shape[1], dtype=torch.float64)
     rank_BL, end_B1 = ranks(u_BL, eligible_BL), first_B.unsqueeze(1)
     first_BL = eligible_BL & (rank_BL < end_B1)
