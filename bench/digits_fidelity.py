@@ -1,8 +1,8 @@
 """Fidelity on scikit-learn's 8×8 digits after a fixed time of training on two cores.
 
-Trains the image recipe for a number of seconds of wall clock (all steps, without the last validation), generates as many
-images as there are real ones, and prints their Fréchet distance on raw pixels in [0, 1]. On this scale two random halves
-of the real digits have a distance of 0.07 (0.290 in [-1, 1]: the distance grows with the square of the scale).
+Trains the image recipe for a number of seconds of wall clock (all steps, without the last validation), generates as
+many images as there are real ones, and prints their Fréchet distance on raw pixels in [0, 1]. On this scale two random
+halves of the real digits have a distance of 0.07 (0.290 in [-1, 1]: the distance grows with the square of the scale).
 
     python bench/digits_fidelity.py [--seconds 180 | --steps N] [--seeds 1 2 3] [--ddpm] [--threads 2]
 
