@@ -93,7 +93,7 @@ def test_a_mistake_is_one_sentence(
     ("words", "message"),
     [
         (["--data.size", "30"], "the nearest that fit are 28 and 32"),
-        (["--objective.process.prediction", "eps", "--objective.process.zero-terminal-snr", "True"], "predict v or x0"),
+        (["--objective.process.prediction", "eps", "--objective.process.zero-terminal-snr", "True"], "x0 cannot be"),
         (["--data.path", "nowhere"], "neither a folder"),
     ],
     ids=str,
