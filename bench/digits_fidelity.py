@@ -1,13 +1,13 @@
 """Fidelity on scikit-learn's 8×8 digits after a fixed time of training on two cores.
 
-Trains the image recipe for so many seconds of wall clock (every step counted, validation at the end not), makes as many
-images as there are real ones, and prints their Fréchet distance on raw pixels scaled to [0, 1], the scale in which two
-random halves of the real digits are 0.07 apart (0.290 in [-1, 1]: the distance grows with the square of the scale).
+Trains the image recipe for a number of seconds of wall clock (all steps, without the last validation), generates as
+many images as there are real ones, and prints their Fréchet distance on raw pixels in [0, 1]. On this scale two random
+halves of the real digits have a distance of 0.07 (0.290 in [-1, 1]: the distance grows with the square of the scale).
 
     python bench/digits_fidelity.py [--seconds 180 | --steps N] [--seeds 1 2 3] [--ddpm] [--threads 2]
 
-With --steps the result can be had again to the bit, and the time it took is printed; a run that stands in --out already
-is only sampled.
+With --steps the result is reproducible to the bit, and its time is printed. A run that is already in --out is sampled
+without training.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch import Tensor
 from seedfast import recipes
 from seedfast.data.image.config import ImageData
 from seedfast.evaluate import trained
-from seedfast.evaluate.fidelity import Fidelity, Spread, fidelity
+from seedfast.evaluate.fidelity import FidelityResult, Spread, compare
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
 from seedfast.families.image.samples import ImageSamples
@@ -57,7 +57,7 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
     return replace(
         recipes.make("image-diffusion"),
         data=ImageData(path=str(data), size=8, channels=1),
-        objective=ImageDiffusion(label_drop=0.0),
+        objective=ImageDiffusion(class_dropout_prob=0.0),
         model=UNet(width=32, multipliers=(1, 2), blocks=1, attention=(False, True)),
         schedule=Schedule(shape="cosine", warmup=100),
         ema=EMA(half_life=200),
@@ -70,29 +70,29 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
 
 
 class Clock(Silent):
-    """The seconds of all steps."""
+    """Records the seconds of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
-        """Note the time of a step."""
+        """Record the time of a step."""
         self.seconds.append(seconds)
 
 
 def steps_in(data: Path, seconds: float) -> int:
-    """How many steps fit into the time, found by taking some."""
+    """The number of steps that fit into the time, measured on a few steps."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, open_session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
         run_training(opened, clock)
-    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # some steps will be disturbed
+    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # some steps take longer
 
 
 def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, seconds: float) -> None:
-    """Train a run, or take the one that is there, and print what its training took."""
+    """Train a run, or take the one in the folder, and print the time of its training."""
     if steps is None:
-        stands = (folder / "run.yaml").exists()
-        steps = recipes.stored(folder).steps if stands else steps_in(data, seconds)
+        exists = (folder / "run.yaml").exists()
+        steps = recipes.stored(folder).steps if exists else steps_in(data, seconds)
     with open_session(the_run(data, steps=steps, seed=seed), folder) as opened:
         run_training(opened, Silent())
     took = sum(entry["time"]["seconds"] for entry in journal.read(folder) if "loss" in entry)
@@ -104,11 +104,11 @@ def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, secon
     )
 
 
-def made(folder: Path, count: int, **options: Any) -> Tensor:
-    """So many images of all classes, uint8 [N, 1, 8, 8]."""
+def generate(folder: Path, count: int, **options: Any) -> Tensor:
+    """`count` images of all classes, uint8 [N, 1, 8, 8]."""
     checkpoint = trained.find(folder)
     model = trained.load(recipes.stored(folder), checkpoint)
-    samples = model.sample(ImageRequest(num=count, mix=True, batch=128, **options), seed=1)
+    samples = model.sample(ImageRequest(num=count, all_classes=True, batch=128, **options), seed=1)
     assert isinstance(samples, ImageSamples)
     return samples.images_NCSS
 
@@ -118,9 +118,9 @@ def unit_pixels(images_NCSS: Tensor) -> Tensor:
     return images_NCSS.flatten(1).double() / 255
 
 
-def measure(real: Tensor, images: Sequence[Tensor]) -> Fidelity:
-    """Raw pixels in [0, 1]."""
-    return fidelity(real, images, features=unit_pixels, name="raw pixels in [0, 1]", seeds=range(10))
+def measure(real: Tensor, images: Sequence[Tensor]) -> FidelityResult:
+    """The fidelity of images on raw pixels in [0, 1]."""
+    return compare(real, images, features=unit_pixels, name="raw pixels in [0, 1]", seeds=range(10))
 
 
 FEW, SOLVER, MANY = "DDIM, 50 steps", "DPM-Solver++(2M), 25 steps", "DDPM, 1000 steps"
@@ -135,9 +135,11 @@ def main() -> None:
     """Train, sample, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--steps", type=int, help="train so many steps, instead of as many as fit into the time")
+    parser.add_argument("--steps", type=int, help="number of steps (default: those that fit)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps; print the ratio (an hour)")
+    parser.add_argument(
+        "--ddpm", action="store_true", help="also sample in 1000 DDPM steps and print the ratio (an hour)"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="keep the data and the runs here")
     asked = parser.parse_args()
@@ -151,12 +153,12 @@ def main() -> None:
             trained_run(out / "digits", folder, seed, steps=asked.steps, seconds=asked.seconds)
             for name, sets in images.items():
                 began = time.perf_counter()
-                sets.append(made(folder, len(real), **SAMPLERS[name]))
+                sets.append(generate(folder, len(real), **SAMPLERS[name]))
                 distance = measure(real, sets[-1:]).distance.mean
                 print(f"  {name}: {distance:.4f} ({time.perf_counter() - began:.0f} s of sampling)", flush=True)
         found = {name: measure(real, sets) for name, sets in images.items()}
         for name, each in found.items():
-            print(f"{name}: {each.made:,} made and {each.real:,} real, {each.features}, {len(asked.seeds)} seeds")
+            print(f"{name}: {each.generated:,} images, {each.real:,} real, {each.features}, {len(asked.seeds)} seeds")
             for title in ("distance", "floor", "precision", "recall"):
                 spread = getattr(each, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
