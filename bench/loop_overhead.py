@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import parse, parser, tokens_per_second
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common import parse, parser, tokens_per_second
 from seedfast import recipes
 from seedfast.data.text.config import TextData
 from seedfast.families.text.masked import MaskedObjective
