@@ -1,13 +1,20 @@
+<<<<<<< HEAD
 """Samplers of embedding diffusion at different numbers of steps, guidance, and self-conditioning.
 
 An autoregressive run of the same data scores the samples (nats per token, lower is likelier text). Measures of variety
 stand beside it, because the likeliest text repeats itself. Each row is the mean over seeds ± the standard deviation
 between them; evaluations are forward passes of the network for one batch of samples, counted by a hook.
+=======
+"""Samples of embedding diffusion by sampler and number of steps, with guidance and with self-conditioning.
+
+An autoregressive run on the same data judges the samples (nats per token, lower is likelier text). Their variety is
+printed too, because the likeliest text repeats itself. Each row is the mean over seeds ± the standard deviation;
+evaluations are the network's forward passes for one batch of samples, counted by a hook.
+>>>>>>> models
 
     python bench/embedding_samplers.py RUN JUDGE [--samples 32] [--seeds 3] [--tables samplers guidance conditioning]
 """
 
-import argparse
 import json
 import statistics as stats
 from collections.abc import Sequence
@@ -15,9 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+<<<<<<< HEAD
 import torch
 
 import seedfast
+=======
+import seedfast
+from common import parse, parser
+from seedfast.evaluate import loss
+>>>>>>> models
 from seedfast.evaluate.judge import judge, real_texts
 from seedfast.evaluate.loss import Loss
 from seedfast.evaluate.text_statistics import statistics
@@ -39,18 +52,30 @@ COLUMNS = ("judge", "distinct_1", "distinct_2", "distinct_3", "repetition_4", "e
 
 
 def score(prompts: Sequence[str], texts: Sequence[str], by: Trained) -> dict[str, float]:
+<<<<<<< HEAD
     """The judge's nats per generated token, without those of the prompts, and the variety of the generated tokens.
+=======
+    """The judge's nats per generated token (without those of the prompts), and the variety of the generated text.
+>>>>>>> models
 
     Texts that end before their second token are left out.
     """
     pairs = [(prompt, text) for prompt, text in zip(prompts, texts, strict=True) if len(text) > len(prompt) + 1]
     whole = judge([text for _, text in pairs], by)
     nats, tokens = whole.loss * whole.tokens, whole.tokens
+<<<<<<< HEAD
     if scored_prompts := [prompt for prompt, _ in pairs if len(prompt) > 1]:
         given = judge(scored_prompts, by)
         nats, tokens = nats - given.loss * given.tokens, tokens - given.tokens
     encode = by.tokenizer.encode
     return {"judge": nats / tokens} | statistics([encode(text[len(prompt) :]) for prompt, text in pairs])
+=======
+    if long_enough := [prompt for prompt, _ in kept if len(prompt) > 1]:
+        prompted = judge(long_enough, by)
+        nats, tokens = nats - prompted.loss * prompted.tokens, tokens - prompted.tokens
+    encode = by.tokenizer.encode
+    return {"judge": nats / tokens} | statistics([encode(text[len(prompt) :]) for prompt, text in kept])
+>>>>>>> models
 
 
 def measured(model: Trained, by: Trained, request: EmbeddingRequest, seeds: int) -> tuple[int, list[dict[str, float]]]:
@@ -136,6 +161,7 @@ TABLES = {"samplers": sampler_table, "guidance": guidance_table, "conditioning":
 
 
 def main() -> None:
+<<<<<<< HEAD
     """Print the requested tables."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("run", type=Path)
@@ -151,6 +177,46 @@ def main() -> None:
     for name, table in TABLES.items():
         if name in asked.tables:
             table(model, by, asked)
+=======
+    """Print the chosen tables."""
+    made = parser(__doc__, threads=1)
+    made.add_argument("run", type=Path)
+    made.add_argument("judge", type=Path)
+    made.add_argument("--samples", type=int, default=32)
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--draws", type=int, default=1)
+    tables = ["samplers", "guidance", "conditioning"]
+    made.add_argument("--tables", nargs="+", choices=tables, default=tables)
+    options = parse(made)
+    model, by = seedfast.load(options.run), seedfast.load(options.judge)
+    objective = model.family.objective
+    assert isinstance(objective, EmbeddingObjective)
+    held_out, assets = model.corpus.validation, objective.assets
+    length = assets.context
+    if "samplers" in options.tables:
+        header("from nothing")
+        for name, request in SAMPLERS.items():
+            show(name, *measured(model, by, replace(request, num=options.samples), options.seeds))
+        texts = real_texts(assets, held_out, options.samples * options.seeds, length)
+        show("held-out text", "", [score([""] * len(texts), texts, by)])
+    prompts = [text[: length // 2] for text in real_texts(assets, held_out, options.samples, length // 2)]
+    if "guidance" in options.tables:
+        header("continuing held-out text")
+        for scale in (0.0, 1.0, 1.5, 2.0, 3.0):
+            request = EmbeddingRequest(prompt=tuple(prompts), tokens=length // 2, guidance=scale, eta=0.0)
+            show(f"DDIM, η = 0, guidance {scale}", *measured(model, by, request, options.seeds))
+    if "conditioning" in options.tables and objective.options.self_conditioning:
+        header("self-conditioning")
+        request = EmbeddingRequest(num=options.samples, eta=0.0)
+        show("DDIM, η = 0, with", *measured(model, by, request, options.seeds))
+        once = EmbeddingObjective(replace(objective.options, self_conditioning=0.0), assets)
+        for name, each in {"two passes": objective, "one pass": once}.items():
+            family = replace(model.family, objective=each)
+            found = loss.Loss(draws=options.draws)(replace(model, family=family)).record()
+            print(f"bound, {name}:", json.dumps({k: found[k] for k in ("nats_per_token", "standard_error")}))
+        model.network.recall = None
+        show("DDIM, η = 0, without", *measured(model, by, request, options.seeds))
+>>>>>>> models
 
 
 if __name__ == "__main__":
