@@ -1,15 +1,5 @@
 """Fidelity on scikit-learn's 8×8 digits after a fixed time of training on two cores.
 
-<<<<<<< HEAD
-Trains the image recipe for a number of seconds of wall clock (all steps, without the last validation), generates as
-many images as there are real ones, and prints their Fréchet distance on raw pixels in [0, 1]. On this scale two random
-halves of the real digits have a distance of 0.07 (0.290 in [-1, 1]: the distance grows with the square of the scale).
-
-    python bench/digits_fidelity.py [--seconds 180 | --steps N] [--seeds 1 2 3] [--ddpm] [--threads 2]
-
-With --steps the result is reproducible to the bit, and its time is printed. A run that is already in --out is sampled
-without training.
-=======
 Trains the image recipe for a number of seconds of wall clock (all steps, without the validation at the end), generates
 as many images as there are real ones, and prints their Fréchet distance on raw pixels scaled to [0, 1]. On this scale
 the distance between two random halves of the real digits is 0.07 (0.290 in [-1, 1]: the distance grows with the square
@@ -19,7 +9,6 @@ of the scale).
 
 With --steps the result is reproducible to the bit, and its training time is printed. A finished run in --out is only
 sampled.
->>>>>>> models
 """
 
 import tempfile
@@ -39,10 +28,6 @@ import seedfast
 from common import parse, parser
 from seedfast import recipes
 from seedfast.data.image.config import ImageData
-<<<<<<< HEAD
-from seedfast.evaluate import trained
-=======
->>>>>>> models
 from seedfast.evaluate.fidelity import FidelityResult, Spread, compare
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
@@ -85,37 +70,18 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
     )
 
 
-<<<<<<< HEAD
-class Clock(Silent):
-=======
 class StepTimes(Silent):
->>>>>>> models
     """Records the seconds of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
-<<<<<<< HEAD
-        """Record the time of a step."""
-=======
         """Record a step."""
->>>>>>> models
         self.seconds.append(seconds)
 
 
 def steps_in(data: Path, seconds: float) -> int:
-<<<<<<< HEAD
-    """The number of steps that fit into the time, measured on a few steps."""
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as folder, open_session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
-        run_training(opened, clock)
-    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # some steps take longer
-
-
-def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, seconds: float) -> None:
-    """Train a run, or take the one in the folder, and print the time of its training."""
-=======
     """The number of steps that fit into the time, from the measured time of some steps."""
     clock = StepTimes()
     with tempfile.TemporaryDirectory() as folder, open_session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
@@ -125,7 +91,6 @@ def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, secon
 
 def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, seconds: float) -> None:
     """Train a run (or use a finished one), and print its training time."""
->>>>>>> models
     if steps is None:
         exists = (folder / "run.yaml").exists()
         steps = recipes.stored(folder).steps if exists else steps_in(data, seconds)
@@ -140,18 +105,10 @@ def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, secon
     )
 
 
-<<<<<<< HEAD
-def generate(folder: Path, count: int, **options: Any) -> Tensor:
-    """`count` images of all classes, uint8 [N, 1, 8, 8]."""
-    checkpoint = trained.find(folder)
-    model = trained.load(recipes.stored(folder), checkpoint)
-    samples = model.sample(ImageRequest(num=count, all_classes=True, batch=128, **options), seed=1)
-=======
 def generated(folder: Path, count: int, **options: Any) -> Tensor:
     """`count` images of all classes, uint8 [N, 1, 8, 8]."""
     request = ImageRequest(num=count, all_classes=True, batch=128, **options)
     samples = seedfast.load(folder).sample(request, seed=1)
->>>>>>> models
     assert isinstance(samples, ImageSamples)
     return samples.images_NCSS
 
@@ -162,11 +119,7 @@ def unit_pixels(images_NCSS: Tensor) -> Tensor:
 
 
 def measure(real: Tensor, images: Sequence[Tensor]) -> FidelityResult:
-<<<<<<< HEAD
-    """The fidelity of images on raw pixels in [0, 1]."""
-=======
     """On raw pixels in [0, 1]."""
->>>>>>> models
     return compare(real, images, features=unit_pixels, name="raw pixels in [0, 1]", seeds=range(10))
 
 
@@ -180,19 +133,6 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train, sample, measure, print."""
-<<<<<<< HEAD
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--steps", type=int, help="number of steps (default: those that fit)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument(
-        "--ddpm", action="store_true", help="also sample in 1000 DDPM steps and print the ratio (an hour)"
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="keep the data and the runs here")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-=======
     made = parser(__doc__, threads=2)
     made.add_argument("--seconds", type=float, default=180)
     made.add_argument("--steps", type=int, help="number of training steps, instead of a time")
@@ -201,7 +141,6 @@ def main() -> None:
     made.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps; print the ratio (an hour)")
     made.add_argument("--out", type=Path, help="keep the data and the runs here")
     options = parse(made)
->>>>>>> models
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         real = write_digits(out / "digits")[: options.images]
@@ -211,21 +150,13 @@ def main() -> None:
             trained_run(out / "digits", folder, seed, steps=options.steps, seconds=options.seconds)
             for name, sets in images.items():
                 began = time.perf_counter()
-<<<<<<< HEAD
-                sets.append(generate(folder, len(real), **SAMPLERS[name]))
-=======
                 sets.append(generated(folder, len(real), **SAMPLERS[name]))
->>>>>>> models
                 distance = measure(real, sets[-1:]).distance.mean
                 print(f"  {name}: {distance:.4f} ({time.perf_counter() - began:.0f} s of sampling)", flush=True)
         found = {name: measure(real, sets) for name, sets in images.items()}
         seeds = len(options.seeds)
         for name, each in found.items():
-<<<<<<< HEAD
-            print(f"{name}: {each.generated:,} images, {each.real:,} real, {each.features}, {len(asked.seeds)} seeds")
-=======
             print(f"{name}: {each.generated:,} generated and {each.real:,} real, {each.features}, {seeds} seeds")
->>>>>>> models
             for title in ("distance", "floor", "precision", "recall"):
                 spread = getattr(each, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")

@@ -43,11 +43,7 @@ def quiet() -> Iterator[None]:
 def fetch(what: str, name: str, read: Callable[..., T]) -> T:
     """The result of `read(source, local_files_only=…)`: local files first, then the hub if it is reachable.
 
-<<<<<<< HEAD
-    what: for the message, such as "The model". Raises UserError if it cannot be loaded.
-=======
     what: the subject of error messages, such as "The model". Raises UserError if it cannot be loaded.
->>>>>>> models
     """
     folder = Path(name).expanduser()
     with quiet():
@@ -116,9 +112,5 @@ def offline(*modules: ModuleType) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-<<<<<<< HEAD
-    """The message of an error, on one line."""
-=======
     """The first line of an error message, or the name of its class."""
->>>>>>> models
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

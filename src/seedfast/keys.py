@@ -33,11 +33,7 @@ def derive(seed: int, *path: str | int) -> int:
 def seed_torch(seed: int, *path: str | int) -> None:
     """Reseed torch's own generators from a key, for modules that use them (initialisation, dropout).
 
-    <<<<<<< HEAD
-        Such numbers depend on the order of the calls that follow, and so on the topology; all others do not.
-    =======
-        These numbers depend on the order of the calls that follow, and so on the topology; all others do not.
-    >>>>>>> models
+    These numbers depend on the order of the calls that follow, and so on the topology; all others do not.
     """
     key = derive(seed, *path)
     torch.default_generator.manual_seed(key)  # torch.manual_seed queries every kind of device: 0.1 ms
