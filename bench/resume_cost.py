@@ -1,7 +1,7 @@
-"""Seconds until the first optimizer step of a run that starts, and of runs that continue at step 100 and at 100,000.
+"""Seconds until the first optimizer step of a new run, and of runs that resume at step 100 and at step 100,000.
 
-The first line prepares the data (tokenizer included) in an empty cache, the others find them there. Each is a fresh
-process, timed from its launch, so that imports count too.
+The first line prepares the data (tokenizer included) in an empty cache; the others find them there. Each line is a new
+process, timed from its launch, so it includes imports.
 
     python bench/resume_cost.py [--data PATH] [--model FOLDER] [--threads 2]
 
@@ -14,79 +14,80 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from seedfast import recipes
+from seedfast import recipe
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
 from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
+from seedfast.run_folder.journal import SamplesEntry, StepEntry
 
 
 class FirstStep(Exception):
     """The first optimizer step is over."""
 
 
-class Until(Silent):
-    """Ends the training at the first step."""
+class StopAfterFirstStep(Silent):
+    """Ends the training with `FirstStep`."""
 
-    def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
+    def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """Stop."""
         raise FirstStep
 
 
-def the_run(data: str, model: str | None) -> Run:
-    """The default recipe (or a fine-tuning of a model), on this data, with an end far away."""
-    run = recipes.make("finetune" if model else "text-masked")
-    if model:
-        run = replace(run, model=replace(run.model, path=model), data=replace(run.data, context=64))
-    return replace(run, steps=200_000, data=replace(run.data, path=data))
+def benchmark_run(data: str, model: str | None) -> Run:
+    """The default recipe (or the fine-tuning of a model) on this data, with an end that is never reached."""
+    fields = {"steps": 200_000, "data.path": data}
+    return (
+        recipe("finetune", **fields, **{"model.path": model, "data.context": 64})
+        if model
+        else recipe("text-masked", **fields)
+    )
 
 
-def place_at(folder: Path, run: Run, step: int) -> None:
-    """Make a run folder whose newest checkpoint is of that step."""
-    with open_session(run, folder) as opened:
-        opened.state.step = step
-        opened.journal.record({"step": step})  # type: ignore[union-attr]
-        opened.save()
+def write_checkpoint(folder: Path, run: Run, step: int) -> None:
+    """Create a run folder whose newest checkpoint is of that step."""
+    with open_session(run, folder) as session:
+        session.state.step = step
+        session.record(SamplesEntry(step=step, samples=[]))  # the journal must end at the step of the checkpoint
+        session.save()
 
 
-def seconds_to_first_step(folder: Path, words: list[str], cache: str) -> float:
+def seconds_to_first_step(folder: Path, arguments: list[str], cache: str) -> float:
     """Launch a process that opens the run and takes one step."""
-    began = time.perf_counter()
-    command = [sys.executable, __file__, *words, "--open", str(folder)]
+    start = time.perf_counter()
+    command = [sys.executable, __file__, *arguments, "--open", str(folder)]
     subprocess.run(command, check=True, env=os.environ | {"SEEDFAST_CACHE": cache})
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main() -> None:
-    """Print the table, or be one of its processes."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--data", default="python", help="text to train on (default: the standard library)")
-    arguments.add_argument("--model", help="the folder of a causal language model to fine-tune")
-    arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--open", type=Path, help=argparse.SUPPRESS)
-    asked = arguments.parse_args()
-    torch.set_num_threads(asked.threads)
-    run = the_run(asked.data, asked.model)
-    if asked.open:
+    """Print the table or, with --open, be one of the timed processes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="python", help="text to train on (default: the standard library)")
+    parser.add_argument("--model", help="the folder of a causal language model to fine-tune")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    run = benchmark_run(arguments.data, arguments.model)
+    if arguments.open:
         try:
-            with open_session(run, asked.open) as opened:
-                run_training(opened, Until())
+            with open_session(run, arguments.open) as session:
+                run_training(session, StopAfterFirstStep())
         except FirstStep:
             return
     with tempfile.TemporaryDirectory() as folder:
         cache = os.environ["SEEDFAST_CACHE"] = f"{folder}/cache"
-        for what, step in (("empty cache", 0), ("warm cache", 0), ("continue at 100", 100), ("at 100,000", 100_000)):
-            place = Path(folder) / what
+        for name, step in (("empty cache", 0), ("warm cache", 0), ("resume at 100", 100), ("at 100,000", 100_000)):
+            run_folder = Path(folder) / name
             if step:
-                place_at(place, run, step)
-            print(f"{what:<16} {seconds_to_first_step(place, sys.argv[1:], cache):6.2f} s", flush=True)
+                write_checkpoint(run_folder, run, step)
+            print(f"{name:<16} {seconds_to_first_step(run_folder, sys.argv[1:], cache):6.2f} s", flush=True)
 
 
 if __name__ == "__main__":

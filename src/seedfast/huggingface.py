@@ -43,7 +43,7 @@ def quiet() -> Iterator[None]:
 def fetch(what: str, name: str, read: Callable[..., T]) -> T:
     """`read(source, local_files_only=…)`: what is on this machine first, and the hub only if it can be reached.
 
-    what: for the message, such as "The model". Raises UserError if it cannot be had.
+    what: for the message, such as "The model". Raises UserError if it cannot be loaded.
     """
     folder = Path(name).expanduser()
     with quiet():
@@ -112,5 +112,5 @@ def only_here(*offline: ModuleType) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """The message of an error, on one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -33,7 +33,7 @@ def derive(seed: int, *path: str | int) -> int:
 def seed_torch(seed: int, *path: str | int) -> None:
     """Reseed torch's own generators from a key, for the modules that draw for themselves (initialisation, dropout).
 
-    Such numbers depend on the order of the calls that follow, hence on the topology; all others do not.
+    Such numbers depend on the order of the calls that follow, and so on the topology; all others do not.
     """
     key = derive(seed, *path)
     torch.default_generator.manual_seed(key)  # torch.manual_seed asks after every kind of device, at 0.1 ms a step

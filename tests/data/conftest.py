@@ -1,4 +1,4 @@
-"""Every test has a cache of its own, and no network."""
+"""Every test has its own cache and no network."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Prepared data are committed whole, verified on use, and prepared once however many processes want them."""
+"""Prepared data is committed whole, verified on use, and prepared once by all processes together."""
 
 import json
 import signal
@@ -111,7 +111,9 @@ sealed_folder.seal = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_of_processes_that_want_the_same_one_prepares_it(data: TextData, cache: Path, tmp_path: Path) -> None:
+def test_of_several_processes_one_prepares_the_data_and_the_others_wait(
+    data: TextData, cache: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", SLOW + LOAD, data.path, str(tmp_path / "log")]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = {run.communicate()[0] for run in runs}
@@ -121,7 +123,7 @@ def test_of_processes_that_want_the_same_one_prepares_it(data: TextData, cache: 
     prepared(cache)
 
 
-def test_a_killed_preparation_leaves_nothing_that_counts(data: TextData, cache: Path) -> None:
+def test_a_killed_preparation_leaves_only_an_attempt(data: TextData, cache: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", DIE + LOAD, data.path], check=False)
     assert killed.returncode == -signal.SIGKILL
     (left,) = (path for path in (cache / "text").iterdir() if path.is_dir())
@@ -131,7 +133,7 @@ def test_a_killed_preparation_leaves_nothing_that_counts(data: TextData, cache: 
     assert ".tmp-" not in prepared(cache).name
 
 
-def test_a_failed_preparation_is_cleared_away(data: TextData, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_preparation_leaves_nothing(data: TextData, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -143,14 +145,14 @@ def test_a_failed_preparation_is_cleared_away(data: TextData, cache: Path, monke
     data.load()
 
 
-def test_a_cache_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_created_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match=r"file/cache cannot be created .*SEEDFAST_CACHE"):
         cache_folder()
 
 
-def test_the_cache_is_at_home_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_is_in_the_home_folder_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SEEDFAST_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "seedfast"
@@ -159,7 +161,7 @@ def test_the_cache_is_at_home_by_default(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     ("vocabulary", "kind"), [(257, np.uint16), (65536, np.uint16), (65537, np.uint32), (200_000, np.uint32)]
 )
-def test_ids_are_kept_in_the_smallest_type(vocabulary: int, kind: type, tmp_path: Path) -> None:
+def test_ids_are_stored_in_the_smallest_type(vocabulary: int, kind: type, tmp_path: Path) -> None:
     assert token_type(vocabulary) is kind
     ids = np.array([0, vocabulary - 1, 1], np.uint32)
     with TokenWriter(tmp_path / "ids.bin", token_type(vocabulary)) as writer:

@@ -1,4 +1,4 @@
-"""Properties of the sample stream: every epoch a permutation, every position reachable at once."""
+"""Properties of the sample stream: every epoch is a permutation, and every position is evaluated by itself."""
 
 import pytest
 import torch
@@ -58,13 +58,13 @@ def test_each_example_is_equally_often_first() -> None:
     assert p_value(counts, torch.full((size,), 1 / size, dtype=torch.float64)) > 1e-6
 
 
-def test_twin_an_order_that_is_drawn_with_replacement_is_seen() -> None:
+def test_twin_an_order_drawn_with_replacement_is_detected() -> None:
     drawn = keys.randint(0, torch.arange(100), 1, high=100)[:, 0].tolist()
     assert sorted(drawn) != list(range(100))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_the_smallest_data_sets_have_orders_too(size: int) -> None:
+def test_the_smallest_data_sets_have_several_orders(size: int) -> None:
     orders = {tuple(Order(size=size, seed=1).ids(epoch * size, (epoch + 1) * size)) for epoch in range(200)}
     assert len(orders) == {1: 1, 2: 2, 3: 6}[size]
 

@@ -1,4 +1,4 @@
-"""What the tests of text data share."""
+"""Helpers for tests of text data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise

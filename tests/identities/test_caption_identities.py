@@ -20,11 +20,11 @@ from seedfast.verify.identities import captions
 
 
 def test_cider_in_closed_form() -> None:
-    assert captions.worth().holds
+    assert captions.cider_by_hand().holds
 
 
 def test_bleu_and_rouge_in_closed_form() -> None:
-    assert captions.overlaps().holds
+    assert captions.bleu_and_rouge_by_hand().holds
 
 
 @pytest.mark.parametrize("fault", ["unclipped", "no penalty", "sigma", "idf of captions", "sum of orders", "no factor"])
@@ -47,7 +47,7 @@ def test_twins_of_cider_are_detected(fault: str, monkeypatch: pytest.MonkeyPatch
                 monkeypatch.setattr(metrics, "min", lambda a, b: a, raising=False)
         return cider(candidate, references, frequencies)
 
-    assert not captions.worth(twin).holds
+    assert not captions.cider_by_hand(twin).holds
 
 
 def test_twin_an_average_of_bleus_is_not_the_bleu_of_the_corpus() -> None:
@@ -55,16 +55,18 @@ def test_twin_an_average_of_bleus_is_not_the_bleu_of_the_corpus() -> None:
         each = [BleuCounts.of(*pair).scores() for pair in pairs]
         return [sum(values) / len(values) for values in zip(*each, strict=True)]
 
-    assert not captions.overlaps(bleu=average).holds
+    assert not captions.bleu_and_rouge_by_hand(bleu=average).holds
 
 
 def test_twin_bleu_without_clipping_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "min", lambda *values: values[0] if len(values) > 1 else min(*values), raising=False)
-    assert not captions.overlaps().holds
+    assert not captions.bleu_and_rouge_by_hand().holds
 
 
 def test_twin_rouge_without_the_weight_on_recall_is_detected() -> None:
-    assert not captions.overlaps(rouge=lambda own, theirs: rouge_l(own, theirs, beta=1.0)).holds
+    assert not captions.bleu_and_rouge_by_hand(
+        rouge=lambda candidate, references: rouge_l(candidate, references, beta=1.0)
+    ).holds
 
 
 def test_one_beam_is_greedy() -> None:

@@ -1,4 +1,4 @@
-"""The schedulers of `diffusers`: ours agree where they are right; where they are not, a test says so by name."""
+"""The schedulers of diffusers: agreement with ours, and one named test for each case in which diffusers differs."""
 
 import os
 from itertools import pairwise
@@ -13,7 +13,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from seedfast.diffusion import samplers  # noqa: E402
 from seedfast.diffusion.grids import Grid, Spacing, continuous_grid, table_grid, timesteps  # noqa: E402
-from seedfast.diffusion.levels import Level, clean, exploding, noised  # noqa: E402
+from seedfast.diffusion.levels import NoiseLevel, add_noise, clean, variance_exploding  # noqa: E402
 from seedfast.diffusion.parameterisation import target  # noqa: E402
 from seedfast.diffusion.schedules import Betas, betas, table  # noqa: E402
 from seedfast.verify.identities.trajectories import closed_form, law, normal_denoiser  # noqa: E402
@@ -22,13 +22,13 @@ SCHEDULE = table("linear", 1000)
 
 
 def eps_at(x: Tensor, t: Any) -> Tensor:
-    """The exact noise prediction of the normal data of identity 17."""
+    """The exact noise prediction for the normal data of docs/identities.md#two-point."""
     level = SCHEDULE.at(torch.as_tensor(int(t)))
     return (x - level.a * normal_denoiser(x, level)) / level.s
 
 
 def theirs(scheduler: Any, steps: int, x: float) -> float:
-    """Where a scheduler of diffusers ends from x_T = x, without noise."""
+    """The end point of a scheduler of diffusers from x_T = x, without noise."""
     scheduler.set_timesteps(steps)
     sample = torch.full((1,), x, dtype=torch.float64)
     for t in scheduler.timesteps:
@@ -52,7 +52,7 @@ def test_schedules_agree(kind: Betas, name: str) -> None:
 def test_zero_terminal_snr_agrees() -> None:
     scheduler = diffusers.DDIMScheduler(rescale_betas_zero_snr=True)
     found = table("linear", 1000, zero_terminal=True).alpha_bar_T
-    # Theirs is in float32, where the cumulative product of 1 - β forgets the last digits.
+    # Theirs is in float32, in which the cumulative product of 1 - β loses the last digits.
     assert torch.allclose(found.sqrt(), scheduler.alphas_cumprod.double().sqrt(), atol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_grids_agree_where_the_steps_divide(spacing: Spacing, steps: int) -> Non
 
 
 def test_their_leading_grid_of_600_steps_starts_at_599() -> None:
-    """T // N is 1, so the noisiest 40 % of the times are left out. Ours spreads what does not divide."""
+    """T // N is 1, so the noisiest 40 % of the times are left out. Our grid covers all times."""
     scheduler = diffusers.DDIMScheduler(timestep_spacing="leading")
     scheduler.set_timesteps(600)
     assert scheduler.timesteps[0] == 599
@@ -77,7 +77,7 @@ def test_noising_and_velocity_agree() -> None:
     x0, eps = torch.linspace(-1, 1, 1000)[:, None], torch.linspace(2, -2, 1000)[:, None]
     t = torch.arange(1000)
     level = SCHEDULE.at(t)
-    assert torch.allclose(noised(x0, eps, level), scheduler.add_noise(x0, eps, t), atol=1e-5)
+    assert torch.allclose(add_noise(x0, eps, level), scheduler.add_noise(x0, eps, t), atol=1e-5)
     assert torch.allclose(target("v", x0, eps, level), scheduler.get_velocity(x0, eps, t), atol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_ddim_agrees_with_leading_spacing(steps: int) -> None:
 def test_their_ddim_steps_another_grid_than_it_uses(spacing: Spacing) -> None:
     """DDIMScheduler.step goes to t - T//N, whatever the spacing: with linspace that is not the next time of its grid.
 
-    So its slope, the standard deviation of what it makes of N(0, 1), is not the closed form's; ours is.
+    Its slope, the standard deviation of its output for N(0, 1), is therefore not that of the closed form; ours is.
     """
     scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing=spacing)
     times = timesteps(1000, 7, spacing)
@@ -118,10 +118,10 @@ def test_ddpm_agrees_over_the_whole_chain() -> None:
 
 
 def sigmas_grid(scheduler: Any) -> Grid:
-    """The grid of one of their solvers in σ = s/a, as our variance-preserving levels."""
+    """The grid of one of their solvers in σ = s/a, as variance-preserving levels."""
     sigma = scheduler.sigmas.double()
     a = 1 / (1 + sigma.square()).sqrt()
-    return [Level(a[i], sigma[i] * a[i], sigma[i]) for i in range(len(sigma) - 1)] + [clean()]
+    return [NoiseLevel(a[i], sigma[i] * a[i], sigma[i]) for i in range(len(sigma) - 1)] + [clean()]
 
 
 DPM_SOLVERS: dict[str, tuple[Any, Any]] = {
@@ -154,9 +154,9 @@ def test_dpm_solver_agrees(name: str, steps: int) -> None:
         assert ours(sampler, grid, start) == pytest.approx(float(sample), abs=1e-4)
 
 
-def exploding_grid(scheduler: Any) -> Grid:
+def heun_grid(scheduler: Any) -> Grid:
     """Their Heun and Euler work on x/a: a = 1, s = σ."""
-    return continuous_grid(exploding, scheduler.sigmas[:-1].unique().flip(0))
+    return continuous_grid(variance_exploding, scheduler.sigmas[:-1].unique().flip(0))
 
 
 @pytest.mark.parametrize("name", ["Euler", "Heun"])
@@ -164,11 +164,11 @@ def test_euler_and_heun_agree(name: str) -> None:
     scheduler = getattr(diffusers, f"{name}DiscreteScheduler")(timestep_spacing="linspace")
     for start in (0.0, 5.0):
         scheduler.set_timesteps(20)
-        grid = exploding_grid(scheduler)
-        # Their Heun holds each σ but the first twice: at the end of a step, and at the beginning of the next.
+        grid = heun_grid(scheduler)
+        # Their Heun has each σ except the first twice: at the end of a step and at the start of the next.
         sample = torch.full((1,), start, dtype=torch.float64)
         for sigma, t in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
-            eps = (sample - normal_denoiser(sample, exploding(sigma.double()))) / sigma.double()
+            eps = (sample - normal_denoiser(sample, variance_exploding(sigma.double()))) / sigma.double()
             scheduler.scale_model_input(sample, t)
             sample = scheduler.step(eps, t, sample).prev_sample
         sampler = {"Euler": samplers.euler, "Heun": samplers.heun}[name]
@@ -176,17 +176,17 @@ def test_euler_and_heun_agree(name: str) -> None:
 
 
 def test_our_steps_are_between_neighbours_of_the_grid() -> None:
-    """Whatever the spacing: the denoiser is asked at the times of the grid, in turn."""
+    """For every spacing the denoiser is evaluated at the times of the grid, in turn."""
     for spacing in ("leading", "trailing", "linspace"):
         times = timesteps(1000, 7, spacing)
         grid = table_grid(SCHEDULE, times)
-        seen: list[int] = []
+        evaluated: list[int] = []
 
-        def denoise(x: Tensor, level: Level, seen: list[int] = seen) -> Tensor:
-            seen.append(int(level.time))
+        def denoise(x: Tensor, level: NoiseLevel, evaluated: list[int] = evaluated) -> Tensor:
+            evaluated.append(int(level.time))
             return normal_denoiser(x, level)
 
         for _ in samplers.ddim(denoise, torch.zeros(1).double(), grid):
             pass
-        assert seen == times.tolist()
+        assert evaluated == times.tolist()
         assert all(now.s > then.s for now, then in pairwise(grid))

@@ -1,4 +1,4 @@
-"""Identities 15 to 23, and implementations of each that are wrong on purpose."""
+"""The identities of Gaussian diffusion (docs/identities.md), and deliberately broken twins of each."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch import Tensor
 from seedfast.diffusion import guidance, levels, samplers
 from seedfast.diffusion import parameterisation as p
 from seedfast.diffusion.grids import Grid, Spacing, even_times, karras_sigmas, table_grid, timesteps
-from seedfast.diffusion.levels import Level
+from seedfast.diffusion.levels import NoiseLevel
 from seedfast.diffusion.parameterisation import Prediction
 from seedfast.diffusion.schedules import betas, cosine_gamma, linear_gamma, table
 from seedfast.diffusion.schedules import zero_terminal_snr as rescaled
@@ -23,71 +23,71 @@ from seedfast.verify.identities import gaussian, trajectories
 from seedfast.verify.identities.trajectories import ORDERS, Sampler
 
 
-def test_15_conversions() -> None:
+def test_conversions() -> None:
     assert gaussian.conversions().holds
 
 
-def test_15_a_velocity_of_the_wrong_sign_is_refused() -> None:
-    def target(prediction: Prediction, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+def test_a_velocity_of_the_wrong_sign_is_refused() -> None:
+    def target(prediction: Prediction, x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
         right = p.target(prediction, x0, eps, level)
         return -right if prediction == "v" else right
 
     assert not gaussian.conversions(target=target).holds
 
 
-def test_15_variance_preserving_conversions_are_refused_on_other_schedules() -> None:
-    def to_x0(prediction: Prediction, answer: Tensor, x: Tensor, level: Level) -> Tensor:
-        if prediction == "v":  # right where a² + s² = 1
-            return level.a[:, None] * x - level.s[:, None] * answer
-        return p.to_x0(prediction, answer, x, level)
+def test_variance_preserving_conversions_are_refused_on_other_schedules() -> None:
+    def to_x0(prediction: Prediction, output: Tensor, x: Tensor, level: NoiseLevel) -> Tensor:
+        if prediction == "v":  # correct where a² + s² = 1
+            return level.a[:, None] * x - level.s[:, None] * output
+        return p.to_x0(prediction, output, x, level)
 
     assert not gaussian.conversions(to_x0=to_x0).holds
 
 
-def test_15_weights() -> None:
+def test_weights() -> None:
     assert gaussian.weights().holds
 
 
-def test_15_min_snr_by_division_is_refused() -> None:
-    def naive(prediction: Prediction, level: Level, clip: float) -> Tensor:
+def test_min_snr_by_division_is_refused() -> None:
+    def naive(prediction: Prediction, level: NoiseLevel, clip: float) -> Tensor:
         return level.snr.clamp(max=clip) / p.x0_weight(prediction, level)  # 0/0 at zero terminal SNR
 
     assert not gaussian.weights(min_snr=naive).holds
 
 
-def test_15_the_weight_of_eps_for_every_prediction_is_refused() -> None:
+def test_the_weight_of_eps_for_every_prediction_is_refused() -> None:
     assert not gaussian.weights(min_snr=lambda prediction, level, clip: p.min_snr_weight("eps", level, clip)).holds
     assert not gaussian.weights(x0_weight=lambda prediction, level: level.snr).holds
 
 
-def test_16_ddim_with_eta_1_is_ddpm() -> None:
+def test_ddim_with_eta_1_is_ddpm() -> None:
     assert trajectories.ancestral().holds
 
 
-def test_16_the_large_variance_is_not_the_posterior() -> None:
+def test_the_large_variance_is_not_the_posterior() -> None:
     def large(denoise: Any, x: Tensor, grid: Grid, noise: Any, **_: Any) -> Iterator[Tensor]:
         return samplers.ddpm(denoise, x, grid, noise, variance="large")
 
     assert not trajectories.ancestral(ddpm=large).holds
 
 
-def test_16_noise_on_top_of_the_whole_eps_is_refused() -> None:
+def test_noise_added_to_the_whole_eps_is_refused() -> None:
     def too_much(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, eta: float) -> Iterator[Tensor]:
         for step, (now, then) in enumerate(pairwise(grid)):
             x0 = denoise(x, now)
             added = eta * samplers.posterior_variance(now, then).sqrt() * noise(step)
-            x = then.a * x0 + then.s * levels.eps_of(x, x0, now) + added
+            x = then.a * x0 + then.s * levels.eps_from_x0(x, x0, now) + added
             yield x
 
     assert not trajectories.ancestral(ddim=too_much).holds
 
 
-def test_17_two_points() -> None:
+def test_two_points() -> None:
     assert trajectories.two_points().holds
 
 
 def steps_another_grid(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, eta: float) -> Iterator[Tensor]:
-    """It evaluates the denoiser on the grid, but steps by T/N from each time, as leading spacing would."""
+    """It evaluates the denoiser on the grid, but steps by T/N from each time, as for leading spacing."""
     schedule, gap = table("linear", 1000), 1000 // (len(grid) - 1)
     for now in grid[:-1]:
         t = int(now.time) - gap
@@ -96,7 +96,7 @@ def steps_another_grid(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, eta: 
         yield x
 
 
-def test_17_a_sampler_that_steps_another_grid_is_refused() -> None:
+def test_a_sampler_that_steps_another_grid_is_refused() -> None:
     schedule = table("linear", 1000)
     cases: tuple[tuple[Spacing, int, bool], ...] = (
         ("leading", 10, True), ("trailing", 10, True), ("trailing", 7, False), ("linspace", 10, False),
@@ -108,7 +108,7 @@ def test_17_a_sampler_that_steps_another_grid_is_refused() -> None:
     assert not trajectories.two_points(ddim=steps_another_grid).holds
 
 
-def test_17_a_grid_that_leaves_out_the_remainder_is_refused() -> None:
+def test_a_grid_that_leaves_out_the_remainder_is_refused() -> None:
     def truncated(total: int, steps: int, spacing: Spacing) -> Tensor:
         return (
             (torch.arange(steps) * (total // steps)).flip(0)
@@ -120,9 +120,9 @@ def test_17_a_grid_that_leaves_out_the_remainder_is_refused() -> None:
 
 
 def shrunk(sampler: Sampler, grid: Grid) -> tuple[float, float]:
-    """What normal data's deviation is multiplied by, as found and as the cosines of the steps' angles say.
+    """The factor of the deviation of normal data, as measured and as the product of the steps' cosines.
 
-    With tan θ = s / (a s0), a step of DDIM without noise leaves cos(θ - θ') of what the exact way leaves.
+    With tan θ = s / (a s0), a step of DDIM without noise has cos(θ - θ') of the deviation of the exact step.
     """
     last = math.sqrt(float(grid[0].a) ** 2 * trajectories.STD**2 + float(grid[0].s) ** 2)
     found = trajectories.law(sampler, grid, eta=0.0)[1] * last / trajectories.STD
@@ -131,13 +131,13 @@ def shrunk(sampler: Sampler, grid: Grid) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("steps", [1, 7, 50, 1000])
-def test_17_a_step_of_ddim_shrinks_by_the_cosine_of_its_angle(steps: int) -> None:
+def test_a_step_of_ddim_shrinks_by_the_cosine_of_its_angle(steps: int) -> None:
     grid = table_grid(table("cosine", 1000), timesteps(1000, steps, "trailing"))
     found, expected = shrunk(samplers.ddim, grid)
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_17_a_sampler_of_order_2_does_not_shrink_by_those_cosines() -> None:
+def test_a_sampler_of_order_2_does_not_shrink_by_those_cosines() -> None:
     def heun(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, eta: float) -> Iterator[Tensor]:
         return samplers.heun(denoise, x, grid)
 
@@ -145,16 +145,16 @@ def test_17_a_sampler_of_order_2_does_not_shrink_by_those_cosines() -> None:
     assert abs(found - 1) < abs(ddim - 1) / 5
 
 
-def test_17_heun_with_churn() -> None:
+def test_heun_with_churn() -> None:
     assert trajectories.churned().holds
 
 
 def churned(raised: bool, added: Any) -> Sampler:
-    """Heun with churn that may ask the denoiser at the level before, or add another amount of noise."""
+    """Heun with churn that may evaluate the denoiser at the level before, or add another amount of noise."""
 
     def heun(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, churn: float) -> Iterator[Tensor]:
         for step, (now, then) in enumerate(pairwise(grid)):
-            up = levels.exploding(now.s * (1 + churn))
+            up = levels.variance_exploding(now.s * (1 + churn))
             x = x + added(up.s, now.s) * noise(step)
             (x,) = samplers.heun(denoise, x, [up if raised else now, then])
             yield x
@@ -162,16 +162,16 @@ def churned(raised: bool, added: Any) -> Sampler:
     return heun
 
 
-def test_17_churn_that_is_wrong_is_refused() -> None:
+def test_wrong_churn_is_refused() -> None:
     def variances(up: Tensor, now: Tensor) -> Tensor:
         return (up.square() - now.square()).sqrt()
 
     assert trajectories.churned(churned(True, variances)).holds
-    assert not trajectories.churned(churned(False, variances)).holds, "it asks at the level before"
+    assert not trajectories.churned(churned(False, variances)).holds, "it evaluates at the level before"
     assert not trajectories.churned(churned(True, torch.sub)).holds, "deviations do not add up"
 
 
-def test_18_orders() -> None:
+def test_orders() -> None:
     assert trajectories.orders().holds
 
 
@@ -180,7 +180,7 @@ def heun_of_the_first_slope(denoise: Any, x: Tensor, grid: Grid, noise: Any) -> 
     return samplers.euler(denoise, x, grid)
 
 
-def two_steps_back(denoise: Any, x: Tensor, grid: Grid, noise: Any) -> Iterator[Tensor]:
+def extrapolates_too_far(denoise: Any, x: Tensor, grid: Grid, noise: Any) -> Iterator[Tensor]:
     """It extrapolates by the wrong amount."""
     before: Tensor | None = None
     for now, then in pairwise(grid):
@@ -201,40 +201,40 @@ def pairs_that_look_too_far(denoise: Any, x: Tensor, grid: Grid, noise: Any) -> 
         yield x
 
 
-@pytest.mark.parametrize("twin", [heun_of_the_first_slope, two_steps_back, pairs_that_look_too_far])
-def test_18_a_claim_of_order_2_that_measures_1_is_refused(twin: Sampler) -> None:
+@pytest.mark.parametrize("twin", [heun_of_the_first_slope, extrapolates_too_far, pairs_that_look_too_far])
+def test_a_sampler_of_order_1_is_not_accepted_as_order_2(twin: Sampler) -> None:
     assert not trajectories.orders({"twin": (twin, 2)}).holds
 
 
-@pytest.mark.parametrize("name", [name for name, (_, claimed) in ORDERS.items() if claimed == 2])
-def test_18_nothing_here_measures_order_3(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, (_, nominal) in ORDERS.items() if nominal == 2])
+def test_no_sampler_has_order_3(name: str) -> None:
     assert not trajectories.orders({name: (ORDERS[name][0], 3)}).holds
 
 
-def test_19_preconditioning() -> None:
+def test_preconditioning() -> None:
     assert gaussian.preconditioning().holds
 
 
-def test_19_preconditioning_for_other_data_is_refused() -> None:
+def test_preconditioning_for_other_data_is_refused() -> None:
     assert not gaussian.preconditioning(
-        target=lambda prediction, x0, eps, level, data_std: p.target(prediction, x0, eps, level, 1.0)
+        target=lambda prediction, x0, eps, level, sigma_data: p.target(prediction, x0, eps, level, 1.0)
     ).holds
-    assert not gaussian.preconditioning(input_std=lambda level, data_std: p.input_std(level, 1.0)).holds
+    assert not gaussian.preconditioning(input_std=lambda level, sigma_data: p.input_std(level, 1.0)).holds
 
 
-def test_20_dynamic_thresholding() -> None:
+def test_dynamic_thresholding() -> None:
     assert gaussian.dynamic_thresholding().holds
 
 
-def test_20_twins_are_refused() -> None:
+def test_other_dynamic_thresholds_are_refused() -> None:
     clamp_first = lambda x0, q: guidance.dynamically_thresholded(x0.clamp(-1, 1), q)  # noqa: E731
     whole_batch = lambda x0, q: guidance.dynamically_thresholded(x0.flatten()[None], q).view_as(x0)  # noqa: E731
     assert not gaussian.dynamic_thresholding(clamp_first).holds
     assert not gaussian.dynamic_thresholding(whole_batch).holds
 
 
-def test_20_the_samplers_derive_eps_again_from_the_changed_x0() -> None:
-    """Where x0 is changed, the step must be the one of the changed x0: x' = a' y + s' (x - a y)/s."""
+def test_the_samplers_derive_eps_again_from_the_changed_x0() -> None:
+    """A step uses the ε of the changed x0: x' = a' y + s' (x - a y)/s."""
     grid = [table("linear", 1000).at(torch.tensor(t)) for t in (700, 400)]
     x = torch.linspace(-4, 4, 9, dtype=torch.float64)[None]
     y = guidance.dynamically_thresholded(2 * x, 0.9)
@@ -244,11 +244,11 @@ def test_20_the_samplers_derive_eps_again_from_the_changed_x0() -> None:
         assert torch.allclose(found, expected, rtol=1e-12)
 
 
-def test_21_zero_terminal_snr() -> None:
+def test_zero_terminal_snr() -> None:
     assert gaussian.terminal_snr().holds
 
 
-def test_21_twins_are_refused() -> None:
+def test_other_rescalings_are_refused() -> None:
     shifted = lambda alpha_bar: (alpha_bar.sqrt() - alpha_bar.sqrt()[-1]).square()  # noqa: E731
     squared = lambda alpha_bar: alpha_bar - alpha_bar[-1]  # noqa: E731
     assert not gaussian.terminal_snr(lambda alpha_bar: alpha_bar).holds
@@ -257,14 +257,14 @@ def test_21_twins_are_refused() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["v", "x0"])
-def test_21_sampling_from_no_signal_at_all(prediction: Prediction) -> None:
+def test_every_sampler_starts_from_no_signal(prediction: Prediction) -> None:
     """Every sampler takes its first step from ᾱ = 0 without a division by zero."""
     schedule = table("linear", 1000, zero_terminal=True)
     grid = [schedule.at(t) for t in timesteps(1000, 5, "trailing")] + [levels.clean()]
     x0 = torch.full((2, 3), 0.25, dtype=torch.float64)
 
-    def denoise(x: Tensor, level: Level) -> Tensor:
-        eps = levels.eps_of(x, x0, level)
+    def denoise(x: Tensor, level: NoiseLevel) -> Tensor:
+        eps = levels.eps_from_x0(x, x0, level)
         return p.to_x0(prediction, p.target(prediction, x0, eps, level), x, level)
 
     noise = torch.ones(2, 3, dtype=torch.float64)
@@ -279,23 +279,23 @@ def test_21_sampling_from_no_signal_at_all(prediction: Prediction) -> None:
         assert torch.allclose(final, x0, atol=1e-12)
 
 
-def test_22_low_precision() -> None:
+def test_low_precision() -> None:
     assert gaussian.low_precision().holds
 
 
-def test_22_noising_in_bf16_is_refused() -> None:
-    def low(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+def test_noising_in_bf16_is_refused() -> None:
+    def low(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
         a, s = (each.bfloat16()[:, None] for each in (level.a, level.s))
         return a * x0.bfloat16() + s * eps.bfloat16()
 
     assert not gaussian.low_precision(low).holds
 
 
-def test_23_guidance() -> None:
+def test_guidance() -> None:
     assert gaussian.classifier_free().holds
 
 
-def test_23_the_other_convention_is_refused() -> None:
+def test_the_other_convention_of_guidance_is_refused() -> None:
     assert not gaussian.classifier_free(lambda u, c, w: (1 + w) * c - w * u).holds
 
 
@@ -320,7 +320,7 @@ def test_a_grid_of_all_times_is_all_times() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 11])
-def test_a_grid_of_more_times_than_there_are_is_refused(steps: int) -> None:
+def test_a_grid_with_more_steps_than_times_is_refused(steps: int) -> None:
     with pytest.raises(UserError, match=f"1 to 10 steps, not {steps}"):
         timesteps(10, steps, "leading")
 
@@ -346,13 +346,13 @@ def test_schedules_lose_signal_monotonically(kind: Any) -> None:
     assert float(betas(kind, 1000).max()) <= 0.999
 
 
-def test_rescaling_twice_is_rescaling_once() -> None:
+def test_rescaling_twice_equals_rescaling_once() -> None:
     once = rescaled(table("linear", 1000).alpha_bar_T)
     assert torch.allclose(rescaled(once), once, rtol=1e-14)
 
 
 @pytest.mark.parametrize("gamma", [linear_gamma, cosine_gamma])
-def test_continuous_levels_have_the_gamma_they_were_made_from(gamma: Any) -> None:
+def test_levels_from_gamma_have_this_gamma(gamma: Any) -> None:
     time = torch.linspace(0, 1, 101, dtype=torch.float64)
     values = gamma(time, -13.3, 5.0)
     level = levels.from_gamma(values, time)

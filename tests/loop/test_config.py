@@ -87,7 +87,7 @@ ELSEWHERE = {
     "data.one_document_per_window": "tests/data, tests/families",
     "data.label": "of glyphs (tests/data)", "data.unseen": "of glyphs (tests/data)",
     "data.image_field": "of data sets (tests/data)", "data.label_field": "of data sets (tests/data)",
-    "data.caption_field": "of data sets (tests/data)", "data.held_out": "of Karpathy splits (tests/data)",
+    "data.caption_field": "of data sets (tests/data)", "data.validation_split": "of Karpathy splits (tests/data)",
     "data.images": "where images are (tests/data)", "data.processor": "of pretrained encoders (tests/families)",
     "model.frozen": "of pretrained encoders (tests/families)", "model.cache_features": "changes no bit of the features",
     "model.language_model": "of pretrained decoders (tests/families)",
@@ -130,8 +130,8 @@ OF_IMAGES: dict[str, Any] = {
     "model.decoder.mlp": "gelu", "model.decoder.norm": "layer", "model.decoder.positions": "learned",
     "model.decoder.init": "gpt2", "model.decoder.hidden": 24, "model.decoder.heads": 1, "model.decoder.dropout": 0.2,
     "model.vit.patch": 2, "model.vit.heads": 1, "model.vit.dropout": 0.2, "data.size": 16,
-    "objective.captions": None, "objective.label_smoothing": 0.2, "objective.self_critical": 1,
-    "objective.candidates": 3, "objective.captioned": 1,
+    "objective.captions_per_image": None, "objective.label_smoothing": 0.2, "objective.self_critical": 1,
+    "objective.self_critical_samples": 3, "objective.metrics_every_n_images": 1,
     "model.multipliers": (1, 3), "model.attention": (True, False), "model.groups": 2,
 }  # fmt: skip
 
@@ -252,7 +252,9 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
     if recipe == "image-caption":
         learned = replace(base, data=replace(base.data, tokenizer="bpe", vocabulary=262))
         bases |= {"data.vocabulary": learned, "data.tokenizer": learned}
-        bases["objective.candidates"] = replace(base, objective=replace(base.objective, self_critical=0, candidates=2))
+        bases["objective.self_critical_samples"] = replace(
+            base, objective=replace(base.objective, self_critical=0, self_critical_samples=2)
+        )
     if recipe == "text-embedding":
         weighted = replace(base, objective=replace(base.objective, schedule="linear", loss="weighted"))
         bases["objective.rounding"] = weighted

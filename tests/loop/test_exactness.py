@@ -161,7 +161,7 @@ def test_30_validation_with_the_training_key_is_the_training_loss(recipe: str, s
 
     run = small_run(recipe, story, micro_batch=None)
     if isinstance(run.data, CaptionData):  # in validation all captions count, and labels are not smoothed
-        run = replace(run, objective=replace(run.objective, captions=None, label_smoothing=0.0))
+        run = replace(run, objective=replace(run.objective, captions_per_image=None, label_smoothing=0.0))
     elif not isinstance(run.data, TextData):  # validation images are not augmented
         run = replace(run, objective=replace(run.objective, augment=Augment()))
     with open_session(run, tmp_path) as opened:

@@ -1,4 +1,4 @@
-"""What the loop needs of data: indexed examples, and a corpus that holds them with everything that belongs to them."""
+"""The protocol of data: indexed examples, the corpus that holds them, and the configuration that loads it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -25,23 +25,23 @@ class Dataset(Protocol):
 
 
 class Assets(Protocol):
-    """What a trained model needs of its data for ever after: tokenizer, class names, units. Part of checkpoints."""
+    """Data-derived artifacts that are stored in every checkpoint: tokenizer, class names, units."""
 
     def save(self, folder: Path) -> None:
-        """Write everything into `folder` (which exists), as JSON or text."""
+        """Write them into an existing folder, as JSON or text."""
         ...
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Identity of the data: the digest of what is trained on, and of each file it came from, by name."""
+    """Identity of the data. digest: of the prepared examples. files: SHA-256 of each source file, by name."""
 
     digest: str
     files: dict[str, str] = field(default_factory=dict)
 
 
 def describe_difference(old: Fingerprint, new: Fingerprint) -> str:
-    """Which files changed, appeared or vanished between two fingerprints, in words; three names of each at most."""
+    """The files that changed, are new or are gone between two fingerprints, in words; at most three names of each."""
     groups = {
         "changed": sorted(name for name in old.files.keys() & new.files.keys() if old.files[name] != new.files[name]),
         "new": sorted(new.files.keys() - old.files.keys()),
@@ -52,14 +52,14 @@ def describe_difference(old: Fingerprint, new: Fingerprint) -> str:
         for what, names in groups.items()
         if names
     ]
-    return "; ".join(parts) or "the same files, prepared in another way"
+    return "; ".join(parts) or "the same files, prepared differently"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Data made ready: both splits, the assets and the fingerprint.
+    """Prepared data: both splits, the assets and the fingerprint.
 
-    sampling_weights: how often each training example comes, relative to the others, float64 [N]; None: all equally.
+    sampling_weights: relative frequencies of the training examples, float64 [N]; None: all equal.
     """
 
     train: Dataset

@@ -1,4 +1,4 @@
-"""The identity of files by content, known without reading again what has not been touched."""
+"""SHA-256 of files, read again only if a file's size, times or inode have changed."""
 
 import hashlib
 import json
@@ -12,16 +12,16 @@ from seedfast.data.cache import cache_folder
 from seedfast.files import commit, sha256, to_json
 
 UNREADABLE = "unreadable"
-"""Stands for the content of a file that could not be read."""
+"""The digest of a file that could not be read."""
 
 Signature = tuple[int, ...]
-"""What the file system says of a file: size, modification and change time (ns), inode. Empty: unreadable."""
+"""Size, modification time and change time (ns), and inode of a file; empty if it is unreadable."""
 
 _RACY = 2_000_000_000  # ns: a file this young may change again within one tick of the file system's clock
 
 
 def signature(path: Path) -> Signature:
-    """The file's signature, or () if there is no readable file."""
+    """The file's signature; () if it is missing or unreadable."""
     if not os.access(path, os.R_OK):
         return ()
     status = path.stat()
@@ -29,35 +29,35 @@ def signature(path: Path) -> Signature:
 
 
 def hash_files(root: Path, signatures: Mapping[str, Signature]) -> dict[str, str]:
-    """SHA-256 of each file root/name, remembered in the cache under its signature."""
-    memory = cache_folder() / "hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
-    known = _read(memory)
+    """SHA-256 of each file root/name. The cache stores the hashes with the signatures."""
+    store = cache_folder() / "hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
+    known = _read(store)
     hashes: dict[str, str] = {}
-    remembered: dict[str, list[object]] = {}
-    unknown = [name for name, seen in signatures.items() if seen and known.get(name, [None])[0] != list(seen)]
+    stored: dict[str, list[object]] = {}
+    unknown = [name for name, signed in signatures.items() if signed and known.get(name, [None])[0] != list(signed)]
     with Bar("Hashing", sum(signatures[name][0] for name in unknown)) as bar:
         now = time.time_ns()
-        for name, seen in signatures.items():
-            if not seen:
+        for name, signed in signatures.items():
+            if not signed:
                 hashes[name] = UNREADABLE
                 continue
-            if known.get(name, [None])[0] == list(seen):
+            if known.get(name, [None])[0] == list(signed):
                 hashes[name] = str(known[name][1])
             else:
                 hashes[name] = sha256(root / name)
-                bar.advance(seen[0])
-            if now - max(seen[1], seen[2]) > _RACY:
-                remembered[name] = [list(seen), hashes[name]]
-    if remembered != known:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        commit(memory, to_json(remembered))
+                bar.advance(signed[0])
+            if now - max(signed[1], signed[2]) > _RACY:
+                stored[name] = [list(signed), hashes[name]]
+    if stored != known:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        commit(store, to_json(stored))
     return hashes
 
 
-def _read(memory: Path) -> dict[str, list[object]]:
-    """What is remembered. A memory that was damaged costs a second reading of the files, nothing else."""
+def _read(store: Path) -> dict[str, list[object]]:
+    """The stored hashes. If the file is damaged, all files are hashed again."""
     try:
-        content: dict[str, list[object]] = json.loads(memory.read_bytes())
+        content: dict[str, list[object]] = json.loads(store.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     return content

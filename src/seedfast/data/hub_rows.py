@@ -9,9 +9,9 @@ from seedfast.errors import UserError
 
 
 def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
-    """The rows of that data set's training split, and the folder and names of the files that hold them.
+    """The rows of the data set's training split, and the folder and names of the files that hold them.
 
-    Raises UserError if it is not at hand and cannot be fetched.
+    Raises UserError if it is neither on this machine nor reachable.
     """
     title = f"hf:{name}"
     try:
@@ -26,15 +26,15 @@ def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
             rows = datasets.load_from_disk(str(folder))
             rows = rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
         else:
-            # The library would ask a hub that cannot be reached again and again before it looks into its cache.
+            # Without this the library retries an unreachable hub many times before it looks into its cache.
             why = huggingface.unreachable()
             with huggingface.only_here(datasets.config) if why else nullcontext():
                 rows = datasets.load_dataset(path, configuration or None, split="train")
     except (OSError, ValueError, KeyError) as error:
         reason = why or huggingface.first_line(error)
         raise UserError(
-            f"The data set {title} cannot be loaded ({reason}): check the name or, where there is no "
-            "network, fetch it elsewhere, keep it with save_to_disk and name that folder."
+            f"The data set {title} cannot be loaded ({reason}): check the name or, without "
+            "network, download it elsewhere, store it with save_to_disk and name that folder."
         ) from None
     files = [Path(entry["filename"]) for entry in rows.cache_files]
     if not files:

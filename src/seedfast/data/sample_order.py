@@ -1,4 +1,4 @@
-"""Which example comes when: an endless stream of example ids, indexed by one integer."""
+"""The order of examples: an endless stream of example ids, indexed by position."""
 
 import torch
 from torch import Tensor
@@ -9,26 +9,26 @@ from seedfast import keys
 class Order:
     """The sample stream: position n lies in epoch n // N, and each epoch is a keyed permutation of 0 … N-1.
 
-    With `sampling_weights`, an epoch is instead N places in a keyed order, of which each example has as many as its
-    weight demands, rounded up or down (systematic sampling); equal weights give each example one place. Either way
-    every position is evaluated on its own, so starting at step 10^9 costs the same as starting at step 0.
+    With `sampling_weights`, each example has as many of an epoch's N places as its weight demands, rounded up or down
+    (systematic sampling), and the places are permuted; equal weights give each example one place. In both cases every
+    position is evaluated by itself, so starting at step 10^9 costs the same as starting at step 0.
     """
 
-    _CHUNK = 4096  # positions that are evaluated together: the arithmetic is cheap, its Python calls are not
+    _CHUNK = 4096  # positions evaluated together: the arithmetic is cheap, its Python calls are not
 
     def __init__(self, *, size: int, seed: int, stream: str = "order", sampling_weights: Tensor | None = None) -> None:
-        """size: the number of examples N. seed: the run's seed. stream: whose order it is.
+        """size: the number of examples N. seed: the run's seed. stream: the name of the random stream.
 
-        sampling_weights: how often each example comes, relative to the others, float64 [N].
+        sampling_weights: relative frequencies of the examples, float64 [N].
         """
         self.size = size
         self.seed = seed
         self.stream = stream
-        # How many places the examples up to each one have, out of N. The last rounds to N exactly.
+        # The cumulative number of places up to each example, out of N. The last is N up to rounding.
         self._places = (
             None if sampling_weights is None else sampling_weights.cumsum(0) * (size / float(sampling_weights.sum()))
         )
-        self._held: tuple[int, list[int]] = (0, [])  # replaced as a whole: several threads may ask at once
+        self._chunk: tuple[int, list[int]] = (0, [])  # replaced as a whole: several threads may call `ids` at once
 
     def ids_at(self, positions: Tensor) -> Tensor:
         """The example ids at these stream positions, int64 [B] → int64 [B]."""
@@ -37,14 +37,14 @@ class Order:
         place = keys.shuffle(epoch_key, positions - epoch * self.size, self.size)
         if self._places is None:
             return place
-        # One offset for all places of an epoch, and another in the next, so that rounding evens out over the epochs.
+        # One offset for all places of an epoch, and another in the next: rounding averages out over the epochs.
         offset = keys.uniform(keys.derive(self.seed, self.stream, "offset"), epoch, 1, dtype=torch.float64)[:, 0]
         return torch.searchsorted(self._places, place + offset, right=True).clamp(max=self.size - 1)
 
     def ids(self, start: int, stop: int) -> list[int]:
         """The example ids at positions start … stop-1."""
-        first, held = self._held
-        if not first <= start <= stop <= first + len(held):
+        first, chunk = self._chunk
+        if not first <= start <= stop <= first + len(chunk):
             count = max(self._CHUNK, stop - start)
-            first, held = self._held = (start, self.ids_at(torch.arange(start, start + count)).tolist())
-        return held[start - first : stop - first]
+            first, chunk = self._chunk = (start, self.ids_at(torch.arange(start, start + count)).tolist())
+        return chunk[start - first : stop - first]

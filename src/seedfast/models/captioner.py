@@ -6,7 +6,7 @@ Shapes: B images, P captions, C channels, S height and width, M patches, U the e
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from seedfast.models.token_network import Scores
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.vit import PretrainedVision, ViT, ViTNetwork
-from seedfast.options import OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class Captioner(ModelConfig):
     frozen: bool | None = None
     """Freeze the pretrained encoder (the default): always in evaluation mode, with its weights stored once for all
     checkpoints. False trains it too."""
-    cache_features: Annotated[bool | None, OnlyWith(frozen=(None, True))] = None
+    cache_features: bool | None = None
     """Compute the features of a frozen encoder once for each image and store them on disk (the default)."""
     vit: ViT = field(default_factory=ViT)
     """The encoder that is trained from scratch."""
@@ -56,7 +55,11 @@ class Captioner(ModelConfig):
                     f"model.{key} ({getattr(self, key)}) has no effect without a pretrained encoder: name one with "
                     "--model, or leave it out."
                 )
-        check(self, "model.")
+        if self.cache_features and self.frozen is False:
+            raise UserError(
+                "model.cache_features (True) needs a frozen encoder, whose features do not change: leave it out, or "
+                "leave model.frozen out."
+            )
         if pretrained and self.vit != ViT():
             raise UserError(
                 "model.vit configures the encoder trained from scratch, and --model names a pretrained one: "
@@ -195,7 +198,7 @@ class CaptionerNetwork(Network):
     ) -> Tensor | Scores:
         """Logits of the captions' next tokens, [P, L, V], or their scores (see `TokenNetwork`).
 
-        The images are pixels_BCSS or their features memory_BMU; a cache that has seen them needs neither. image_P: the
+        The images are pixels_BCSS or their features memory_BMU; after the first call a cache holds them. image_P: the
         image of each caption (default: caption i belongs to image i). Without tokens: the features.
         """
         if pixels_BCSS is not None:

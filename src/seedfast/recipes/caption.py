@@ -1,4 +1,4 @@
-"""Captions: what an image shows, in words; by default characters and their names."""
+"""Image captioning; by default of characters with their names."""
 
 from seedfast.data.caption.config import CaptionData
 from seedfast.families.caption.family import Captioning

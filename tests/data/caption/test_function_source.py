@@ -26,24 +26,24 @@ def pairs():
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """The path of a user's file, which does not exist yet."""
+def file(tmp_path: Path) -> Path:
+    """The path of a user's file, beside eight images."""
     for i in range(8):
         Image.new("RGB", (20, 30), (i * 30, 10, 200)).save(tmp_path / f"{i}.png")
-    return tmp_path / "own.py"
+    return tmp_path / "my_captions.py"
 
 
-def load(own: Path, code: str, function: str = "pairs") -> CaptionCorpus:
-    own.write_text(code)
-    return CaptionData(path=f"{own}:{function}", tokenizer="bytes", size=8, validation=0.3).load()
+def load(file: Path, code: str, function: str = "pairs") -> CaptionCorpus:
+    file.write_text(code)
+    return CaptionData(path=f"{file}:{function}", tokenizer="bytes", size=8, validation=0.3).load()
 
 
 def captions_of(corpus: CaptionCorpus) -> list[list[str]]:
     return sorted(list(captions) for split in (corpus.train, corpus.validation) for captions in split.captions)
 
 
-def test_pairs_of_images_in_memory(own: Path) -> None:
-    corpus = load(own, IN_MEMORY)
+def test_pairs_of_images_in_memory(file: Path) -> None:
+    corpus = load(file, IN_MEMORY)
     assert captions_of(corpus) == [["grey"], *[[f"red {i}", "a square"] for i in range(7)]]
     grey = next(
         split.pixels([split.names.index("image 7")])
@@ -52,29 +52,29 @@ def test_pairs_of_images_in_memory(own: Path) -> None:
     )
     assert grey.shape == (1, 3, 8, 8)
     assert bool((grey == 77).all())
-    assert load(own, IN_MEMORY).fingerprint == corpus.fingerprint, "from the cache"
+    assert load(file, IN_MEMORY).fingerprint == corpus.fingerprint, "from the cache"
 
 
-def test_pairs_of_files_beside_the_function(own: Path) -> None:
-    corpus = load(own, FILES)
+def test_pairs_of_files_beside_the_function(file: Path) -> None:
+    corpus = load(file, FILES)
     assert captions_of(corpus) == [[f"picture {i}"] for i in range(8)]
-    assert {"own.py", "0.png"} <= corpus.fingerprint.files.keys()
+    assert {"my_captions.py", "0.png"} <= corpus.fingerprint.files.keys()
 
 
-def test_the_fingerprint_covers_the_functions_file_and_the_images(own: Path) -> None:
-    before = load(own, FILES).fingerprint
-    assert load(own, FILES + "# a remark\n").fingerprint.files["own.py"] != before.files["own.py"]
-    Image.new("RGB", (20, 30), "white").save(own.parent / "3.png")
-    assert load(own, FILES).fingerprint.digest != before.digest
-    memory = load(own, IN_MEMORY).fingerprint
-    assert load(own, IN_MEMORY.replace("i * 30", "i * 20")).fingerprint.digest != memory.digest
+def test_the_fingerprint_covers_the_functions_file_and_the_images(file: Path) -> None:
+    before = load(file, FILES).fingerprint
+    assert load(file, FILES + "# a remark\n").fingerprint.files["my_captions.py"] != before.files["my_captions.py"]
+    Image.new("RGB", (20, 30), "white").save(file.parent / "3.png")
+    assert load(file, FILES).fingerprint.digest != before.digest
+    memory = load(file, IN_MEMORY).fingerprint
+    assert load(file, IN_MEMORY.replace("i * 30", "i * 20")).fingerprint.digest != memory.digest
 
 
-def test_a_function_is_found_from_any_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own.write_text(FILES)
-    monkeypatch.chdir(own.parent)
-    located = CaptionData(path="own.py:pairs").located()
-    assert located.path == f"{own}:pairs"
+def test_a_function_is_found_from_any_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(FILES)
+    monkeypatch.chdir(file.parent)
+    located = CaptionData(path="my_captions.py:pairs").located()
+    assert located.path == f"{file}:pairs"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,6 @@ def test_a_function_is_found_from_any_folder(own: Path, monkeypatch: pytest.Monk
         ),
     ],
 )
-def test_an_unusable_function_is_refused_in_a_sentence(code: str, message: str, own: Path) -> None:
+def test_an_unusable_function_is_refused_in_a_sentence(code: str, message: str, file: Path) -> None:
     with pytest.raises(UserError, match=message):
-        load(own, code)
+        load(file, code)

@@ -1,4 +1,4 @@
-"""Dialogues: only what the model is to say is scored, whole examples share windows, none is on both sides."""
+"""Dialogues: only completions are scored, whole examples share windows, and no prompt is in both splits."""
 
 import json
 from pathlib import Path
@@ -55,21 +55,19 @@ def test_a_completion_is_scored_to_its_end_and_its_prompt_is_not() -> None:
     assert example({"prompt": "", "completion": "x"}, Bytes(), "row").ids == [256, ord("x"), 256], "as when sampling"
 
 
-def test_a_chat_is_what_the_template_writes_and_the_assistant_alone_is_scored(
-    tokenizer: Subwords, folder: Path
-) -> None:
+def test_a_chat_is_rendered_by_the_template_and_only_the_assistant_is_scored(tokenizer: Subwords, folder: Path) -> None:
     theirs = tiny_models.transformers.AutoTokenizer.from_pretrained(folder)
     one = example({"messages": CHAT}, tokenizer, "row")
-    written = theirs.apply_chat_template(CHAT, tokenize=False)
-    assert tokenizer.decode(one.ids) == written
+    rendered = theirs.apply_chat_template(CHAT, tokenize=False)
+    assert tokenizer.decode(one.ids) == rendered
     assert one.ids == theirs.apply_chat_template(CHAT, return_dict=False)
-    said = tokenizer.decode([token for token, scored in zip(one.ids, one.scored, strict=True) if scored])
-    assert said == "It is 4.<|im_end|>\nYes, naïvely.<|im_end|>\n"
+    completions = tokenizer.decode([token for token, scored in zip(one.ids, one.scored, strict=True) if scored])
+    assert completions == "It is 4.<|im_end|>\nYes, naïvely.<|im_end|>\n"
     assert one.bytes == len("It is 4.Yes, naïvely.".encode())
-    asked = example({"messages": CHAT[:3]}, tokenizer, "row")
-    prompt = [token for token, scored in zip(asked.ids, asked.scored, strict=True) if not scored]
+    short = example({"messages": CHAT[:3]}, tokenizer, "row")
+    prompt = [token for token, scored in zip(short.ids, short.scored, strict=True) if not scored]
     assert prompt == tokenizer.encode_chat(tokenizer.chat_template.render(CHAT[:2], add_generation_prompt=True)), (
-        "learned as it will be asked"
+        "trained as it is prompted"
     )
 
 
@@ -90,7 +88,7 @@ def test_bad_rows_are_refused_by_name(row: Any, sentence: str, tokenizer: Subwor
         example(row, tokenizer, "a.jsonl:3")
 
 
-def test_templates_that_cannot_be_learned_from_are_refused(tokenizer: Subwords) -> None:
+def test_templates_that_cannot_be_trained_on_are_refused(tokenizer: Subwords) -> None:
     with pytest.raises(UserError, match="this tokenizer has none"):
         example({"messages": CHAT}, Bytes(), "row")
 
@@ -109,7 +107,7 @@ def test_templates_that_cannot_be_learned_from_are_refused(tokenizer: Subwords) 
     assert endless.scored[-1]
 
 
-def test_rows_are_recognised_and_text_stays_text(tmp_path: Path) -> None:
+def test_chats_are_recognised_by_the_fields_of_the_first_row(tmp_path: Path) -> None:
     for name, row, is_dialogue in (
         ("a", {"prompt": "x", "completion": "y"}, True),
         ("b", {"messages": CHAT}, True),
@@ -121,7 +119,7 @@ def test_rows_are_recognised_and_text_stays_text(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(8, 12))
-def test_packs_hold_each_example_once_and_waste_little(lengths: list[int], size: int) -> None:
+def test_packed_windows_hold_each_example_once_and_waste_little(lengths: list[int], size: int) -> None:
     array = np.array(lengths, np.int64)
     chosen = np.flatnonzero(array <= size)
     packs = pack(array, chosen, size)
@@ -139,10 +137,10 @@ def corpus(rows: list[Any], tmp_path: Path, folder: Path, context: int = 24, val
 ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in range(8) for b in range(7)]
 
 
-def every(packs: PackedDataset) -> list[tuple[str, str]]:
+def every(packed: PackedDataset) -> list[tuple[str, str]]:
     """Each example as (prompt, completion), read back from the windows."""
     found = []
-    batch = packs.batch(list(range(len(packs))))
+    batch = packed.batch(list(range(len(packed))))
     scored = torch.nn.functional.pad(batch["scored"], (1, 0))
     for row, marks, documents in zip(batch["tokens"], scored, batch["documents"], strict=True):
         for document in range(int(documents.max()) + 1):
@@ -158,30 +156,38 @@ def test_windows_hold_every_example_and_score_every_completion(
     tmp_path: Path, folder: Path, tokenizer: Subwords
 ) -> None:
     loaded = corpus(ROWS, tmp_path, folder)
-    read = [
-        (tokenizer.decode(prompt), tokenizer.decode(said))
-        for packs in (loaded.train, loaded.validation)
-        for prompt, said in every(packs)
+    found = [
+        (tokenizer.decode(prompt), tokenizer.decode(completion))
+        for packed in (loaded.train, loaded.validation)
+        for prompt, completion in every(packed)
     ]
-    wanted = [(row["prompt"], row["completion"] + "<|im_end|>") for row in ROWS]
-    assert sorted(read) == sorted(wanted)
+    assert sorted(found) == sorted((row["prompt"], row["completion"] + "<|im_end|>") for row in ROWS)
     held_out = every(loaded.validation)
-    assert loaded.assets.validation_tokens == sum(len(said) for _, said in held_out)
-    assert loaded.assets.validation_bytes == sum(len(tokenizer.decode(said[:-1]).encode()) for _, said in held_out)
+    assert loaded.assets.validation_tokens == sum(len(completion) for _, completion in held_out)
+    assert loaded.assets.validation_bytes == sum(
+        len(tokenizer.decode(completion[:-1]).encode()) for _, completion in held_out
+    )
     assert len(loaded.train) < len(ROWS) / 2, "windows are shared"
 
 
-def test_what_is_held_out_was_never_trained_on(tmp_path: Path, folder: Path) -> None:
-    """Prompts that occur several times, with other completions, are on one side."""
+def test_data_sets_of_the_hub_may_hold_prompts_and_completions(tmp_path: Path, folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    data = TextData(path=f"hf:{tmp_path / 'saved'}", tokenizer=str(folder), context=24, validation=0.2)
+    assert data.load().fingerprint.digest == corpus(ROWS, tmp_path, folder).fingerprint.digest
+
+
+def test_no_validation_prompt_is_trained_on(tmp_path: Path, folder: Path) -> None:
+    """Prompts that occur several times, with other completions, are in one split."""
     rows = [{"prompt": f"q{i % 9}", "completion": f"a{i}"} for i in range(90)]
     loaded = corpus(rows, tmp_path, folder)
-    sides = [{prompt for prompt, _ in every(packs)} for packs in (loaded.train, loaded.validation)]
-    assert sides[0]
-    assert sides[1]
-    assert not sides[0] & sides[1]
+    train, validation = ({prompt for prompt, _ in every(packed)} for packed in (loaded.train, loaded.validation))
+    assert train
+    assert validation
+    assert not train & validation
 
 
-def test_examples_that_are_too_long_are_left_out_and_said(tmp_path: Path, folder: Path, capsys: Any) -> None:
+def test_examples_that_are_too_long_are_left_out_and_reported(tmp_path: Path, folder: Path, capsys: Any) -> None:
     rows = [*ROWS, {"prompt": "x" * 99, "completion": "y"}]
     loaded = corpus(rows, tmp_path, folder)
     assert "1 examples that are longer than data.context=24" in capsys.readouterr().err
@@ -190,26 +196,32 @@ def test_examples_that_are_too_long_are_left_out_and_said(tmp_path: Path, folder
         corpus(ROWS, tmp_path, folder, context=2)
 
 
-def test_14_packed_examples_have_the_loss_that_they_have_alone(tmp_path: Path, folder: Path) -> None:
+def test_packed_examples_have_the_loss_that_they_have_alone(tmp_path: Path, folder: Path) -> None:
     loaded = corpus(ROWS, tmp_path, folder)
     config = PretrainedLM(path=str(folder)).located()
     network = config.build(vocabulary=loaded.assets.tokenizer.size, context=24, causal=True)
     config.initialise(network)
     network.eval()
 
-    def loss(packs: Any, masked: bool) -> float:
-        family = Autoregressive(document_mask=masked).build(loaded.assets)
-        task = family.task(packs, Draws(seed=0, scope="eval", positions_B=torch.arange(len(packs["tokens"]))))
-        return float(family.loss(network, task, {}).total_B.sum().detach())
+    def loss(batch: Any, document_mask: bool) -> float:
+        objective = Autoregressive(document_mask=document_mask).build(loaded.assets).objective
+        draws = Draws(seed=0, scope="eval", positions_B=torch.arange(len(batch["tokens"])))
+        return float(objective.loss(network, objective.task(batch, draws), {}).total_B.sum().detach())
 
-    asked = Autoregressive().build(loaded.assets).showcase(loaded.validation).canvas
-    shown = loaded.assets.tokenizer.decode(asked.tokens_L[asked.given_L])
-    assert shown in [row["prompt"] for row in ROWS], "what is shown is a held-out prompt and its answer"
     batch = loaded.train.batch(list(range(len(loaded.train))))
     alone = 0.0
-    for prompt, said in every(loaded.train):
-        ids = torch.tensor([[*prompt, *said]])
-        marks = torch.arange(1, ids.shape[1])[None] >= len(prompt)
-        alone += loss({"tokens": ids, "scored": marks}, masked=False)
-    assert loss(batch, masked=True) == pytest.approx(alone, rel=1e-5)
-    assert loss(batch, masked=False) != pytest.approx(alone, rel=1e-4), "the twin without a document mask leaks"
+    for prompt, completion in every(loaded.train):
+        ids = torch.tensor([[*prompt, *completion]])
+        scored = torch.arange(1, ids.shape[1])[None] >= len(prompt)
+        alone += loss({"tokens": ids, "scored": scored}, document_mask=False)
+    assert loss(batch, document_mask=True) == pytest.approx(alone, rel=1e-5)
+    assert loss(batch, document_mask=False) != pytest.approx(alone, rel=1e-4), "the twin without a document mask leaks"
+
+
+def test_a_demo_is_a_validation_prompt(tmp_path: Path, folder: Path) -> None:
+    loaded = corpus(ROWS, tmp_path, folder)
+    generator = Autoregressive().build(loaded.assets).generator
+    assert generator is not None
+    canvas = generator.demo(loaded.validation).canvas
+    prompt = loaded.assets.tokenizer.decode(canvas.tokens_L[canvas.fixed_L])
+    assert prompt in [row["prompt"] for row in ROWS]

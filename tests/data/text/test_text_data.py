@@ -1,24 +1,30 @@
-"""From files to corpora: where end-of-text stands, who validates, what is counted, what is kept."""
+"""From files to corpora: end-of-texts, the split, counts, assets and fingerprints."""
 
 import json
 import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.helpers.text_data import Writer, hub_folder, stream, texts
 
+from seedfast import recipes
 from seedfast.data.dataset import describe_difference
 from seedfast.data.fingerprint import hash_files, signature
 from seedfast.data.text import split as split_module
+from seedfast.data.text import tokenizers
 from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.tokenizers import Bytes
 from seedfast.errors import UserError
+from seedfast.families.text.autoregressive import Autoregressive
+from seedfast.loop.config import from_mapping
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bytes", "bpe"])
-def test_every_document_is_on_one_side_between_end_of_texts(
+def test_every_document_is_in_one_split_between_end_of_texts(
     tokenizer: str, documents: dict[str, str], write: Writer
 ) -> None:
     vocabulary = {"vocabulary": 300} if tokenizer == "bpe" else {}
@@ -81,7 +87,7 @@ def test_uniform_bytes_cost_exactly_eight_bits_each(write: Writer) -> None:
     assert two.assets.validation_bytes == len(text.encode())
 
 
-def test_the_split_is_the_same_again_and_moves_little(
+def test_the_split_is_reproducible_and_a_new_file_moves_few_documents(
     documents: dict[str, str], write: Writer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data = TextData(path=str(write(documents)), tokenizer="bytes", context=16)
@@ -103,7 +109,7 @@ def test_the_split_is_pinned(documents: dict[str, str], write: Writer) -> None:
     assert [names[text] for text in texts(corpus, corpus.validation)] == ["doc36", "doc05", "doc11", "doc29"]
 
 
-def test_a_larger_part_validates_when_asked_and_contains_the_smaller(documents: dict[str, str], write: Writer) -> None:
+def test_a_larger_validation_split_contains_the_smaller(documents: dict[str, str], write: Writer) -> None:
     folder = str(write(documents))
     small, large = (TextData(path=folder, tokenizer="bytes", context=16, validation=part).load() for part in (0.1, 0.5))
     assert set(texts(small, small.validation)) < set(texts(large, large.validation))
@@ -112,14 +118,14 @@ def test_a_larger_part_validates_when_asked_and_contains_the_smaller(documents: 
     )
 
 
-def test_at_least_one_document_stays_on_each_side(write: Writer) -> None:
+def test_each_split_has_at_least_one_document(write: Writer) -> None:
     folder = write({"a.txt": "a" * 100, "b.txt": "b" * 100})
     for part in (0.001, 0.999):
         corpus = TextData(path=str(folder), tokenizer="bytes", context=10, validation=part).load()
         assert [corpus.splits[name]["documents"] for name in ("train", "validation")] == [1, 1]
 
 
-def test_only_the_training_split_teaches_bpe(write: Writer) -> None:
+def test_bpe_is_learned_from_the_training_split_only(write: Writer) -> None:
     folder = write({f"{n}.txt": f"{chr(97 + n) * 4} " * 300 for n in range(8)})
     corpus = TextData(path=str(folder), vocabulary=262, context=16).load()
     tokenizer = corpus.assets.tokenizer
@@ -128,7 +134,7 @@ def test_only_the_training_split_teaches_bpe(write: Writer) -> None:
     assert any(len(tokenizer.encode(text)) < len(text) for text in texts(corpus, corpus.train))
 
 
-def test_assets_survive(documents: dict[str, str], write: Writer, tmp_path: Path) -> None:
+def test_assets_are_saved_and_restored(documents: dict[str, str], write: Writer, tmp_path: Path) -> None:
     for kind in ("characters", "bytes", "bpe"):
         options = {"vocabulary": 300} if kind == "bpe" else {}
         data = TextData(path=str(write(documents)), tokenizer=kind, context=16, **options)
@@ -145,7 +151,7 @@ def test_assets_survive(documents: dict[str, str], write: Writer, tmp_path: Path
         TextAssets.load(tmp_path)
 
 
-def test_context_is_part_of_the_identity(documents: dict[str, str], write: Writer) -> None:
+def test_the_context_is_part_of_the_fingerprint(documents: dict[str, str], write: Writer) -> None:
     folder = str(write(documents))
     a, b = (TextData(path=folder, tokenizer="bytes", context=n).load() for n in (16, 17))
     assert a.fingerprint.files == b.fingerprint.files
@@ -172,7 +178,7 @@ def test_changed_content_changes_the_fingerprint_and_touching_does_not(
     assert "doc08" not in describe_difference(before, after)
 
 
-def test_the_content_of_a_young_file_is_not_remembered(write: Writer) -> None:
+def test_the_hash_of_a_recently_changed_file_is_not_stored(write: Writer) -> None:
     """It may change once more without a change of its times."""
     folder = write({"a.txt": "one"})
     seen = {"a.txt": signature(folder / "a.txt")}
@@ -196,7 +202,7 @@ def test_old_files_are_not_hashed_again(
     assert [path.name for path in hashed] == ["doc00.txt"]
 
 
-def test_data_that_change_while_they_are_read_are_refused(
+def test_data_that_changes_while_it_is_read_is_refused(
     documents: dict[str, str], write: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(documents)
@@ -231,17 +237,69 @@ def test_lossy_tokenizers_are_refused_by_document(documents: dict[str, str], wri
         TextData(path=folder, tokenizer=lossy, context=16).load()
 
 
-def test_importing_it_is_light() -> None:
+def test_importing_text_data_imports_no_optional_library() -> None:
     heavy = ("transformers", "datasets", "pyarrow")
     code = f"import sys, seedfast.data.text.config; print([name for name in {heavy} if name in sys.modules])"
     assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []
 
 
-def test_located_data_are_found_from_any_folder_but_python_is_a_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_located_paths_are_absolute_and_python_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "python").mkdir()
     (tmp_path / "here.txt").write_text("text")
     assert TextData(path="python").located().path == "python"
     assert TextData(path="here.txt").located().path == str(tmp_path / "here.txt")
+
+
+def test_families_without_prompts_refuse_them(write: Writer) -> None:
+    folder = write({f"{n}.txt": "abc " * 30 for n in range(4)})
+    corpus = TextData(path=str(folder), tokenizer="bytes", context=8, prompt=4).load()
+    assert corpus.assets.prompt == 4
+    with pytest.raises(UserError, match=r"data\.prompt=4"):
+        Autoregressive().build(corpus.assets)
+    recipes.make("text-embedding").objective.build(corpus.assets)
+    with pytest.raises(UserError, match=r"data\.prompt must be at least 0, not -1"):
+        TextData(path=str(folder), prompt=-1).load()
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({}, {}),
+        ({"prompt": 4, "apart": True}, {"prompt": 4, "one_document_per_window": True}),
+        ({"prompt": 4, "one_document_per_window": True}, {"prompt": 4, "one_document_per_window": True}),
+    ],
+)
+def test_assets_of_earlier_versions_are_read(
+    stored: dict[str, object], expected: dict[str, object], tmp_path: Path
+) -> None:
+    """Literal files: the first versions stored neither prompts nor padding; `apart` is the name of version 0.1."""
+    tokenizers.save(Bytes(), tmp_path)
+    numbers = {"context": 8, "validation_tokens": 50, "validation_bytes": 48}
+    (tmp_path / "text.json").write_text(json.dumps(numbers | stored))
+    assert TextAssets.load(tmp_path) == TextAssets(Bytes(), 8, 50, 48, **expected)  # type: ignore[arg-type]
+
+
+def test_a_stored_configuration_with_the_earlier_name_of_an_option_is_read() -> None:
+    data = from_mapping(TextData(), {"apart": True, "context": 8}, where="run.yaml")
+    assert data == TextData(one_document_per_window=True, context=8)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_one_document_per_window_pads_instead_of_packing(padded: bool, write: Writer) -> None:
+    folder = write({f"{n}.txt": "abcde" * (n + 1) for n in range(9)})
+    corpus = TextData(path=str(folder), tokenizer="bytes", context=16, one_document_per_window=padded).load()
+    batch = corpus.train.batch(list(range(len(corpus.train))))
+    assert ("real" in batch) == padded
+    assert corpus.assets.one_document_per_window == padded
+    joined = ((batch["tokens"][:, 1:-1] == 256) & (batch["tokens"][:, 2:] != 256)).any()
+    assert bool(joined) != padded, "packed windows continue after an end-of-text"
+
+
+def test_digest_and_cache_key_are_those_of_earlier_versions(write: Writer, cache: Path) -> None:
+    """Pinned: runs of version 0.1 resume on the same data, which is not prepared again."""
+    folder = write({f"{n}.txt": f"document {n}, " * 9 for n in range(4)})
+    data = TextData(path=str(folder), tokenizer="bytes", context=8)
+    assert data.load().fingerprint.digest[:16] == "2e315a82067f4d3e"
+    assert replace(data, one_document_per_window=True).load().fingerprint.digest[:16] == "f0d65c4c6c99d337"
+    assert [path.name for path in (cache / "text").iterdir() if path.is_dir()] == ["83181a1aa2ec9ed6447641011296b214"]

@@ -33,10 +33,10 @@ def text_file(path: Path, megabytes: int) -> Path:
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bytes"])
-def test_sixty_megabytes(tokenizer: str, tmp_path: Path) -> None:
+def test_preparing_sixty_megabytes_needs_less_than_fifty(tokenizer: str, tmp_path: Path) -> None:
     assert grown(text_file(tmp_path / "big.txt", 60), tokenizer) < 50
 
 
 @pytest.mark.slow
-def test_a_gigabyte_of_bpe(tmp_path: Path) -> None:
+def test_preparing_a_gigabyte_with_bpe_needs_less_than_five_hundred_megabytes(tmp_path: Path) -> None:
     assert grown(text_file(tmp_path / "big.txt", 1000), "bpe") < 500

@@ -1,10 +1,11 @@
-"""Every source gives its documents, says what it left out, and refuses what it cannot use in one sentence."""
+"""Every source yields its documents, reports what it left out, and refuses unusable data in one sentence."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.helpers.text_data import Writer, texts
 
 from seedfast.data.text.config import TextCorpus, TextData
@@ -95,7 +96,7 @@ def test_a_folder_is_scanned_by_mode_include_and_exclude(write: Writer) -> None:
     assert "code 2" not in kinds(exclude=("sub/deep",))
 
 
-def test_what_cannot_be_used_is_left_out_by_name(write: Writer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_files_are_left_out_and_named(write: Writer, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(
         {"a.txt": "good text", "b.txt": "more of it", "empty.txt": "", "latin.txt": "café".encode("latin-1")}
     )
@@ -117,14 +118,22 @@ def test_what_cannot_be_used_is_left_out_by_name(write: Writer, capsys: pytest.C
     assert set(corpus.fingerprint.files) == {"a.txt", "b.txt", "empty.txt", "latin.txt", "gone.txt"}
 
 
-def test_a_folder_of_rows_is_read_where_there_is_nothing_else_or_text_is_asked_for(write: Writer) -> None:
+def test_row_files_of_a_folder_are_read_alone_or_with_mode_text(write: Writer) -> None:
     assert found(load(write({"a.jsonl": jsonl(ROWS)}))) == sorted(ROWS)
     both = write({"a.jsonl": jsonl(ROWS), "b.txt": "some prose", "c.py": "some code"})
     assert found(load(both)) == ["some code", "some prose"]
     assert found(load(both, mode="text")) == sorted(["some prose", *ROWS])
 
 
-def test_a_hub_that_cannot_be_reached_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ending", ["py", "js", "ts", "go", "java", "cs", "cpp", "c"])
+def test_code_mode_takes_every_usual_ending_from_any_depth(ending: str, write: Writer) -> None:
+    folder = write({f"a/b/{n}.{ending}": "x = 1;\n" * 20 for n in range(4)} | {"notes.txt": "prose " * 50})
+    corpus = TextData(path=str(folder), tokenizer="bytes", context=8, mode="code").load()
+    assert sum(side["documents"] for side in corpus.splits.values()) == 4
+    assert torch.equal(corpus.train.batch([0])["tokens"][0, :4], torch.tensor([256, *b"x ="]))
+
+
+def test_an_unreachable_hub_is_not_contacted(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     from huggingface_hub import constants
 

@@ -1,4 +1,4 @@
-"""Tokenizers lose nothing, know their special ids, and are the same wherever they were made."""
+"""Tokenizers are lossless, have their special ids, and are the same on every machine."""
 
 import os
 import subprocess
@@ -94,12 +94,12 @@ def test_half_a_character_is_named(tokenizer: Tokenizer) -> None:
             encode("a\ud83c")
 
 
-def test_bytes_that_form_no_character_are_shown() -> None:
+def test_invalid_bytes_decode_to_the_replacement_character() -> None:
     assert Bytes().decode([0xC3, 0x41]) == "\ufffdA"
 
 
 @given(st.text(st.sampled_from(" \n\t'.a1é。st\u2003\u0301"), min_size=3, max_size=60))
-def test_a_text_cut_at_a_seam_keeps_its_tokens(text: str) -> None:
+def test_a_text_cut_at_a_safe_position_keeps_its_tokens(text: str) -> None:
     with patch.object(subwords, "_CUT_CONTEXT", 1):
         places = list(tokenizers.safe_cuts(text))
     assert len(bpe().encode("'t")) == 1  # else a cut within a contraction would pass unnoticed
@@ -108,7 +108,7 @@ def test_a_text_cut_at_a_seam_keeps_its_tokens(text: str) -> None:
         assert bpe().encode(text[:place]) + bpe().encode(text[place:]) == whole, (text[:place], text[place:])
 
 
-def test_cut_finds_a_late_seam_and_none_where_there_is_none() -> None:
+def test_cut_finds_a_late_position_or_none() -> None:
     text = "".join(PROSE)
     place = bpe().cut(text)
     assert len(text) - 200 < place < len(text)
@@ -116,7 +116,7 @@ def test_cut_finds_a_late_seam_and_none_where_there_is_none() -> None:
     assert Bytes().cut(text) == len(text)
 
 
-def test_cut_trusts_no_seam_that_a_pretrained_tokenizer_does_not_keep() -> None:
+def test_cut_checks_the_tokens_of_a_pretrained_tokenizer() -> None:
     """A tokenizer without a pre-tokenizer merges across spaces."""
     core = library.Tokenizer(library.models.BPE())
     core.train_from_iterator(["a b" * 300] * 9, library.trainers.BpeTrainer(vocab_size=60, show_progress=False))
@@ -124,7 +124,7 @@ def test_cut_trusts_no_seam_that_a_pretrained_tokenizer_does_not_keep() -> None:
     assert Subwords(core, "</s>").cut("a b" * 300) == 0
 
 
-def test_vocabulary_is_what_was_asked_for_or_refused() -> None:
+def test_the_vocabulary_has_the_requested_size_or_is_refused() -> None:
     assert bpe().size == 320
     total = sum(map(len, PROSE))
     with pytest.raises(UserError, match=r"data\.vocabulary=256 is too small for bpe.*257"):
@@ -135,7 +135,7 @@ def test_vocabulary_is_what_was_asked_for_or_refused() -> None:
 
 
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 500))
-def test_a_sample_keeps_to_its_budget_and_is_spread(lengths: list[int], budget: int) -> None:
+def test_a_sample_of_the_text_stays_within_its_budget(lengths: list[int], budget: int) -> None:
     texts = ["x" * length for length in lengths]
     total = sum(lengths)
     taken = list(spread(texts, total, budget))
@@ -144,7 +144,7 @@ def test_a_sample_keeps_to_its_budget_and_is_spread(lengths: list[int], budget: 
         assert taken == texts
 
 
-def test_a_sample_reaches_the_end() -> None:
+def test_a_sample_of_the_text_is_spread_to_its_end() -> None:
     taken = list(spread((str(n).zfill(10) for n in range(100)), 1000, 250))
     assert len(taken) == 25
     assert int(taken[-1]) > 90
@@ -175,7 +175,7 @@ def test_bpe_is_the_same_in_every_process_at_every_thread_count() -> None:
     assert len(digests) == 1
 
 
-def test_a_pretrained_tokenizer_stands_alone(tmp_path: Path) -> None:
+def test_a_saved_pretrained_tokenizer_does_not_need_its_model(tmp_path: Path) -> None:
     from seedfast.data.text.hub import pretrained_tokenizer
 
     source = hub_folder(tmp_path / "hub", PROSE)
@@ -197,13 +197,13 @@ def test_transformers_reads_what_was_saved(tmp_path: Path) -> None:
     assert theirs(PROSE[3], add_special_tokens=False)["input_ids"] == bpe().encode(PROSE[3])
 
 
-def test_gaps_in_the_ids_count(tmp_path: Path) -> None:
+def test_ids_may_have_gaps(tmp_path: Path) -> None:
     core = library.Tokenizer(library.models.WordLevel({"a": 0, "</s>": 70000}, unk_token="a"))
     assert Subwords(core, "</s>").size == 70001
     assert np.asarray(Subwords(core, "</s>").encode_many(["a"])[0]).dtype == np.uint32
 
 
-def test_a_pretrained_tokenizer_without_an_end_or_at_all_is_refused(tmp_path: Path) -> None:
+def test_a_pretrained_tokenizer_that_is_missing_or_has_no_end_of_sequence_is_refused(tmp_path: Path) -> None:
     from seedfast.data.text.hub import pretrained_tokenizer
 
     with pytest.raises(UserError, match="no end-of-sequence token"):

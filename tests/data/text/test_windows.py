@@ -1,4 +1,4 @@
-"""Windows score every token but the first exactly once, and drop none."""
+"""Windows score every token except the first exactly once, and drop none; prompts stay within a document."""
 
 import timeit
 from concurrent.futures import ThreadPoolExecutor
@@ -49,12 +49,12 @@ def test_ids_outside_are_refused(ids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("context", [0, 12])
-def test_a_window_has_to_fit(context: int) -> None:
+def test_data_shorter_than_a_window_is_refused(context: int) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         Windows(np.arange(12, dtype=np.uint16), context)
 
 
-def test_batches_are_the_callers_own() -> None:
+def test_batches_do_not_share_memory_with_the_data() -> None:
     windows = Windows(np.arange(12, dtype=np.uint16), 4)
     for value in windows.batch([0, 1]).values():
         value.zero_()
@@ -62,7 +62,7 @@ def test_batches_are_the_callers_own() -> None:
     assert windows.batch([0])["scored"].all()
 
 
-def test_threads_see_the_same() -> None:
+def test_threads_get_the_same_batches() -> None:
     windows = Windows(np.arange(10_001, dtype=np.uint16), 32)
     wanted = [[n, (n * 7) % len(windows)] for n in range(len(windows))]
     with ThreadPoolExecutor(8) as pool:
@@ -78,7 +78,7 @@ def test_a_batch_takes_microseconds() -> None:
 
 
 @given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12), context=st.integers(1, 6), ends=st.booleans())
-def test_windows_of_documents_hold_one_each_and_score_each_target_exactly_once(
+def test_document_windows_hold_one_document_and_score_each_target_exactly_once(
     sizes: list[int], context: int, ends: bool
 ) -> None:
     end = 999
@@ -102,10 +102,47 @@ def test_windows_of_documents_hold_one_each_and_score_each_target_exactly_once(
         assert len(kept) == context or kept[-1] == end or not ends, "only a document's end is padded"
 
 
-def test_twin_windows_that_join_documents_are_seen() -> None:
+def test_twin_windows_that_join_documents_are_detected() -> None:
     stream = np.array([9, 1, 2, 9, 3, 4, 9], np.uint16)
     assert Windows(stream, 4).batch([0])["tokens"].tolist() == [[9, 1, 2, 9, 3]]
     apart = DocumentWindows(stream, 4, end_of_text=9).batch([0, 1])
     assert apart["tokens"].tolist() == [[9, 1, 2, 9, 9], [9, 3, 4, 9, 9]]
     with pytest.raises(IndexError, match="window ids lie in 0 … 1"):
         DocumentWindows(stream, 4, end_of_text=9).batch([2])
+
+
+END = 99
+
+
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    context=st.integers(1, 6),
+    prompt=st.integers(1, 8),
+)
+def test_a_prompt_is_the_text_before_the_targets_in_their_document(sizes: list[int], context: int, prompt: int) -> None:
+    stream = [END]
+    for document, size in enumerate(sizes):
+        stream += [*range(10 * (document % 9), 10 * (document % 9) + size), END]
+    if len(stream) - 1 < context:
+        return
+    windows = Windows(np.array(stream, np.uint16), context, prompt=prompt, end_of_text=END)
+    batch = windows.batch(list(range(len(windows))))
+    for row in range(len(windows)):
+        start = min(row * context, len(stream) - 1 - context) + 1  # where the targets begin
+        assert batch["tokens"][row, 1:].tolist() == stream[start : start + context]
+        begin = max(index for index in range(start) if stream[index] == END) + 1
+        expected = stream[max(begin, start - prompt) : start]
+        assert batch["prompt"][row][batch["prompt_real"][row]].tolist() == expected
+        assert batch["prompt_real"][row].tolist() == [False] * (prompt - len(expected)) + [True] * len(expected)
+
+
+def test_twin_a_prompt_that_crosses_documents_is_detected() -> None:
+    stream = np.array([END, 1, 2, END, 3, 4, 5], np.uint16)
+    right, twin = (Windows(stream, 2, prompt=3, end_of_text=end).batch([2]) for end in (END, -1))
+    assert right["prompt"][right["prompt_real"]].tolist() == [3]
+    assert twin["prompt"][twin["prompt_real"]].tolist() == [2, END, 3]
+
+
+def test_without_prompts_a_batch_has_no_prompt() -> None:
+    windows = Windows(np.arange(9, dtype=np.uint16), 4)
+    assert set(windows.batch([0])) == {"tokens", "scored"}

@@ -13,6 +13,7 @@ from seedfast.errors import UserError
 from seedfast.families.caption.generator import DEMO_IMAGES, image_batch
 from seedfast.families.caption.request import CaptionRequest, ImageBatch
 from seedfast.models.attention import CrossAttention
+from seedfast.models.attention_mask import AttentionMask
 
 
 @pytest.mark.parametrize("decoding", ["greedy", "beam", "nucleus"])
@@ -72,7 +73,7 @@ def test_the_attention_weights_reproduce_the_cross_attention_layer() -> None:
     weights_BHLM = layer.weights(x, memory)
     _, v_BHMD = layer._memory(memory, None)
     mixed = layer.out((weights_BHLM @ v_BHMD).transpose(1, 2).flatten(-2))
-    assert torch.allclose(mixed, layer(x, memory, None, None), atol=1e-6)
+    assert torch.allclose(mixed, layer(x, memory, AttentionMask()), atol=1e-6)
 
 
 def test_samples_are_saved_as_text_json_and_images(corpus: CaptionCorpus, tmp_path: Path) -> None:

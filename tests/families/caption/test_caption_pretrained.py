@@ -181,7 +181,7 @@ def test_a_decoder_starts_from_a_language_model(story: Path, tmp_path: Path) -> 
         ({"cache_features": False}, r"cache_features \(False\) has no effect without a pretrained encoder"),
         (
             {"path": "x", "frozen": False, "cache_features": True},
-            r"cache_features \(True\) has no effect without model.frozen None or True",
+            r"cache_features \(True\) needs a frozen encoder",
         ),
         ({"path": "x", "vit": replace(recipes.make("image-caption").model.vit, width=64)}, "use one of them"),
     ],

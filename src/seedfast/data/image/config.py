@@ -28,7 +28,7 @@ from seedfast.data.image.split import assign_splits
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.errors import UserError
 from seedfast.files import to_json
-from seedfast.options import Between, Formerly, MoreThan, OnlyWith, check
+from seedfast.options import Between, Formerly, MoreThan, OnlyWith, check, refuse_unused
 
 _FORMAT = 2  # of the prepared data: raise it when the same input is prepared differently
 
@@ -78,11 +78,9 @@ class ImageData(DataConfig):
     def __post_init__(self) -> None:
         check(self, "data.")
         check_manual_weights("data.class_weights", self.class_weights, "data.balance", self.balance)
-        for key in ("image_field", "label_field"):
-            if (value := getattr(self, key)) is not None and not self._is_hub:
-                raise UserError(
-                    f"data.{key} ({value}) has no effect on data.path {self.path}, which has no columns: leave it out."
-                )
+        if not self._is_hub:
+            for key in ("image_field", "label_field"):
+                refuse_unused(self, key, f"data.path {self.path} has no columns", "data.")
 
     @property
     def _is_hub(self) -> bool:
@@ -127,8 +125,7 @@ class ImageData(DataConfig):
         if path.is_dir():
             return folder_source(path)
         if path.suffix in LIST_READERS and path.is_file():
-            if self.validation != type(self).validation:
-                raise UserError(f"data.validation ({self.validation}) has no effect on {self.path}, which has a split.")
+            refuse_unused(self, "validation", f"{self.path} has its own split", "data.")
             return LIST_READERS[path.suffix](path)
         raise UserError(
             f'data.path="{self.path}" is neither a folder of images nor a JSON file that lists them: name one, '

@@ -117,8 +117,8 @@ class TextData(DataConfig):
 
     field: str = "text"
     """The field or column that holds the text, in JSONL, Parquet, Hugging Face data sets, and dicts of your function.
-    Rows without it that have a prompt and a completion, or messages (a chat), are used as such: only completions are
-    scored."""
+    Rows without it that have a prompt and a completion, or messages (a chat), are used as such (not in Parquet): only
+    completions are scored."""
 
     validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.1
     """The part that validates: whole documents by their keyed hash, or the end of a single plain file."""
@@ -196,7 +196,7 @@ class TextData(DataConfig):
         if is_named:
             from seedfast.data.text.hub import hub_source
 
-            return hub_source(self.path.removeprefix("hf:"), self.field)
+            return as_chats(hub_source(self.path.removeprefix("hf:"), self.field), self.field)
         if path.is_dir():
             source = folder_source(path, self.include, self.exclude, self.mode, self.field)
         elif path.is_file():

@@ -5,7 +5,7 @@ that the model has to write: completions, and the assistant's turns as the token
 prompt is encoded by itself, exactly as it will be when the model is prompted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +53,15 @@ class ChatSource(TextSource):
             yield Document(name, texts[0], texts)
 
 
+def is_chat(keys: Collection[str]) -> bool:
+    """Whether a row with these keys has messages, or a prompt and a completion."""
+    return "messages" in keys or ("prompt" in keys and "completion" in keys)
+
+
 def as_chats(source: TextSource, field: str) -> TextSource:
     """The source as a `ChatSource` if its first row has no text field, but messages or a prompt and a completion."""
     first = source.first_row()
-    if first is None or field in first or not ("messages" in first or {"prompt", "completion"} <= first.keys()):
+    if first is None or field in first or not is_chat(first):
         return source
     return ChatSource(source.title, source.root, source.names, skipped=source.skipped, source=source)
 

@@ -11,7 +11,8 @@ import tokenizers
 
 from seedfast import huggingface
 from seedfast.data.hub_rows import hub_rows
-from seedfast.data.text.rows import checked_text
+from seedfast.data.text.dialogues import is_chat
+from seedfast.data.text.rows import Row, checked_text
 from seedfast.data.text.sources import Document, TextSource
 from seedfast.data.text.tokenizers import Subwords
 from seedfast.errors import UserError
@@ -25,6 +26,13 @@ class TextHubSource(TextSource):
     field: str = "text"
     dataset: Any = None
 
+    def first_row(self) -> Row | None:
+        return next(iter(self.dataset), None)
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        for number, row in enumerate(self.dataset):
+            yield f"{number} of {self.title}", row
+
     def documents(self) -> Iterator[Document]:
         number = 0
         for batch in self.dataset.select_columns([self.field]).iter(batch_size=1024):
@@ -37,11 +45,11 @@ class TextHubSource(TextSource):
 def hub_source(name: str, field: str) -> TextSource:
     """The training split of the data set NAME or NAME:CONFIGURATION, or a folder that `save_to_disk` wrote.
 
-    Raises UserError if it is neither on this machine nor reachable, or lacks the column `field`.
+    Raises UserError if it is neither on this machine nor reachable, or has no column `field` and none of chats.
     """
     title = f"hf:{name}"
     dataset, root, names = hub_rows(name)
-    if field not in dataset.column_names:
+    if field not in dataset.column_names and not is_chat(dataset.column_names):
         raise UserError(
             f'The data set {title} lacks the column "{field}" (it has {", ".join(dataset.column_names)}): '
             "set data.field to the column that holds the text."

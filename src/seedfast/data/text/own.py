@@ -47,7 +47,7 @@ class OwnSource(TextSource):
 
     def documents(self) -> Iterator[Document]:
         for number, (place, row) in enumerate(self.rows()):
-            yield Document(place, number, (text_field(row, self.field, f"Document {place}"),))
+            yield Document(f"document {number}", number, (text_field(row, self.field, f"Document {place}"),))
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         digest = hashlib.sha256()

@@ -104,9 +104,9 @@ def _vectors(text: Words, frequencies: Frequencies) -> Vectors:
 
 def _similarity(candidate: Vectors, reference: Vectors) -> float:
     total = 0.0
-    for own, their, a, b in zip(candidate[0], reference[0], candidate[1], reference[1], strict=True):
-        if a and b:
-            total += sum(min(w, their[gram]) * their[gram] for gram, w in own.items() if gram in their) / (a * b)
+    for x, y, norm_x, norm_y in zip(candidate[0], reference[0], candidate[1], reference[1], strict=True):
+        if norm_x and norm_y:
+            total += sum(min(w, y[gram]) * y[gram] for gram, w in x.items() if gram in y) / (norm_x * norm_y)
     return total / len(ORDERS) * math.exp(-((candidate[2] - reference[2]) ** 2) / (2 * SIGMA**2))
 
 
@@ -147,9 +147,9 @@ class BleuCounts:
     @staticmethod
     def of(candidate: Words, references: Sequence[Words]) -> "BleuCounts":
         """The counts of one caption; its reference length is that of the reference closest in length."""
-        own, theirs = grams(candidate), [grams(reference) for reference in references]
+        counts, known = grams(candidate), [grams(reference) for reference in references]
         matched = tuple(
-            sum(min(count, max(their[n][gram] for their in theirs)) for gram, count in own[n].items())
+            sum(min(count, max(reference[n][gram] for reference in known)) for gram, count in counts[n].items())
             for n in range(len(ORDERS))
         )
         closest = min((abs(len(reference) - len(candidate)), len(reference)) for reference in references)[1]

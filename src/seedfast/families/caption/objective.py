@@ -4,6 +4,7 @@ Shapes: B images, P captions, R references of an image, K sampled captions of an
 count, M patches, U the encoder's width, V vocabulary.
 """
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -106,11 +107,9 @@ class CaptionObjective(Objective[CaptionTask]):
         where_N = layout.positions()
         weight_B = torch.zeros(len(lengths_BR)).index_add(0, image_P, layout.loss_mask_PL.sum(dim=1).float())
         u_BKL, metric_rows_B = self._quantiles(draws), self._metric_rows(batch["id"])
-        if u_BKL is not None:
-            weight_B = torch.full_like(weight_B, u_BKL.shape[1])
-        measured = (
-            range(len(lengths_BR)) if u_BKL is not None else [] if metric_rows_B is None else metric_rows_B.tolist()
-        )
+        rows: Sequence[int] = [] if metric_rows_B is None else metric_rows_B.tolist()
+        if u_BKL is not None:  # the reward needs all references, and the loss is a mean over samples
+            rows, weight_B = range(len(weight_B)), torch.full_like(weight_B, u_BKL.shape[1])
         return CaptionTask(
             weight_B=weight_B,
             images=batch["features"] if "features" in batch else batch["pixels"],
@@ -123,7 +122,7 @@ class CaptionObjective(Objective[CaptionTask]):
             image_N=image_P[where_N // layout.targets_PL.shape[1]],
             metric_rows_B=metric_rows_B,
             u_BKL=u_BKL,
-            references=tuple(self._references(tokens_BRL[row], lengths_BR[row]) for row in measured),
+            references=tuple(self._references(tokens_BRL[row], lengths_BR[row]) for row in rows),
         )
 
     def _chosen(self, lengths_BR: Tensor, draws: Draws) -> Tensor:

@@ -22,7 +22,7 @@ _ALPHAS = (0.0, 0.7, 2.0)
 _MISLEADING = 6  # the seed of a tree in which the greedy text is not the likeliest
 
 
-def worth(metric: Cider = cider) -> Check:
+def cider_by_hand(metric: Cider = cider) -> Check:
     """CIDEr-D of captions whose value is known by hand."""
     one, other = words("a dog runs over the grass"), words("two people sit on benches")
     corpus, small = Frequencies.of([[one], [other]]), Frequencies.of([[["dog"]], [["cat"]]])
@@ -54,15 +54,17 @@ def corpus_bleu(pairs: Sequence[tuple[Words, Sequence[Words]]]) -> Sequence[floa
     return sum(counts[1:], counts[0]).scores()
 
 
-def overlaps(bleu: Bleu = corpus_bleu, rouge: Callable[[Words, Sequence[Words]], float] = rouge_l) -> Check:
+def bleu_and_rouge_by_hand(
+    bleu: Bleu = corpus_bleu, rouge: Callable[[Words, Sequence[Words]], float] = rouge_l
+) -> Check:
     """BLEU of a corpus from its summed, clipped counts with one brevity penalty; ROUGE-L by hand."""
     whole, part = (words("a b c d"), [words("a b c d")]), (words("a c"), [words("a b c d e f")])
-    stuttering = (words("the the the the"), [words("the cat sat here")])
+    repeated = (words("the the the the"), [words("the cat sat here")])
     cases = [
         *((value, 1.0) for value in bleu([whole])),
         (bleu([whole, part])[0], math.exp(1 - 10 / 6)),  # six words, all matched, and ten in the references
         (bleu([whole, part])[1], math.exp(1 - 10 / 6) * math.sqrt(3 / 4)),  # "a c" is not a bigram of its reference
-        (bleu([stuttering])[0], 1 / 4),
+        (bleu([repeated])[0], 1 / 4),
         # "a c" is the longest common subsequence: precision 2/4, recall 2/3, β = 1.2.
         (rouge(words("a b c d"), [words("a c e")]), (1 + 1.44) / (1.44 / (2 / 3) + 1 / (2 / 4))),
         (rouge(words("a b"), [words("b a"), words("a b")]), 1.0),
