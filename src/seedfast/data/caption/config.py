@@ -15,7 +15,7 @@ from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check
+from seedfast.options import AtLeast, Between, Formerly, MayChange, OnlyWith, check
 from seedfast.user_code import names_function
 
 _VOCABULARY, _SIZE = 1024, 32
@@ -36,7 +36,7 @@ _KINDS: dict[str, tuple[Kind, str]] = {
 class CaptionData(DataConfig):
     """Images with captions, their preparation, and their split."""
 
-    path: str = "glyphs"
+    path: Annotated[str, MayChange()] = "glyphs"
     """The images and captions: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON
     file ({file: [captions]}, a Karpathy split, COCO annotations), Flickr30k's table (.csv), a Hugging Face data set
     (hf:NAME, hf:FOLDER), or path/to/file.py:function, which yields (image, captions) pairs."""

@@ -28,7 +28,7 @@ from seedfast.data.image.split import assign_splits
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.errors import UserError
 from seedfast.files import to_json
-from seedfast.options import Between, Formerly, MoreThan, OnlyWith, check, refuse_unused
+from seedfast.options import Between, Formerly, MayChange, MoreThan, OnlyWith, check, refuse_unused
 
 _FORMAT = 2  # of the prepared data: raise it when the same input is prepared differently
 
@@ -37,7 +37,7 @@ _FORMAT = 2  # of the prepared data: raise it when the same input is prepared di
 class ImageData(DataConfig):
     """Images, their classes, and their split into training and validation."""
 
-    path: str = "glyphs"
+    path: Annotated[str, MayChange()] = "glyphs"
     """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with one sub-folder for each
     class, a JSON file that lists images with their split, a Hugging Face data set (hf:NAME, hf:FOLDER), or
     path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8 array) and its class (or None)."""

@@ -21,7 +21,7 @@ from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.windows import DocumentWindows, Windows
 from seedfast.errors import UserError
 from seedfast.files import to_json
-from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check, refuse_unused
+from seedfast.options import AtLeast, Between, Formerly, MayChange, OnlyWith, check, refuse_unused
 from seedfast.user_code import names_function
 
 _FORMAT = 1  # version of the prepared data: increase it when the same input is prepared differently
@@ -84,7 +84,7 @@ class TextCorpus(Corpus):
 class TextData(DataConfig):
     """Text to train on, its tokenizer, its windows, and its validation split."""
 
-    path: str = "python"
+    path: Annotated[str, MayChange()] = "python"
     """Where the text is: python (the standard library's source code, on every machine), a file (text, .jsonl or
     .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or hf:FOLDER), or a function of yours
     that yields documents (path/to/file.py:function)."""
