@@ -51,7 +51,8 @@ def masked_after_each_step(generator: MaskedGenerator, request: MaskedRequest) -
 
     draws = Draws(seed=1, scope="remdm", positions_B=torch.arange(ROWS))
     decoding = Decoding(network=FixedLogits(independent), request=request, draws=draws, trace=trace)
-    return fractions.tolist(), generator.fill(decoding, [BLANK] * ROWS)
+    texts = generator.fill(decoding, [BLANK] * ROWS)
+    return fractions.tolist(), texts
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
