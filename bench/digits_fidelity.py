@@ -1,16 +1,16 @@
 """Fidelity on scikit-learn's 8×8 digits after a fixed time of training on two cores.
 
-Trains the image recipe for so many seconds of wall clock (every step counted, validation at the end not), makes as many
-images as there are real ones, and prints their Fréchet distance on raw pixels scaled to [0, 1], the scale in which two
-random halves of the real digits are 0.07 apart (0.290 in [-1, 1]: the distance grows with the square of the scale).
+Trains the image recipe for a number of seconds of wall clock (all steps, without the validation at the end), generates
+as many images as there are real ones, and prints their Fréchet distance on raw pixels scaled to [0, 1]. On this scale
+the distance between two random halves of the real digits is 0.07 (0.290 in [-1, 1]: the distance grows with the square
+of the scale).
 
     python bench/digits_fidelity.py [--seconds 180 | --steps N] [--seeds 1 2 3] [--ddpm] [--threads 2]
 
-With --steps the result can be had again to the bit, and the time it took is printed; a run that stands in --out already
-is only sampled.
+With --steps the result is reproducible to the bit, and its training time is printed. A finished run in --out is only
+sampled.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,10 +24,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+import seedfast
+from common import parse, parser
 from seedfast import recipes
 from seedfast.data.image.config import ImageData
-from seedfast.evaluate import trained
-from seedfast.evaluate.fidelity import Fidelity, Spread, fidelity
+from seedfast.evaluate.fidelity import FidelityResult, Spread, compare
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
 from seedfast.families.image.samples import ImageSamples
@@ -57,7 +58,7 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
     return replace(
         recipes.make("image-diffusion"),
         data=ImageData(path=str(data), size=8, channels=1),
-        objective=ImageDiffusion(label_drop=0.0),
+        objective=ImageDiffusion(class_dropout_prob=0.0),
         model=UNet(width=32, multipliers=(1, 2), blocks=1, attention=(False, True)),
         schedule=Schedule(shape="cosine", warmup=100),
         ema=EMA(half_life=200),
@@ -69,30 +70,30 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
     )
 
 
-class Clock(Silent):
-    """The seconds of all steps."""
+class StepTimes(Silent):
+    """Records the seconds of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
-        """Note the time of a step."""
+        """Record a step."""
         self.seconds.append(seconds)
 
 
 def steps_in(data: Path, seconds: float) -> int:
-    """How many steps fit into the time, found by taking some."""
-    clock = Clock()
+    """The number of steps that fit into the time, from the measured time of some steps."""
+    clock = StepTimes()
     with tempfile.TemporaryDirectory() as folder, open_session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
         run_training(opened, clock)
-    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # some steps will be disturbed
+    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # a margin for slower steps
 
 
 def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, seconds: float) -> None:
-    """Train a run, or take the one that is there, and print what its training took."""
+    """Train a run (or use a finished one), and print its training time."""
     if steps is None:
-        stands = (folder / "run.yaml").exists()
-        steps = recipes.stored(folder).steps if stands else steps_in(data, seconds)
+        exists = (folder / "run.yaml").exists()
+        steps = recipes.stored(folder).steps if exists else steps_in(data, seconds)
     with open_session(the_run(data, steps=steps, seed=seed), folder) as opened:
         run_training(opened, Silent())
     took = sum(entry["time"]["seconds"] for entry in journal.read(folder) if "loss" in entry)
@@ -104,11 +105,10 @@ def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, secon
     )
 
 
-def made(folder: Path, count: int, **options: Any) -> Tensor:
-    """So many images of all classes, uint8 [N, 1, 8, 8]."""
-    checkpoint = trained.find(folder)
-    model = trained.load(recipes.stored(folder), checkpoint)
-    samples = model.sample(ImageRequest(num=count, mix=True, batch=128, **options), seed=1)
+def generated(folder: Path, count: int, **options: Any) -> Tensor:
+    """`count` images of all classes, uint8 [N, 1, 8, 8]."""
+    request = ImageRequest(num=count, all_classes=True, batch=128, **options)
+    samples = seedfast.load(folder).sample(request, seed=1)
     assert isinstance(samples, ImageSamples)
     return samples.images_NCSS
 
@@ -118,9 +118,9 @@ def unit_pixels(images_NCSS: Tensor) -> Tensor:
     return images_NCSS.flatten(1).double() / 255
 
 
-def measure(real: Tensor, images: Sequence[Tensor]) -> Fidelity:
-    """Raw pixels in [0, 1]."""
-    return fidelity(real, images, features=unit_pixels, name="raw pixels in [0, 1]", seeds=range(10))
+def measure(real: Tensor, images: Sequence[Tensor]) -> FidelityResult:
+    """On raw pixels in [0, 1]."""
+    return compare(real, images, features=unit_pixels, name="raw pixels in [0, 1]", seeds=range(10))
 
 
 FEW, SOLVER, MANY = "DDIM, 50 steps", "DPM-Solver++(2M), 25 steps", "DDPM, 1000 steps"
@@ -133,34 +133,34 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train, sample, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--steps", type=int, help="train so many steps, instead of as many as fit into the time")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps; print the ratio (an hour)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="keep the data and the runs here")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    made = parser(__doc__, threads=2)
+    made.add_argument("--seconds", type=float, default=180)
+    made.add_argument("--steps", type=int, help="number of training steps, instead of a time")
+    made.add_argument("--images", type=int, help="number of real and of generated images (default: all 1,797)")
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    made.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps; print the ratio (an hour)")
+    made.add_argument("--out", type=Path, help="keep the data and the runs here")
+    options = parse(made)
     with tempfile.TemporaryDirectory() as temporary:
-        out = asked.out or Path(temporary)
-        real = write_digits(out / "digits")
-        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or asked.ddpm}
-        for seed in asked.seeds:
+        out = options.out or Path(temporary)
+        real = write_digits(out / "digits")[: options.images]
+        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or options.ddpm}
+        for seed in options.seeds:
             folder = out / f"seed-{seed}"
-            trained_run(out / "digits", folder, seed, steps=asked.steps, seconds=asked.seconds)
+            trained_run(out / "digits", folder, seed, steps=options.steps, seconds=options.seconds)
             for name, sets in images.items():
                 began = time.perf_counter()
-                sets.append(made(folder, len(real), **SAMPLERS[name]))
+                sets.append(generated(folder, len(real), **SAMPLERS[name]))
                 distance = measure(real, sets[-1:]).distance.mean
                 print(f"  {name}: {distance:.4f} ({time.perf_counter() - began:.0f} s of sampling)", flush=True)
         found = {name: measure(real, sets) for name, sets in images.items()}
+        seeds = len(options.seeds)
         for name, each in found.items():
-            print(f"{name}: {each.made:,} made and {each.real:,} real, {each.features}, {len(asked.seeds)} seeds")
+            print(f"{name}: {each.generated:,} generated and {each.real:,} real, {each.features}, {seeds} seeds")
             for title in ("distance", "floor", "precision", "recall"):
                 spread = getattr(each, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
-        if asked.ddpm:
+        if options.ddpm:
             pairs = zip(found[FEW].distance.values, found[MANY].distance.values, strict=True)
             ratios = Spread(tuple(few / many for few, many in pairs))
             print(f"{FEW} ÷ {MANY}: {', '.join(f'{r:.3f}' for r in ratios.values)}; mean {ratios.mean:.3f}")

@@ -1,7 +1,7 @@
-"""Training images per second of our U-Net and of diffusers' at equal parameter count, side by side in one process.
+"""Training images per second of the recipe's U-Net and of that of diffusers at equal parameter count, in one process.
 
-Both take the same images, the same loss and the same optimizer (fused AdamW); ours runs as the loop calls it. Rounds
-alternate, so that what else the machine does falls on both; the ratio of each round is what counts.
+Both train on the same images with the same loss and the same optimizer (fused AdamW). Rounds alternate, so that other
+load on the machine affects both; the result is the median ratio of the rounds.
 
     python bench/image_speed.py [--size 32] [--batch 32] [--rounds 5] [--threads 2]
 """
@@ -23,12 +23,12 @@ from seedfast.models.diffusers_unet import DiffusersUNet
 
 
 def parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
+    """The number of trained parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def matched(count: int, size: int) -> nn.Module:
-    """diffusers' U-Net of three levels whose width comes nearest to this parameter count."""
+    """A U-Net of diffusers with three levels, of the width with the nearest parameter count."""
     sizes = {}
     for width in range(8, 129, 8):
         config = DiffusersUNet(widths=(width, 2 * width, 2 * width), attention=(False, False, True))
@@ -39,7 +39,7 @@ def matched(count: int, size: int) -> nn.Module:
 
 
 def trainer(network: nn.Module) -> Callable[[Tensor, Tensor], None]:
-    """One training step of a network, by its images and times."""
+    """A training step of a network, as a function of images and times."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
 
     def step(x: Tensor, time_B: Tensor) -> None:

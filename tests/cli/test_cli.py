@@ -390,7 +390,15 @@ def test_a_prompted_model_is_trained_and_guided(
     story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = small_run("text-embedding", story, steps=2)
-    words = [*flags(small), "--data.prompt", "8", "--objective.reading", "cross", "--out", str(tmp_path / "run")]
+    words = [
+        *flags(small),
+        "--data.prompt",
+        "8",
+        "--objective.prompt-conditioning",
+        "cross",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert seedfast("train", "text-embedding", *words) == 0
     capsys.readouterr()
     ask = ["sample", str(tmp_path / "run"), "--steps", "3", "--guidance", "2"]

@@ -61,7 +61,7 @@ def test_fidelity_of_a_class_is_against_that_class(run: Path, capsys: pytest.Cap
 def test_sampling_from_a_picture(run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "in.png"
     Image.new("RGB", (30, 20), "red").save(picture)
-    words = ["--image", str(picture), "--noise", "0.3", "--num", "2", "--steps", "5", "--sampler", "dpm++2m"]
+    words = ["--image", str(picture), "--strength", "0.3", "--num", "2", "--steps", "5", "--sampler", "dpm++2m"]
     assert seedfast("sample", str(run), *words, "--out", str(tmp_path / "out")) == 0
     assert (tmp_path / "out/sample_0001.png").exists()
 
@@ -73,9 +73,9 @@ def test_sampling_from_a_picture(run: Path, tmp_path: Path) -> None:
         (["--guidance", "3"], "name one with --label"),
         (["--image", "nowhere.png"], "nowhere.png cannot be read"),
         (["--steps", "0"], "steps must be at least 1"),
-        (["--image", "{picture}", "--noise", "0.01", "--steps", "10"], "take more steps, or more noise"),
+        (["--image", "{picture}", "--strength", "0.01", "--steps", "10"], "use more steps, or a larger strength"),
         (["--steps", "5000"], "1 to 1000 steps, not 5000"),
-        (["--eta", "1", "--sampler", "heun"], "eta has no effect"),
+        (["--eta", "1", "--sampler", "heun"], "eta (1.0) has no effect without sampler ddim"),
     ],
     ids=str,
 )
@@ -93,7 +93,7 @@ def test_a_mistake_is_one_sentence(
     ("words", "message"),
     [
         (["--data.size", "30"], "the nearest that fit are 28 and 32"),
-        (["--objective.process.prediction", "eps", "--objective.process.zero-terminal-snr", "True"], "predict v or x0"),
+        (["--objective.process.prediction", "eps", "--objective.process.zero-terminal-snr", "True"], "x0 cannot be"),
         (["--data.path", "nowhere"], "neither a folder"),
     ],
     ids=str,

@@ -1,10 +1,8 @@
-"""Fréchet distance, precision and recall against closed forms; a run as a pipeline of diffusers."""
+"""Fidelity: Fréchet distance, precision and recall against closed forms, features, and the metric on runs."""
 
 import json
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,10 @@ from torch import Tensor
 from seedfast import cli, keys, recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.evaluate.fidelity import Spread, fidelity, floor, frechet_distance, precision_recall, raw_pixels
+from seedfast.evaluate.fidelity import Fidelity, Spread, compare, floor
+from seedfast.evaluate.image_distance import frechet_distance, precision_recall, raw_pixels
 from seedfast.evaluate.image_features import pretrained
-from seedfast.export.export import export
-from seedfast.families.image.family import ImageDiffusion
-from seedfast.families.image.noise_process import Process
 from seedfast.families.image.request import ImageRequest
-from seedfast.models.diffusers_unet import DiffusersUNet
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -34,8 +29,8 @@ def numbers(seed: int, *shape: int) -> Tensor:
     return keys.normal(seed, torch.arange(shape[0]), *shape[1:]).double()
 
 
-def by_the_book(a: Tensor, b: Tensor) -> float:
-    """Heusel et al. 2017, with a square root of a matrix."""
+def with_matrix_root(a: Tensor, b: Tensor) -> float:
+    """The formula of Heusel et al. 2017, with the square root of a matrix."""
     first, second = torch.cov(a.T), torch.cov(b.T)
     root = torch.from_numpy(scipy.linalg.sqrtm((first @ second).numpy()).real)
     return float((a.mean(0) - b.mean(0)).square().sum() + torch.trace(first + second - 2 * root))
@@ -43,10 +38,10 @@ def by_the_book(a: Tensor, b: Tensor) -> float:
 
 def test_the_distance_is_the_one_of_the_paper() -> None:
     a, b = numbers(1, 300, 6) @ numbers(2, 6, 6), numbers(3, 200, 6) * 2 + 1
-    assert frechet_distance(a, b) == pytest.approx(by_the_book(a, b), rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(with_matrix_root(a, b), rel=1e-9)
 
 
-def test_the_distance_of_normal_laws_that_commute_is_that_of_means_and_deviations() -> None:
+def test_the_distance_of_normal_distributions_that_commute_is_that_of_means_and_deviations() -> None:
     unit = numbers(1, 500, 4)
     unit = (unit - unit.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(unit.T)).T)
     stds = torch.tensor([0.1, 1.0, 2.0, 3.0]).double()
@@ -54,14 +49,14 @@ def test_the_distance_of_normal_laws_that_commute_is_that_of_means_and_deviation
     assert frechet_distance(unit, unit * stds + 0.5) == pytest.approx(expected, rel=1e-9)
 
 
-def test_fewer_images_than_features_need_no_root_of_a_singular_matrix() -> None:
+def test_fewer_images_than_features_have_a_distance() -> None:
     a = numbers(1, 20, 100)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(a, a + 1) == pytest.approx(100, rel=1e-9)
     assert frechet_distance(a, numbers(2, 30, 100)) > 0
 
 
-def test_precision_and_recall_tell_apart_what_is_missing() -> None:
+def test_precision_and_recall_measure_different_faults() -> None:
     real = torch.cat([numbers(1, 200, 2), numbers(2, 200, 2) + 100])
     half = numbers(3, 200, 2)
     wide = torch.cat([real + 0.01, numbers(4, 400, 2) - 1000])
@@ -87,15 +82,17 @@ def test_a_spread_over_seeds() -> None:
     assert math.isnan(Spread((1.0,)).std)
 
 
-def test_a_measurement_says_all_that_it_depends_on() -> None:
+def test_a_result_has_everything_that_it_depends_on() -> None:
     real = (numbers(1, 100, 1, 4, 4) * 40 + 128).clamp(0, 255).to(torch.uint8)
-    made = [(numbers(seed, 80, 1, 4, 4) * 40 + 128).clamp(0, 255).to(torch.uint8) for seed in (2, 3)]
-    found = fidelity(real, made, seeds=(2, 3))
-    assert (found.real, found.made, found.features) == (100, 80, "raw pixels in [-1, 1]")
+    generated = [(numbers(seed, 80, 1, 4, 4) * 40 + 128).clamp(0, 255).to(torch.uint8) for seed in (2, 3)]
+    found = compare(real, generated, seeds=(2, 3))
+    assert (found.real, found.generated, found.features) == (100, 80, "raw pixels in [-1, 1]")
     assert len(found.distance.values) == len(found.floor.values) == 2
     assert found.floor == floor(raw_pixels(real), (2, 3))
     assert "fewer than 2,048" in str(found.warning)
-    assert replace(found, real=3000, made=2048).warning is None
+    assert found.record().keys() == {"features", "real", "made", "distance", "precision", "recall", "floor", "warning"}
+    assert found.table()[0] == "80 images for each of 2 seeds, against 100 of real images"
+    assert replace(found, real=3000, generated=2048).warning is None
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------
@@ -120,7 +117,7 @@ def test_the_command_measures_a_run(image_run: Path, tmp_path: Path, capsys: pyt
     assert "2,048" in found["warning"]
 
 
-def test_features_are_computed_some_at_a_time_and_must_be_numbers_for_each_image() -> None:
+def test_features_are_computed_in_batches_and_must_be_numbers_for_each_image() -> None:
     images = (numbers(1, 600, 1, 4, 4) * 40 + 128).clamp(0, 255).to(torch.uint8)
     sizes: list[int] = []
 
@@ -128,8 +125,8 @@ def test_features_are_computed_some_at_a_time_and_must_be_numbers_for_each_image
         sizes.append(len(images_BCSS))
         return raw_pixels(images_BCSS)
 
-    found = fidelity(images, [images[:300]], features=features, name="mine", seeds=(1,))
-    assert found.distance == fidelity(images, [images[:300]], seeds=(1,)).distance
+    found = compare(images, [images[:300]], features=features, name="mine", seeds=(1,))
+    assert found.distance == compare(images, [images[:300]], seeds=(1,)).distance
     assert max(sizes) <= 256 < sum(sizes)
     wrong: dict[str, Any] = {
         r"not \[256, 1, 4, 4\]": lambda x: x,
@@ -139,7 +136,7 @@ def test_features_are_computed_some_at_a_time_and_must_be_numbers_for_each_image
     }
     for message, function in wrong.items():
         with pytest.raises(UserError, match=message):
-            fidelity(images, [images], features=function, name="mine", seeds=(1,))
+            compare(images, [images], features=function, name="mine", seeds=(1,))
 
 
 def test_a_vision_model_of_transformers_gives_features(
@@ -167,9 +164,9 @@ def test_a_vision_model_of_transformers_gives_features(
     assert json.loads(capsys.readouterr().out)["features"].endswith("vit")
     with pytest.raises(SystemExit, match="2"):
         cli.main([*words[:-1], str(tmp_path / "nothing")])
-    said = capsys.readouterr().err
-    assert "nothing" in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "nothing" in message
+    assert message.count("\n") == 1
 
 
 def test_other_data_are_not_taken_for_those_of_the_run(
@@ -185,124 +182,22 @@ def test_a_run_of_text_has_no_images(story: Path, tmp_path: Path, capsys: pytest
     train_in(tmp_path / "text", small_run("text-masked", story, steps=1))
     with pytest.raises(SystemExit, match="2"):
         cli.main(["fidelity", str(tmp_path / "text")])
-    assert "makes no images" in capsys.readouterr().err
+    assert "generates no images" in capsys.readouterr().err
 
 
-def diffusers_run(story: Path, folder: Path, **options: Any) -> trained.Trained:
-    run = small_run("image-diffusion", story, steps=6)
-    run = replace(
-        run,
-        recipe="image-diffusers",
-        model=DiffusersUNet(widths=(8, 16), blocks=1, attention=(False, True), head_size=4, groups=4),
-        objective=ImageDiffusion(**{"conditional": False, **options}),
-    )
-    train_in(folder, run)
-    checkpoint = trained.find(folder)
-    return trained.load(recipes.stored(checkpoint.folder), checkpoint)
-
-
-PROCESSES = [
-    Process(schedule="linear", prediction="v"),
-    Process(schedule="linear", prediction="eps"),
-    Process(schedule="linear", prediction="x0"),
-    Process(),
-    Process(schedule="linear", zero_terminal_snr=True),
-]
-STEPS = 20
-
-
-def ours(model: trained.Trained, **options: Any) -> Tensor:
-    """What `seedfast sample` makes with its default options, in [0, 1], before it is rounded to bytes."""
-    family: Any = model.family
-    request = ImageRequest(num=4, steps=STEPS, **options)
-    labels_B = torch.tensor(request.labels(family.assets, conditional=family.conditional))
-    grid = request.grid(family.process)
-    with torch.no_grad():
-        *_, x = family._steps(model.network, family._start(grid, request, START), grid, labels_B, request, START)
-    return (x.float().clamp(-1, 1) + 1) / 2
-
-
-START = keys.Draws(seed=1, scope="sample", positions_B=torch.arange(4))
-
-
-def exported(run: Path, folder: Path, **options: Any) -> Any:
-    """A run as a newcomer exports it and loads it again."""
-    diffusers = pytest.importorskip("diffusers")
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(["export", str(run), "--out", str(folder)])
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **options)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.mark.parametrize("process", PROCESSES, ids=str)
-def test_an_exported_pipeline_reproduces_our_samples(
-    process: Process, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = diffusers_run(story, tmp_path / "run", process=process)
-    pipeline = exported(tmp_path / "run", tmp_path / "pipeline")
-    module = "diffusers.pipelines.ddim.pipeline_ddim.randn_tensor"
-    monkeypatch.setattr(module, lambda *_, **__: START.normal("start", 1, 8, 8))
-    options = {"num_inference_steps": STEPS, "use_clipped_model_output": True, "output_type": "pt"}
-    theirs = pipeline(batch_size=4, **options).images
-    expected = ours(model)
-    assert torch.allclose(theirs, expected, atol=1e-4)
-    assert float(expected.std()) > 0.01, "the images are not all the same"
-
-
-@pytest.mark.parametrize("process", [PROCESSES[1], PROCESSES[3]], ids=str)
-def test_an_exported_pipeline_knows_the_classes_of_a_conditional_model(
-    process: Process, story: Path, tmp_path: Path
-) -> None:
-    model = diffusers_run(story, tmp_path / "run", process=process, conditional=True)
-    pipeline = exported(tmp_path / "run", tmp_path / "pipeline", trust_remote_code=True)
-    assert pipeline.labels == {"few": 0, "many": 1}
-    options = {"num_inference_steps": STEPS, "output_type": "pt", "latents": START.normal("start", 1, 8, 8)}
-    both = ["few", "few", "many", "many"]
-    plain = ours(model, label=("few", "many"))
-    assert torch.allclose(pipeline(both, **options).images, plain, atol=1e-4)
-    assert torch.allclose(pipeline([0, 0, 1, 1], **options).images, plain, atol=1e-4)
-    guided = ours(model, label=("few", "many"), guidance=3.0)
-    assert torch.allclose(pipeline(both, guidance_scale=3.0, **options).images, guided, atol=1e-4)
-    anything = ours(model)
-    assert torch.allclose(pipeline(batch_size=4, **options).images, anything, atol=1e-4)
-    for one, other in ((plain, guided), (plain, anything), (plain, ours(model, label=("many", "few")))):
-        assert not torch.allclose(one, other, atol=1e-3), "each asks for something else"
-    assert [image.size for image in pipeline(["few"], num_inference_steps=2).images] == [(8, 8)]
-    with pytest.raises(ValueError, match="no class 'bird'; there are few, many"):
-        pipeline(["bird"])
-
-
-def test_an_exported_pipeline_says_how_to_use_it(story: Path, tmp_path: Path) -> None:
-    """The card's own lines, in a process that knows nothing of seedfast."""
-    diffusers_run(story, tmp_path / "run", conditional=True)
-    exported(tmp_path / "run", tmp_path / "pipeline", trust_remote_code=True)
-    card = (tmp_path / "pipeline/README.md").read_text()
-    code = card.split("```python")[1].split("```")[0].replace("PATH", str(tmp_path / "pipeline"))
-    check = "import sys; assert len(images) == 2 and not any(m.startswith('seedfast') for m in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "squared error" in card
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"process": Process(times=100)}, "1000 times"),
-        ({"process": Process(schedule="flow", prediction="flow")}, "neither the schedule flow"),
-    ],
-    ids=str,
-)
-def test_what_a_pipeline_cannot_reproduce_is_not_exported(
-    options: dict[str, Any], message: str, story: Path, tmp_path: Path
-) -> None:
-    model = diffusers_run(story, tmp_path / "run", **options)
-    with pytest.raises(UserError, match=message):
-        export(model, tmp_path / "pipeline")
-
-
-def test_another_network_is_not_exported(image_run: Path, tmp_path: Path) -> None:
+def test_the_metric_generates_the_classes_in_the_proportions_of_the_training_data(image_run: Path) -> None:
     checkpoint = trained.find(image_run)
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
-    with pytest.raises(UserError, match="seedfast's own"):
-        export(model, tmp_path / "pipeline")
+    measure = Fidelity(request=ImageRequest(num=12, steps=2), seeds=(1, 2))
+    assert measure.fits(model) is None
+    found = measure(model)
+    assert (found.real, found.generated, found.reference) == (len(model.corpus.train), 12, "train")
+    few = Fidelity(request=ImageRequest(num=8, steps=2, label=("few",)))(model)
+    assert few.reference == "train (few)"
+    assert few.real < len(model.corpus.train)
+    held_out = Fidelity(request=ImageRequest(num=8, steps=2), against="validation")(model)
+    assert (held_out.real, held_out.reference) == (len(model.corpus.validation), "validation")
+    with pytest.raises(UserError, match='no class "bird"; there are few, many'):
+        Fidelity(request=ImageRequest(label=("bird",)))(model)
+    with pytest.raises(UserError, match="leave --image out"):
+        Fidelity(request=ImageRequest(image=Path("x.png")))

@@ -11,7 +11,7 @@ from tests.helpers.runs import FAMILIES, FINETUNE, small_run
 
 from seedfast import recipes
 from seedfast.errors import UserError
-from seedfast.families.image.noise_process import Process
+from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.families.text.proofreading.corruption import Corruption
 from seedfast.families.text.proofreading.curriculum import Ramp
 from seedfast.families.text.proofreading.loss_weights import Weights
@@ -85,7 +85,7 @@ ELSEWHERE = {
     "data.include": "tests/data", "data.exclude": "tests/data", "data.mode": "tests/data", "data.field": "tests/data",
     "objective.evaluation_draws": "changes the validation, below",
     "data.one_document_per_window": "tests/data, tests/families",
-    "data.label": "of glyphs (tests/data)", "data.unseen": "of glyphs (tests/data)",
+    "data.glyph_class": "of glyphs (tests/data)", "data.split_by": "of glyphs (tests/data)",
     "data.image_field": "of data sets (tests/data)", "data.label_field": "of data sets (tests/data)",
     "data.caption_field": "of data sets (tests/data)", "data.validation_split": "of Karpathy splits (tests/data)",
     "data.images": "where images are (tests/data)", "data.processor": "of pretrained encoders (tests/families)",
@@ -113,7 +113,7 @@ ALTERNATIVES: dict[str, Any] = {
     "model.attention": "eager",
     "model.architecture": '{"model_type": "gpt2", "vocab_size": 40, "n_embd": 8, "n_head": 1}',
     "objective.estimator": "continuous", "objective.schedule": "cosine", "objective.prediction": "v",
-    "objective.loss": "weighted", "objective.rounding": 0.9, "objective.reading": "cross", "data.prompt": 8,
+    "objective.loss": "weighted", "objective.rounding": 0.9, "objective.prompt_conditioning": "cross", "data.prompt": 8,
     "objective.version": "edit", "objective.diagnostics_every": 1, "objective.corruption.rates": "independent",
     "objective.corruption.guaranteed_correct": 0.5, "objective.corruption.replaced.end": 0.6,
     "objective.corruption.mixture": (0.0, 0.5, 0.5), "objective.corruption.keep_multiplier": 100.0,
@@ -122,11 +122,12 @@ ALTERNATIVES: dict[str, Any] = {
     "objective.bias.kind": "fixed", "objective.block": 8,
 }  # fmt: skip
 OF_IMAGES: dict[str, Any] = {
-    "data.channels": 3, "data.balance": None, "data.beta": 0.5, "data.class_weights": (1.0, 9.0),
-    "objective.process.schedule": "sigmoid", "objective.process.prediction": "x0", "objective.process.times": 50,
-    "objective.process.beta_start": 1e-3, "objective.process.beta_end": 0.1, "objective.process.data_std": 0.9,
-    "objective.min_snr": 5.0, "objective.conditional": False, "objective.label_drop": 0.9,
-    "objective.class_balance": "inverse-frequency", "objective.beta": 0.5, "objective.class_weights": (1.0, 9.0),
+    "data.channels": 3, "data.balance": None, "data.balance_beta": 0.5, "data.class_weights": (1.0, 9.0),
+    "objective.process.schedule": "sigmoid", "objective.process.prediction": "x0", "objective.process.timesteps": 50,
+    "objective.process.beta_start": 1e-3, "objective.process.beta_end": 0.1, "objective.process.sigma_data": 0.9,
+    "objective.min_snr": 5.0, "objective.conditional": False, "objective.class_dropout_prob": 0.9,
+    "objective.class_balance": "inverse-frequency", "objective.class_balance_beta": 0.5,
+    "objective.class_weights": (1.0, 9.0),
     "model.decoder.mlp": "gelu", "model.decoder.norm": "layer", "model.decoder.positions": "learned",
     "model.decoder.init": "gpt2", "model.decoder.hidden": 24, "model.decoder.heads": 1, "model.decoder.dropout": 0.2,
     "model.vit.patch": 2, "model.vit.heads": 1, "model.vit.dropout": 0.2, "data.size": 16,
@@ -189,16 +190,16 @@ def _image_bases(base: Run) -> dict[str, Run]:
     """Runs in which the options of other options' values have something to act on."""
 
     def with_process(**options: Any) -> Run:
-        return replace(base, objective=replace(base.objective, process=Process(**options)))
+        return replace(base, objective=replace(base.objective, process=NoiseProcess(**options)))
 
     manual = {"class_weights": (1.0, 2.0)}
     return {
-        "data.beta": replace(base, data=replace(base.data, balance="effective-number")),
+        "data.balance_beta": replace(base, data=replace(base.data, balance="effective-number")),
         "data.class_weights": replace(base, data=replace(base.data, balance="manual", **manual)),
         "objective.class_weights": replace(base, objective=replace(base.objective, class_balance="manual", **manual)),
         "objective.process.beta_start": with_process(schedule="linear"),
         "objective.process.beta_end": with_process(schedule="linear"),
-        "objective.process.data_std": with_process(prediction="edm"),
+        "objective.process.sigma_data": with_process(prediction="edm"),
     }
 
 
@@ -259,7 +260,7 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
         weighted = replace(base, objective=replace(base.objective, schedule="linear", loss="weighted"))
         bases["objective.rounding"] = weighted
         bases["objective.loss"] = replace(base, objective=replace(base.objective, schedule="linear"))
-        bases["objective.reading"] = replace(base, data=replace(base.data, prompt=8))
+        bases["objective.prompt_conditioning"] = replace(base, data=replace(base.data, prompt=8))
     names = keys(base)
     if recipe == "text-proofreading":  # all other keys are as in the others
         bases |= proofreading_bases(base)

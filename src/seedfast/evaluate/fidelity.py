@@ -7,12 +7,13 @@ Every number here therefore comes with its sample counts, and next to that noise
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from seedfast import keys
+from seedfast.data.image.dataset import ImageAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.image_distance import Features, features_of, frechet_distance, precision_recall, raw_pixels
 from seedfast.evaluate.trained import Trained
@@ -156,15 +157,14 @@ class Fidelity:
 
     def fits(self, model: Trained) -> str | None:
         """Image models."""
-        if isinstance(model.family.generator, ImageGenerator):
-            return None
-        return f"A model of {model.run.recipe} generates no images."
+        is_image = isinstance(model.assets, ImageAssets)
+        return None if is_image else f"A model of {model.run.recipe} generates no images."
 
     def __call__(self, model: Trained) -> FidelityResult:
         """Generate and compare. Raises UserError for a model or a label that does not fit, or changed data."""
-        generator = model.family.generator
-        if not isinstance(generator, ImageGenerator):
-            raise UserError(str(self.fits(model)))
+        if reason := self.fits(model):
+            raise UserError(reason)
+        generator = cast("ImageGenerator", model.generator)
         features, name = self._features()  # first of all, because sampling takes minutes
         request = generator.with_training_classes(self.request)
         real_NCSS = self._real_images(model, generator.conditioning.assets.classes)

@@ -11,7 +11,10 @@ import torch
 from torch import nn
 
 from seedfast import keys
+from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.dataset import Assets, Corpus, describe_difference
+from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.log_prob import log_prob
 from seedfast.families.family import Family
@@ -58,12 +61,11 @@ class Trained:
         return self.family.generator
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises UserError for a model without text."""
-        tokenizer = getattr(self.assets, "tokenizer", None)  # of text and captions; images have none
-        if tokenizer is None:
-            raise UserError(f"A model of {self.run.recipe} has no tokenizer: it generates no text.")
-        return tokenizer
+        if isinstance(self.assets, TextAssets | CaptionAssets):
+            return self.assets.tokenizer
+        raise UserError(f"A model of {self.run.recipe} has no tokenizer: it generates no text.")
 
     @cached_property
     def corpus(self) -> Corpus:

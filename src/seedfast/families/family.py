@@ -22,7 +22,7 @@ from seedfast.keys import Draws
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One batch as the network is asked about it; each family adds its inputs and targets.
+    """One batch as the network sees it; each family adds its inputs and targets.
 
     weight_B: how much each example counts (for text: its scored tokens). It is known before the network runs, so a
         step can divide by the weight of the whole global batch before its first backward pass.

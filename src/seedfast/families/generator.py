@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 
 
 class Request(Protocol):
-    """What a sampler is asked for: a frozen dataclass whose fields are the flags of `seedfast sample`."""
+    """The options of sampling: a frozen dataclass whose fields are the flags of `seedfast sample`."""
 
     @property
     def count(self) -> int:
@@ -53,7 +53,7 @@ class Generator(ABC, Generic[RequestT]):
 
     @abstractmethod
     def generate(self, network: nn.Module, request: RequestT, draws: Draws, state: State) -> Samples:
-        """Generate what is asked for. `draws` has one position for each of `request.count` samples.
+        """Generate samples. `draws` has one position for each of `request.count` samples.
 
         Raises UserError where the request does not fit the model.
         """

@@ -42,7 +42,7 @@ class Measure:
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """What a checkpoint's manifest says of the loss, for whoever reads the run folder without the network."""
+        """The part of a checkpoint's manifest that describes the loss, for readers of the run folder."""
         return {
             "loss_unit": self.loss_unit,
             "weight_unit": self.weight_unit,

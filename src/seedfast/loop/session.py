@@ -49,7 +49,7 @@ class Session:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a checkpoint's manifest says about its origin: versions, hardware, data, units of the loss."""
+        """The origin of a checkpoint, for its manifest: versions, hardware, data, units of the loss."""
         return {
             "versions": {
                 "seedfast": VERSION,

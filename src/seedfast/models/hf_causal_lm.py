@@ -64,7 +64,8 @@ def build(shape: Any, *, initialise: bool) -> Any:
 def weights(name: str, shape: Any) -> Any:
     """The pretrained model with this configuration.
 
-    The vocabulary may be larger than the pretrained one: new rows get the mean of the others. Raises UserError if the model cannot be loaded or lacks weights.
+    The vocabulary may be larger than the pretrained one: new rows get the mean of the others.
+    Raises UserError if the model cannot be loaded or lacks weights.
     """
     transformers = huggingface.transformers()
     rows = shape.vocab_size

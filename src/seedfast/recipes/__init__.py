@@ -58,8 +58,10 @@ def make(name: str) -> "Run":
 
 def _own(name: str) -> "Run":
     function = own_function(name)
-    run = cast("Callable[[], Run]", function.call)()
-    if not hasattr(run, "objective"):
+    from seedfast.loop.config import Run
+
+    run = function.call()
+    if not isinstance(run, Run):
         raise UserError(f"{name} returns {run!r}, which is not a Run.")
     return replace(_normalised(run), recipe=function.location)
 

@@ -11,9 +11,9 @@ With the exact posterior it equals H(x) + KL(q(z₁) ‖ N(0, I)) at any end poi
 (docs/identities.md#embedding-nelbo). The embeddings are learned by the same bound: reconstruction separates them, and
 their length is fixed.
 
-Where windows hold one document each (`data.one_document_per_window`), a window holds the next n tokens of a document, at most the
-context. Attention is masked at padding, the loss leaves it out, and the bound gains -log p(n), so that it bounds the
-likelihood of the whole text, its length included.
+Where windows hold one document each (`data.one_document_per_window`), a window holds the next n tokens of a document,
+at most the context. Attention is masked at padding, the loss leaves it out, and the bound gains -log p(n), so that it
+bounds the likelihood of the whole text, its length included.
 """
 
 from copy import copy

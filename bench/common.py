@@ -1,0 +1,54 @@
+"""What several benchmarks share: the command line's usual options, a clock, the speed of seedfast's loop."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from seedfast.loop.config import Run
+from seedfast.loop.open import open_session
+from seedfast.loop.progress import Silent
+from seedfast.loop.session import Session
+from seedfast.loop.train import run_training
+from seedfast.run_folder.journal import StepEntry
+
+
+def parser(description: str | None, *, threads: int) -> argparse.ArgumentParser:
+    """A command line with the docstring of the benchmark as its help, and `--threads`."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--threads", type=int, default=threads, help=f"threads of each operation (default {threads})")
+    return made
+
+
+def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line and set the number of threads."""
+    options = made.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    return options
+
+
+class Clock(Silent):
+    """Measures the time from the end of step `warm`, when caches are filled, to the end of the last step."""
+
+    def __init__(self, warm: int) -> None:
+        self.warm, self.start, self.end = warm, 0.0, 0.0
+
+    def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
+        """Read the clock after a step."""
+        self.end = time.perf_counter()
+        if entry["step"] == self.warm:
+            self.start = self.end
+
+
+def tokens_per_second(run: Run, folder: Path, warm: int) -> float:
+    """Tokens per second of seedfast's loop with everything that a user's run has on, except checkpoints.
+
+    warm: steps at the beginning that are not measured.
+    """
+    clock = Clock(warm)
+    with open_session(run, folder) as session:
+        session.save = lambda: None  # type: ignore[method-assign]
+        run_training(session, clock)
+    return (run.steps - warm) * run.batch_size * run.data.context / (clock.end - clock.start)
