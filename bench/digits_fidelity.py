@@ -142,15 +142,15 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="keep the data and the runs here")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as temporary:
-        out = asked.out or Path(temporary)
+        out = arguments.out or Path(temporary)
         real = write_digits(out / "digits")
-        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or asked.ddpm}
-        for seed in asked.seeds:
+        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or arguments.ddpm}
+        for seed in arguments.seeds:
             folder = out / f"seed-{seed}"
-            trained_run(out / "digits", folder, seed, steps=asked.steps, seconds=asked.seconds)
+            trained_run(out / "digits", folder, seed, steps=arguments.steps, seconds=arguments.seconds)
             for name, sets in images.items():
                 began = time.perf_counter()
                 sets.append(generate(folder, len(real), **SAMPLERS[name]))
@@ -158,11 +158,13 @@ def main() -> None:
                 print(f"  {name}: {distance:.4f} ({time.perf_counter() - began:.0f} s of sampling)", flush=True)
         found = {name: measure(real, sets) for name, sets in images.items()}
         for name, each in found.items():
-            print(f"{name}: {each.generated:,} images, {each.real:,} real, {each.features}, {len(asked.seeds)} seeds")
+            print(
+                f"{name}: {each.generated:,} images, {each.real:,} real, {each.features}, {len(arguments.seeds)} seeds"
+            )
             for title in ("distance", "floor", "precision", "recall"):
                 spread = getattr(each, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
-        if asked.ddpm:
+        if arguments.ddpm:
             pairs = zip(found[FEW].distance.values, found[MANY].distance.values, strict=True)
             ratios = Spread(tuple(few / many for few, many in pairs))
             print(f"{FEW} ÷ {MANY}: {', '.join(f'{r:.3f}' for r in ratios.values)}; mean {ratios.mean:.3f}")
