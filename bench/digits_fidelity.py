@@ -133,7 +133,6 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train, sample, measure, print."""
-<<<<<<< HEAD
     made = parser(__doc__, threads=2)
     made.add_argument("--seconds", type=float, default=180)
     made.add_argument("--steps", type=int, help="number of training steps, instead of a time")
@@ -149,26 +148,6 @@ def main() -> None:
         for seed in options.seeds:
             folder = out / f"seed-{seed}"
             trained_run(out / "digits", folder, seed, steps=options.steps, seconds=options.seconds)
-=======
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--steps", type=int, help="number of steps (default: those that fit)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument(
-        "--ddpm", action="store_true", help="also sample in 1000 DDPM steps and print the ratio (an hour)"
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="keep the data and the runs here")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as temporary:
-        out = arguments.out or Path(temporary)
-        real = write_digits(out / "digits")
-        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or arguments.ddpm}
-        for seed in arguments.seeds:
-            folder = out / f"seed-{seed}"
-            trained_run(out / "digits", folder, seed, steps=arguments.steps, seconds=arguments.seconds)
->>>>>>> image
             for name, sets in images.items():
                 began = time.perf_counter()
                 sets.append(generated(folder, len(real), **SAMPLERS[name]))
@@ -177,21 +156,11 @@ def main() -> None:
         found = {name: measure(real, sets) for name, sets in images.items()}
         seeds = len(options.seeds)
         for name, each in found.items():
-<<<<<<< HEAD
             print(f"{name}: {each.generated:,} generated and {each.real:,} real, {each.features}, {seeds} seeds")
             for title in ("distance", "floor", "precision", "recall"):
                 spread = getattr(each, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
         if options.ddpm:
-=======
-            print(
-                f"{name}: {each.generated:,} images, {each.real:,} real, {each.features}, {len(arguments.seeds)} seeds"
-            )
-            for title in ("distance", "floor", "precision", "recall"):
-                spread = getattr(each, title)
-                print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
-        if arguments.ddpm:
->>>>>>> image
             pairs = zip(found[FEW].distance.values, found[MANY].distance.values, strict=True)
             ratios = Spread(tuple(few / many for few, many in pairs))
             print(f"{FEW} ÷ {MANY}: {', '.join(f'{r:.3f}' for r in ratios.values)}; mean {ratios.mean:.3f}")
