@@ -1,7 +1,7 @@
 """Captions of glyphs on both hard splits, beside the nearest training image's captions; and the speed-up by caches.
 
 python bench/captions.py train face|character FOLDER      trains (or continues), then prints every metric
-python bench/captions.py speed                            decoding with and without cache; epochs with and without
+python bench/captions.py speed [--tiny]                   decoding with and without cache; epochs with and without
 """
 
 import sys
@@ -56,18 +56,17 @@ def quality(split_by: str, folder: Path) -> None:
         print("\n".join(found.table()), flush=True)
 
 
-def decoding() -> None:
+def decoding(*, tiny: bool) -> None:
     """Beam 4 on random weights, 32 tokens, with and without the key-value cache."""
-    network = Transformer(layers=4, heads=8, width=256).build(
-        vocabulary=4096, context=32, causal=True, memory_width=256
-    )
+    config = Transformer(layers=1, heads=2, width=16) if tiny else Transformer(layers=4, heads=8, width=256)
+    network = config.build(vocabulary=4096, context=32, causal=True, memory_width=256)
     torch.nn.init.normal_(network.head.weight, std=0.05)
     network.eval()
     memory_BMU = torch.randn(8, 196, 256)
     options = {"start_B": torch.zeros(8, dtype=torch.int64), "end": 0, "beams": 4, "length": 32}
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     texts = {}
-    for _ in range(5):  # alternating, so that other load on the machine slows both
+    for _ in range(1 if tiny else 5):  # alternating, so that other load on the machine slows both
         for name, make in (("with", cached), ("without", uncached)):
             began = time.perf_counter()
             texts[name] = [each[0].tokens for each in beam_search(make(network, memory_BMU), **options)]
@@ -79,14 +78,15 @@ def decoding() -> None:
           f"the same captions: {same}")  # fmt: skip
 
 
-def features(folder: Path) -> None:
+def features(folder: Path, *, tiny: bool) -> None:
     """An epoch with a frozen ViT (12 layers of width 192, 224 pixels) with and without cached features."""
     import json
 
     from PIL import Image
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-    shape = ViTConfig(hidden_size=192, intermediate_size=768, num_hidden_layers=12, num_attention_heads=3)
+    shape = ViTConfig(hidden_size=192, intermediate_size=768, num_hidden_layers=1 if tiny else 12,
+                      num_attention_heads=3)  # fmt: skip
     ViTModel(shape).save_pretrained(folder / "vit")
     ViTImageProcessor().save_pretrained(folder / "vit")
     generator = torch.Generator().manual_seed(0)
@@ -117,9 +117,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["train", split_by, folder]:
             quality(split_by, Path(folder))
-        case ["speed"]:
-            decoding()
+        case ["speed"] | ["speed", "--tiny"]:
+            decoding(tiny="--tiny" in sys.argv)
             with tempfile.TemporaryDirectory() as temporary:
-                features(Path(temporary))
+                features(Path(temporary), tiny="--tiny" in sys.argv)
         case _:
             sys.exit(__doc__)

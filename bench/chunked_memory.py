@@ -1,7 +1,7 @@
 """Peak memory and time of cross-entropy over a large vocabulary: in chunks (`models/token_network.py`) and plain.
 
-Forward and backward of an output layer of GPT-2's shape, each in a process of its own; the peak is what that added to
-the process that already held weights and inputs (on CUDA, to the allocator). Prints both and their ratio.
+Forward and backward pass of an output layer with GPT-2's sizes, each in its own process. The peak is the memory in
+addition to weights and inputs (on CUDA, of the allocator). Prints both and their ratio.
 
     python bench/chunked_memory.py [--vocabulary 50257] [--tokens 4096] [--width 768] [--threads 2] [--device cpu]
 """
@@ -17,23 +17,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common import parse, parser
 from seedfast.models.token_network import score
 
 
-def measure(asked: argparse.Namespace) -> dict[str, float]:
-    """Bytes that a forward and backward pass adds at its peak, and its seconds."""
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """The peak of the additional memory of a forward and backward pass in bytes, and its seconds."""
     torch.manual_seed(0)
-    torch.set_num_threads(asked.threads)
-    head = nn.Linear(asked.width, asked.vocabulary, bias=False, device=asked.device)
-    x = torch.randn(asked.tokens, asked.width, device=asked.device, requires_grad=True)
-    targets = torch.randint(asked.vocabulary, (asked.tokens,), device=asked.device)
-    (head(x[:8]).sum() * 0).backward()  # libraries load, gradients exist
-    on_cuda = asked.device == "cuda"
+    head = nn.Linear(options.width, options.vocabulary, bias=False, device=options.device)
+    x = torch.randn(options.tokens, options.width, device=options.device, requires_grad=True)
+    targets = torch.randint(options.vocabulary, (options.tokens,), device=options.device)
+    (head(x[:8]).sum() * 0).backward()  # loads libraries and allocates gradients
+    on_cuda = options.device == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if on_cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     began = time.perf_counter()
-    if asked.one == "plain":
+    if options.one == "plain":
         nats = F.cross_entropy(head(x).float(), targets, reduction="none")
     else:
         nats = score(head, x, targets).nats_N
@@ -45,17 +45,16 @@ def measure(asked: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the table, or be one of its processes."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--vocabulary", type=int, default=50257)
-    arguments.add_argument("--tokens", type=int, default=4096)
-    arguments.add_argument("--width", type=int, default=768)
-    arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--device", default="cpu")
-    arguments.add_argument("--one", help=argparse.SUPPRESS)
-    asked = arguments.parse_args()
-    if asked.one:
-        print(json.dumps(measure(asked)))
+    """Print the table; with `--one`, run one of its processes."""
+    made = parser(__doc__, threads=2)
+    made.add_argument("--vocabulary", type=int, default=50257)
+    made.add_argument("--tokens", type=int, default=4096)
+    made.add_argument("--width", type=int, default=768)
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--one", help=argparse.SUPPRESS)
+    options = parse(made)
+    if options.one:
+        print(json.dumps(measure(options)))
         return
     found = {}
     for how in ("plain", "chunked"):
@@ -64,7 +63,7 @@ def main() -> None:
         print(f"{how:<8} peak {found[how]['bytes'] / 2**20:8.0f} MiB   {found[how]['seconds']:6.2f} s", flush=True)
     plain, chunked = found["plain"], found["chunked"]
     print(f"memory chunked ÷ plain {chunked['bytes'] / plain['bytes']:.3f}")
-    print(f"nats apart by {abs(chunked['nats'] / plain['nats'] - 1):.1e} (relative)")
+    print(f"the losses differ by {abs(chunked['nats'] / plain['nats'] - 1):.1e} (relative)")
 
 
 if __name__ == "__main__":

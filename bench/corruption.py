@@ -1,14 +1,13 @@
-"""Vectorised corruption against loops over samples, as such systems usually write them.
+"""Vectorised corruption against loops over samples, the usual implementation.
 
-All corrupt the same batches: masked and replaced positions, targets and kinds. The plain loop draws each sample's rates
-and a permutation and writes position by position; the other loop handles one sample at a time with tensor operations.
-Neither has keyed numbers. Prints samples per second of processor time, and how many times faster the vectorised form
-is, for several shapes; the batch is what it lives on.
+All corrupt the same batches: masked and replaced positions, targets and kinds. The plain loop draws the rates and a
+permutation of each sample and writes one position at a time; the other loop handles one sample at a time with tensor
+operations. Neither has keyed randomness. Prints samples per second of processor time and the ratios for several shapes;
+the advantage of the vectorised form grows with the batch.
 
-    python bench/corruption.py [--threads 1] [--rounds 5]
+    python bench/corruption.py [--threads 1] [--rounds 5] [--seconds 0.2] [--shapes 12x64 512x256]
 """
 
-import argparse
 import random
 import statistics
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from common import parse, parser
 from seedfast.families.text.proofreading.corruption import IDENTITY, REMASK, UNMASK, Corruption, Symbols, corrupt
 from seedfast.families.text.proofreading.curriculum import Ramp
 from seedfast.keys import Draws
@@ -26,7 +26,7 @@ OPTIONS = Corruption(replaced=Ramp(end=1.0))
 
 
 def loop(tokens_BL: Tensor, symbols: Symbols, generator: random.Random) -> tuple[Tensor, Tensor, Tensor]:
-    """One sample after the other, one position after the other."""
+    """One position of one sample at a time."""
     inputs_BL, targets_BL = tokens_BL.clone(), tokens_BL.clone()
     kind_BL = torch.full_like(tokens_BL, IDENTITY)
     length = tokens_BL.shape[1]
@@ -48,7 +48,7 @@ def loop(tokens_BL: Tensor, symbols: Symbols, generator: random.Random) -> tuple
 
 
 def by_sample(tokens_BL: Tensor, symbols: Symbols, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """One sample after the other, each with tensor operations."""
+    """One sample at a time, with tensor operations."""
     inputs_BL, targets_BL = tokens_BL.clone(), tokens_BL.clone()
     kind_BL = torch.full_like(tokens_BL, IDENTITY)
     length = tokens_BL.shape[1]
@@ -67,10 +67,10 @@ def by_sample(tokens_BL: Tensor, symbols: Symbols, generator: torch.Generator) -
     return inputs_BL, targets_BL, kind_BL
 
 
-def rate(function: Callable[[], object], samples: int, least: float = 0.2) -> float:
-    """Samples per second of processor time, over at least so many: a busy machine does not compute more."""
+def rate(function: Callable[[], object], samples: int, seconds: float) -> float:
+    """Samples per second of processor time, measured over at least `seconds`; other processes do not count."""
     count, start = 0, time.process_time()
-    while (elapsed := time.process_time() - start) < least:
+    while (elapsed := time.process_time() - start) < seconds:
         function()
         count += 1
     return count * samples / elapsed
@@ -78,24 +78,25 @@ def rate(function: Callable[[], object], samples: int, least: float = 0.2) -> fl
 
 def main() -> None:
     """Measure and print a table."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--rounds", type=int, default=5)
-    asked = arguments.parse_args()
-    torch.set_num_threads(asked.threads)
-    symbols, plain, torchs = Symbols(WORDS, "mask-wrong"), random.Random(1), torch.Generator()
-    print("samples per second, and the vectorised form's over each loop's (all rounds)")
+    made = parser(__doc__, threads=1)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--seconds", type=float, default=0.2, help="shortest time of each measurement (default 0.2)")
+    shapes = ["12x64", "64x64", "512x64", "512x256"]
+    made.add_argument("--shapes", nargs="+", default=shapes, help="batch x length (default: four)")
+    options = parse(made)
+    symbols, of_python, of_torch = Symbols(WORDS, "mask-wrong"), random.Random(1), torch.Generator()
+    print("samples per second; ratios: vectorised / plain loop; vectorised / by sample (of each round)")
     print(f"{'batch':>6} {'length':>7} {'plain loop':>11} {'by sample':>10} {'vectorised':>11}   ratios")
-    for batch, length in ((12, 64), (64, 64), (512, 64), (512, 256)):
+    for batch, length in (map(int, shape.split("x")) for shape in options.shapes):
         draws = Draws(seed=1, scope="bench", positions_B=torch.arange(batch), group=batch)
         tokens_BL = draws.randint("text", length, high=WORDS)
         scored_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
         forms = (
-            lambda: loop(tokens_BL, symbols, plain),  # noqa: B023
-            lambda: by_sample(tokens_BL, symbols, torchs),  # noqa: B023
+            lambda: loop(tokens_BL, symbols, of_python),  # noqa: B023
+            lambda: by_sample(tokens_BL, symbols, of_torch),  # noqa: B023
             lambda: corrupt(tokens_BL, scored_BL, OPTIONS, symbols, draws),  # noqa: B023
         )
-        rates = [[rate(form, batch) for form in forms] for _ in range(asked.rounds)]
+        rates = [[rate(form, batch, options.seconds) for form in forms] for _ in range(options.rounds)]
         middle = [statistics.median(column) for column in zip(*rates, strict=True)]
         row = f"{batch:>6} {length:>7} {middle[0]:>11,.0f} {middle[1]:>10,.0f} {middle[2]:>11,.0f}   "
         ratios = [sorted(each[2] / each[form] for each in rates) for form in (0, 1)]

@@ -1,16 +1,16 @@
 """Fidelity on scikit-learn's 8×8 digits after a fixed time of training on two cores.
 
-Trains the image recipe for a number of seconds of wall clock (all steps, without the last validation), generates as
-many images as there are real ones, and prints their Fréchet distance on raw pixels in [0, 1]. On this scale two random
-halves of the real digits have a distance of 0.07 (0.290 in [-1, 1]: the distance grows with the square of the scale).
+Trains the image recipe for a number of seconds of wall clock (all steps, without the validation at the end), generates
+as many images as there are real ones, and prints their Fréchet distance on raw pixels scaled to [0, 1]. On this scale
+the distance between two random halves of the real digits is 0.07 (0.290 in [-1, 1]: the distance grows with the square
+of the scale).
 
     python bench/digits_fidelity.py [--seconds 180 | --steps N] [--seeds 1 2 3] [--ddpm] [--threads 2]
 
-With --steps the result is reproducible to the bit, and its time is printed. A run that is already in --out is sampled
-without training.
+With --steps the result is reproducible to the bit, and its training time is printed. A finished run in --out is only
+sampled.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,9 +24,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+import seedfast
+from common import parse, parser
 from seedfast import recipes
 from seedfast.data.image.config import ImageData
-from seedfast.evaluate import trained
 from seedfast.evaluate.fidelity import FidelityResult, Spread, compare
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
@@ -69,27 +70,27 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
     )
 
 
-class Clock(Silent):
+class StepTimes(Silent):
     """Records the seconds of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def step(self, session: Session, entry: dict[str, Any], seconds: float) -> None:
-        """Record the time of a step."""
+        """Record a step."""
         self.seconds.append(seconds)
 
 
 def steps_in(data: Path, seconds: float) -> int:
-    """The number of steps that fit into the time, measured on a few steps."""
-    clock = Clock()
+    """The number of steps that fit into the time, from the measured time of some steps."""
+    clock = StepTimes()
     with tempfile.TemporaryDirectory() as folder, open_session(the_run(data, steps=60, seed=0), Path(folder)) as opened:
         run_training(opened, clock)
-    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # some steps take longer
+    return int(0.85 * seconds / float(np.median(clock.seconds[10:])))  # a margin for slower steps
 
 
 def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, seconds: float) -> None:
-    """Train a run, or take the one in the folder, and print the time of its training."""
+    """Train a run (or use a finished one), and print its training time."""
     if steps is None:
         exists = (folder / "run.yaml").exists()
         steps = recipes.stored(folder).steps if exists else steps_in(data, seconds)
@@ -104,11 +105,10 @@ def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, secon
     )
 
 
-def generate(folder: Path, count: int, **options: Any) -> Tensor:
+def generated(folder: Path, count: int, **options: Any) -> Tensor:
     """`count` images of all classes, uint8 [N, 1, 8, 8]."""
-    checkpoint = trained.find(folder)
-    model = trained.load(recipes.stored(folder), checkpoint)
-    samples = model.sample(ImageRequest(num=count, all_classes=True, batch=128, **options), seed=1)
+    request = ImageRequest(num=count, all_classes=True, batch=128, **options)
+    samples = seedfast.load(folder).sample(request, seed=1)
     assert isinstance(samples, ImageSamples)
     return samples.images_NCSS
 
@@ -119,7 +119,7 @@ def unit_pixels(images_NCSS: Tensor) -> Tensor:
 
 
 def measure(real: Tensor, images: Sequence[Tensor]) -> FidelityResult:
-    """The fidelity of images on raw pixels in [0, 1]."""
+    """On raw pixels in [0, 1]."""
     return compare(real, images, features=unit_pixels, name="raw pixels in [0, 1]", seeds=range(10))
 
 
@@ -133,38 +133,34 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train, sample, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--steps", type=int, help="number of steps (default: those that fit)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument(
-        "--ddpm", action="store_true", help="also sample in 1000 DDPM steps and print the ratio (an hour)"
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="keep the data and the runs here")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    made = parser(__doc__, threads=2)
+    made.add_argument("--seconds", type=float, default=180)
+    made.add_argument("--steps", type=int, help="number of training steps, instead of a time")
+    made.add_argument("--images", type=int, help="number of real and of generated images (default: all 1,797)")
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    made.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps; print the ratio (an hour)")
+    made.add_argument("--out", type=Path, help="keep the data and the runs here")
+    options = parse(made)
     with tempfile.TemporaryDirectory() as temporary:
-        out = arguments.out or Path(temporary)
-        real = write_digits(out / "digits")
-        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or arguments.ddpm}
-        for seed in arguments.seeds:
+        out = options.out or Path(temporary)
+        real = write_digits(out / "digits")[: options.images]
+        images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or options.ddpm}
+        for seed in options.seeds:
             folder = out / f"seed-{seed}"
-            trained_run(out / "digits", folder, seed, steps=arguments.steps, seconds=arguments.seconds)
+            trained_run(out / "digits", folder, seed, steps=options.steps, seconds=options.seconds)
             for name, sets in images.items():
                 began = time.perf_counter()
-                sets.append(generate(folder, len(real), **SAMPLERS[name]))
+                sets.append(generated(folder, len(real), **SAMPLERS[name]))
                 distance = measure(real, sets[-1:]).distance.mean
                 print(f"  {name}: {distance:.4f} ({time.perf_counter() - began:.0f} s of sampling)", flush=True)
         found = {name: measure(real, sets) for name, sets in images.items()}
+        seeds = len(options.seeds)
         for name, each in found.items():
-            print(
-                f"{name}: {each.generated:,} images, {each.real:,} real, {each.features}, {len(arguments.seeds)} seeds"
-            )
+            print(f"{name}: {each.generated:,} generated and {each.real:,} real, {each.features}, {seeds} seeds")
             for title in ("distance", "floor", "precision", "recall"):
                 spread = getattr(each, title)
                 print(f"  {title:<10} {spread.mean:.4f} ± {spread.std:.4f}")
-        if arguments.ddpm:
+        if options.ddpm:
             pairs = zip(found[FEW].distance.values, found[MANY].distance.values, strict=True)
             ratios = Spread(tuple(few / many for few, many in pairs))
             print(f"{FEW} ÷ {MANY}: {', '.join(f'{r:.3f}' for r in ratios.values)}; mean {ratios.mean:.3f}")

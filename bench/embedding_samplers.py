@@ -1,27 +1,25 @@
-"""What an embedding diffusion model writes with few steps and with many, and what guidance and self-conditioning do.
+"""Samples of embedding diffusion by sampler and number of steps, with guidance and with self-conditioning.
 
-An autoregressive run of the same data judges the samples (nats per token, lower is likelier text); variety stands
-beside it, for the likeliest text repeats itself. Each row is the mean over seeds ± the standard deviation between
-them; evaluations are the network's forward passes for one batch of samples, counted, not computed.
+An autoregressive run on the same data judges the samples (nats per token, lower is likelier text). Their variety is
+printed too, because the likeliest text repeats itself. Each row is the mean over seeds ± the standard deviation;
+evaluations are the network's forward passes for one batch of samples, counted by a hook.
 
     python bench/embedding_samplers.py RUN JUDGE [--samples 32] [--seeds 3] [--tables samplers guidance conditioning]
 """
 
-import argparse
 import json
 import statistics as stats
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from seedfast import recipes
-from seedfast.evaluate import loss, trained
+import seedfast
+from common import parse, parser
+from seedfast.evaluate import loss
 from seedfast.evaluate.judge import judge, real_texts
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
-from seedfast.families.text.embedding import EmbeddingDiffusion, EmbeddingNetwork, EmbeddingRequest
+from seedfast.families.text.embedding import EmbeddingNetwork, EmbeddingObjective, EmbeddingRequest
 from seedfast.families.text.request import TextSamples
 
 SAMPLERS = {
@@ -37,24 +35,18 @@ SAMPLERS = {
 COLUMNS = ("judge", "distinct_1", "distinct_2", "distinct_3", "repetition_4", "entropy")
 
 
-def load(folder: Path) -> Trained:
-    """A run's newest checkpoint, averaged weights."""
-    checkpoint = trained.find(folder)
-    return trained.load(recipes.stored(checkpoint.folder), checkpoint)
-
-
 def score(prompts: Sequence[str], texts: Sequence[str], by: Trained) -> dict[str, float]:
-    """The judge's nats per written token (what it finds of the prompts taken off), and the variety of what is written.
+    """The judge's nats per generated token (without those of the prompts), and the variety of the generated text.
 
-    Texts that ended before their second token are left out.
+    Texts that end before their second token are left out.
     """
     kept = [(prompt, text) for prompt, text in zip(prompts, texts, strict=True) if len(text) > len(prompt) + 1]
     whole = judge([text for _, text in kept], by)
     nats, tokens = whole.loss * whole.tokens, whole.tokens
-    if begun := [prompt for prompt, _ in kept if len(prompt) > 1]:
-        given = judge(begun, by)
-        nats, tokens = nats - given.loss * given.tokens, tokens - given.tokens
-    encode = by.family.assets.tokenizer.encode  # type: ignore[attr-defined]
+    if long_enough := [prompt for prompt, _ in kept if len(prompt) > 1]:
+        prompted = judge(long_enough, by)
+        nats, tokens = nats - prompted.loss * prompted.tokens, tokens - prompted.tokens
+    encode = by.tokenizer.encode
     return {"judge": nats / tokens} | statistics([encode(text[len(prompt) :]) for prompt, text in kept])
 
 
@@ -94,45 +86,44 @@ def header(title: str) -> None:
 
 
 def main() -> None:
-    """Print the tables that were asked for."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("run", type=Path)
-    arguments.add_argument("judge", type=Path)
-    arguments.add_argument("--samples", type=int, default=32)
-    arguments.add_argument("--seeds", type=int, default=3)
-    arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--draws", type=int, default=1)
+    """Print the chosen tables."""
+    made = parser(__doc__, threads=1)
+    made.add_argument("run", type=Path)
+    made.add_argument("judge", type=Path)
+    made.add_argument("--samples", type=int, default=32)
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--draws", type=int, default=1)
     tables = ["samplers", "guidance", "conditioning"]
-    arguments.add_argument("--tables", nargs="+", choices=tables, default=tables)
-    asked = arguments.parse_args()
-    torch.set_num_threads(asked.threads)
-    model, by = load(asked.run), load(asked.judge)
-    family = model.family
-    assert isinstance(family, EmbeddingDiffusion)
-    held_out = model.run.data.load().validation
-    length = family.assets.context
-    if "samplers" in asked.tables:
+    made.add_argument("--tables", nargs="+", choices=tables, default=tables)
+    options = parse(made)
+    model, by = seedfast.load(options.run), seedfast.load(options.judge)
+    objective = model.family.objective
+    assert isinstance(objective, EmbeddingObjective)
+    held_out, assets = model.corpus.validation, objective.assets
+    length = assets.context
+    if "samplers" in options.tables:
         header("from nothing")
         for name, request in SAMPLERS.items():
-            show(name, *measured(model, by, replace(request, num=asked.samples), asked.seeds))
-        texts = real_texts(family.assets, held_out, asked.samples * asked.seeds, length)
+            show(name, *measured(model, by, replace(request, num=options.samples), options.seeds))
+        texts = real_texts(assets, held_out, options.samples * options.seeds, length)
         show("held-out text", "", [score([""] * len(texts), texts, by)])
-    prompts = [text[: length // 2] for text in real_texts(family.assets, held_out, asked.samples, length // 2)]
-    if "guidance" in asked.tables:
+    prompts = [text[: length // 2] for text in real_texts(assets, held_out, options.samples, length // 2)]
+    if "guidance" in options.tables:
         header("continuing held-out text")
         for scale in (0.0, 1.0, 1.5, 2.0, 3.0):
             request = EmbeddingRequest(prompt=tuple(prompts), tokens=length // 2, guidance=scale, eta=0.0)
-            show(f"DDIM, η = 0, guidance {scale}", *measured(model, by, request, asked.seeds))
-    if "conditioning" in asked.tables and family.options.self_conditioning:
+            show(f"DDIM, η = 0, guidance {scale}", *measured(model, by, request, options.seeds))
+    if "conditioning" in options.tables and objective.options.self_conditioning:
         header("self-conditioning")
-        request = EmbeddingRequest(num=asked.samples, eta=0.0)
-        show("DDIM, η = 0, on itself", *measured(model, by, request, asked.seeds))
-        once = EmbeddingDiffusion(replace(family.options, self_conditioning=0.0), family.assets)
-        for name, each in {"answered twice": family, "answered once": once}.items():
-            found = loss.likelihood(replace(model, family=each), draws=asked.draws).record()
+        request = EmbeddingRequest(num=options.samples, eta=0.0)
+        show("DDIM, η = 0, with", *measured(model, by, request, options.seeds))
+        once = EmbeddingObjective(replace(objective.options, self_conditioning=0.0), assets)
+        for name, each in {"two passes": objective, "one pass": once}.items():
+            family = replace(model.family, objective=each)
+            found = loss.Loss(draws=options.draws)(replace(model, family=family)).record()
             print(f"bound, {name}:", json.dumps({k: found[k] for k in ("nats_per_token", "standard_error")}))
         model.network.recall = None
-        show("DDIM, η = 0, without", *measured(model, by, request, asked.seeds))
+        show("DDIM, η = 0, without", *measured(model, by, request, options.seeds))
 
 
 if __name__ == "__main__":

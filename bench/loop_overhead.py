@@ -3,7 +3,8 @@
 Both run in this process, in turns, so that a noisy machine affects both. The plain loop is a usual training script:
 random windows, forward, cross-entropy, backward, clip_grad_norm_, torch.optim.Muon and torch.optim.AdamW; no journal,
 no moving average, no keyed randomness, no check for NaN, no deterministic algorithms. seedfast's loop has all of these.
-Prints the ratio for each family and optimizer: above 1, seedfast is faster.
+Prints the ratio for each family and optimizer: above 1, seedfast is faster. torch.optim.Muon iterates in bfloat16; the
+first line prints whether this processor multiplies in it or emulates it.
 
     python bench/loop_overhead.py [--data FILE] [--threads 2] [--rounds 7] [--steps 60] [--optimizers muon adamw]
 """
@@ -28,6 +29,7 @@ from seedfast.families.text.masked import MaskedObjective
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.models.transformer import Transformer
+from seedfast.optim import muon
 from seedfast.optim.muon import StackedMuon
 from seedfast.optim.optimizer import Optimizer, OptimizerConfig
 
@@ -108,7 +110,8 @@ def main() -> None:
     made.add_argument("--workers", type=int, default=0)
     made.add_argument("--optimizers", nargs="+", choices=["muon", "adamw"], default=["muon", "adamw"])
     options = parse(made)
-    print(f"{options.threads} threads, {options.steps} steps, {options.rounds} rounds; the plain loop uses torch.optim")
+    emulated = muon.orthogonalisation_dtype("cpu") != torch.bfloat16
+    print(f"{options.threads} threads; plain: torch.optim; bfloat16 is {'emulated' if emulated else 'native'}")
     print(f"{'family':<20} {'optimizer':<10} {'plain/s':>9} {'seedfast/s':>11} {'ratio':>7}   (each round's ratio)")
     for recipe, kind in product(("text-autoregressive", "text-masked"), options.optimizers):
         run = the_run(recipe, kind=kind, data=options.data, steps=options.steps, workers=options.workers)

@@ -1,4 +1,4 @@
-"""Properties of keyed randomness: the integers of big-integer arithmetic, and the distributions that are claimed."""
+"""Keyed randomness: words equal to big-integer arithmetic, and the documented distributions."""
 
 import hashlib
 import math
@@ -17,13 +17,13 @@ from seedfast.verify.identities.check import p_value
 
 WORD = (1 << 64) - 1
 GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-LEAST = 1e-6  # all numbers are keyed: what has passed once passes for ever
+LEAST = 1e-6  # the smallest accepted p-value; all numbers are keyed, so a test that passes once always passes
 key_of = st.integers(-(1 << 63), (1 << 63) - 1)
 position_of = st.integers(0, (1 << 62) - 1)
 
 
 def mix(word: int) -> int:
-    """SplitMix64's finaliser with Stafford's mix 13, in Python's own integers."""
+    """SplitMix64's finaliser with Stafford's mix 13, in Python integers."""
     word &= WORD
     word = (word ^ word >> 30) * MIX_1 & WORD
     word = (word ^ word >> 27) * MIX_2 & WORD
@@ -36,7 +36,7 @@ def word_at(key: int, position: int, index: int) -> int:
 
 
 def feistel(key: int, x: int, size: int, *, backwards: bool = False) -> int:
-    """`keys.shuffle` of one index, or its inverse, by walking cycles in Python's own integers."""
+    """`keys.shuffle` of one index, or its inverse, in Python integers."""
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     low = (1 << half) - 1
     while True:
@@ -91,8 +91,8 @@ def test_keys_are_hashes_of_their_path(seed: int, path: list[str | int]) -> None
     assert keys.derive(seed, *path) == int.from_bytes(digest, "little", signed=True)
 
 
-def test_the_numbers_of_today_are_those_of_tomorrow() -> None:
-    """A run is continued and replayed by later versions: whoever changes these numbers breaks every run there is."""
+def test_these_numbers_never_change() -> None:
+    """Later versions resume and replay runs: a change of these numbers breaks every existing run."""
     assert keys.derive(1, "train", "mask") == 3303826457327465432
     assert keys.bits(42, torch.tensor([0, 10**12]), 2).tolist() == [
         [9107985702357523721, 3345085015848667389],
@@ -117,7 +117,7 @@ def test_uniform_numbers_are_uniform_in_0_to_1(dtype: torch.dtype) -> None:
     assert even((u.double() * 1024) % 1, 1024) > LEAST  # the next ten bits too
 
 
-def test_the_greatest_number_is_below_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_uniform_number_is_below_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "bits", lambda key, positions_B, *shape: torch.full((1, *shape), -1))
     at = torch.tensor([0])
     assert float(keys.uniform(0, at, 1)) == 1 - 2.0**-24
@@ -127,7 +127,7 @@ def test_the_greatest_number_is_below_1(monkeypatch: pytest.MonkeyPatch) -> None
     assert float(Draws(seed=0, scope="", positions_B=at).stratified("t")) < 1
 
 
-def test_normal_numbers_have_the_normal_s_moments_and_shape() -> None:
+def test_normal_numbers_have_the_moments_and_the_distribution_of_a_normal() -> None:
     count = 1_000_000
     z = keys.normal(3, torch.arange(count // 10), 10).double().flatten()
     assert abs(float(z.mean())) < 5 / math.sqrt(count)
@@ -167,7 +167,7 @@ def test_a_shuffle_is_a_bijection(key: int, size: int) -> None:
 @given(
     key=key_of, size=st.integers(1, 1 << 61) | st.sampled_from([1, 2, 3, 4, 5, 10**12, (1 << 61) - 1]), data=st.data()
 )
-def test_a_shuffle_of_any_size_is_that_of_big_integer_arithmetic_and_is_undone(
+def test_a_shuffle_of_any_size_equals_big_integer_arithmetic_and_has_an_inverse(
     key: int, size: int, data: st.DataObject
 ) -> None:
     index = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=4, unique=True))
@@ -186,7 +186,7 @@ def test_images_of_a_large_shuffle_are_distinct_and_spread_evenly(size: int) -> 
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 17, 40])
-def test_a_shuffle_sends_any_two_to_any_two_places_equally_often(size: int) -> None:
+def test_a_shuffle_maps_two_indices_to_all_pairs_of_places_equally_often(size: int) -> None:
     count = 40_000
     each = keys.bits(keys.derive(3, "order"), torch.arange(count), 1)[:, 0]
     first, second = (keys.shuffle(each, torch.full((count,), i), size) for i in (0, size - 1))
@@ -196,7 +196,7 @@ def test_a_shuffle_sends_any_two_to_any_two_places_equally_often(size: int) -> N
 
 
 @pytest.mark.parametrize("size", [0, -1, 1 << 62])
-def test_a_shuffle_of_no_size_is_refused(size: int) -> None:
+def test_a_shuffle_of_an_invalid_size_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="size between 1 and 2\\^62"):
         keys.shuffle(0, torch.tensor([0]), size)
 
@@ -211,13 +211,13 @@ def test_every_group_has_one_number_in_each_stratum(seed: int, group: int, first
 
 
 @pytest.mark.parametrize("place", [0, 4, 7])
-def test_each_stratified_number_alone_is_uniform(place: int) -> None:
+def test_each_stratified_number_is_uniform(place: int) -> None:
     t = Draws(seed=2, scope="train", positions_B=torch.arange(60_000) * 8 + place, group=8).stratified("t")
     assert even(t, 64) > LEAST
 
 
-def test_twin_times_that_are_not_permuted_are_seen() -> None:
-    """Evenly spread, but each place of the batch always in its own stratum: the same examples' check must fail."""
+def test_twin_stratified_times_without_a_permutation_are_caught() -> None:
+    """Evenly spread, but each place of the batch is always in the same stratum: the check of one place must fail."""
     t = (torch.arange(8).repeat(1000) + keys.uniform(0, torch.arange(8000), 1)[:, 0]) / 8
     assert even(t, 64) > LEAST
     assert even(t[::8], 64) < LEAST
@@ -253,12 +253,12 @@ def test_numbers_do_not_depend_on_the_split_or_the_order_of_examples(
 
 
 @given(first=st.integers(1, 20), more=st.integers(1, 20))
-def test_asking_for_more_numbers_changes_none_of_the_first(first: int, more: int) -> None:
+def test_drawing_more_numbers_changes_none_of_the_first(first: int, more: int) -> None:
     draws = Draws(seed=1, scope="train", positions_B=torch.arange(5))
     assert torch.equal(draws.uniform("u", first + more)[:, :first], draws.uniform("u", first))
 
 
-def test_seeds_scopes_stages_streams_positions_and_indices_are_unrelated() -> None:
+def test_seeds_scopes_stages_streams_positions_and_indices_are_independent() -> None:
     positions = torch.arange(60_000)
     base = Draws(seed=1, scope="train", positions_B=positions)
     drawn = {
@@ -275,13 +275,13 @@ def test_seeds_scopes_stages_streams_positions_and_indices_are_unrelated() -> No
         assert unrelated(a, b) > LEAST, f"{name} and {other}"
 
 
-def test_twin_shifted_copies_are_seen() -> None:
-    """Consecutive counters under one key: a neighbour's numbers are one's own, one place further."""
+def test_twin_shifted_copies_are_caught() -> None:
+    """Consecutive counters with one key: the numbers of the next example are shifted by one place."""
     u = keys.uniform(0, torch.arange(20_001), 1)[:, 0]
     assert unrelated(u[1:], u[1:].clone()) < LEAST
 
 
-def test_torch_s_own_generators_are_seeded_by_the_whole_path() -> None:
+def test_torchs_generators_are_seeded_by_the_whole_path() -> None:
     with torch.random.fork_rng(devices=[]):
         drawn = []
         for path in (("dropout", 1), ("dropout", 1), ("dropout", 2), ("init", 1)):

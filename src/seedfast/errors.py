@@ -1,4 +1,4 @@
-"""The one error that a user sees as a sentence instead of a stack trace."""
+"""Errors that the command line prints as a sentence instead of a stack trace."""
 
 
 class UserError(ValueError):

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what is on this machine first, the hub only if it can be reached, or else one sentence."""
+"""The Hugging Face hub: local files first, then the hub if it is reachable, otherwise an error in one sentence."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from seedfast.errors import UserError
 
 T = TypeVar("T")
-_REFUSALS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 
 def transformers() -> Any:
-    """The library, which is an extra. Raises UserError if it is missing."""
+    """The optional package transformers. Raises UserError if it is not installed."""
     try:
         import transformers
     except ImportError as error:
@@ -28,7 +28,7 @@ def transformers() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' bars and notices; errors are ours to say."""
+    """Silences the progress bars and notices of transformers."""
     logging = transformers().utils.logging
     level = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -41,53 +41,53 @@ def quiet() -> Iterator[None]:
 
 
 def fetch(what: str, name: str, read: Callable[..., T]) -> T:
-    """`read(source, local_files_only=…)`: what is on this machine first, and the hub only if it can be reached.
+    """The result of `read(source, local_files_only=…)`: local files first, then the hub if it is reachable.
 
-    what: for the message, such as "The model". Raises UserError if it cannot be loaded.
+    what: the subject of error messages, such as "The model". Raises UserError if it cannot be loaded.
     """
     folder = Path(name).expanduser()
     with quiet():
         try:
             return read(str(folder) if folder.exists() else name, local_files_only=True)
-        except _REFUSALS as error:
+        except _LOADING_ERRORS as error:
             if folder.exists():
                 raise UserError(f"{what} in {name} cannot be read ({first_line(error)}).") from error
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise UserError(f'{what} "{name}" cannot be loaded: there is no such folder.')
         if why := unreachable():
             raise UserError(
-                f'{what} "{name}" cannot be loaded (it is no folder, it is not in the cache of the hub, and '
-                f"{why}): where there is no network, name a folder that holds it."
+                f'{what} "{name}" cannot be loaded (it is not a folder, it is not in the cache of the hub, and '
+                f"{why}): without a network, name a folder that contains it."
             )
         try:
             return read(name, local_files_only=False)
-        except _REFUSALS as error:
+        except _LOADING_ERRORS as error:
             raise UserError(
                 f'{what} "{name}" cannot be loaded from the Hugging Face hub ({first_line(error)}).'
             ) from error
 
 
 def check_repository(name: str) -> None:
-    """Raises UserError if no repository of the hub can have this name, or the hub's package is missing."""
+    """Raise UserError for an invalid repository name, or if the package of the hub is not installed."""
     try:
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id
     except ImportError as error:
-        raise UserError("To upload needs the package huggingface_hub: pip install 'seedfast[hub]'.") from error
+        raise UserError("Uploading needs the package huggingface_hub: pip install 'seedfast[hub]'.") from error
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"{name} is no name for the hub ({first_line(error)}): it should be like USER/MODEL.") from None
+        raise UserError(f"{name} is not a repository name ({first_line(error)}): use USER/MODEL.") from None
 
 
 def unreachable() -> str | None:
-    """Why the hub cannot be reached, if that shows at once: its client would try for half a minute."""
+    """The reason why the hub is unreachable, or None. A quick test: the hub's client retries for half a minute."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids to ask the hub"
+        return "HF_HUB_OFFLINE forbids access to the hub"
     if getproxies():
-        return None  # only the client knows whether the proxy lets it through
+        return None  # only the client can tell whether the proxy forwards it
     host = urlsplit(constants.ENDPOINT)
     try:
         socket.create_connection((host.hostname or "", host.port or 443), timeout=5).close()
@@ -97,11 +97,11 @@ def unreachable() -> str | None:
 
 
 @contextmanager
-def only_here(*offline: ModuleType) -> Iterator[None]:
-    """Ask no hub meanwhile: its own library and these, each of which keeps the setting for itself."""
+def offline(*modules: ModuleType) -> Iterator[None]:
+    """Disable access to the hub in its own library and in these modules, each of which has a copy of the setting."""
     from huggingface_hub import constants
 
-    before = [(module, module.HF_HUB_OFFLINE) for module in (constants, *offline)]
+    before = [(module, module.HF_HUB_OFFLINE) for module in (constants, *modules)]
     for module, _ in before:
         module.HF_HUB_OFFLINE = True
     try:
@@ -112,5 +112,5 @@ def only_here(*offline: ModuleType) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The message of an error, on one line."""
+    """The first line of an error message, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

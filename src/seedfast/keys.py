@@ -1,12 +1,12 @@
-"""Keyed randomness: every random number is a pure function of where it is used.
+"""Keyed randomness: every random number is a pure function of its purpose, its example and its index.
 
-A number is named by `(seed, stream, position, index)`: the run's seed, a named purpose ("mask", "time", ...), the
-example's position in the endless sample stream, and a counter within the example. Nothing is drawn in sequence,
-so nothing has to be saved, skipped or replayed, and numbers belong to the *example*: they do not depend on the
-micro-batch, the rank, the device or whatever was drawn before.
+The arguments are `(seed, stream, position, index)`: the run's seed, a named purpose ("mask", "time", ...), the
+example's position in the infinite stream of examples, and a counter within the example. No number depends on an earlier
+one: no generator state is saved, skipped or replayed, and the numbers of an example do not depend on the micro-batch,
+the rank or the device.
 
-The generator is counter based: SplitMix64's finaliser (Steele, Lea & Flood 2014, with Stafford's "mix 13"
-constants) over 64-bit words, in int64 tensor arithmetic that wraps around on the CPU and on CUDA alike.
+The generator is counter based: SplitMix64's finaliser (Steele, Lea & Flood 2014, with Stafford's "mix 13" constants) on
+64-bit words, in int64 tensor arithmetic that wraps around on the CPU and on CUDA alike.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ def derive(seed: int, *path: str | int) -> int:
 
 
 def seed_torch(seed: int, *path: str | int) -> None:
-    """Reseed torch's own generators from a key, for the modules that draw for themselves (initialisation, dropout).
+    """Reseed torch's own generators from a key, for modules that use them (initialisation, dropout).
 
-    Such numbers depend on the order of the calls that follow, and so on the topology; all others do not.
+    These numbers depend on the order of the calls that follow, and so on the topology; all others do not.
     """
     key = derive(seed, *path)
-    torch.default_generator.manual_seed(key)  # torch.manual_seed asks after every kind of device, at 0.1 ms a step
+    torch.default_generator.manual_seed(key)  # torch.manual_seed queries every kind of device: 0.1 ms
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(key)
 
@@ -47,7 +47,7 @@ def _shift(words: Tensor, places: int) -> Tensor:
 
 
 def _mix(words: Tensor) -> Tensor:
-    """A bijection of 64-bit words in which every input bit moves every output bit with probability one half."""
+    """A bijection of 64-bit words in which every input bit flips every output bit with probability one half."""
     words = (words ^ _shift(words, 30)) * _MIX_1
     words = (words ^ _shift(words, 27)) * _MIX_2
     return words ^ _shift(words, 31)
@@ -61,7 +61,7 @@ def _counters(count: int, device: torch.device) -> Tensor:
 def bits(key: int, positions_B: Tensor, *shape: int) -> Tensor:
     """Uniform 64-bit words, int64 of shape [B, *shape], on the device of `positions_B`."""
     key_B1 = _mix(_mix(positions_B * _GOLDEN + key) ^ key).unsqueeze(1)
-    # Hashed counters, not consecutive ones: no two examples can hold shifted copies of each other's numbers.
+    # Hashed counters, not consecutive ones: no two examples have shifted copies of the same numbers.
     words = _mix(key_B1 ^ _counters(math.prod(shape), positions_B.device))
     return words.reshape(len(positions_B), *shape)
 
@@ -75,9 +75,9 @@ def uniform(key: int, positions_B: Tensor, *shape: int, dtype: torch.dtype = tor
 
 
 def normal(key: int, positions_B: Tensor, *shape: int) -> Tensor:
-    """Standard normal numbers, float32 [B, *shape], by Box and Muller's transform evaluated in float64.
+    """Standard normal numbers, float32 [B, *shape], by the Box-Muller transform in float64.
 
-    The integers below are equal on every device; the logarithm and cosine may differ in the last place.
+    The uniform numbers are equal on every device; logarithm and cosine may differ in the last bit.
     """
     u = uniform(key, positions_B, 2, *shape, dtype=torch.float64)
     radius = torch.sqrt(-2 * torch.log1p(-u[:, 0]))
@@ -95,10 +95,11 @@ def permutation(key: int, positions_B: Tensor, n: int) -> Tensor:
 
 
 def shuffle(key: int | Tensor, index: Tensor, size: int) -> Tensor:
-    """Where a keyed permutation of 0 … size-1 sends each `index`, evaluated pointwise in O(1) memory.
+    """The images of `index` under a keyed permutation of 0 … size-1, evaluated pointwise in O(1) memory.
 
-    A balanced Feistel network over the smallest 4^h ≥ size, walked along its cycle until it is back inside
-    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains"). `key` is one key or one for each index.
+    A balanced Feistel network on the smallest 4^h ≥ size, repeated until the result is below `size` (cycle walking,
+    Black & Rogaway 2002, "Ciphers with arbitrary finite domains"). key: one, or one for each index.
+    Raises ValueError for a size outside 1 … 2^62 - 1.
     """
     if not 0 < size < 1 << 62:
         raise ValueError(f"a permutation needs a size between 1 and 2^62, not {size}")
@@ -107,8 +108,8 @@ def shuffle(key: int | Tensor, index: Tensor, size: int) -> Tensor:
 
     def encipher(x: Tensor) -> Tensor:
         left, right = x >> half, x & low
-        for turn in range(_FEISTEL_ROUNDS):
-            left, right = right, left ^ (_mix(_mix(right * _GOLDEN + turn) ^ key) & low)
+        for round_ in range(_FEISTEL_ROUNDS):
+            left, right = right, left ^ (_mix(_mix(right * _GOLDEN + round_) ^ key) & low)
         return left << half | right
 
     image = encipher(index)
@@ -119,12 +120,12 @@ def shuffle(key: int | Tensor, index: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """All the randomness that a family may use for a batch: one keyed generator for each example.
+    """The random numbers of a batch: one keyed generator for each example.
 
     seed: the run's seed.
-    scope: who draws ("train", "eval", "sample"): evaluation and sampling cannot move training.
-    positions_B: each example's position in its endless stream, int64.
-    group: how many consecutive positions form one global batch, over which `stratified` spreads its numbers.
+    scope: the purpose ("train", "eval", "sample"): evaluation and sampling cannot affect training.
+    positions_B: each example's position in the infinite stream of its scope, int64.
+    group: the number of consecutive positions that form a global batch, over which `stratified` spreads its numbers.
     """
 
     seed: int
@@ -133,7 +134,7 @@ class Draws:
     group: int = 1
 
     def at(self, stage: int) -> "Draws":
-        """The same examples at another stage of an iterative procedure (a sampler's step)."""
+        """The same examples in another stage of an iterative procedure (a step of a sampler)."""
         return replace(self, scope=f"{self.scope}/{stage}")
 
     def _key(self, stream: str) -> int:
@@ -156,16 +157,16 @@ class Draws:
         return permutation(self._key(stream), self.positions_B, n)
 
     def stratified(self, stream: str) -> Tensor:
-        """One number in [0, 1) for each example, float64 [B], of which every group has one in each stratum.
+        """One number in [0, 1) for each example, float64 [B]; every group has one in each stratum.
 
-        Each number alone is uniform, so any estimator that is unbiased with independent times stays unbiased;
-        together they are spread evenly over the global batch (the low-discrepancy sampler of Kingma et al. 2021,
-        "Variational Diffusion Models", appendix I.1), whatever the micro-batch or the rank that holds them.
+        Each number is uniform, so an estimator that is unbiased with independent times stays unbiased. Together they
+        are spread evenly over the global batch (the low-discrepancy sampler of Kingma et al. 2021, "Variational
+        Diffusion Models", appendix I.1), independently of micro-batches and ranks.
         """
         batch_B = torch.div(self.positions_B, self.group, rounding_mode="floor")
         batches_U, which_B = torch.unique(batch_B, return_inverse=True)
         strata_UG = permutation(self._key(f"{stream}/strata"), batches_U, self.group)
         stratum_B = strata_UG[which_B, self.positions_B - batch_B * self.group]
         jitter_B = self.uniform(f"{stream}/jitter", 1, dtype=torch.float64)[:, 0]
-        # (stratum + jitter) can round up to the next integer; the last of them would leave [0, 1).
+        # stratum + jitter can round up to the next integer; in the last stratum it would leave [0, 1).
         return ((stratum_B + jitter_B) / self.group).clamp(max=1 - 2.0**-53)

@@ -78,8 +78,8 @@ def test_a_run_folder_shows_its_own_task(story: Path, tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["text-maskd"], "did you mean text-masked"), (["text-masked", "--samples", "0"], "nothing to see"),
-     (["text-masked", "--step", "-1"], "nothing to see"), (["text-masked", "--data", "nowhere.txt"], "nowhere.txt")],
+    [(["text-maskd"], "did you mean text-masked"), (["text-masked", "--samples", "0"], "nothing to show"),
+     (["text-masked", "--step", "-1"], "nothing to show"), (["text-masked", "--data", "nowhere.txt"], "nowhere.txt")],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert seedfast("preview", *words) == 2

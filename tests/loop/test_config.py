@@ -113,7 +113,7 @@ ALTERNATIVES: dict[str, Any] = {
     "model.attention": "eager",
     "model.architecture": '{"model_type": "gpt2", "vocab_size": 40, "n_embd": 8, "n_head": 1}',
     "objective.estimator": "continuous", "objective.schedule": "cosine", "objective.prediction": "v",
-    "objective.loss": "weighted", "objective.rounding": 0.9, "objective.reading": "cross", "data.prompt": 8,
+    "objective.loss": "weighted", "objective.rounding": 0.9, "objective.prompt_conditioning": "cross", "data.prompt": 8,
     "objective.version": "edit", "objective.diagnostics_every": 1, "objective.corruption.rates": "independent",
     "objective.corruption.guaranteed_correct": 0.5, "objective.corruption.replaced.end": 0.6,
     "objective.corruption.mixture": (0.0, 0.5, 0.5), "objective.corruption.keep_multiplier": 100.0,
@@ -260,7 +260,7 @@ def test_every_key_changes_something_or_is_refused(recipe: str, story: Path, tmp
         weighted = replace(base, objective=replace(base.objective, schedule="linear", loss="weighted"))
         bases["objective.rounding"] = weighted
         bases["objective.loss"] = replace(base, objective=replace(base.objective, schedule="linear"))
-        bases["objective.reading"] = replace(base, data=replace(base.data, prompt=8))
+        bases["objective.prompt_conditioning"] = replace(base, data=replace(base.data, prompt=8))
     names = keys(base)
     if recipe == "text-proofreading":  # all other keys are as in the others
         bases |= proofreading_bases(base)

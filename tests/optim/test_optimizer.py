@@ -76,7 +76,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one(
     precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In both precisions, independent of this processor."""
-    monkeypatch.setattr(muon, "_precision", lambda device: precision)
+    monkeypatch.setattr(muon, "orthogonalisation_dtype", lambda device: precision)
     stack = torch.randn(3, 12, 30, generator=torch.Generator().manual_seed(0))
     options = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 5, "eps": 1e-7}
     values = torch.linalg.svdvals(muon.orthogonalise(stack, **options))  # type: ignore[arg-type]

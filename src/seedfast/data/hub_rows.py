@@ -28,7 +28,7 @@ def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
         else:
             # Without this the library retries an unreachable hub many times before it looks into its cache.
             why = huggingface.unreachable()
-            with huggingface.only_here(datasets.config) if why else nullcontext():
+            with huggingface.offline(datasets.config) if why else nullcontext():
                 rows = datasets.load_dataset(path, configuration or None, split="train")
     except (OSError, ValueError, KeyError) as error:
         reason = why or huggingface.first_line(error)

@@ -8,6 +8,7 @@ from seedfast.data.image.dataset import ImageAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import read_json
 from seedfast.evaluate.trained import Trained
+from seedfast.export.card import validation_of
 from seedfast.families.image.sampling import ImageGenerator
 from seedfast.files import to_json
 from seedfast.models.diffusers_unet import DiffusersNetwork
@@ -76,10 +77,8 @@ def _card(model: Trained, *, is_builtin: bool) -> str:
     """
     run, checkpoint, assets = model.run, model.committed, model.assets
     assert isinstance(assets, ImageAssets)
-    record = read_json(checkpoint.folder / "state.json")["best"].get(model.weights, {})
-    number = (
-        f" On held-out images: squared error {record['loss']:.4f}." if record.get("step") == checkpoint.step else ""
-    )
+    record = validation_of(model)
+    number = f" On held-out images: squared error {record.loss:.4f}." if record else ""
     use = [
         "from diffusers import DDIMPipeline",
         'pipe = DDIMPipeline.from_pretrained("PATH")',

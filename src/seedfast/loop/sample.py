@@ -11,6 +11,7 @@ from seedfast.families.generator import Generator, RequestT, Samples, State
 from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.session import Session
+from seedfast.run_folder.checkpoint import step_name
 
 
 def generate(
@@ -50,6 +51,6 @@ def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
     samples = generate(
         generator, network, state.family, request, seed=session.run.seed, distributed=session.distributed
     )
-    folder = session.folder / "samples" / f"step-{state.step:08d}"
+    folder = session.folder / "samples" / step_name(state.step)
     folder.mkdir(parents=True, exist_ok=True)
     return samples, samples.save(folder)

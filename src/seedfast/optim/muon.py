@@ -86,7 +86,7 @@ def orthogonalise(stack_NHW: Tensor, *, coefficients: tuple[float, float, float]
     """
     a, b, c = coefficients
     tall = stack_NHW.shape[1] > stack_NHW.shape[2]
-    x = stack_NHW.to(_precision(stack_NHW.device.type))
+    x = stack_NHW.to(orthogonalisation_dtype(stack_NHW.device.type))
     x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):
@@ -96,7 +96,7 @@ def orthogonalise(stack_NHW: Tensor, *, coefficients: tuple[float, float, float]
 
 
 @lru_cache
-def _precision(device: str) -> torch.dtype:
+def orthogonalisation_dtype(device: str) -> torch.dtype:
     """bfloat16 if the processor multiplies in it; emulation is 6 to 30 times as slow as float32."""
     if device != "cpu" or any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16")):
         return torch.bfloat16

@@ -208,6 +208,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         r'Line 1 .* has None in "text", which is no text',
     ),
     "half a character": ({"a.jsonl": '{"text": "a\\ud83c"}\n'}, "a.jsonl", {}, r"Line 1 .*U\+D83C"),
+    "deeply nested JSON": ({"a.jsonl": "[" * 100_000}, "a.jsonl", {}, r"Line 1 of .*a\.jsonl is not JSON"),
     "JSONL not UTF-8": ({"a.jsonl": b'{"text": "\xe9"}\n'}, "a.jsonl", {}, r"Line 1 of .* is not JSON"),
     "vocabulary too small": (
         GOOD,

@@ -170,7 +170,7 @@ def test_a_decoder_starts_from_a_language_model(story: Path, tmp_path: Path) -> 
     train_in(tmp_path / "run", run)
     newest = trained.find(tmp_path / "run")
     assert trained.load(recipes.stored(newest.folder), newest)
-    with pytest.raises(UserError, match="no folder of a transformers model"):
+    with pytest.raises(UserError, match="gpt2 is not the folder of a transformers model"):
         train_in(tmp_path / "another", replace(run, data=replace(run.data, tokenizer="bytes")))
 
 

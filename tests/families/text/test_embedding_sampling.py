@@ -140,3 +140,16 @@ def test_lengths_are_drawn_with_their_probabilities() -> None:
     drawn = torch.tensor([len(canvas.tokens_L) for canvas in cut])
     found_L = torch.bincount(drawn - 1, minlength=LENGTH) / 4000
     assert float((found_L - lengths_L.softmax(dim=0)).abs().max()) < 0.03
+
+
+def test_generation_draws_the_length_unless_the_request_sets_it() -> None:
+    objective, generator = small_objective(padded=True), small_generator(padded=True)
+    network = random_network(objective)
+    assert network.lengths is not None
+    with torch.no_grad():
+        network.lengths.copy_(torch.full((LENGTH,), -1e9).index_fill(0, torch.tensor([4]), 0.0))
+        network.frequency[objective.end_of_text] = -1e9  # texts do not end early
+    for options, length in (({}, 5), ({"tokens": 9}, 9), ({"infill": "ab<gap:4>c"}, 7)):
+        request = EmbeddingRequest(num=3, steps=4, **options)  # type: ignore[arg-type]
+        samples = generator.generate(network, request, draws_of(3, "sample"), {})
+        assert {len(tokens) for tokens in samples.tokens} == {length}

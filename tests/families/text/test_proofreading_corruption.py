@@ -1,4 +1,4 @@
-"""Corruption: exact counts, disjoint positions, honest targets, and edits that can be undone from their targets."""
+"""Corruption: exact counts, disjoint positions, right targets, and edits that can be undone from their targets."""
 
 from dataclasses import replace
 
@@ -59,7 +59,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 @pytest.mark.parametrize("version", ["mask", "mask-wrong"])
-def test_every_position_is_asked_what_its_input_calls_for(options: Corruption, version: str) -> None:
+def test_every_position_has_the_kind_and_target_of_its_input(options: Corruption, version: str) -> None:
     symbols, (tokens_BL, scored_BL) = Symbols(WORDS, version), texts(400, 24)  # type: ignore[arg-type]
     found = corrupted(options, version)
     unmask, remask, identity = (found.kind_BL == kind for kind in (UNMASK, REMASK, IDENTITY))
@@ -86,7 +86,7 @@ def test_words_are_replaced_uniformly_by_the_others() -> None:
 @pytest.mark.parametrize("rates", ["total", "independent"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_rates_have_their_laws(rates: str, share: float) -> None:
-    """Total: what is corrupted is uniform up to 1 - g; its part that is wrong is uniform up to the ramp's value."""
+    """Total: the corrupted fraction is uniform up to 1 - g; its wrong part is uniform up to the ramp's value."""
     n, g = 1000, 0.2
     options = Corruption(rates=rates, guaranteed_correct=g, replaced=Ramp(end=share))  # type: ignore[arg-type]
     masked_B, wrong_B = (c.double() / n for c in counts(torch.full((4096,), n), options, draws(4096, group=4096)))
@@ -101,16 +101,16 @@ def test_rates_have_their_laws(rates: str, share: float) -> None:
 
 @settings(max_examples=60)
 @given(st.integers(1, 20), st.integers(0, 10_000), st.sampled_from([at_random, in_spans, sticky]))
-def test_so_many_positions_are_chosen_as_wanted(length: int, seed: int, choose: object) -> None:
+def test_the_requested_number_of_positions_is_chosen(length: int, seed: int, choose: object) -> None:
     eligible_BL = texts(30, length, seed)[1]
-    wanted_B = draws(30, seed).randint("wanted", 1, high=length + 1)[:, 0].minimum(eligible_BL.sum(dim=1))
-    chosen_BL = choose("x", eligible_BL, wanted_B, draws(30, seed))  # type: ignore[operator]
-    assert torch.equal(chosen_BL.sum(dim=1), wanted_B)
+    count_B = draws(30, seed).randint("wanted", 1, high=length + 1)[:, 0].minimum(eligible_BL.sum(dim=1))
+    chosen_BL = choose("x", eligible_BL, count_B, draws(30, seed))  # type: ignore[operator]
+    assert torch.equal(chosen_BL.sum(dim=1), count_B)
     assert not bool((chosen_BL & ~eligible_BL).any())
 
 
 def test_clusters_cluster_and_spans_span() -> None:
-    """A masked position's right neighbour is masked more often than chance has it, most of all in spans."""
+    """The right neighbour of a masked position is masked more often than by chance, most often in spans."""
     eligible_BL, half_B = torch.ones(2000, 60, dtype=torch.bool), torch.full((2000,), 20)
 
     def together(chosen_BL: Tensor) -> float:
@@ -132,14 +132,14 @@ def test_bert_shows_80_10_10() -> None:
     assert float((shown == own).double().mean()) == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_mixture_has_its_parts() -> None:
+def test_a_mixture_has_its_frequencies() -> None:
     plain, mixed = corrupted(ALL, batch=4000), corrupted(OPTIONS["mixture"], batch=4000)
     before, after = (int((c.kind_BL == REMASK).sum()) for c in (plain, mixed))
     assert after / before == pytest.approx(0.8, abs=0.01), "a fifth shows [MASK] and is a gap"
 
 
 def test_words_from_elsewhere_are_as_frequent_as_in_the_text() -> None:
-    """A window of two kinds of words only ever shows these two, where a random word would be any."""
+    """In a window of two words, words from elsewhere are one of these two; random words would be any."""
     tokens_BL = draws(500).randint("two", 24, high=2)
     options, symbols = replace(ALL, mixture=(0.0, 0.0, 1.0)), Symbols(WORDS, "mask-wrong")
     found = corrupt(tokens_BL, torch.ones_like(tokens_BL, dtype=torch.bool), options, symbols, draws(500, group=500))
@@ -154,7 +154,7 @@ def test_a_replaced_position_keeps_its_word_with_the_probability_of_its_multipli
     assert 1 - fewer / all_of_them == pytest.approx(5 / (WORDS - 1 + 5), abs=0.01)
 
 
-def test_what_an_example_is_asked_does_not_depend_on_its_company() -> None:
+def test_the_task_of_an_example_does_not_depend_on_the_others() -> None:
     for version in VERSIONS:
         for options in OPTIONS.values():
             tokens_BL, scored_BL = texts(12, 24)
@@ -179,12 +179,12 @@ def test_the_parts_of_the_edits_sum_to_the_whole(edits: int, shares: tuple[float
 
 
 def test_twin_parts_that_are_not_normalised_do_not() -> None:
-    """What the distribution of a known implementation comes to at 4000 iterations: 1.75 of what was asked for."""
+    """The distribution of a known implementation after 4000 iterations: 1.75 times the requested number."""
     assert sum(int(100 * share) for share in (1.0, 0.5, 0.25)) != 100
 
 
 def undone(found: Corrupted, row: int, tokens: list[int], symbols: Symbols) -> list[int]:
-    """The source, rebuilt from what is seen by doing what the targets say; holes are filled from the source."""
+    """The source, rebuilt by applying the targets to the inputs; holes are filled from the source."""
     assert found.source_BL is not None
     assert found.real_BL is not None
     text: list[int] = []
@@ -207,7 +207,7 @@ def undone(found: Corrupted, row: int, tokens: list[int], symbols: Symbols) -> l
     return text
 
 
-def test_doing_what_the_targets_say_gives_the_text_back() -> None:
+def test_applying_the_targets_restores_the_text() -> None:
     tokens_BL, scored_BL = texts(600, 24)
     symbols = Symbols(WORDS, "edit")
     found = corrupt(tokens_BL, scored_BL, ALL, symbols, draws(600, group=600))
@@ -229,16 +229,36 @@ def test_holes_and_their_left_neighbours_are_untouched_otherwise() -> None:
     assert not bool((left & ~scored_BL).any())
 
 
+@given(st.integers(0, 4000), st.integers(0, 300))
+def test_edits_sum_to_their_number_at_every_step_of_the_curriculum(step: int, edits: int) -> None:
+    """In a known implementation the fractions sum to 0.75 at step 0, and to 1.75 at step 4000."""
+    share = Corruption().replaced.value(step)
+    assert 0 <= share <= 1
+    found = parts(torch.tensor([edits]), (0.5, 0.25, 0.25))
+    assert sum(int(part) for part in found) == edits
+    assert min(int(part) for part in found) >= 0
+
+
+def test_a_hole_at_the_beginning_is_not_the_target_of_the_last_word() -> None:
+    scored_BL = torch.ones(3000, 6, dtype=torch.bool)
+    edits = choose_edits(scored_BL, torch.full((3000,), 3), (0.0, 1.0, 0.0), draws(3000))
+    assert not bool(edits.removed_BL[:, 0].any())
+    assert not bool(edits.before_hole_BL[:, -1].any())
+    assert bool(edits.removed_BL[:, 1].any())
+    wraps = torch.roll(torch.tensor([[True, False, False]]), -1, dims=1)  # twin: the effect of an index of -1
+    assert bool(wraps[0, -1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guaranteed_correct": 1.0}, "guaranteed_correct must lie"),
+        ({"guaranteed_correct": 1.0}, r"guaranteed_correct must be in \[0, 1\), not 1"),
         ({"sticky": 0.6, "spans": 0.6}, "cannot exceed 1"),
-        ({"sticky": -1.0}, "sticky must lie"),
-        ({"replaced": Ramp(end=1.5)}, "replaced is a share"),
-        ({"keep_multiplier": -1.0}, "keep_multiplier"),
-        ({"mixture": (0.0, 0.0, 0.0)}, "mixture are parts"),
-        ({"edits": (-1.0, 1.0, 1.0)}, "edits are parts"),
+        ({"sticky": -1.0}, r"sticky must be in \[0, 1\], not -1"),
+        ({"replaced": Ramp(end=1.5)}, r"replaced must be in \[0, 1\], not \(1.5, 1.5\)"),
+        ({"keep_multiplier": -1.0}, "keep_multiplier must be at least 0, not -1"),
+        ({"mixture": (0.0, 0.0, 0.0)}, "mixture are relative frequencies"),
+        ({"edits": (-1.0, 1.0, 1.0)}, "edits are relative frequencies"),
     ],
 )
 def test_impossible_corruptions_are_refused(options: dict[str, object], message: str) -> None:

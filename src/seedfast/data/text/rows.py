@@ -20,7 +20,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"Line {number} of {path} is not JSON ({error}): fix or remove it.") from None
             if not isinstance(row, dict):
                 raise UserError(f"Line {number} of {path} lacks its fields (it is no JSON object): fix or remove it.")

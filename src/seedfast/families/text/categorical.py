@@ -1,8 +1,8 @@
 """Categorical distributions: shaping them for sampling, and exact draws from them.
 
-Everything is in float64. Gumbel-max in float32 misses tails below 1e-7 and so lowers the temperature silently
-(Zheng et al. 2024, "Masked Diffusion Models are Secretly Time-Agnostic Masked Models"); one 53-bit uniform number and
-the inverse of the cumulative distribution do not.
+Everything is in float64. Gumbel-max in float32 misses tails below 1e-7, which lowers the temperature (Zheng et al.
+2024, "Masked Diffusion Models are Secretly Time-Agnostic Masked Models"); one 53-bit uniform number and the inverse of
+the cumulative distribution do not (docs/identities.md#categorical-draws).
 """
 
 import math
@@ -14,13 +14,13 @@ from seedfast.errors import UserError
 
 
 def check_shaping(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raise UserError for values that shape no distribution."""
+    """Raise UserError for values without a distribution."""
     if not (math.isfinite(temperature) and temperature >= 0):
         raise UserError(f"temperature must be 0 (the likeliest token) or positive, not {temperature}.")
     if top_k is not None and top_k < 1:
-        raise UserError(f"top-k must keep at least 1 token, not {top_k}.")
+        raise UserError(f"top-k must be at least 1, not {top_k}.")
     if top_p is not None and not 0 < top_p <= 1:
-        raise UserError(f"top-p must lie in (0, 1], not {top_p}.")
+        raise UserError(f"top-p must be in (0, 1], not {top_p}.")
 
 
 def shape(logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
@@ -32,16 +32,16 @@ def shape(logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None,
     logits = logits.double()
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # the likeliest stays finite however cold
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # the likeliest stays finite at any temperature
     if top_k is not None and top_k < logits.shape[-1]:
-        kept = logits.topk(top_k, dim=-1)
-        logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
+        top = logits.topk(top_k, dim=-1)
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, top.indices, top.values)
     probabilities = logits.softmax(dim=-1)
     if top_p is not None and top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(dim=-1) - ranked  # the probability of all likelier tokens
-        kept_ranked = ranked.masked_fill(before >= top_p, 0.0)
-        probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept_ranked)
+        nucleus = ranked.masked_fill(before >= top_p, 0.0)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, nucleus)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return probabilities
 
@@ -53,5 +53,5 @@ def draw(probabilities: Tensor, u: Tensor) -> Tensor:
     """
     cumulative = probabilities.cumsum(dim=-1)
     target = u.unsqueeze(-1) * cumulative[..., -1:]
-    # A 53-bit u below 1 times the total stays below it, so there always is a first sum beyond the target.
+    # A 53-bit u below 1 times the total stays below it, so some cumulative sum always exceeds the target.
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)

@@ -64,18 +64,18 @@ class CanvasBatch:
 
     @classmethod
     def of(
-        cls, canvases: list[Canvas], sizes_of: EmbeddingShape, tokenizer: Tokenizer, device: torch.device
+        cls, canvases: list[Canvas], network_shape: EmbeddingShape, tokenizer: Tokenizer, device: torch.device
     ) -> "CanvasBatch":
         """Place each canvas: its fixed beginning is the prompt if the network's prompt has room for it."""
-        prompt = sizes_of.prompt
+        prompt = network_shape.prompt
         fixed = [int(canvas.fixed_L.long().cumprod(dim=0).sum()) for canvas in canvases]
         starts = [count if count <= prompt else 0 for count in fixed]
         sizes = [len(canvas.tokens_L) - start for canvas, start in zip(canvases, starts, strict=True)]
-        condition_BN = torch.full((len(canvases), prompt + max(sizes)), sizes_of.null_id)
+        condition_BN = torch.full((len(canvases), prompt + max(sizes)), network_shape.null_id)
         forbidden_BV = torch.zeros(len(canvases), tokenizer.size, dtype=torch.bool)
         forbidden_BV[:, list(tokenizer.never_generate)] = True
         for row, (canvas, start, size) in enumerate(zip(canvases, starts, sizes, strict=True)):
-            condition_L = canvas.tokens_L.masked_fill(~canvas.fixed_L, sizes_of.noised_id)
+            condition_L = canvas.tokens_L.masked_fill(~canvas.fixed_L, network_shape.noised_id)
             condition_BN[row, prompt - start : prompt + size] = condition_L
             forbidden_BV[row, tokenizer.end_of_text] |= canvas.is_infill  # text follows its gaps
         real_BN = torch.arange(prompt + max(sizes)) < prompt + torch.tensor(sizes).unsqueeze(1)

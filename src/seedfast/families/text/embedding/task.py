@@ -54,7 +54,7 @@ class ConditioningRates:
 def noised_spans(scored_BL: Tensor, size_B: Tensor, probability: float, draws: Draws) -> Tensor:
     """Which positions are noised, bool [B, L]: in some windows one random span, in the others every scored position.
 
-    Half of the spans end with their text (continuations), the other half before it (gaps).
+    Half of the spans end with their text (continuations), the others at a random position (gaps).
     """
     u_B4 = draws.uniform("context", 4, dtype=torch.float64)
     cuts_B2 = (u_B4[:, :2] * size_B.unsqueeze(1)).long().sort(dim=1).values

@@ -1,0 +1,135 @@
+"""Every benchmark runs to its end with small arguments, and compares what it claims to compare."""
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from tests.helpers.runs import small_run, train_in
+
+from seedfast.models.transformer import Transformer
+from seedfast.optim.muon import StackedMuon
+from seedfast.optim.optimizer import OptimizerConfig
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text with enough different words for every tokenizer."""
+    return Path(shutil.copy(argparse.__file__, tmp_path_factory.mktemp("bench") / "text.txt"))
+
+
+@pytest.fixture(scope="module")
+def runs(text: Path) -> dict[str, Path]:
+    """Trained run folders of one small model of each text family that a benchmark compares."""
+    folders = {}
+    for recipe in ("text-autoregressive", "text-masked", "text-proofreading", "text-embedding"):
+        folders[recipe] = text.parent / recipe
+        train_in(folders[recipe], small_run(recipe, text, steps=2))
+    return folders
+
+
+def run_bench(name: str, *arguments: object, cwd: Path) -> str:
+    """The output of a benchmark. Raises CalledProcessError, with its stderr printed, if it fails."""
+    command = [sys.executable, str(BENCH / f"{name}.py"), *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "SEEDFAST_CACHE": str(cwd / "cache")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    print(done.stderr, file=sys.stderr)
+    done.check_returncode()
+    return done.stdout
+
+
+def test_every_benchmark_has_a_test() -> None:
+    tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
+    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost"}
+    assert {path.stem for path in BENCH.glob("*.py")} == tested | {"common"}
+
+
+def test_loop_overhead(text: Path, tmp_path: Path) -> None:
+    small = ("--steps", 3, "--rounds", 1, "--threads", 1)
+    lines = run_bench("loop_overhead", "--data", text, *small, cwd=tmp_path).splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [
+        [recipe, kind] for recipe in ("text-autoregressive", "text-masked") for kind in ("muon", "adamw")
+    ]
+
+
+def test_finetune_speed(text: Path, tmp_path: Path) -> None:
+    small = ("--steps", 3, "--rounds", 1, "--threads", 1)
+    assert "ratio" in run_bench("finetune_speed", "--data", text, *small, cwd=tmp_path)
+
+
+def test_chunked_memory(tmp_path: Path) -> None:
+    small = ("--vocabulary", 500, "--tokens", 16, "--width", 8, "--threads", 1)
+    assert "the losses differ by" in run_bench("chunked_memory", *small, cwd=tmp_path)
+
+
+def test_corruption(tmp_path: Path) -> None:
+    small = ("--rounds", 1, "--seconds", 0.001, "--shapes", "4x16")
+    assert run_bench("corruption", *small, cwd=tmp_path).splitlines()[-1].split()[:2] == ["4", "16"]
+
+
+def test_proofreading(runs: dict[str, Path], tmp_path: Path) -> None:
+    models = ("--proofreading", runs["text-proofreading"], "--masked", runs["text-masked"])
+    small = ("--evaluations", 4, "--samples", 2, "--plot", "quality.png", "--threads", 1)
+    out = run_bench("proofreading", "--judge", runs["text-autoregressive"], *models, *small, cwd=tmp_path)
+    assert "proofreading, proofread" in out
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 7
+    assert (tmp_path / "quality.png").stat().st_size > 0
+
+
+def test_embedding_samplers(runs: dict[str, Path], tmp_path: Path) -> None:
+    small = ("--samples", 2, "--seeds", 1, "--tables", "guidance")
+    out = run_bench("embedding_samplers", runs["text-embedding"], runs["text-autoregressive"], *small, cwd=tmp_path)
+    assert "guidance 3.0" in out
+
+
+def test_digits_fidelity(tmp_path: Path) -> None:
+    out = run_bench("digits_fidelity", "--steps", 2, "--seeds", 1, "--images", 12, "--threads", 1, cwd=tmp_path)
+    assert "distance" in out
+
+
+def test_image_speed(tmp_path: Path) -> None:
+    small = ("--size", 8, "--batch", 2, "--rounds", 1, "--steps", 1, "--threads", 1)
+    assert "times" in run_bench("image_speed", *small, cwd=tmp_path)
+
+
+def test_captions(tmp_path: Path) -> None:
+    assert "the same captions: True" in run_bench("captions", "speed", "--tiny", cwd=tmp_path)
+
+
+def test_resume_cost(text: Path, tmp_path: Path) -> None:
+    assert "at 100,000" in run_bench("resume_cost", "--data", text, "--threads", 1, cwd=tmp_path)
+
+
+@pytest.fixture
+def loop_overhead(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCH)
+    return importlib.import_module("loop_overhead")
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_the_plain_loop_uses_the_optimizers_of_torch_with_equal_hyperparameters(
+    loop_overhead: ModuleType, kind: Any
+) -> None:
+    network = Transformer(layers=1, heads=2, width=16, norm="layer").build(vocabulary=11, context=8, causal=True)
+    config = OptimizerConfig(kind=kind, lr=1e-3, betas=(0.8, 0.9), eps=1e-7, weight_decay=0.2)
+    if kind == "muon":
+        config = replace(config, matrix_lr=0.03, momentum=0.9)
+    ours = config.build(network).parts
+    plain = loop_overhead.torch_optimizers(config.build(network))
+    assert [type(part) for part in ours] == [StackedMuon, torch.optim.AdamW][kind == "adamw" :]
+    assert [type(part) for part in plain] == [torch.optim.Muon, torch.optim.AdamW][kind == "adamw" :]
+    for part, other in zip(ours, plain, strict=True):
+        for group, same in zip(part.param_groups, other.param_groups, strict=True):
+            assert all(same[key] == value for key, value in group.items() if key != "params")
+            assert [id(parameter) for parameter in same["params"]] == [id(parameter) for parameter in group["params"]]
