@@ -246,7 +246,7 @@ def test_unusable_models_are_refused_in_a_sentence(folders: dict[str, Path], tmp
         PretrainedLM().located()
     with pytest.raises(UserError, match="no such folder"):
         PretrainedLM(path="./nowhere").located()
-    with pytest.raises(UserError, match=r'"some-model" cannot be loaded .*no network'):
+    with pytest.raises(UserError, match=r'"some-model" cannot be loaded .*without a network, name a folder'):
         PretrainedLM(path="some-model").located()
     with pytest.raises(UserError, match="is not a transformers configuration"):
         PretrainedLM(architecture="{}").build(vocabulary=VOCABULARY, context=16, causal=True)
