@@ -1,4 +1,4 @@
-"""Identities 29, 30, 32 and 33 without a run folder, and twins with means of means, foreign noise or late averages."""
+"""The loop's identities without a run folder, and twins with means of means, other keys or late averages."""
 
 import copy
 from collections.abc import Sequence
@@ -10,44 +10,42 @@ import torch
 from torch import nn
 
 from seedfast.data.dataset import Batch
-from seedfast.families.family import State, Task, Terms
-from seedfast.families.text.base import TextFamily
-from seedfast.families.text.masked import Masked, MaskedDiffusion, MaskedTask
+from seedfast.families.family import Task, Terms
+from seedfast.families.generator import State
+from seedfast.families.text.masked import Masked, MaskedObjective, MaskedTask
 from seedfast.keys import Draws
 from seedfast.loop.validate import Score, validate
 from seedfast.optim.ema import EMA, Average
 from seedfast.verify.identities import loop
 from seedfast.verify.identities.toys import arbitrary_table, assets
 
-Families = list[tuple[TextFamily, nn.Module]]
+
+def only(objective: type[MaskedObjective]) -> loop.Objectives:
+    return [(objective(Masked(), assets(3, 4)), arbitrary_table(3, 4))]
 
 
-def only(family: type[MaskedDiffusion]) -> Families:
-    return [(family(Masked(), assets(3, 4)), arbitrary_table(3, 4))]
-
-
-class DrawsForItself(MaskedDiffusion):
+class DrawsForItself(MaskedObjective):
     """Its masks come from torch's own generator."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         return super().task(batch, replace(draws, seed=int(torch.randint(1 << 30, ()))))
 
 
-class SpreadsOverTheMicroBatch(MaskedDiffusion):
-    """It stratifies over what it happens to be given."""
+class SpreadsOverTheMicroBatch(MaskedObjective):
+    """It stratifies over the micro-batch."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         return super().task(batch, replace(draws, group=len(draws.positions_B)))
 
 
-class NumbersRows(MaskedDiffusion):
+class NumbersRows(MaskedObjective):
     """Its noise belongs to the row of the batch instead of the example."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         return super().task(batch, replace(draws, positions_B=torch.arange(len(draws.positions_B))))
 
 
-class CountsRows(MaskedDiffusion):
+class CountsRows(MaskedObjective):
     """Its weight depends on the other examples of the batch."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
@@ -55,24 +53,24 @@ class CountsRows(MaskedDiffusion):
         return replace(task, weight_B=task.weight_B.double().mean().expand_as(task.weight_B))
 
 
-def test_33_what_is_asked_does_not_depend_on_who_holds_the_example() -> None:
+def test_the_task_of_an_example_does_not_depend_on_its_process() -> None:
     assert loop.split_invariance().holds
 
 
 @pytest.mark.parametrize("twin", [DrawsForItself, SpreadsOverTheMicroBatch, NumbersRows, CountsRows])
-def test_33_twins_whose_tasks_depend_on_the_split_are_refused(twin: type[MaskedDiffusion]) -> None:
+def test_twins_whose_tasks_depend_on_the_split_fail(twin: type[MaskedObjective]) -> None:
     assert not loop.split_invariance(lambda: only(twin)).holds
 
 
-class AveragesOverTheBatch(MaskedDiffusion):
-    """Its loss is relative to the batch in which an example stands."""
+class AveragesOverTheBatch(MaskedObjective):
+    """Its loss depends on the other examples of the batch."""
 
-    def loss(self, network: nn.Module, task: Task, state: State) -> Terms:
+    def loss(self, network: nn.Module, task: MaskedTask, state: State) -> Terms:
         terms = super().loss(network, task, state)
         return replace(terms, total_B=terms.total_B / task.weight_B.double().mean())
 
 
-def test_29_micro_batches_add_up() -> None:
+def test_micro_batches_add_up() -> None:
     assert loop.accumulation().holds
 
 
@@ -85,16 +83,16 @@ def _examples(tasks: Sequence[Task], index: int) -> float:
 
 
 @pytest.mark.parametrize("divisor", [_mean_of_means, _examples])
-def test_29_twins_that_do_not_divide_by_the_global_weight_are_refused(divisor: Any) -> None:
+def test_twins_with_another_divisor_than_the_global_weight_fail(divisor: Any) -> None:
     assert not loop.accumulation(divisor=divisor).holds
 
 
 @pytest.mark.parametrize("twin", [AveragesOverTheBatch, SpreadsOverTheMicroBatch, NumbersRows])
-def test_29_twins_of_the_family_are_refused(twin: type[MaskedDiffusion]) -> None:
+def test_twins_of_the_objective_fail(twin: type[MaskedObjective]) -> None:
     assert not loop.accumulation(lambda: only(twin)).holds
 
 
-def test_30_validation_with_the_training_key_is_the_training_loss() -> None:
+def test_validation_with_the_training_key_is_the_training_loss() -> None:
     assert loop.validation_is_training_loss().holds
 
 
@@ -111,7 +109,7 @@ def _per_batch(family: Any, network: Any, state: Any, dataset: Any, examples: An
 
 
 def _leaves_out(family: Any, network: Any, state: Any, dataset: Any, examples: Any, **options: Any) -> Score:
-    """What does not fill a batch is dropped."""
+    """It drops the last, incomplete batch."""
     full = len(examples) // options["batch_size"] * options["batch_size"]
     return validate(family, network, state, dataset, examples[:full], **options)
 
@@ -123,35 +121,35 @@ def _overconfident(*arguments: Any, **options: Any) -> Score:
 
 
 @pytest.mark.parametrize("twin", [_other_key, _per_batch, _leaves_out, _overconfident])
-def test_30_twins_that_validate_something_else_are_refused(twin: Any) -> None:
+def test_twins_that_validate_something_else_fail(twin: Any) -> None:
     assert not loop.validation_is_training_loss(twin).holds
 
 
 class Late(Average):
-    """Each update takes in the weights of the update before."""
+    """Each update uses the weights of the update before."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._raw, self._behind = network, copy.deepcopy(network)
+        self._newest, self._behind = network, copy.deepcopy(network)
         super().__init__(self._behind)
 
     def update(self, decay: float) -> None:
         super().update(decay)
-        self._behind.load_state_dict(self._raw.state_dict())
+        self._behind.load_state_dict(self._newest.state_dict())
 
 
 class Swapped(Average):
-    """It confuses what is kept with what is taken in."""
+    """It confuses the weights of the old average and of the new parameters."""
 
     def update(self, decay: float) -> None:
         super().update(1 - decay)
 
 
 class CopiesNoBuffers(Average):
-    """Its counters stand still."""
+    """It does not copy integer buffers."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        self._buffers = ([], [])
+        self._buffers = []
 
 
 class Debiased(Average):
@@ -168,16 +166,16 @@ class Debiased(Average):
             own.div_(1 - decay**self._n)
 
 
-def test_32_the_moving_average_has_its_closed_form() -> None:
+def test_the_moving_average_has_its_closed_form() -> None:
     assert loop.moving_average().holds
 
 
 @pytest.mark.parametrize("twin", [Late, Swapped, CopiesNoBuffers, Debiased])
-def test_32_twins_that_average_something_else_are_refused(twin: type[Average]) -> None:
+def test_twins_that_average_something_else_fail(twin: type[Average]) -> None:
     assert not loop.moving_average(twin).holds
 
 
-def test_32_twin_whose_half_life_is_a_time_constant_is_refused() -> None:
+def test_twin_whose_half_life_is_a_time_constant_fails() -> None:
     class TimeConstant(EMA):
         def decay(self, step: int, batch_size: int) -> float:
             return float(2.718281828459045 ** (-(batch_size if self.unit == "samples" else 1) / self.half_life))
@@ -185,7 +183,7 @@ def test_32_twin_whose_half_life_is_a_time_constant_is_refused() -> None:
     assert not loop.moving_average(config=TimeConstant).holds
 
 
-def test_32_while_it_warms_up_the_half_life_is_a_tenth_of_what_was_trained() -> None:
+def test_during_the_ramp_the_half_life_is_a_tenth_of_the_steps() -> None:
     config = EMA(half_life=100)
     assert [config.decay(step, 1) for step in (9, 99, 999, 9999)] == pytest.approx(
         [0.5**1, 0.5**0.1, 0.5**0.01, 0.5**0.01], rel=1e-15

@@ -5,7 +5,7 @@ See docs/identities.md#autoregressive, #bits-per-byte, #known-entropy and #packi
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,17 @@ from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import ROUNDING, Check, apart
 from seedfast.verify.identities.masked import Build
-from seedfast.verify.identities.sources import Answer, Copy, Markov, SecondOrder, Tokens, Zipf, blurred
+from seedfast.verify.identities.sources import (
+    Answer,
+    CausalSource,
+    Copy,
+    Markov,
+    SecondOrder,
+    Source,
+    Tokens,
+    Zipf,
+    blurred,
+)
 from seedfast.verify.identities.toys import all_texts, arbitrary_history, assets, windows_of
 
 BuildCausal = Callable[[Autoregressive, TextAssets], AutoregressiveObjective]
@@ -231,25 +241,6 @@ def _validated(objective: TextObjective[Any], network: nn.Module, split: Dataset
         draws=objective.measure.draws or 1,
         distributed=DistributedContext(torch.device("cpu")),
     )
-
-
-class CausalSource(Protocol):
-    """A language with an exact next-token network."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def vocabulary(self) -> int: ...
-    def tokens(self, count: int, length: int) -> Tokens: ...
-    def causal_entropy(self, length: int) -> float: ...
-    def causal(self) -> nn.Module: ...
-
-
-class Source(CausalSource, Protocol):
-    """A language that also has an exact network for masked tokens."""
-
-    def window_entropy(self, length: int) -> float: ...
-    def bidirectional(self) -> nn.Module: ...
 
 
 _LENGTH, _WINDOWS = 16, 600
