@@ -363,7 +363,11 @@ CODE: list[tuple[dict[str, str | bytes], list[str], str]] = [
     ({"notes.md": "prose " * 99}, ["--data.mode", "code"], 'the endings of data.mode="code"'),
     ({"a.c": b"\x7fELF\x00\xff" * 99, "b.py": b"\xff\xfe" * 99}, ["--data.mode", "code"], "holds no usable documents"),
     ({"a.py": "x = 1", "b.py": "y"}, ["--data.tokenizer", "bytes"], "tokens to predict, fewer than one window"),
-    ({"a.py": "x = 1\n" * 99, "b.py": "y = 2\n" * 99}, ["--data.prompt", "-3"], "data.prompt must be at least 0, not -3"),
+    (
+        {"a.py": "x = 1\n" * 99, "b.py": "y = 2\n" * 99},
+        ["--data.prompt", "-3"],
+        "data.prompt must be at least 0, not -3",
+    ),
 ]
 
 
