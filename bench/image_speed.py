@@ -67,17 +67,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    x, time_B = torch.randn(asked.batch, 1, asked.size, asked.size), torch.rand(asked.batch)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    x, time_B = torch.randn(options.batch, 1, options.size, options.size), torch.rand(options.batch)
     recipes_own = recipes.make("image-diffusion").model
     for name, config in (("recipe's", recipes_own), ("recipe's at full resolution", replace(recipes_own, patch=1))):
-        ours = config.build(size=asked.size, channels=1, classes=1)
-        theirs = matched(parameters(ours), asked.size)
+        ours = config.build(size=options.size, channels=1, classes=1)
+        theirs = matched(parameters(ours), options.size)
         pair = trainer(ours), trainer(theirs)
         for step in pair:
             rate(step, x, time_B, 1)
-        rounds = [[rate(step, x, time_B, asked.steps) for step in pair] for _ in range(asked.rounds)]
+        rounds = [[rate(step, x, time_B, options.steps) for step in pair] for _ in range(options.rounds)]
         ratio = statistics.median(a / b for a, b in rounds)
         print(
             f"{name}: ours {statistics.median(a for a, _ in rounds):.0f} images/s with {parameters(ours):,} "

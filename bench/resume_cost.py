@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,9 +40,11 @@ class StopAfterFirstStep(Silent):
         raise FirstStep
 
 
-def benchmark_run(data: str, model: str | None) -> Run:
+def benchmark_run(data: str, model: str | None, *, tiny: bool) -> Run:
     """The default recipe (or the fine-tuning of a model) on this data, with an end that is never reached."""
-    fields = {"steps": 200_000, "data.path": data}
+    fields: dict[str, Any] = {"steps": 200_000, "data.path": data}
+    if tiny:
+        fields |= {"data.tokenizer": "bytes", "model.layers": 1, "model.heads": 2, "model.width": 16}
     return (
         recipe("finetune", **fields, **{"model.path": model, "data.context": 64})
         if model
@@ -71,10 +74,11 @@ def main() -> None:
     parser.add_argument("--data", default="python", help="text to train on (default: the standard library)")
     parser.add_argument("--model", help="the folder of a causal language model to fine-tune")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tiny", action="store_true", help="a small network on bytes, to test the script")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    run = benchmark_run(arguments.data, arguments.model)
+    run = benchmark_run(arguments.data, arguments.model, tiny=arguments.tiny)
     if arguments.open:
         try:
             with open_session(run, arguments.open) as session:

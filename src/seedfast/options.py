@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from seedfast.errors import UserError
 
@@ -115,6 +115,35 @@ class Formerly(Rule):
     """The option's earlier name: an old run.yaml is migrated, and an old flag is refused with the present name."""
 
     name: str
+
+
+class Example(Rule):
+    """Another value of the option with which a run of a few steps gives other results.
+
+    The tests train with it. Options of which the other bool, another member of a Literal, or a doubled number is enough
+    have none.
+
+    with_: the values of other options that make it take effect, by dotted names: of the same configuration, or after
+        "run." of the whole run. The option's own name is the value to compare with (by default that of the recipe).
+    """
+
+    def __init__(self, value: Any, **with_: Any) -> None:
+        self.value, self.with_ = value, with_
+
+
+Place = Literal["background", "checkpoints", "computation", "device", "files", "identity", "progress", "threads"]
+
+
+@dataclass(frozen=True)
+class Affects(Rule):
+    """The option changes neither the journal nor a tensor, and takes effect elsewhere.
+
+    place: "background": commands that run in background processes. "checkpoints": which are saved and retained.
+        "computation": number of forward passes. "device": where the run computes. "files": other files in the run
+        folder. "identity": which runs may continue the run. "progress": printed lines. "threads": names of threads.
+    """
+
+    place: Place
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Small networks and token sequences that these tests share."""
+"""Small networks and token sequences for tests."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SMALL = Transformer(layers=2, heads=2, width=16)
 
 
 def scramble(network: TransformerNetwork, seed: int = 0) -> TransformerNetwork:
-    """A network in which no tensor is zero, so that nothing is equal by accident."""
+    """The network with random weights, none of them zero: no two outputs are equal by accident."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -22,6 +22,9 @@ from seedfast.loop.session import Session
 from seedfast.loop.train import Outcome, run_training
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
+from seedfast.models.config import ImageModel
+from seedfast.models.diffusers_unet import DiffusersUNet
+from seedfast.models.dit import DiT
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import UNet
 from seedfast.optim.ema import EMA
@@ -64,10 +67,17 @@ def _fields(recipe: str, text: Path) -> dict[str, Any]:
     """What makes a run of this recipe small."""
     if recipe == "image-caption":
         return small_captions.fields(text)
-    return _images(text) if recipe.startswith("image") else _text(recipe, text)
+    return _images(recipe, text) if recipe.startswith("image") else _text(recipe, text)
 
 
-def _images(text: Path) -> dict[str, Any]:
+_IMAGE_MODELS: dict[str, ImageModel] = {
+    "image-diffusion": UNet(width=8, multipliers=(1, 2), blocks=1, attention=(False, True), heads=2, groups=4),
+    "image-transformer": DiT(patch=4, body=Transformer(positions="learned", layers=1, heads=2, width=16)),
+    "image-diffusers": DiffusersUNet(widths=(8, 16), blocks=1, attention=(False, True), head_size=4, groups=4),
+}
+
+
+def _images(recipe: str, text: Path) -> dict[str, Any]:
     """Images of 8×8 pixels whose pixels are the text's bytes, in two classes of different size; all that is keyed."""
     folder = text.with_suffix(".images")
     if text.exists() and not folder.exists():
@@ -79,7 +89,7 @@ def _images(text: Path) -> dict[str, Any]:
             evaluation_draws=2,
             augment=Augment(flip=True, rotate=10.0, jitter=0.1),
         ),
-        "model": UNet(width=8, multipliers=(1, 2), blocks=1, attention=(False, True), heads=2, groups=4),
+        "model": _IMAGE_MODELS[recipe],
     }
 
 

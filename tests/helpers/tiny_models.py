@@ -1,4 +1,4 @@
-"""Tiny random language models of transformers, made here and saved as a user would have them."""
+"""Tiny language models of transformers with random weights, saved as a user's would be."""
 
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ def shape(kind: str, vocabulary: int, **changes: Any) -> Any:
         return transformers.GPT2Config(vocab_size=vocabulary, **{**sizes, **rates, **changes})
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64}
-    if kind == "gemma3_text":  # one layer that looks back four tokens only, one that sees everything
+    if kind == "gemma3_text":  # one layer attends to the last four tokens, one to all
         sizes |= {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
     return transformers.AutoConfig.for_model(kind, vocab_size=vocabulary, **{**sizes, **changes})
 
 
 def model(kind: str, vocabulary: int, **changes: Any) -> Any:
-    """A random model: its weights are large enough for every part to matter."""
+    """A model with random weights, large enough that every part changes the output."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = transformers.AutoModelForCausalLM.from_config(shape(kind, vocabulary, **changes))
@@ -41,7 +41,7 @@ def model(kind: str, vocabulary: int, **changes: Any) -> Any:
 
 
 def tokenizer(text: str, size: int = 300) -> Any:
-    """A byte-level tokenizer with a chat template, as an instruction-tuned model has it."""
+    """A byte-level tokenizer with a chat template, like that of an instruction-tuned model."""
     core = tokenizers.Tokenizer(BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -59,7 +59,7 @@ def tokenizer(text: str, size: int = 300) -> Any:
 
 
 def folder(path: Path, kind: str = "gpt2", text: str = "the cat sees the dog. ", **changes: Any) -> Path:
-    """A model's folder, as save_pretrained writes it, with its tokenizer."""
+    """The folder of a model with its tokenizer, as save_pretrained writes it."""
     words = tokenizer(text)
     model(kind, len(words), **changes).save_pretrained(path)
     words.save_pretrained(path)

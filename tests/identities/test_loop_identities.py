@@ -1,4 +1,7 @@
-"""The loop's identities without a run folder, and twins with means of means, other keys or late averages."""
+"""Identities of the loop without a run folder: sums over splits, keyed noise, validation and the moving average.
+
+Each has twins that are broken on purpose and must fail.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -21,49 +24,50 @@ from seedfast.verify.identities.toys import arbitrary_table, assets
 
 
 def only(objective: type[MaskedObjective]) -> loop.Objectives:
+    """The objective, with a network of arbitrary logits."""
     return [(objective(Masked(), assets(3, 4)), arbitrary_table(3, 4))]
 
 
-class DrawsForItself(MaskedObjective):
-    """Its masks come from torch's own generator."""
+class UnkeyedMasks(MaskedObjective):
+    """The masks come from torch's global generator."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         return super().task(batch, replace(draws, seed=int(torch.randint(1 << 30, ()))))
 
 
-class SpreadsOverTheMicroBatch(MaskedObjective):
-    """It stratifies over the micro-batch."""
+class StratifiesTheMicroBatch(MaskedObjective):
+    """The times are stratified over the micro-batch instead of the global batch."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         return super().task(batch, replace(draws, group=len(draws.positions_B)))
 
 
-class NumbersRows(MaskedObjective):
-    """Its noise belongs to the row of the batch instead of the example."""
+class KeyedByRow(MaskedObjective):
+    """The noise is keyed by the row in the micro-batch instead of the position in the sample stream."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         return super().task(batch, replace(draws, positions_B=torch.arange(len(draws.positions_B))))
 
 
-class CountsRows(MaskedObjective):
-    """Its weight depends on the other examples of the batch."""
+class MeanWeights(MaskedObjective):
+    """The weight of an example depends on the others of its micro-batch."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
         return replace(task, weight_B=task.weight_B.double().mean().expand_as(task.weight_B))
 
 
-def test_the_task_of_an_example_does_not_depend_on_its_process() -> None:
+def test_a_task_does_not_depend_on_the_micro_batch_or_process() -> None:
     assert loop.split_invariance().holds
 
 
-@pytest.mark.parametrize("twin", [DrawsForItself, SpreadsOverTheMicroBatch, NumbersRows, CountsRows])
+@pytest.mark.parametrize("twin", [UnkeyedMasks, StratifiesTheMicroBatch, KeyedByRow, MeanWeights])
 def test_twins_whose_tasks_depend_on_the_split_fail(twin: type[MaskedObjective]) -> None:
     assert not loop.split_invariance(lambda: only(twin)).holds
 
 
-class AveragesOverTheBatch(MaskedObjective):
-    """Its loss depends on the other examples of the batch."""
+class RelativeLoss(MaskedObjective):
+    """The loss of an example depends on the others of its micro-batch."""
 
     def loss(self, network: nn.Module, task: MaskedTask, state: State) -> Terms:
         terms = super().loss(network, task, state)
@@ -83,11 +87,11 @@ def _examples(tasks: Sequence[Task], index: int) -> float:
 
 
 @pytest.mark.parametrize("divisor", [_mean_of_means, _examples])
-def test_twins_with_another_divisor_than_the_global_weight_fail(divisor: Any) -> None:
+def test_twins_that_do_not_divide_by_the_global_weight_fail(divisor: Any) -> None:
     assert not loop.accumulation(divisor=divisor).holds
 
 
-@pytest.mark.parametrize("twin", [AveragesOverTheBatch, SpreadsOverTheMicroBatch, NumbersRows])
+@pytest.mark.parametrize("twin", [RelativeLoss, StratifiesTheMicroBatch, KeyedByRow])
 def test_twins_of_the_objective_fail(twin: type[MaskedObjective]) -> None:
     assert not loop.accumulation(lambda: only(twin)).holds
 
@@ -100,22 +104,22 @@ def _other_key(*arguments: Any, seed: int, **options: Any) -> Score:
     return validate(*arguments, seed=seed + 1, **options)
 
 
-def _per_batch(family: Any, network: Any, state: Any, dataset: Any, examples: Any, **options: Any) -> Score:
+def _per_batch(objective: Any, network: Any, state: Any, dataset: Any, examples: Any, **options: Any) -> Score:
     """The mean of the losses of the batches."""
     size = options["batch_size"]
     parts = [examples[start : start + size] for start in range(0, len(examples), size)]
-    scores = [validate(family, network, state, dataset, part, **options) for part in parts]
+    scores = [validate(objective, network, state, dataset, part, **options) for part in parts]
     return replace(scores[0], loss=sum(score.loss for score in scores) / len(scores))
 
 
-def _leaves_out(family: Any, network: Any, state: Any, dataset: Any, examples: Any, **options: Any) -> Score:
-    """It drops the last, incomplete batch."""
+def _leaves_out(objective: Any, network: Any, state: Any, dataset: Any, examples: Any, **options: Any) -> Score:
+    """The last, incomplete batch is left out."""
     full = len(examples) // options["batch_size"] * options["batch_size"]
-    return validate(family, network, state, dataset, examples[:full], **options)
+    return validate(objective, network, state, dataset, examples[:full], **options)
 
 
 def _overconfident(*arguments: Any, **options: Any) -> Score:
-    """Its standard error lacks Bessel's correction."""
+    """The standard error lacks Bessel's correction."""
     score = validate(*arguments, **options)
     return replace(score, standard_error=score.standard_error * ((score.examples - 1) / score.examples) ** 0.5)
 
@@ -129,23 +133,23 @@ class Late(Average):
     """Each update uses the weights of the update before."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._newest, self._behind = network, copy.deepcopy(network)
+        self._source, self._behind = network, copy.deepcopy(network)
         super().__init__(self._behind)
 
     def update(self, decay: float) -> None:
         super().update(decay)
-        self._behind.load_state_dict(self._newest.state_dict())
+        self._behind.load_state_dict(self._source.state_dict())
 
 
 class Swapped(Average):
-    """It confuses the weights of the old average and of the new parameters."""
+    """The two factors of an update are exchanged."""
 
     def update(self, decay: float) -> None:
         super().update(1 - decay)
 
 
 class CopiesNoBuffers(Average):
-    """It does not copy integer buffers."""
+    """Buffers, such as counters, are not copied."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
@@ -153,7 +157,7 @@ class CopiesNoBuffers(Average):
 
 
 class Debiased(Average):
-    """It divides by 1 - dⁿ, as Adam's moments do, although it starts from the weights."""
+    """The average is divided by 1 - dⁿ, as Adam's moments are, although it starts from the weights."""
 
     _n = 0
 
@@ -183,7 +187,7 @@ def test_twin_whose_half_life_is_a_time_constant_fails() -> None:
     assert not loop.moving_average(config=TimeConstant).holds
 
 
-def test_during_the_ramp_the_half_life_is_a_tenth_of_the_steps() -> None:
+def test_during_warm_up_the_half_life_is_a_tenth_of_the_steps_so_far() -> None:
     config = EMA(half_life=100)
     assert [config.decay(step, 1) for step in (9, 99, 999, 9999)] == pytest.approx(
         [0.5**1, 0.5**0.1, 0.5**0.01, 0.5**0.01], rel=1e-15

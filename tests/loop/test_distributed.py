@@ -1,4 +1,4 @@
-"""Two real processes under torchrun do what one does."""
+"""Two real processes under torchrun train as one does."""
 
 import json
 import os
@@ -16,15 +16,8 @@ from seedfast.run_folder import journal
 from seedfast.verify.resume import compare
 
 LAUNCH = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    "-m",
-    "seedfast",
-]
+    sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "seedfast",
+]  # fmt: skip
 
 
 def run(command: list[str], **options: object) -> None:
@@ -34,9 +27,9 @@ def run(command: list[str], **options: object) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    ["text-proofreading", *(pytest.param(name, marks=pytest.mark.slow) for name in ("text-masked", "image-diffusion"))],
+    ["text-proofreading", "image-diffusion", pytest.param("text-masked", marks=pytest.mark.slow)],
 )
-def test_33_two_processes_are_one_to_rounding(recipe: str, story: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_to_rounding(recipe: str, story: Path, tmp_path: Path) -> None:
     words = ["train", recipe, *flags(small_run(recipe, story, micro_batch=2)), "--out"]
     run([sys.executable, "-m", "seedfast", *words, str(tmp_path / "one")])
     run([*LAUNCH, *words, str(tmp_path / "two")])
@@ -55,12 +48,7 @@ def test_33_two_processes_are_one_to_rounding(recipe: str, story: Path, tmp_path
 
 def test_two_processes_resume_bit_for_bit_after_being_killed(story: Path, tmp_path: Path) -> None:
     recipe = "text-masked"
-    words = [
-        "train",
-        recipe,
-        *flags(small_run(recipe, story, micro_batch=2, steps=60, save_every=20)),
-        "--out",
-    ]
+    words = ["train", recipe, *flags(small_run(recipe, story, micro_batch=2, steps=60, save_every=20)), "--out"]
     run([*LAUNCH, *words, str(tmp_path / "whole")])
     killed = subprocess.Popen(
         [*LAUNCH, *words, str(tmp_path / "killed")], start_new_session=True, stderr=subprocess.DEVNULL
@@ -71,7 +59,7 @@ def test_two_processes_resume_bit_for_bit_after_being_killed(story: Path, tmp_pa
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    # Elastic workers live in groups of their own; the lock is free once they are gone.
+    # The workers of torchrun are in process groups of their own; the lock is free once they are gone.
     subprocess.run(["pkill", "-9", "-f", str(tmp_path / "killed")], check=False, timeout=300)
     run([*LAUNCH, *words, str(tmp_path / "killed")])
     assert compare(tmp_path / "whole", tmp_path / "killed")[0] is None
@@ -92,6 +80,34 @@ def test_a_batch_that_cannot_be_shared_is_refused(story: Path, tmp_path: Path) -
     assert "cannot be shared evenly by 2 processes" in result.stderr
 
 
-def test_a_process_without_a_validation_example_waits_for_nobody(story: Path, tmp_path: Path) -> None:
+def test_a_process_without_a_validation_example_blocks_no_other(story: Path, tmp_path: Path) -> None:
     small = small_run("text-autoregressive", story, micro_batch=2, steps=3, eval_examples=1)
     run([*LAUNCH, "train", "text-autoregressive", *flags(small), "--out", str(tmp_path / "x")])
+
+
+OWN = Path(__file__).with_name("uneven_diagnostics.py")
+
+
+def diagnostics(folder: Path) -> list[dict[str, float]]:
+    """The training diagnostics of each step."""
+    return [entry["diagnostics"] for entry in journal.read(folder) if "loss" in entry]
+
+
+@pytest.mark.parametrize("recipe", ["uneven", "per_name"])
+def test_diagnostics_that_only_some_ranks_know_are_averaged_over_all_ranks(
+    recipe: str, story: Path, tmp_path: Path
+) -> None:
+    """Each micro-batch has diagnostics of its own; the twin `per_name` reduces each rank's names one by one."""
+    # Micro-batches of a rank's size: one process and two have the same ones.
+    small = small_run("text-masked", story, micro_batch=3, steps=3, eval_every=0)
+    words = ["train", f"{OWN}:{recipe}", *flags(small), "--out"]
+    run([sys.executable, "-m", "seedfast", *words, str(tmp_path / "one")])
+    one = diagnostics(tmp_path / "one")
+    assert any(len(names) > 1 for names in one), "the ranks must know different names"
+    command = [*LAUNCH, *words, str(tmp_path / "two")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if recipe == "uneven":
+        assert result.returncode == 0, result.stderr
+        assert diagnostics(tmp_path / "two") == [pytest.approx(step, rel=1e-4) for step in one]
+    else:  # with one name on each rank, the reductions of different names are added up
+        assert result.returncode != 0 or diagnostics(tmp_path / "two") != [pytest.approx(s, rel=1e-4) for s in one]

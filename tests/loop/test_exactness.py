@@ -1,11 +1,16 @@
-"""The promise: what may not change a bit changes none, and what may change rounding changes no more."""
+"""The promise: what may not change a bit changes none, and what may change rounding changes no more.
 
+Runs that others are compared with are trained once for the module.
+"""
+
+import fcntl
 import hashlib
 import json
 import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -16,6 +21,7 @@ from seedfast.data.caption.config import CaptionData
 from seedfast.data.text.config import TextData
 from seedfast.families.family import Task
 from seedfast.families.image.augment import Augment
+from seedfast.keys import Draws
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
@@ -24,6 +30,7 @@ from seedfast.loop.train import agree, gradient
 from seedfast.run_folder import journal
 from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.resume import compare
+from seedfast.verify.saboteur import Plan
 
 
 def weights(folder: Path) -> str:
@@ -31,26 +38,65 @@ def weights(folder: Path) -> str:
     return digest(read_tensors(newest))
 
 
-@pytest.fixture(params=[*FAMILIES, FINETUNE])
+@pytest.fixture(scope="module", params=[*FAMILIES, FINETUNE])
 def recipe(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_28_every_split_into_two_sessions_gives_the_same_bits(recipe: str, story: Path, tmp_path: Path) -> None:
+class Trained(NamedTuple):
+    """A run and the folder in which it was trained without interruption."""
+
+    run: Run
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def short(recipe: str, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of eight steps with validations and checkpoints every three."""
     run = small_run(recipe, story, steps=8, save_every=3, eval_every=3)
-    train_in(tmp_path / "whole", run)
-    for j in range(1, 8):
-        with open_session(run, tmp_path / str(j)) as opened:
-            train_until(opened, j)
-        train_in(tmp_path / str(j), run)
-        difference, compared = compare(tmp_path / "whole", tmp_path / str(j))
-        assert difference is None, f"split at {j}: {difference}"
-        assert compared
+    return trained(run, tmp_path_factory)
 
 
-def test_28_twin_a_session_that_forgets_its_average_is_seen(recipe: str, story: Path, tmp_path: Path) -> None:
-    run = small_run(recipe, story, steps=8)
-    train_in(tmp_path / "whole", run)
+@pytest.fixture(scope="module")
+def with_dropout(recipe: str, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of ten steps with dropout, whose random numbers depend on the micro-batch."""
+    run = small_run(recipe, story, steps=10)
+    part = {"dropout": 0.1}
+    if recipe == "image-caption":
+        part = {"decoder": replace(run.model.decoder, **part), "vit": replace(run.model.vit, **part)}
+    return trained(replace(run, model=replace(run.model, **part)), tmp_path_factory)
+
+
+def trained(run: Run, folders: pytest.TempPathFactory) -> Trained:
+    """The run, trained in a new folder."""
+    folder = folders.mktemp(run.recipe)
+    train_in(folder, run)
+    return Trained(run, folder)
+
+
+def check_split(whole: Trained, step: int, folder: Path) -> None:
+    """Assert that two sessions, the first of which ends after `step`, leave what one session left."""
+    with open_session(whole.run, folder) as opened:
+        train_until(opened, step)
+    train_in(folder, whole.run)
+    difference, compared = compare(whole.folder, folder)
+    assert difference is None, f"split at {step}: {difference}"
+    assert compared
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])  # before a checkpoint, at a checkpoint and a validation, before the end
+def test_two_sessions_give_the_bits_of_one(step: int, short: Trained, tmp_path: Path) -> None:
+    check_split(short, step, tmp_path)
+
+
+@pytest.mark.parametrize("recipe", ["text-proofreading"], indirect=True)  # the family with curricula and most states
+@pytest.mark.parametrize("step", [2, 4, 5, 6])
+def test_a_split_at_every_other_step_gives_the_same_bits(step: int, short: Trained, tmp_path: Path) -> None:
+    check_split(short, step, tmp_path)
+
+
+def test_twin_a_session_that_loses_its_average_differs(short: Trained, tmp_path: Path) -> None:
+    run = short.run
     with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 4)
     with open_session(run, tmp_path / "split") as opened:
@@ -58,7 +104,7 @@ def test_28_twin_a_session_that_forgets_its_average_is_seen(recipe: str, story: 
         for name, average in opened.state.average.network.named_parameters():
             average.copy_(dict(opened.state.network.named_parameters())[name])
         train_until(opened, 8)
-    difference, _ = compare(tmp_path / "whole", tmp_path / "split")
+    difference, _ = compare(short.folder, tmp_path / "split")
     assert difference is not None
     assert "ema/" in difference
 
@@ -69,28 +115,20 @@ def test_28_twin_a_session_that_forgets_its_average_is_seen(recipe: str, story: 
      {"workers": 1}, {"workers": 3}, {"sample_every": 3}, {"tensorboard": True}],
     ids=str,
 )  # fmt: skip
-def test_31_schedules_of_other_things_change_no_bit(
-    recipe: str, change: dict[str, int], story: Path, tmp_path: Path
+def test_validations_checkpoints_samples_and_workers_change_no_bit(
+    change: dict[str, int], with_dropout: Trained, tmp_path: Path
 ) -> None:
-    run = small_run(recipe, story, steps=10)
-    part = {"dropout": 0.1}
-    if recipe == "image-caption":
-        part = {"decoder": replace(run.model.decoder, **part), "vit": replace(run.model.vit, **part)}
-    run = replace(run, model=replace(run.model, **part))
-    train_in(tmp_path / "a", run)
-    train_in(tmp_path / "b", replace(run, **change))
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    train_in(tmp_path, replace(with_dropout.run, **change))
+    assert weights(tmp_path) == weights(with_dropout.folder)
 
 
-def test_31_twin_another_seed_changes_bits(recipe: str, story: Path, tmp_path: Path) -> None:
-    run = small_run(recipe, story, steps=4)
-    train_in(tmp_path / "a", run)
-    train_in(tmp_path / "b", replace(run, seed=2))
-    assert weights(tmp_path / "a") != weights(tmp_path / "b")
+def test_twin_another_seed_changes_bits(with_dropout: Trained, tmp_path: Path) -> None:
+    train_in(tmp_path, replace(with_dropout.run, seed=2))
+    assert weights(tmp_path) != weights(with_dropout.folder)
 
 
-def wake(network: torch.nn.Module) -> None:
-    """Give layers that start at zero some weights: they hide the others' gradients."""
+def fill_zeros(network: torch.nn.Module) -> None:
+    """Random weights for layers that start at zero, which hide the gradients of the others."""
     torch.manual_seed(0)
     for parameter in network.parameters():
         if parameter.abs().sum() == 0:
@@ -98,7 +136,7 @@ def wake(network: torch.nn.Module) -> None:
 
 
 def uneven(recipe: str, text: Path, micro_batch: int | None) -> Run:
-    """A run of which not all examples weigh the same: the last window is short, a class counts more."""
+    """A run whose examples differ in weight: the last window is short, a class counts more."""
     run = small_run(recipe, text, micro_batch=micro_batch, batch_size=24)
     return replace(run, data=replace(run.data, context=64)) if isinstance(run.data, TextData) else run
 
@@ -110,16 +148,16 @@ def choose_uneven(opened: Session) -> None:
 
 
 def doubled(task: Task) -> Task:
-    """A task in float64: for each batch size convolutions take another kernel, whose rounding is not what is asked."""
+    """A task in float64: in float32 convolutions round differently for each batch size."""
     values = {f.name: getattr(task, f.name) for f in fields(task)}
     floats = {name: v.double() for name, v in values.items() if isinstance(v, Tensor) and v.is_floating_point()}
     return replace(task, **floats)
 
 
 def uneven_tasks(opened: Session, recipe: str) -> list[Task]:
-    """The tasks of the first step on a few uneven examples, for a network that is awake."""
+    """The tasks of the first step on a few uneven examples, for a network without zeros."""
     choose_uneven(opened)
-    wake(opened.state.network)
+    fill_zeros(opened.state.network)
     tasks = step_tasks(opened, 0)
     if recipe != "image-diffusion":
         return tasks
@@ -138,7 +176,7 @@ def first_gradient(recipe: str, text: Path, folder: Path, micro_batch: int | Non
 
 
 @pytest.mark.parametrize("micro_batch", [1, 5, 7, 12])
-def test_29_micro_batches_add_up(recipe: str, micro_batch: int, story: Path, tmp_path: Path) -> None:
+def test_micro_batches_add_up(recipe: str, micro_batch: int, story: Path, tmp_path: Path) -> None:
     loss, whole = first_gradient(recipe, story, tmp_path / "a", None)
     split_loss, split = first_gradient(recipe, story, tmp_path / "b", micro_batch)
     assert split_loss == pytest.approx(loss, rel=1e-6)
@@ -147,7 +185,7 @@ def test_29_micro_batches_add_up(recipe: str, micro_batch: int, story: Path, tmp
 
 
 @pytest.mark.parametrize("recipe", FAMILIES)  # under random frozen weights all losses are log V, however averaged
-def test_29_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_path: Path) -> None:
+def test_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_path: Path) -> None:
     loss, _ = first_gradient(recipe, story, tmp_path / "a", None)
     run = uneven(recipe, story, micro_batch=7)
     with open_session(run, tmp_path / "b") as opened:
@@ -156,11 +194,9 @@ def test_29_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_p
     assert abs(sum(means) / len(means) - loss) > 1e-6 * loss
 
 
-def test_30_validation_with_the_training_key_is_the_training_loss(recipe: str, story: Path, tmp_path: Path) -> None:
-    from seedfast.keys import Draws
-
+def test_validation_with_the_training_key_is_the_training_loss(recipe: str, story: Path, tmp_path: Path) -> None:
     run = small_run(recipe, story, micro_batch=None)
-    if isinstance(run.data, CaptionData):  # in validation all captions count, and labels are not smoothed
+    if isinstance(run.data, CaptionData):  # validation scores all captions and does not smooth labels
         run = replace(run, objective=replace(run.objective, captions_per_image=None, label_smoothing=0.0))
     elif not isinstance(run.data, TextData):  # validation images are not augmented
         run = replace(run, objective=replace(run.objective, augment=Augment()))
@@ -171,13 +207,13 @@ def test_30_validation_with_the_training_key_is_the_training_loss(recipe: str, s
         ids = opened.order.ids(0, run.batch_size)
         draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(run.batch_size), group=run.batch_size)
         opened.state.network.eval()
-        family = opened.family.at(0)
-        task = family.task(opened.corpus.train.batch(ids), draws)
-        validated = family.loss(opened.state.network, task, {}).total_B.double().sum() / task.weight_B.sum()
+        objective = opened.family.objective.for_step(0)
+        task = objective.task(opened.corpus.train.batch(ids), draws)
+        validated = objective.loss(opened.state.network, task, {}).total_B.double().sum() / task.weight_B.sum()
     assert float(validated.detach()) == pytest.approx(trained, rel=1e-7)
 
 
-def test_the_first_uncommitted_steps_of_a_killed_journal_are_cut(story: Path, tmp_path: Path) -> None:
+def test_lines_of_the_journal_after_the_last_checkpoint_are_cut(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=10)
     train_in(tmp_path / "a", run)
     clean = (tmp_path / "a/journal.jsonl").read_bytes()
@@ -187,8 +223,8 @@ def test_the_first_uncommitted_steps_of_a_killed_journal_are_cut(story: Path, tm
     assert (tmp_path / "a/journal.jsonl").read_bytes() == clean
 
 
-def test_resume_does_not_read_what_came_before(story: Path, tmp_path: Path) -> None:
-    """Steps far out cost what the first ones do: the stream is indexed, not consumed."""
+def test_a_late_step_costs_no_more_than_the_first(story: Path, tmp_path: Path) -> None:
+    """The sample stream is indexed, not consumed."""
     run = small_run("text-masked", story)
     with open_session(run, tmp_path) as opened:
         opened.order.ids(0, 1)
@@ -207,14 +243,12 @@ def test_rewinding_to_an_earlier_step_repeats_the_rest(recipe: str, story: Path,
     train_in(tmp_path, run, at=10)
     assert weights(tmp_path) == before
     assert [json.dumps({k: v for k, v in e.items() if k != "time"}) for e in journal.read(tmp_path)] == lines
-    assert list((tmp_path / "checkpoints").glob("*.aside-1")), "the abandoned checkpoints are kept, out of the way"
+    assert list((tmp_path / "checkpoints").glob("*.aside-1")), "the later checkpoints are moved, not removed"
 
 
 @pytest.mark.parametrize("moment", ["step", "validate", "save", "write", "rename", "pointer", "retire"])
-def test_28_kill_9_inside_every_phase(moment: str, story: Path, tmp_path: Path) -> None:
-    """Real processes, really killed: inside a step, an evaluation, a save, its rename, the pointers, a removal."""
-    from seedfast.verify.saboteur import Plan
-
+def test_kill_9_in_every_phase(moment: str, story: Path, tmp_path: Path) -> None:
+    """Real processes are killed: in a step, a validation, a save, its rename, the pointers, a removal."""
     recipe = FAMILIES[len(moment) % len(FAMILIES)]
     run = small_run(recipe, story)
     train = [sys.executable, "-m", "seedfast", "train", recipe, *flags(run), "--out"]
@@ -228,8 +262,6 @@ def test_28_kill_9_inside_every_phase(moment: str, story: Path, tmp_path: Path) 
 
 def _reference(tmp_path: Path, train: list[str]) -> Path:
     """The uninterrupted run, trained once for all moments that share it."""
-    import fcntl
-
     name = hashlib.sha256(" ".join(train[4:]).encode()).hexdigest()[:12]
     shared = tmp_path.parent / f"reference-{name}"
     with (tmp_path.parent / f"{name}.lock").open("w") as lock:

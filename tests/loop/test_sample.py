@@ -16,10 +16,8 @@ def samples_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("recipe", FAMILIES)
-def test_a_run_that_is_continued_writes_the_samples_of_one_that_never_stopped(
-    recipe: str, story: Path, tmp_path: Path
-) -> None:
-    fast = OptimizerConfig(lr=0.1)  # so that three steps are enough to write something else
+def test_a_resumed_run_writes_the_samples_of_an_uninterrupted_one(recipe: str, story: Path, tmp_path: Path) -> None:
+    fast = OptimizerConfig(lr=0.1)  # three steps must change the samples
     run = small_run(recipe, story, steps=8, sample_every=3, save_every=5, optimizer=fast)
     train_in(tmp_path / "whole", run)
     with open_session(run, tmp_path / "split") as opened:
@@ -35,13 +33,13 @@ def test_a_run_that_is_continued_writes_the_samples_of_one_that_never_stopped(
         assert sorted(name for names in lines for name in names) == list(written)
 
 
-def test_snapshots_use_the_averaged_weights(story: Path, tmp_path: Path) -> None:
-    fast = OptimizerConfig(lr=0.3)  # so that the average stays behind, and writes something else
+def test_samples_during_training_use_the_averaged_weights(story: Path, tmp_path: Path) -> None:
+    fast = OptimizerConfig(lr=0.3)  # the averaged weights must differ enough to give other samples
     run = small_run("text-masked", story, steps=6, sample_every=6, save_every=6, optimizer=fast)
     train_in(tmp_path / "run", run)
     checkpoint = trained.find(tmp_path / "run")
     with open_session(run, tmp_path / "run") as opened:
-        request = opened.family.showcase(opened.corpus.validation)
+        request = opened.family.generator.demo(opened.corpus.validation)
     texts = {
         kind: trained.load(run, checkpoint, weights=kind).sample(request, seed=run.seed).texts[0] + "\n"
         for kind in ("ema", "raw")

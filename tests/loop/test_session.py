@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.runs import small_run, train_in, train_until
+from tests.helpers.runs import Silent, flags, small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.loop.open import open_session
+from seedfast.loop.train import run_training
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
@@ -27,7 +28,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(story: Path, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(story: Path, tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_the_folder_is_refused(story: Path, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         train_in(tmp_path / "x", small_run("text-masked", story))
@@ -59,7 +60,7 @@ def test_two_processes_cannot_train_in_one_run(story: Path, tmp_path: Path) -> N
     train_in(tmp_path, small_run("text-masked", story, steps=2))
 
 
-def test_changes_of_meaning_have_to_be_named(story: Path, tmp_path: Path) -> None:
+def test_changes_of_meaning_must_be_allowed_by_name(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4)
     train_in(tmp_path, run)
     other = replace(run, steps=6, optimizer=OptimizerConfig(lr=2e-2))
@@ -90,21 +91,18 @@ def test_changed_data_is_named(tmp_path: Path, story: Path) -> None:
 
 
 def _poison(run_folder: Path, run, **options) -> None:  # type: ignore[no-untyped-def]
-    """Train with an embedding that is not a number from step 5 on."""
+    """Train with losses that are not a number: when: their micro-batches, counted after step 5."""
     with open_session(run, run_folder) as opened:
         train_until(opened, 5)
-        whole = opened.family.loss
+        objective = opened.family.objective
+        whole = objective.loss
         calls = iter(range(10**6))
 
         def broken(network, task, state):  # type: ignore[no-untyped-def]
             terms = whole(network, task, state)
             return replace(terms, total_B=terms.total_B * torch.nan) if next(calls) in options["when"] else terms
 
-        opened.family.loss = broken  # type: ignore[method-assign]
-        from tests.helpers.runs import Silent
-
-        from seedfast.loop.train import run_training
-
+        objective.loss = broken  # type: ignore[method-assign]
         run_training(opened, Silent())
 
 
@@ -114,7 +112,7 @@ def test_nan_stops_and_leaves_the_last_checkpoint(story: Path, tmp_path: Path) -
         _poison(tmp_path, run, when={0})
     assert Checkpoints(tmp_path).newest().step == 5  # type: ignore[union-attr]
     train_in(tmp_path / "whole", run)
-    train_in(tmp_path, run)  # without the poison it goes on as if nothing had been
+    train_in(tmp_path, run)  # without the broken loss it continues to the same bits
     assert compare(tmp_path / "whole", tmp_path)[0] is None
 
 
@@ -140,8 +138,8 @@ def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Pat
         train_until(opened, 11)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
-    rates = [e["lr"] for e in journal.read(tmp_path / "whole") if "lr" in e]
-    assert rates[-1] < rates[0], "the rate must have fallen, or this test shows nothing"
+    rates = [e["lr"]["adamw"] for e in journal.read(tmp_path / "whole") if "lr" in e]
+    assert rates[-1] < rates[0], "without a lower rate this test shows nothing"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -167,14 +165,14 @@ def test_muon_resumes_to_the_same_bits(story: Path, tmp_path: Path) -> None:
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
 
 
-def test_a_run_cannot_end_before_it_is(story: Path, tmp_path: Path) -> None:
+def test_a_run_cannot_end_before_its_step(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=6)
     train_in(tmp_path, run)
     with pytest.raises(UserError, match="at step 6 already"):
         train_in(tmp_path, replace(run, steps=5))
 
 
-def test_nan_twice_in_fp16_is_skipped_twice(story: Path, tmp_path: Path) -> None:
+def test_two_nans_in_fp16_are_skipped(story: Path, tmp_path: Path) -> None:
     run = small_run(
         "text-masked", story, precision="fp16", on_nonfinite="skip", skip_budget=5, eval_every=0, micro_batch=None
     )
@@ -182,14 +180,14 @@ def test_nan_twice_in_fp16_is_skipped_twice(story: Path, tmp_path: Path) -> None
     assert [e["step"] for e in journal.read(tmp_path) if e.get("skipped") == "not finite"] == [8, 9]
 
 
-def test_an_average_that_is_new_to_the_run_begins_at_the_raw_weights(story: Path, tmp_path: Path) -> None:
+def test_an_average_can_be_added_when_a_run_is_resumed(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4, ema=EMA())
     train_in(tmp_path, run)
     other = replace(run, steps=6, ema=EMA(half_life=2))
     assert train_in(tmp_path, other, allow_change=("ema.half_life",)).step == 6
 
 
-def test_another_optimizers_moments_are_refused(story: Path, tmp_path: Path) -> None:
+def test_the_state_of_another_optimizer_is_refused(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4)
     train_in(tmp_path, run)
     other = replace(run, steps=6, optimizer=OptimizerConfig(kind="muon", lr=1e-2))
@@ -198,12 +196,30 @@ def test_another_optimizers_moments_are_refused(story: Path, tmp_path: Path) -> 
 
 
 def test_a_file_too_large_for_the_disk_is_a_sentence(story: Path, tmp_path: Path) -> None:
-    """A real limit on the size of files: the rehearsal of the first checkpoint finds it."""
-    from tests.helpers.runs import flags
-
+    """A real limit on the size of files: saving the first checkpoint finds it."""
     words = [sys.executable, "-m", "seedfast", "train", "text-masked", *flags(small_run("text-masked", story))]
     command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *words, "--out", str(tmp_path / "run")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 2, result.stderr
     assert "The first checkpoint could not be saved" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "peaks"),
+    [
+        (OptimizerConfig(lr=1e-2), {"adamw": 1e-2}),
+        (OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=3e-2), {"adamw": 1e-2, "muon": 3e-2}),
+    ],
+    ids=["adamw", "muon"],
+)
+def test_the_journal_has_the_learning_rate_of_each_optimizer(
+    optimizer: OptimizerConfig, peaks: dict[str, float], story: Path, tmp_path: Path
+) -> None:
+    schedule = Schedule(shape="linear", warmup=1)
+    train_in(tmp_path, small_run("text-masked", story, optimizer=optimizer, schedule=schedule, steps=4, eval_every=0))
+    rates = [entry["lr"] for entry in journal.read(tmp_path) if "lr" in entry]
+    assert rates == [
+        {name: pytest.approx(multiplier * peak, rel=1e-12) for name, peak in peaks.items()}
+        for multiplier in (1 / 2, 1, 2 / 3, 1 / 3)
+    ]

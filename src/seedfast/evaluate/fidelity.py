@@ -69,7 +69,7 @@ class FidelityResult:
         if min(self.real, self.generated) >= ENOUGH:
             return None
         return (
-            f"With fewer than {ENOUGH:,} images ({self.generated:,} generated, {self.real:,} real) a Fréchet distance "
+            f"With fewer than {ENOUGH:,} images ({self.generated:,} made, {self.real:,} real) a Fréchet distance "
             "is biased upwards: compare only with distances of the same counts, and with the floor."
         )
 

@@ -18,7 +18,7 @@ from seedfast.models.config import ModelConfig
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
-from seedfast.options import SET, AtLeast, MayChange, MoreThan, OnlyWith, check, may_change, renamed
+from seedfast.options import SET, Affects, AtLeast, Example, MayChange, MoreThan, OnlyWith, check, may_change, renamed
 
 C = TypeVar("C")
 
@@ -27,7 +27,7 @@ C = TypeVar("C")
 class Run:
     """A whole experiment. A recipe returns one, the command line edits it, and `run.yaml` rebuilds it exactly."""
 
-    recipe: str
+    recipe: Annotated[str, Affects("identity"), Example("text-masked")]
     """The recipe that this run started from."""
     objective: FamilyConfig
     """The family and its options."""
@@ -42,45 +42,53 @@ class Run:
     """Optimizer steps of the whole run."""
     batch_size: Annotated[int, AtLeast(1)] = 32
     """Examples in one optimizer step, over all processes."""
-    micro_batch: Annotated[int | None, AtLeast(1), MayChange()] = None
+    micro_batch: Annotated[int | None, AtLeast(1), MayChange(), Example(2)] = None
     """Examples in one forward pass of one process; gradients are accumulated until the batch is complete."""
     seed: int = 1
     """Seed of every random number of the run."""
-    clip: Annotated[float | None, MoreThan(0)] = 1.0
+    clip: Annotated[float | None, MoreThan(0), Example(1e-3)] = 1.0
     """Largest norm of the whole gradient; None disables clipping."""
     precision: Precision = "fp32"
     """Arithmetic of the network. Weights and losses stay in float32; fp16 uses a gradient scaler."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], MayChange()] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], MayChange(), Affects("device"), Example("cuda")] = "auto"
     """`auto` uses CUDA where it is available."""
     eval_every: Annotated[int, AtLeast(0), MayChange()] = 500
     """Steps between validations; the end of the run is always validated, and 0 validates only there."""
-    patience: Annotated[int | None, AtLeast(1), OnlyWith(eval_every=SET), MayChange()] = None
+    patience: Annotated[
+        int | None,
+        AtLeast(1),
+        OnlyWith(eval_every=SET),
+        MayChange(),
+        Example(1, **{"optimizer.lr": 0.5, "eval_every": 1, "steps": 9}),
+    ] = None
     """Early stopping: stop after this many validations without improvement; None disables it."""
-    best_metric: str = "loss"
+    best_metric: Annotated[str, Affects("checkpoints"), Example("cider", recipe="image-caption")] = "loss"
     """What the best checkpoint is chosen by: `loss` (of the validation), or a metric of the family."""
     eval_examples: Annotated[int | None, AtLeast(1)] = 512
     """Validation examples scored during training, a fixed keyed choice; None scores all."""
     sample_every: Annotated[int, AtLeast(0), MayChange()] = 0
     """Steps between demo samples, written to `samples/`; 0 writes them at the end only."""
-    save_every: Annotated[int, AtLeast(1), MayChange()] = 500
+    save_every: Annotated[int, AtLeast(1), MayChange(), Affects("checkpoints"), Example(1, keep=9)] = 500
     """Steps between checkpoints; the first and last step and every new best are saved as well."""
-    keep: Annotated[int, AtLeast(1), MayChange()] = 2
+    keep: Annotated[int, AtLeast(1), MayChange(), Affects("checkpoints"), Example(1, save_every=1)] = 2
     """Newest checkpoints that are retained, besides the best."""
-    log_every: Annotated[int, AtLeast(1), MayChange()] = 10
+    log_every: Annotated[int, AtLeast(1), MayChange(), Affects("progress"), Example(2)] = 10
     """Steps between updates of the progress line; the journal has every step."""
-    tensorboard: Annotated[bool, MayChange()] = False
+    tensorboard: Annotated[bool, MayChange(), Affects("files")] = False
     """Copy the journal and the samples to `tensorboard/` in the run folder."""
-    wandb: Annotated[str | None, MayChange()] = None
+    wandb: Annotated[str | None, MayChange(), Affects("background"), Example("project")] = None
     """Copy them to this project of Weights & Biases, with the login of `wandb login` (WANDB_MODE=offline: to `wandb/`
     in the run folder). Resumed runs append to the same W&B run. Failures are warnings and never stop training."""
-    hub: Annotated[str | None, MayChange()] = None
+    hub: Annotated[str | None, MayChange(), Affects("background"), Example("user/model")] = None
     """Upload each new best checkpoint to this repository of the Hugging Face hub, USER/MODEL, with the login of `hf
     auth login`; created as a private repository if it does not exist. Failures are warnings."""
-    workers: Annotated[int, AtLeast(0), MayChange()] = 0
+    workers: Annotated[int, AtLeast(0), MayChange(), Affects("threads")] = 0
     """Threads that prepare the next batches; 0 prepares each when it is needed. Changes no bit."""
-    on_nonfinite: Annotated[Literal["stop", "skip"], MayChange()] = "stop"
+    on_nonfinite: Annotated[Literal["stop", "skip"], MayChange(), Example("skip", **{"optimizer.lr": 1e30})] = "stop"
     """What to do when the loss or gradient is not finite: stop, or skip the update and count it."""
-    skip_budget: Annotated[int, AtLeast(0), MayChange()] = 10
+    skip_budget: Annotated[
+        int, AtLeast(0), MayChange(), Example(1, **{"on_nonfinite": "skip", "optimizer.lr": 1e30})
+    ] = 10
     """Skipped updates after which the run stops after all (with `on_nonfinite: skip`)."""
 
     def __post_init__(self) -> None:

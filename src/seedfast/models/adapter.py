@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from torch import nn
 
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, MoreThan, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, MoreThan, OnlyWith, check
 
 _LOW_RANK = ("lora", "dora", "rslora")
 
@@ -20,13 +20,13 @@ class Adapter:
     """`none` trains all weights. `lora`: W + (alpha / rank) B A (Hu et al. 2021); `dora`: the same on directions, with
     learned magnitudes (Liu et al. 2024); `rslora`: alpha / √rank instead (Kalajdzievski 2023); `ia3`: learned gains of
     activations (Liu et al. 2022)."""
-    rank: Annotated[int | None, AtLeast(1), OnlyWith(kind=_LOW_RANK)] = None
+    rank: Annotated[int | None, AtLeast(1), OnlyWith(kind=_LOW_RANK), Example(2)] = None
     """Rank of the update B A (default 8)."""
-    alpha: Annotated[float | None, MoreThan(0), OnlyWith(kind=_LOW_RANK)] = None
+    alpha: Annotated[float | None, MoreThan(0), OnlyWith(kind=_LOW_RANK), Example(1.0)] = None
     """Scale of the update (default twice the rank)."""
-    dropout: Annotated[float | None, Between(0, 1, open_high=True), OnlyWith(kind=_LOW_RANK)] = None
+    dropout: Annotated[float | None, Between(0, 1, open_high=True), OnlyWith(kind=_LOW_RANK), Example(0.5)] = None
     """Dropout rate of the input of A (default 0)."""
-    targets: Annotated[tuple[str, ...], OnlyWith(kind=(*_LOW_RANK, "ia3"))] = ()
+    targets: Annotated[tuple[str, ...], OnlyWith(kind=(*_LOW_RANK, "ia3")), Example(("c_attn",))] = ()
     """Names of the adapted layers, such as q_proj (default: every linear layer except the output layer; for ia3, the
     layers that peft lists for the architecture)."""
 

@@ -6,7 +6,7 @@ Shapes: B images, P captions, C channels, S height and width, M patches, U the e
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from seedfast.models.token_network import Scores
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.vit import PretrainedVision, ViT, ViTNetwork
+from seedfast.options import Affects, Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,10 @@ class Captioner(ModelConfig):
     Without it, `vit` is trained from scratch."""
     architecture: str = ""
     """The shape of the pretrained model as a transformers configuration in JSON (default: that of `path`)."""
-    frozen: bool | None = None
+    frozen: Annotated[bool | None, Example(False)] = None
     """Freeze the pretrained encoder (the default): always in evaluation mode, with its weights stored once for all
     checkpoints. False trains it too."""
-    cache_features: bool | None = None
+    cache_features: Annotated[bool | None, Affects("computation"), Example(False)] = None
     """Compute the features of a frozen encoder once for each image and store them on disk (the default)."""
     vit: ViT = field(default_factory=ViT)
     """The encoder that is trained from scratch."""

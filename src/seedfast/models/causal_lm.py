@@ -10,7 +10,7 @@ from seedfast.models import hf_causal_lm
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm_network import CausalLMNetwork
 from seedfast.models.config import TokenModel
-from seedfast.options import Between, check
+from seedfast.options import Affects, Between, Example, check
 
 _DROPOUT = ("dropout", "pdrop", "dropout_rate", "dropout_prob")
 """Endings of the names under which transformers configurations store dropout rates."""
@@ -23,15 +23,15 @@ class PretrainedLM(TokenModel):
     path: str = ""
     """The pretrained model: a folder written by save_pretrained, or a name on the Hugging Face hub. A new run reads it;
     a resumed run does not need it."""
-    architecture: str = ""
+    architecture: Annotated[str, Example('{"model_type": "gpt2", "vocab_size": 40, "n_embd": 8, "n_head": 1}')] = ""
     """The transformers configuration in JSON (default: that of `path`). Without a path, the weights are initialised at
     random."""
     adapter: Adapter = field(default_factory=Adapter)
-    dropout: Annotated[float | None, Between(0, 1, open_high=True)] = None
+    dropout: Annotated[float | None, Between(0, 1, open_high=True), Example(0.5)] = None
     """Value of every dropout rate of the architecture (default: those of its configuration)."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """The attention implementation of transformers; some architectures have only `eager`."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Affects("computation")] = False
     """Recompute activations in the backward pass instead of storing them: a third slower, much less memory."""
 
     def __post_init__(self) -> None:

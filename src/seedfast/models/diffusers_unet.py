@@ -10,18 +10,26 @@ from seedfast.errors import UserError
 from seedfast.models.config import ImageModel
 from seedfast.models.network import Network
 from seedfast.models.unet import check_levels, check_size
-from seedfast.options import AtLeast, Between, check
+from seedfast.options import AtLeast, Between, Example, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusersUNet(ImageModel):
     """The shape of diffusers' U-Net. `seedfast export` writes a finished run as a pipeline of diffusers."""
 
-    widths: Annotated[tuple[int, ...], AtLeast(1)] = (32, 64, 128)
+    widths: Annotated[tuple[int, ...], AtLeast(1), Example((8, 24), widths=(8, 16), attention=(False, True))] = (
+        32,
+        64,
+        128,
+    )
     """Channels of each level; each level has half the height and width of the one before."""
     blocks: Annotated[int, AtLeast(1)] = 2
     """Residual blocks in each level."""
-    attention: tuple[bool, ...] = (False, False, True)
+    attention: Annotated[tuple[bool, ...], Example((True, False), widths=(8, 16), attention=(False, True))] = (
+        False,
+        False,
+        True,
+    )
     """Whether each level has attention."""
     head_size: Annotated[int, AtLeast(1)] = 8
     """Channels of an attention head."""

@@ -7,7 +7,7 @@ from seedfast.errors import UserError
 from seedfast.models.config import TokenModel
 from seedfast.models.transformer_block import Nonlinearity
 from seedfast.models.transformer_network import TransformerNetwork
-from seedfast.options import AtLeast, Between, check
+from seedfast.options import AtLeast, Between, Example, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Transformer(TokenModel):
     mlp: Nonlinearity = "swiglu"
     """`swiglu`: gated SiLU (Shazeer 2020); `relu2`: squared ReLU (So et al. 2021); `gelu`: GPT-2's tanh approximation;
     `gelu-erf`: the exact function, as in nanoGPT."""
-    hidden: Annotated[int | None, AtLeast(1)] = None
+    hidden: Annotated[int | None, AtLeast(1), Example(24)] = None
     """Channels inside the MLP (default: 4 × width; for swiglu 8/3 × width, rounded to a multiple of eight, which has
     the same number of parameters)."""
     norm: Literal["rms", "layer"] = "rms"

@@ -15,7 +15,7 @@ from seedfast.errors import UserError
 from seedfast.models.config import ImageModel
 from seedfast.models.network import Network
 from seedfast.models.transformer_block import sinusoid
-from seedfast.options import AtLeast, Between, check
+from seedfast.options import AtLeast, Between, Example, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,17 @@ class UNet(ImageModel):
 
     width: Annotated[int, AtLeast(1)] = 32
     """Channels of the first level."""
-    multipliers: Annotated[tuple[int, ...], AtLeast(1)] = (1, 2, 2)
+    multipliers: Annotated[
+        tuple[int, ...], AtLeast(1), Example((1, 3), multipliers=(1, 2), attention=(False, True))
+    ] = (1, 2, 2)
     """Channels of each level, as multiples of `width`; each level has half the height and width of the one before."""
     blocks: Annotated[int, AtLeast(1)] = 2
     """Residual blocks in each level on the way down (and one more on the way up)."""
-    attention: tuple[bool, ...] = (False, False, True)
+    attention: Annotated[tuple[bool, ...], Example((True, False), multipliers=(1, 2), attention=(False, True))] = (
+        False,
+        False,
+        True,
+    )
     """Whether each level has attention after its residual blocks."""
     heads: Annotated[int, AtLeast(1)] = 4
     """Attention heads."""

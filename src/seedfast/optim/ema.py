@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 import torch
 from torch import nn
 
-from seedfast.options import AtLeast, Between, check
+from seedfast.options import AtLeast, Between, Example, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
     """The moving average of the weights that is used for evaluation and sampling."""
 
-    half_life: Annotated[float, AtLeast(0)] = 0.0
+    half_life: Annotated[float, AtLeast(0), Example(1.0, ramp=1.0)] = 0.0
     """Steps (or samples) after which the contribution of a weight has halved; 0 disables the average."""
-    unit: Literal["steps", "samples"] = "steps"
+    unit: Annotated[Literal["steps", "samples"], Example("samples", half_life=1, ramp=1.0)] = "steps"
     """Unit of the half-life. In samples, a run at another batch size averages over the same data."""
     ramp: Annotated[float, Between(0, 1, open_low=True)] = 0.1
     """Warm-up: the half-life is at most this fraction of the training so far (Karras et al. 2022, EDM)."""

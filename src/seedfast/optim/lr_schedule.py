@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, Formerly, OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +17,23 @@ class Schedule:
     warmup: Annotated[int, AtLeast(0)] = 0
     """Steps of linear warm-up."""
     min_lr_factor: Annotated[
-        float | None, Between(0, 1), OnlyWith(shape=("cosine", "linear", "wsd")), Formerly("final")
+        float | None, Between(0, 1), OnlyWith(shape=("cosine", "linear", "wsd")), Formerly("final"), Example(0.5)
     ] = None
     """The last learning rate as a fraction of the peak (default 0)."""
-    decay: Annotated[float | None, Between(0, 1), OnlyWith(shape="wsd")] = None
+    decay: Annotated[float | None, Between(0, 1), OnlyWith(shape="wsd"), Example(1.0)] = None
     """The fraction of the steps after warm-up in which the rate decays (default 0.2)."""
-    patience: Annotated[int | None, AtLeast(0), OnlyWith(shape="plateau")] = None
+    patience: Annotated[
+        int | None,
+        AtLeast(0),
+        OnlyWith(shape="plateau"),
+        Example(1, patience=0, **{"run.optimizer.lr": 0.5, "run.eval_every": 1, "run.steps": 9}),
+    ] = None
     """Validations without improvement before the learning rate is reduced (default 3)."""
-    step_size: Annotated[int | None, AtLeast(1), OnlyWith(shape="step"), Formerly("every")] = None
+    step_size: Annotated[int | None, AtLeast(1), OnlyWith(shape="step"), Formerly("every"), Example(2)] = None
     """Steps between two reductions of the rate (default: a third of the steps after warm-up)."""
-    gamma: Annotated[float | None, Between(0, 1), OnlyWith(shape=("plateau", "step")), Formerly("shrink")] = None
+    gamma: Annotated[
+        float | None, Between(0, 1), OnlyWith(shape=("plateau", "step")), Formerly("shrink"), Example(0.3, shape="step")
+    ] = None
     """The factor of each reduction (default 0.5)."""
 
     def __post_init__(self) -> None:

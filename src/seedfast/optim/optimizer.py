@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seedfast.models.network import Network
 from seedfast.optim.muon import StackedMuon
-from seedfast.options import AtLeast, Between, MoreThan, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, MoreThan, OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +20,15 @@ class OptimizerConfig:
     other parameters."""
     lr: Annotated[float, MoreThan(0)] = 1e-3
     """Peak learning rate of AdamW."""
-    betas: Annotated[tuple[float, float], Between(0, 1, open_high=True)] = (0.9, 0.95)
+    betas: Annotated[tuple[float, float], Between(0, 1, open_high=True), Example((0.5, 0.6))] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     eps: Annotated[float, MoreThan(0)] = 1e-8
     """AdamW's constant against division by zero."""
     weight_decay: Annotated[float, AtLeast(0)] = 0.1
     """Decoupled weight decay of matrices and embeddings; gains and biases have none."""
-    matrix_lr: Annotated[float | None, MoreThan(0), OnlyWith(kind="muon")] = None
+    matrix_lr: Annotated[float | None, MoreThan(0), OnlyWith(kind="muon"), Example(0.05)] = None
     """Peak learning rate of Muon's matrices (default 0.015)."""
-    momentum: Annotated[float | None, Between(0, 1, open_high=True), OnlyWith(kind="muon")] = None
+    momentum: Annotated[float | None, Between(0, 1, open_high=True), OnlyWith(kind="muon"), Example(0.5)] = None
     """Nesterov momentum of Muon (default 0.95)."""
 
     def __post_init__(self) -> None:

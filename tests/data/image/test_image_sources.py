@@ -45,14 +45,14 @@ def test_files_that_are_not_images_are_named_and_left_out(folder: Path, capsys: 
     (folder / "dog/notes.txt").write_text("hello")
     write_image(folder / "stray.png")
     corpus = image_data(folder).load()
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     for name in (
         "cat/broken.png",
         "cat/noise.jpg",
         "dog/notes.txt (not a picture)",
         "stray.png (in no class's folder)",
     ):
-        assert name in said
+        assert name in message
     assert len(corpus.skipped) == 4
     assert len(corpus.train) + len(corpus.validation) == 16
 

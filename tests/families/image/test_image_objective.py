@@ -8,11 +8,14 @@ import torch
 from tests.helpers.images import ASSETS
 from torch import Tensor, nn
 
+from seedfast import recipes
+from seedfast.data.image.config import ImageData
 from seedfast.data.image.dataset import ImageAssets
 from seedfast.errors import UserError
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.keys import Draws
+from seedfast.loop.config import from_mapping
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,17 @@ def test_invalid_objectives_are_refused_in_a_sentence(options: dict[str, Any], m
 def test_options_of_classes_are_refused_for_images_of_one_class(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ImageDiffusion(**options).build(ImageAssets(size=8, channels=1, classes=("a",), counts=(4,)))
+
+
+def test_options_are_read_under_their_earlier_names() -> None:
+    old = {
+        "objective": {"label_drop": 0.3, "process": {"times": 500, "prediction": "edm", "data_std": 0.4}},
+        "data": {"label": "face", "unseen": "character", "balance": "effective-number", "beta": 0.9},
+    }
+    run = from_mapping(recipes.make("image-diffusion"), old, where="an old run")
+    process = NoiseProcess(timesteps=500, prediction="edm", sigma_data=0.4)
+    assert run.objective == ImageDiffusion(class_dropout_prob=0.3, process=process)
+    assert run.data == ImageData(glyph_class="face", split_by="character", balance="effective-number", balance_beta=0.9)
 
 
 def test_a_single_channel_is_normalised_like_three() -> None:

@@ -15,7 +15,7 @@ from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check
 from seedfast.user_code import names_function
 
 _VOCABULARY, _SIZE = 1024, 32
@@ -36,7 +36,7 @@ _KINDS: dict[str, tuple[Kind, str]] = {
 class CaptionData(DataConfig):
     """Images with captions, their preparation, and their split."""
 
-    path: str = "glyphs"
+    path: Annotated[str, MayChange()] = "glyphs"
     """The images and captions: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON
     file ({file: [captions]}, a Karpathy split, COCO annotations), Flickr30k's table (.csv), a Hugging Face data set
     (hf:NAME, hf:FOLDER), or path/to/file.py:function, which yields (image, captions) pairs."""
@@ -44,17 +44,17 @@ class CaptionData(DataConfig):
     images: str | None = None
     """For JSON and tables: the folder of the images (default: images/ beside the file if it exists, or its folder)."""
 
-    split_by: Annotated[SplitBy | None, OnlyWith(path="glyphs"), Formerly("unseen")] = None
+    split_by: Annotated[SplitBy | None, OnlyWith(path="glyphs"), Formerly("unseen"), Example("character")] = None
     """For glyphs: validation holds new images (the default), new characters, or new faces (captions then do not name
     the face)."""
 
-    validation_split: Annotated[Literal["val", "test"] | None, Formerly("held_out")] = None
+    validation_split: Annotated[Literal["val", "test"] | None, Formerly("held_out"), Example("test")] = None
     """For Karpathy splits: the part that validates (default val); the other is not used."""
 
-    image_field: str | None = None
+    image_field: Annotated[str | None, Example("picture")] = None
     """For Hugging Face data sets: the column of the images (default image)."""
 
-    caption_field: str | None = None
+    caption_field: Annotated[str | None, Example("title")] = None
     """For Hugging Face data sets: the column of the captions, texts or lists of texts (default caption)."""
 
     processor: str = "model"
@@ -67,11 +67,11 @@ class CaptionData(DataConfig):
     channels: Annotated[Literal[1, 3] | None, OnlyWith(processor="model")] = None
     """1 for grey, 3 for colour, for an encoder trained from scratch (default: grey for glyphs, else colour)."""
 
-    tokenizer: str = "bpe"
+    tokenizer: Annotated[str, Example("bytes", tokenizer="bpe")] = "bpe"
     """bpe (learned from the training captions), bytes, a pretrained tokenizer's folder or hub name, or model (the
     tokenizer of model.language_model)."""
 
-    vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe")] = None
+    vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe"), Example(270, vocabulary=265)] = None
     """Number of tokens that bpe learns, including end-of-text (default 1024)."""
 
     context: Annotated[int, AtLeast(2)] = 48

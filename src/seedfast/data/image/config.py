@@ -28,7 +28,7 @@ from seedfast.data.image.split import assign_splits
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.errors import UserError
 from seedfast.files import to_json
-from seedfast.options import Between, Formerly, MoreThan, OnlyWith, check, refuse_unused
+from seedfast.options import Between, Example, Formerly, MayChange, MoreThan, OnlyWith, check, refuse_unused
 
 _FORMAT = 2  # of the prepared data: raise it when the same input is prepared differently
 
@@ -37,7 +37,7 @@ _FORMAT = 2  # of the prepared data: raise it when the same input is prepared di
 class ImageData(DataConfig):
     """Images, their classes, and their split into training and validation."""
 
-    path: str = "glyphs"
+    path: Annotated[str, MayChange()] = "glyphs"
     """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with one sub-folder for each
     class, a JSON file that lists images with their split, a Hugging Face data set (hf:NAME, hf:FOLDER), or
     path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8 array) and its class (or None)."""
@@ -48,16 +48,16 @@ class ImageData(DataConfig):
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour (default: grey for glyphs, otherwise colour)."""
 
-    glyph_class: Annotated[GlyphClass | None, OnlyWith(path="glyphs"), Formerly("label")] = None
+    glyph_class: Annotated[GlyphClass | None, OnlyWith(path="glyphs"), Formerly("label"), Example("face")] = None
     """For glyphs: the classes, script or face (the font); default script."""
 
-    split_by: Annotated[SplitBy | None, OnlyWith(path="glyphs"), Formerly("unseen")] = None
+    split_by: Annotated[SplitBy | None, OnlyWith(path="glyphs"), Formerly("unseen"), Example("character")] = None
     """For glyphs: validation holds out single images (the default), whole characters, or whole faces."""
 
-    image_field: str | None = None
+    image_field: Annotated[str | None, Example("picture")] = None
     """For Hugging Face data sets: the column of the images (default image)."""
 
-    label_field: str | None = None
+    label_field: Annotated[str | None, Example("kind")] = None
     """For Hugging Face data sets: the column of the classes (default: all images are of one class)."""
 
     validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05
@@ -72,7 +72,12 @@ class ImageData(DataConfig):
     ] = BETA
     """β of the effective number (Cui et al. 2019)."""
 
-    class_weights: Annotated[tuple[float, ...], MoreThan(0), OnlyWith(balance="manual")] = ()
+    class_weights: Annotated[
+        tuple[float, ...],
+        MoreThan(0),
+        OnlyWith(balance="manual"),
+        Example((1.0, 9.0), balance="manual", class_weights=(1.0, 2.0)),
+    ] = ()
     """Manual class weights, in the order of the classes' names."""
 
     def __post_init__(self) -> None:

@@ -61,8 +61,8 @@ class ImageSource(ImageFiles, ABC):
         return ()
 
 
-class FileFacts(NamedTuple):
-    """The known facts of an image file: its class, its caption, and its split if the source defines it."""
+class FileInfo(NamedTuple):
+    """What a source knows about an image file: its class, its caption, and its split if the source defines it."""
 
     label: str
     caption: str
@@ -71,16 +71,16 @@ class FileFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFileSource(ImageSource):
-    """Image files, with the facts of each."""
+    """Image files, with the information about each."""
 
-    facts: tuple[FileFacts, ...] = ()
+    info: tuple[FileInfo, ...] = ()
 
     def images(self) -> Iterator[ImageEntry]:
-        for name, (label, caption, split) in zip(self.names, self.facts, strict=True):
+        for name, (label, caption, split) in zip(self.names, self.info, strict=True):
             yield ImageEntry(name, name, label, caption, split, _file_reader(self.root / name))
 
     def identity(self) -> Any:
-        return self.facts
+        return self.info
 
 
 def _file_reader(file: Path | IO[bytes]) -> Read:
@@ -128,8 +128,8 @@ def folder_source(root: Path) -> ImageSource:
         names = nested
     if not names:
         raise UserError(f"There is no picture in {root}: add a sub-folder of pictures for each class.")
-    facts = [FileFacts(Path(name).parts[0] if nested else ONE_CLASS, Path(name).stem, None) for name in sorted(names)]
-    return ImageFileSource(str(root), root, tuple(sorted(names)), facts=tuple(facts), skipped=tuple(sorted(skipped)))
+    info = [FileInfo(Path(name).parts[0] if nested else ONE_CLASS, Path(name).stem, None) for name in sorted(names)]
+    return ImageFileSource(str(root), root, tuple(sorted(names)), info=tuple(info), skipped=tuple(sorted(skipped)))
 
 
 # ---- lists ------------------------------------------------------------------------------------------------------
@@ -151,15 +151,15 @@ def json_source(path: Path) -> ImageSource:
             f'{path} must be an object with the keys "train" and "validation", each a list of pictures; it has {found}.'
         )
     names: list[str] = []
-    facts: list[FileFacts] = []
+    info: list[FileInfo] = []
     for split, entries in content.items():
         for entry in _entries(entries, f"{path}: {split}"):
             name = str(entry["image"])
             names.append(name)
             label, caption = (entry.get(key) for key in ("class", "caption"))
-            facts.append(FileFacts(_text(label, ONE_CLASS), _text(caption, Path(name).stem), split))
+            info.append(FileInfo(_text(label, ONE_CLASS), _text(caption, Path(name).stem), split))
     _check_distinct(path, names)
-    return ImageFileSource(str(path), path.parent, tuple(names), facts=tuple(facts))
+    return ImageFileSource(str(path), path.parent, tuple(names), info=tuple(info))
 
 
 LIST_READERS: Mapping[str, Callable[[Path], ImageSource]] = {".json": json_source}

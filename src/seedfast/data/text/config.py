@@ -21,7 +21,7 @@ from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.windows import DocumentWindows, Windows
 from seedfast.errors import UserError
 from seedfast.files import to_json
-from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check, refuse_unused
+from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
 from seedfast.user_code import names_function
 
 _FORMAT = 1  # version of the prepared data: increase it when the same input is prepared differently
@@ -84,38 +84,40 @@ class TextCorpus(Corpus):
 class TextData(DataConfig):
     """Text to train on, its tokenizer, its windows, and its validation split."""
 
-    path: str = "python"
+    path: Annotated[str, MayChange()] = "python"
     """Where the text is: python (the standard library's source code, on every machine), a file (text, .jsonl or
     .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or hf:FOLDER), or a function of yours
     that yields documents (path/to/file.py:function)."""
 
-    tokenizer: str = "bpe"
+    tokenizer: Annotated[str, Example("bytes")] = "bpe"
     """characters, bytes, bpe (learned from the training split), a pretrained one's folder or hub name, or model
     (that of the pretrained model)."""
 
-    vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe")] = None
+    vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe"), Example(270, vocabulary=265)] = None
     """The number of tokens that bpe learns, end-of-text included (default 2048)."""
 
     context: Annotated[int, AtLeast(1)] = 256
     """The length of a window in tokens."""
 
-    prompt: Annotated[int, AtLeast(0)] = 0
+    prompt: Annotated[int, AtLeast(0), Example(8, **{"run.recipe": "text-embedding"})] = 0
     """Number of tokens before a window, of the same document, that are given with it to families that use prompts."""
 
-    one_document_per_window: Annotated[bool, Formerly("apart")] = False
+    one_document_per_window: Annotated[bool, Formerly("apart"), Example(True, **{"run.recipe": "text-embedding"})] = (
+        False
+    )
     """One document per window, padded, instead of packing documents together; for families that learn lengths."""
 
-    include: tuple[str, ...] = ()
+    include: Annotated[tuple[str, ...], Example(("*.txt",))] = ()
     """Patterns of the files taken from a folder, such as "*.py" or "docs/*"; if empty, `mode` decides."""
 
-    exclude: tuple[str, ...] = EXCLUDE
+    exclude: Annotated[tuple[str, ...], Example(("b.*",))] = EXCLUDE
     """Patterns of the files and folders that are left out of a folder."""
 
     mode: Mode = "auto"
     """Which endings are taken from a folder if `include` is empty: those of text (with .jsonl and .parquet), of source
     code, or (auto) text and code, and .jsonl and .parquet where there is neither."""
 
-    field: str = "text"
+    field: Annotated[str, Example("other")] = "text"
     """The field or column that holds the text, in JSONL, Parquet, Hugging Face data sets, and dicts of your function.
     Rows without it that have a prompt and a completion, or messages (a chat), are used as such (not in Parquet): only
     completions are scored."""

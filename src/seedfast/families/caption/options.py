@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Formerly, check
+from seedfast.options import AtLeast, Between, Example, Formerly, check
 
 SELF_CRITICAL_SAMPLES = 4
 """Captions sampled for each image in self-critical training, unless the options set another number."""
@@ -19,10 +19,12 @@ class CaptionOptions:
     all.)"""
     label_smoothing: Annotated[float, Between(0, 1, open_high=True)] = 0.0
     """In training, the part of each target that is spread evenly over the vocabulary (Szegedy et al. 2016)."""
-    self_critical: Annotated[int | None, AtLeast(0)] = None
+    self_critical: Annotated[int | None, AtLeast(0), Example(1)] = None
     """From this step on, maximise the CIDEr-D of sampled captions instead of the likelihood of the references (Rennie
     et al. 2017); needs a low learning rate."""
-    self_critical_samples: Annotated[int | None, AtLeast(2), Formerly("candidates")] = None
+    self_critical_samples: Annotated[
+        int | None, AtLeast(2), Formerly("candidates"), Example(3, self_critical=0, self_critical_samples=2)
+    ] = None
     """For self_critical: captions sampled for each image (default 4); the baseline of each is the others' mean."""
     metrics_every_n_images: Annotated[int | None, AtLeast(1), Formerly("captioned")] = 4
     """Caption every N-th validation image greedily and report exact match, CIDEr-D and ROUGE-L; None disables it."""

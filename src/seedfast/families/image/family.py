@@ -26,7 +26,7 @@ from seedfast.families.image.sampling import ImageGenerator
 from seedfast.families.measure import Curve, Measure
 from seedfast.keys import Draws
 from seedfast.models.config import ImageModel
-from seedfast.options import AtLeast, Between, Formerly, MoreThan, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, Formerly, MoreThan, OnlyWith, check
 
 BINS = 16
 """Number of bins of the noise level for which validation reports the error; they are equiprobable in training."""
@@ -38,12 +38,14 @@ class ImageDiffusion:
 
     process: NoiseProcess = field(default_factory=NoiseProcess)
     """The noise schedule and the prediction target."""
-    min_snr: Annotated[float | None, MoreThan(0)] = None
+    min_snr: Annotated[float | None, MoreThan(0), Example(5.0)] = None
     """Min-SNR weighting: weight the squared error of x0 by min(SNR, this) instead of the prediction's by 1 (Hang et al.
     2023; 5 is usual)."""
-    conditional: bool | None = None
+    conditional: Annotated[bool | None, Example(False)] = None
     """Condition the network on each image's class (default: if there is more than one class)."""
-    class_dropout_prob: Annotated[float | None, Between(0, 1, open_high=True), Formerly("label_drop")] = None
+    class_dropout_prob: Annotated[float | None, Between(0, 1, open_high=True), Formerly("label_drop"), Example(0.9)] = (
+        None
+    )
     """Probability of the null label in training, as classifier-free guidance needs it (default 0.1)."""
     class_balance: Balance | None = None
     """Class-balanced loss: weight the losses of classes by inverse frequency, effective number or manual weights."""
@@ -51,7 +53,12 @@ class ImageDiffusion:
         float, Between(0, 1, open_high=True), OnlyWith(class_balance="effective-number"), Formerly("beta")
     ] = BETA
     """β of the effective number (Cui et al. 2019)."""
-    class_weights: Annotated[tuple[float, ...], MoreThan(0), OnlyWith(class_balance="manual")] = ()
+    class_weights: Annotated[
+        tuple[float, ...],
+        MoreThan(0),
+        OnlyWith(class_balance="manual"),
+        Example((1.0, 9.0), class_balance="manual", class_weights=(1.0, 2.0)),
+    ] = ()
     """Manual class weights, in the order of the classes' names."""
     augment: Augment = field(default_factory=Augment)
     """Augmentation of training images; validation images stay unchanged."""

@@ -14,7 +14,7 @@ from seedfast.diffusion.levels import NoiseLevel, flow, variance_exploding
 from seedfast.diffusion.parameterisation import Prediction, check_recoverable
 from seedfast.diffusion.schedules import Table
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Formerly, MoreThan, OnlyWith, check
+from seedfast.options import AtLeast, Example, Formerly, MoreThan, OnlyWith, check
 
 Schedule = Literal["linear", "cosine", "quadratic", "sigmoid", "flow", "edm"]
 DISCRETE = ("linear", "cosine", "quadratic", "sigmoid")
@@ -38,15 +38,17 @@ class NoiseProcess:
     variance exploding."""
     prediction: Prediction = "v"
     """The network's output: eps, x0, v, the velocity of the straight path (flow), or EDM's preconditioned x0."""
-    timesteps: Annotated[int | None, AtLeast(2), OnlyWith(schedule=DISCRETE), Formerly("times")] = None
+    timesteps: Annotated[int | None, AtLeast(2), OnlyWith(schedule=DISCRETE), Formerly("times"), Example(50)] = None
     """T of the discrete schedules (default 1000)."""
-    beta_start: Annotated[float | None, OnlyWith(schedule=_BETAS)] = None
+    beta_start: Annotated[float | None, OnlyWith(schedule=_BETAS), Example(1e-3)] = None
     """First β of the linear, quadratic and sigmoid schedules (default 1e-4)."""
-    beta_end: Annotated[float | None, OnlyWith(schedule=_BETAS)] = None
+    beta_end: Annotated[float | None, OnlyWith(schedule=_BETAS), Example(0.1)] = None
     """Last β of the linear, quadratic and sigmoid schedules (default 0.02)."""
     zero_terminal_snr: Annotated[bool, OnlyWith(schedule=DISCRETE)] = False
     """Rescale a discrete schedule so that its last timestep has no signal (Lin et al. 2024)."""
-    sigma_data: Annotated[float | None, MoreThan(0), OnlyWith(prediction="edm"), Formerly("data_std")] = None
+    sigma_data: Annotated[float | None, MoreThan(0), OnlyWith(prediction="edm"), Formerly("data_std"), Example(0.9)] = (
+        None
+    )
     """For the prediction edm: the standard deviation of pixels in [-1, 1] (default 0.5)."""
 
     def __post_init__(self) -> None:

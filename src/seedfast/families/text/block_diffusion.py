@@ -9,7 +9,7 @@ Sampling keeps the finished blocks in a key-value cache.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from seedfast.families.text.decoding import Decoding, Trace
 from seedfast.families.text.masked import Masked, MaskedObjective
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_sampler import MaskedRequest, MaskedVocabulary, Policy, unmask
+from seedfast.options import Example
 
 _LARGEST_DEFAULT = 16
 
@@ -31,7 +32,7 @@ _LARGEST_DEFAULT = 16
 class Block(Masked):
     """Block diffusion."""
 
-    block: int | None = None
+    block: Annotated[int | None, Example(8)] = None
     """Tokens that are generated in parallel; must divide the context (default: its largest divisor up to 16).
     The steps of a request are those of one block; a block is always generated whole."""
 

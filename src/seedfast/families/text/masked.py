@@ -36,7 +36,7 @@ from seedfast.families.text.unmask_sampler import (
     unmask,
 )
 from seedfast.keys import Draws
-from seedfast.options import AtLeast, check
+from seedfast.options import AtLeast, Example, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Masked:
 
     estimator: Literal["fixed-k", "continuous"] = "fixed-k"
     """How many tokens are masked: k uniform in 1 … n, stratified over the batch; or each with probability 1-α(t)."""
-    schedule: NoiseSchedule = "linear"
+    schedule: Annotated[NoiseSchedule, Example("cosine", estimator="continuous")] = "linear"
     """The noise schedule α(t) of the continuous estimator, and of how many tokens each sampling step unmasks."""
     evaluation_draws: Annotated[int, AtLeast(1)] = 8
     """Masks drawn for each validation example; more lower the standard error of the estimated bound."""

@@ -44,7 +44,7 @@ from seedfast.families.text.embedding.noise_schedule import ScheduleKind
 from seedfast.families.text.embedding.task import ConditioningRates, EmbeddingTask, noised_spans
 from seedfast.families.text.preview import TaskPreview
 from seedfast.keys import Draws
-from seedfast.options import AtLeast, Between, Formerly, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, Formerly, OnlyWith, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +57,19 @@ class Embedding:
     """γ(t): learned with the bound, or a table of 1000 β, linear or cosine."""
     prediction: Prediction = "tokens"
     """The network's output: a distribution over tokens, whose mean embedding estimates x0, or x0, ε or v itself."""
-    loss: Literal["bound", "weighted"] = "bound"
+    loss: Annotated[Literal["bound", "weighted"], Example("weighted", schedule="linear")] = "bound"
     """The likelihood bound, or the squared error of the prediction and a rounding cross-entropy."""
-    rounding: Annotated[float | None, Between(0, 1), OnlyWith(loss="weighted")] = None
+    rounding: Annotated[float | None, Between(0, 1), OnlyWith(loss="weighted"), Example(0.9, schedule="linear")] = None
     """Weight of the rounding cross-entropy in the weighted loss (default 0.5)."""
     self_conditioning: Annotated[float, Between(0, 1)] = 0.5
     """Fraction of training examples whose estimate builds on a first estimate; 0: the network takes none."""
     clean_context: Annotated[float, Between(0, 1), Formerly("context")] = 0.5
     """Fraction of training windows with clean tokens around the noised ones, as in a sampler's infill or prompt."""
-    prompt_conditioning: Annotated[PromptConditioning, Formerly("reading")] = "prefix"
+    prompt_conditioning: Annotated[
+        PromptConditioning, Formerly("reading"), Example("cross", **{"run.data.prompt": 8})
+    ] = "prefix"
     """How the network reads a prompt (`data.prompt`): as a prefix of the window, or by cross-attention."""
-    condition_dropout: Annotated[float, Between(0, 1), Formerly("withheld")] = 0.1
+    condition_dropout: Annotated[float, Between(0, 1), Formerly("withheld"), Example(0.9)] = 0.1
     """Fraction of training examples without prompt and clean tokens, for classifier-free guidance."""
     evaluation_draws: Annotated[int, AtLeast(1)] = 8
     """Noises drawn for each validation example; more lower the standard error of the estimated bound."""

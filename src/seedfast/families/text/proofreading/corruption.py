@@ -16,7 +16,7 @@ from seedfast.families.text.positions import at_random, in_spans, sticky, two_at
 from seedfast.families.text.proofreading.curriculum import Ramp
 from seedfast.families.text.proofreading.edits import Edits, choose_edits, interleave
 from seedfast.keys import Draws
-from seedfast.options import AtLeast, Between, check
+from seedfast.options import AtLeast, Between, Example, check
 
 NOTHING, UNMASK, REMASK, IDENTITY = range(4)
 """The kinds of positions by their targets: none, a word at a gap, a special answer, the word that is there."""
@@ -41,12 +41,14 @@ class Corruption:
     """The fraction of texts that are masked in whole spans."""
     bert: bool = False
     """Show 80 % of the masked positions as [MASK], 10 % as a random word, 10 % as they are (Devlin et al. 2019)."""
-    mixture: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    mixture: Annotated[tuple[float, float, float], Example((0.0, 0.5, 0.5))] = (1.0, 0.0, 0.0)
     """Relative frequencies of the inputs at replaced positions: a random word, [MASK], a word from elsewhere in the
     window."""
-    keep_multiplier: Annotated[float, AtLeast(0)] = 0.0
+    keep_multiplier: Annotated[float, AtLeast(0), Example(100.0)] = 0.0
     """How much likelier than each other word a replaced position keeps its own, and so is right; 0: never."""
-    edits: tuple[float, float, float] | None = None
+    edits: Annotated[
+        tuple[float, float, float] | None, Example((0.2, 0.4, 0.4), **{"run.objective.version": "edit"})
+    ] = None
     """For the version `edit`: relative frequencies of replaced, missing and superfluous words (default 0.5, 0.25,
     0.25)."""
 

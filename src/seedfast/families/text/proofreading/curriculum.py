@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from seedfast.errors import UserError
-from seedfast.options import AtLeast
+from seedfast.options import AtLeast, Example
 
 OptionsT = TypeVar("OptionsT")
 
@@ -13,11 +13,11 @@ OptionsT = TypeVar("OptionsT")
 class Ramp:
     """A number that moves linearly from `start` to `end` over the first `steps`, and stays there."""
 
-    end: float
+    end: Annotated[float, Example(0.6, start=0.5, end=1.0, steps=4)]
     """The value after the ramp, which validation and sampling use."""
-    start: float | None = None
+    start: Annotated[float | None, Example(0.9, start=0.5, end=1.0, steps=4)] = None
     """The value at step 0 (None: no ramp)."""
-    steps: Annotated[int, AtLeast(0)] = 0
+    steps: Annotated[int, AtLeast(0), Example(8, start=0.5, end=1.0, steps=4)] = 0
     """The ramp's length."""
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ from seedfast.families.text.proofreading.loss_weights import Answers, Weights, a
 from seedfast.families.text.proofreading.mask_bias import Bias, answer_logits
 from seedfast.families.text.unmask_sampler import NoiseSchedule
 from seedfast.keys import Draws
-from seedfast.options import AtLeast, check
+from seedfast.options import Affects, AtLeast, Example, check
 
 _LARGEST_LOGIT_GAP = 50.0
 
@@ -45,13 +45,13 @@ class Proofreading:
     corruption: Corruption = field(default_factory=Corruption)
     weights: Weights = field(default_factory=Weights)
     bias: Bias = field(default_factory=Bias)
-    schedule: NoiseSchedule = "linear"
+    schedule: Annotated[NoiseSchedule, Affects("files"), Example("cosine", **{"run.sample_every": 1})] = "linear"
     """The noise schedule α(t) of how many tokens each sampling step unmasks."""
     evaluation_draws: Annotated[int, AtLeast(1)] = 8
     """Corruptions of each validation example: a fixed grid of difficulties, the same at every validation."""
     document_mask: bool = False
     """Restrict attention to a token's own document where a window holds several."""
-    diagnostics_every: Annotated[int, AtLeast(1)] = 100
+    diagnostics_every: Annotated[int, AtLeast(1), Example(1)] = 100
     """Steps between full diagnostics in training; validations always have them."""
 
     def __post_init__(self) -> None:

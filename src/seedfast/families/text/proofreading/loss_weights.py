@@ -21,7 +21,7 @@ from torch import Tensor
 from seedfast.errors import UserError
 from seedfast.families.text.proofreading.corruption import IDENTITY, REMASK, UNMASK
 from seedfast.families.text.proofreading.curriculum import Ramp
-from seedfast.options import AtLeast, Between, check
+from seedfast.options import AtLeast, Between, Example, check
 
 FLOOR = 0.01
 """The lowest weight: an answer of weight 0 would cost the network nothing."""
@@ -49,13 +49,13 @@ class Weights:
     """Weight of a gap that is filled correctly. Lower: words that are already known count less."""
     state_dependent: bool = False
     """Reduce the cost of doubting a right word with the fraction of visible words that are wrong."""
-    target_unmask_rate: Annotated[float | None, Between(0, 1, open_low=True)] = None
+    target_unmask_rate: Annotated[float | None, Between(0, 1, open_low=True), Example(0.5)] = None
     """The desired fraction of gaps that are attempted: above it, wrong attempts cost more; below it, less."""
     entropy: Annotated[float, AtLeast(0)] = 0.0
     """Strength λ of a factor of up to 1 + λ for gaps whose wrong probability is concentrated on few words."""
     label_smoothing: Ramp = field(default=Ramp(end=0.0))
     """The fraction of the target that is spread over all symbols. A ramp from 1 to 0 gives soft labels that harden."""
-    judged_by: Literal["probability", "argmax"] = "probability"
+    judged_by: Annotated[Literal["probability", "argmax"], Example("argmax", state_dependent=True)] = "probability"
     """How a mistake is measured in the terms that depend on the network's answers."""
 
     def __post_init__(self) -> None:

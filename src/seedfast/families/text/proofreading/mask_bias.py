@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seedfast.families.generator import State
 from seedfast.families.text.proofreading.corruption import Symbols
-from seedfast.options import Between, MoreThan, OnlyWith, check
+from seedfast.options import Between, Example, MoreThan, OnlyWith, check
 
 _MEMORY = 0.99
 _ADAPTIVE = ("unmask-rate", "mask-probability")
@@ -23,14 +23,26 @@ _ADAPTIVE = ("unmask-rate", "mask-probability")
 class Bias:
     """The bias of the logit of [MASK], in the version `mask`."""
 
-    kind: Literal["none", "fixed", "unmask-rate", "mask-probability"] = "none"
+    kind: Annotated[
+        Literal["none", "fixed", "unmask-rate", "mask-probability"],
+        Example("fixed", **{"run.objective.version": "mask"}),
+    ] = "none"
     """`unmask-rate` raises it while more than the `target` of the gaps are attempted; `mask-probability` raises it
     while the probability of [MASK] at gaps is below the `target`."""
-    initial: Annotated[float | None, OnlyWith(kind=("fixed", *_ADAPTIVE))] = None
+    initial: Annotated[
+        float | None, OnlyWith(kind=("fixed", *_ADAPTIVE)), Example(1.0, **{"run.objective.version": "mask"})
+    ] = None
     """The value of a fixed bias, or the first value of an adaptive one, in nats (default 3.5)."""
-    target: Annotated[float | None, Between(0, 1, open_low=True), OnlyWith(kind=_ADAPTIVE)] = None
+    target: Annotated[
+        float | None,
+        Between(0, 1, open_low=True),
+        OnlyWith(kind=_ADAPTIVE),
+        Example(0.3, **{"run.objective.version": "mask"}),
+    ] = None
     """The target of an adaptive bias (default: 0.15 of the gaps attempted; a probability of 0.5)."""
-    strength: Annotated[float | None, MoreThan(0), OnlyWith(kind=_ADAPTIVE)] = None
+    strength: Annotated[
+        float | None, MoreThan(0), OnlyWith(kind=_ADAPTIVE), Example(0.1, **{"run.objective.version": "mask"})
+    ] = None
     """The change of an adaptive bias per step for a deviation of 1 (default 0.01)."""
 
     def __post_init__(self) -> None:
