@@ -262,7 +262,7 @@ def test_nothing_is_needed_of_the_base_once_a_run_has_begun(
     assert compare(tmp_path / "whole", tmp_path / "run")[0] is None
     checkpoint = trained.find(tmp_path / "run")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
-    model.sample(model.family.request(prompt=("the cat",), tokens=4), seed=1)
+    model.sample(model.generator.Request(prompt=("the cat",), tokens=4), seed=1)
     with pytest.raises(UserError, match="cannot be loaded"):
         trained.load(recipes.stored(checkpoint.folder), checkpoint, weights="base")
 
@@ -316,7 +316,7 @@ def test_the_masked_family_continues_the_same_model(base: Path, story: Path, tmp
     validations = [e["validation"]["raw"]["loss"] for e in journal.read(tmp_path / "whole") if "validation" in e]
     assert validations[-1] < validations[0] - 0.1
     model = trained.load(run.located(), trained.find(tmp_path / "whole"))
-    samples = model.sample(model.family.request(infill="the cat <gap:3> the dog"), seed=1)
+    samples = model.sample(model.generator.Request(infill="the cat <gap:3> the dog"), seed=1)
     assert samples.texts[0].startswith("the cat ")
     assert samples.texts[0].endswith(" the dog")
 

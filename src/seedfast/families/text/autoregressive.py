@@ -154,23 +154,23 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
         if any(canvas.is_infill for canvas in canvases):
             return [fill_gaps(self, decoding, canvas, row) for row, canvas in enumerate(canvases)]
         prompts = [canvas.tokens_L[canvas.fixed_L].tolist() for canvas in canvases]
-        if decoding.request.on_text:
-            decoding = replace(decoding, trace=self._streamed(decoding.request.on_text, prompts[0], decoding.trace))
+        if decoding.request.on_token:
+            decoding = replace(decoding, trace=self._streamed(decoding.request.on_token, prompts[0], decoding.trace))
         counts = [int((~canvas.fixed_L).sum()) for canvas in canvases]
         written = continue_prompts(self, decoding, prompts, counts)
         return [prompt + new for prompt, new in zip(prompts, written, strict=True)]
 
-    def _streamed(self, on_text: Callable[[str], None], prompt: list[int], also: Trace | None) -> Trace:
+    def _streamed(self, on_token: Callable[[str], None], prompt: list[int], also: Trace | None) -> Trace:
         """A trace that passes on each new piece of a text, up to its last complete character; first the prompt."""
         start = self.decode(prompt, [False] * len(prompt))
-        on_text(start)
+        on_token(start)
         passed = len(start)
 
         def trace(row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
             nonlocal passed
             text = self.decode(tokens, is_open)
             complete = text.rstrip("\N{REPLACEMENT CHARACTER}")
-            on_text(complete[passed:])
+            on_token(complete[passed:])
             passed = max(passed, len(complete))
             if also:
                 also(row, tokens, is_open)

@@ -23,7 +23,7 @@ class AutoregressiveRequest(TextRequest):
     """Infill: candidates for each gap, weighed by the likelihood of the text after it."""
     chat: bool = False
     """Treat each prompt as a user message and apply the chat template of the tokenizer."""
-    on_text: Annotated[Callable[[str], None] | None, tyro.conf.Suppress] = None
+    on_token: Annotated[Callable[[str], None] | None, tyro.conf.Suppress] = None
     """Called with each new piece of the one sample during generation."""
 
     def __post_init__(self) -> None:
@@ -31,7 +31,7 @@ class AutoregressiveRequest(TextRequest):
         at_least_one(candidates=self.candidates)
         if self.chat and not self.prompt:
             raise UserError("A chat begins with a user message: give it as --prompt.")
-        if self.on_text and (self.count > 1 or self.infill is not None):
+        if self.on_token and (self.count > 1 or self.infill is not None):
             raise UserError("Only one continuation can be streamed: request one sample and no infill.")
 
 

@@ -137,7 +137,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Policy:
-    """How a request wants the steps to go: which positions each unmasks, and which it masks again."""
+    """The steps of a request: which positions each unmasks, and which it masks again."""
 
     request: MaskedRequest
     schedule: NoiseSchedule
@@ -189,7 +189,7 @@ class Policy:
         return page.remask(step.page.written & (u_BL < self.sigma(step.index)), step.mask)
 
     def sigma(self, index: int) -> float:
-        """ReMDM's σ of a step: at most min(1, (1 - α_s) / α_t), beyond which the schedule could not be kept."""
+        """ReMDM's σ of a step: at most min(1, (1 - α_s) / α_t), above which the schedule cannot hold."""
         request = self.request
         assert request.steps is not None
         visible, masked_after = 1 - self.masked(index / request.steps), self.masked((index + 1) / request.steps)

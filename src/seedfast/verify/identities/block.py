@@ -18,7 +18,7 @@ from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
-from seedfast.verify.identities.check import LEAST_P_VALUE, ROUNDING, Check, apart, p_value
+from seedfast.verify.identities.check import LEAST_P_VALUE, ROUNDING, Check, p_value, relative_error
 from seedfast.verify.identities.toys import all_texts, assets, codes, windows_of
 
 Build = Callable[[Block, TextAssets], MaskedObjective]
@@ -82,7 +82,7 @@ def whole_window(build: Build = block_objective) -> Check:
         block = build(Block(block=_LENGTH, estimator=estimator), home)
         masked = MaskedObjective(Masked(estimator=estimator), home)
         differences.append(
-            apart(_losses(block, _network(block), texts_NL), _losses(masked, _network(masked), texts_NL))
+            relative_error(_losses(block, _network(block), texts_NL), _losses(masked, _network(masked), texts_NL))
         )
     difference = max(differences)
     detail = f"the loss of each of {len(texts_NL)} texts is the masked one's (largest difference {difference:.0e})"
@@ -102,7 +102,7 @@ def cached_blocks(build: Build = block_objective) -> Check:
         for start in range(0, _LENGTH, size):
             here = slice(start, start + size)
             block_BLV = network(task.inputs_BL[:, here], cache=cache)
-            worst = max(worst, apart(block_BLV, whole_BLV[:, here]))
+            worst = max(worst, relative_error(block_BLV, whole_BLV[:, here]))
             cache.truncate(start)
             network(task.targets_BL[:, here], cache=cache)
     return Check(

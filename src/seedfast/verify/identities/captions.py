@@ -13,7 +13,7 @@ from seedfast.families.caption.beam_search import Hypothesis, NextLogits, beam_s
 from seedfast.families.caption.metrics import BleuCounts, Frequencies, Words, cider, rouge_l, words
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
-from seedfast.verify.identities.check import Check, apart
+from seedfast.verify.identities.check import Check, relative_error
 
 Cider = Callable[[Words, Sequence[Words], Frequencies], float]
 Bleu = Callable[[Sequence[tuple[Words, Sequence[Words]]]], Sequence[float]]
@@ -43,7 +43,7 @@ def cider_by_hand(metric: Cider = cider) -> Check:
         # Equal to one of two references.
         "two references": (metric(one, [one, other], corpus), 5.0),
     }
-    wrong = {name: apart(value, expected) for name, (value, expected) in cases.items()}
+    wrong = {name: relative_error(value, expected) for name, (value, expected) in cases.items()}
     detail = f"{len(cases)} values by hand (largest difference {max(wrong.values()):.0e})"
     return Check("cider", "CIDEr-D", max(wrong.values()) < 1e-12, detail)
 
@@ -69,7 +69,7 @@ def bleu_and_rouge_by_hand(
         (rouge(words("a b c d"), [words("a c e")]), (1 + 1.44) / (1.44 / (2 / 3) + 1 / (2 / 4))),
         (rouge(words("a b"), [words("b a"), words("a b")]), 1.0),
     ]
-    worst = max(apart(value, expected) for value, expected in cases)
+    worst = max(relative_error(value, expected) for value, expected in cases)
     # The reference implementation adds 1e-9 to counts that may be zero.
     detail = f"{len(cases)} values by hand (largest difference {worst:.0e})"
     return Check("cider", "BLEU and ROUGE-L", worst < 1e-7, detail)

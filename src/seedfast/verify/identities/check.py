@@ -30,7 +30,7 @@ class Check:
         return f"{self.slug:<20}  {self.name}: {self.detail}"
 
 
-def apart(values: Tensor | float, expected: Tensor | float) -> float:
+def relative_error(values: Tensor | float, expected: Tensor | float) -> float:
     """The largest relative difference (absolute below 1 in size); infinite where a value is not finite."""
     a, b = (torch.as_tensor(each, dtype=torch.float64).detach() for each in (values, expected))
     difference = float(((a - b).abs() / b.abs().clamp(min=1)).max())

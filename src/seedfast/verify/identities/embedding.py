@@ -30,7 +30,7 @@ from seedfast.families.text.embedding.noise_schedule import (
 )
 from seedfast.families.text.embedding.task import EmbeddingTask
 from seedfast.keys import Draws
-from seedfast.verify.identities.check import Check, apart
+from seedfast.verify.identities.check import Check, relative_error
 from seedfast.verify.identities.toys import all_texts, assets, numbers, windows_of
 
 BuildObjective = Callable[[Embedding, TextAssets], EmbeddingObjective]
@@ -209,15 +209,15 @@ def variational_bound(build: BuildObjective = EmbeddingObjective) -> Check:
     for ends, prediction in [(ends, "tokens") for ends in END_POINTS] + [(END_POINTS[1], p) for p in PREDICTIONS[1:]]:
         objective, network = exact_world(one, 1, prediction=cast("Prediction", prediction), ends=ends, build=build)
         found = expected_loss(objective, network, one, 1, noises=121, times=2)
-        worst, cases = max(worst, apart(found, exact_bound(one, 1, ends[1], noises=121))), cases + 1
+        worst, cases = max(worst, relative_error(found, exact_bound(one, 1, ends[1], noises=121))), cases + 1
     for schedule in ("linear", "cosine"):
         objective, network = exact_world(one, 1, schedule=schedule, build=build)
         found = expected_loss(objective, network, one, 1, noises=121, times=3)
         last = float(network.schedule(torch.ones(1, dtype=torch.float64))[0].detach())
-        worst, cases = max(worst, apart(found, exact_bound(one, 1, last, noises=121))), cases + 1
+        worst, cases = max(worst, relative_error(found, exact_bound(one, 1, last, noises=121))), cases + 1
     objective, network = exact_world(two, 2, ends=(-6.0, 3.0), build=build)
     found = expected_loss(objective, network, two, 2, noises=33, times=2)
-    pair = apart(found, exact_bound(two, 2, 3.0, noises=33))
+    pair = relative_error(found, exact_bound(two, 2, 3.0, noises=33))
     detail = f"one token in {cases} settings to {worst:.0e}, two dependent tokens to {pair:.0e}"
     return Check("embedding-nelbo", "embedding bound with the exact posterior", worst < 1e-7 and pair < 1e-5, detail)
 

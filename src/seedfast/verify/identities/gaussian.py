@@ -16,7 +16,7 @@ from seedfast.diffusion.levels import NoiseLevel
 from seedfast.diffusion.parameterisation import Prediction
 from seedfast.diffusion.schedules import table, zero_terminal_snr
 from seedfast.errors import UserError
-from seedfast.verify.identities.check import Check, apart
+from seedfast.verify.identities.check import Check, relative_error
 from seedfast.verify.identities.toys import numbers
 
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "x0", "v", "flow", "edm")
@@ -51,12 +51,12 @@ def conversions(
     x = a * x0 + s * eps
     v = a * eps - s * x0
     paper = max(
-        apart(target("v", x0, eps, level), v),
-        apart(to_x0("v", v, x, level), a * x - s * v),
-        apart(to_eps("v", v, x, level), s * x + a * v),
-        apart(target("eps", x0, eps, level), eps),
-        apart(target("x0", x0, eps, level), x0),
-        apart(target("flow", x0, eps, level), eps - x0),
+        relative_error(target("v", x0, eps, level), v),
+        relative_error(to_x0("v", v, x, level), a * x - s * v),
+        relative_error(to_eps("v", v, x, level), s * x + a * v),
+        relative_error(target("eps", x0, eps, level), eps),
+        relative_error(target("x0", x0, eps, level), x0),
+        relative_error(target("flow", x0, eps, level), eps - x0),
     )
     back = 0.0
     for each in kinds():
@@ -64,8 +64,8 @@ def conversions(
         x = levels.add_noise(x0, eps, each)
         for prediction in PREDICTIONS:
             output = target(prediction, x0, eps, each)
-            back = max(back, apart(to_x0(prediction, output, x, each), x0))
-            back = max(back, apart(to_eps(prediction, output, x, each), eps))
+            back = max(back, relative_error(to_x0(prediction, output, x, each), x0))
+            back = max(back, relative_error(to_eps(prediction, output, x, each), eps))
     detail = f"v as in the paper to {paper:.0e}; {len(PREDICTIONS)} predictions on 3 schedules and back to {back:.0e}"
     return Check("conversions", "conversions", max(paper, back) < 1e-10, detail)
 
@@ -85,10 +85,13 @@ def weights(
         p: (installed.target(p, wrong, wrong_eps, level) - installed.target(p, x0, eps, level)).square().mean(dim=1)
         for p in PREDICTIONS
     }
-    measured = max(apart(mse[p] / (x0_weight(p, level) * x0_mse), 1.0) for p in PREDICTIONS)
-    paper = max(apart(mse["eps"] / (level.snr * x0_mse), 1.0), apart(mse["v"] / ((level.snr + 1) * x0_mse), 1.0))
+    measured = max(relative_error(mse[p] / (x0_weight(p, level) * x0_mse), 1.0) for p in PREDICTIONS)
+    paper = max(
+        relative_error(mse["eps"] / (level.snr * x0_mse), 1.0),
+        relative_error(mse["v"] / ((level.snr + 1) * x0_mse), 1.0),
+    )
     capped = level.snr.clamp(max=_GAMMA) * x0_mse
-    capped_apart = max(apart(min_snr(p, level, _GAMMA) * mse[p] / capped, 1.0) for p in PREDICTIONS)
+    capped_apart = max(relative_error(min_snr(p, level, _GAMMA) * mse[p] / capped, 1.0) for p in PREDICTIONS)
     terminal = reference(zero_terminal=True)
     ends = NoiseLevel(*(torch.cat([each, torch.tensor([end]).double()]) for each, end in
                    ((terminal.a, 1.0), (terminal.s, 0.0), (terminal.time.double(), 0.0))))  # fmt: skip
@@ -119,10 +122,10 @@ def preconditioning(
         paper = (x0 - skip[:, None] * (x0 + sigma[:, None] * eps)) / c_out[:, None]
         worst = max(
             worst,
-            apart(c_in.square() * (sigma.square() + sigma_data**2), 1.0),
-            apart(weight * c_out.square(), 1.0),
-            apart(loss, 1.0),
-            apart(target("edm", x0, eps, level, sigma_data), paper),
+            relative_error(c_in.square() * (sigma.square() + sigma_data**2), 1.0),
+            relative_error(weight * c_out.square(), 1.0),
+            relative_error(loss, 1.0),
+            relative_error(target("edm", x0, eps, level, sigma_data), paper),
         )
     return Check("edm", "EDM preconditioning", worst < 1e-10, f"all σ from 0.001 to 100 to {worst:.0e}")
 
@@ -136,7 +139,7 @@ def dynamic_thresholding(threshold: Callable[[Tensor, float], Tensor] = guidance
     for percentile in (0.9, 0.95, 1.0):
         s_B = torch.quantile(x0.flatten(1).abs(), percentile, dim=1).clamp(min=1).view(-1, 1, 1, 1)
         found = threshold(x0, percentile)
-        worst = max(worst, apart(found, x0.clamp(-s_B, s_B) / s_B))
+        worst = max(worst, relative_error(found, x0.clamp(-s_B, s_B) / s_B))
         small = s_B[:, 0, 0, 0] == 1
         right &= torch.equal(found[small], guidance.clamped(x0)[small])
         right &= bool((found[4:] != guidance.clamped(x0)[4:]).any(dim=(1, 2, 3)).all())
@@ -148,7 +151,7 @@ def terminal_snr(rescale: Callable[[Tensor], Tensor] = zero_terminal_snr) -> Che
     """After rescaling ᾱ_T = 0 and √ᾱ_0 is unchanged; ε-prediction is refused; sampling starts at t = T-1."""
     before = reference().a.square()
     after = rescale(before)
-    ends = float(after[-1]) == 0 and apart(after[0].sqrt(), before[0].sqrt()) < 1e-14
+    ends = float(after[-1]) == 0 and relative_error(after[0].sqrt(), before[0].sqrt()) < 1e-14
     falls = bool((after.diff() < 0).all())
     rescaled = table("linear", STEPS, zero_terminal=True)
     refused = _refuses(lambda: installed.check_recoverable("eps", rescaled.at(torch.arange(STEPS))))
@@ -179,7 +182,7 @@ def low_precision(add_noise: Callable[[Tensor, Tensor, NoiseLevel], Tensor] = le
     with torch.autocast("cpu", torch.bfloat16):
         x = add_noise(x0, eps, level)
     added = (x.double() - level.a[:, None] * x0.double()).std(dim=1)
-    worst = apart(added / level.s, 1.0)
+    worst = relative_error(added / level.s, 1.0)
     return Check(
         "low-precision", "noising under bf16", worst < 1e-3, f"standard deviation of the noise right to {worst:.0e}"
     )
@@ -192,10 +195,10 @@ def classifier_free(guided: Callable[[Tensor, Tensor, float], Tensor] = guidance
     x = numbers("x", 4, 5)
     x0_u, x0_c = (installed.to_x0("eps", each, x, level) for each in (u, c))
     worst = max(
-        apart(guided(u, c, 1.0), c),
-        apart(guided(u, c, 0.0), u),
-        max(apart(guided(u, u, w), u) for w in (0.0, 0.5, 1.0, 3.0, 7.5)),
-        apart(guided(u, c, 3.0), u + 3 * (c - u)),
-        apart(installed.to_x0("eps", guided(u, c, 3.0), x, level), guided(x0_u, x0_c, 3.0)),
+        relative_error(guided(u, c, 1.0), c),
+        relative_error(guided(u, c, 0.0), u),
+        max(relative_error(guided(u, u, w), u) for w in (0.0, 0.5, 1.0, 3.0, 7.5)),
+        relative_error(guided(u, c, 3.0), u + 3 * (c - u)),
+        relative_error(installed.to_x0("eps", guided(u, c, 3.0), x, level), guided(x0_u, x0_c, 3.0)),
     )
     return Check("guidance", "guidance", worst < 1e-13, f"scales 0, 1, 3 and equal branches to {worst:.0e}")

@@ -5,7 +5,7 @@ See docs/identities.md#autoregressive, #bits-per-byte, #known-entropy and #packi
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +29,19 @@ from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
-from seedfast.verify.identities.check import ROUNDING, Check, apart
+from seedfast.verify.identities.check import ROUNDING, Check, relative_error
 from seedfast.verify.identities.masked import Build
-from seedfast.verify.identities.sources import Answer, Copy, Markov, SecondOrder, Tokens, Zipf, blurred
+from seedfast.verify.identities.sources import (
+    Answer,
+    CausalSource,
+    Copy,
+    Markov,
+    SecondOrder,
+    Source,
+    Tokens,
+    Zipf,
+    blurred,
+)
 from seedfast.verify.identities.toys import all_texts, arbitrary_history, assets, windows_of
 
 BuildCausal = Callable[[Autoregressive, TextAssets], AutoregressiveObjective]
@@ -58,7 +68,7 @@ def next_token_loss(build: BuildCausal = AutoregressiveObjective) -> Check:
     for scored in (torch.ones(length, dtype=torch.bool), scored_L):
         task = objective.task(windows_of(texts_NL, objective.end_of_text, scored), _draws(len(texts_NL)))
         by_hand_N = _chain_rule(network, windows_of(texts_NL, objective.end_of_text)["tokens"], scored)
-        differences.append(apart(objective.loss(network, task, {}).total_B, by_hand_N))
+        differences.append(relative_error(objective.loss(network, task, {}).total_B, by_hand_N))
     cycle_BL = (torch.arange(vocabulary)[:, None] + torch.arange(length + 1)) % vocabulary
     task = objective.task({"tokens": cycle_BL, "scored": torch.ones_like(cycle_BL[:, 1:]).bool()}, _draws(vocabulary))
     copies = Answer(lambda tokens_BL: _LIKELY * nn.functional.one_hot(tokens_BL, vocabulary).double())
@@ -117,7 +127,10 @@ def context_only_helps(build: BuildCausal = AutoregressiveObjective, windows: Bu
         total_N = objective.loss(source.causal(), task, {}).total_B.double().view(len(texts_NL), -1).sum(dim=1)
         counted.add(float(task.weight_B.sum()) / len(texts_NL))
         expected[context] = float((total_N * probability_N).sum()) / targets
-    difference = max(apart(expected[1], source.short_rate), apart(expected[targets], source.causal_entropy(targets)))
+    difference = max(
+        relative_error(expected[1], source.short_rate),
+        relative_error(expected[targets], source.causal_entropy(targets)),
+    )
     best = expected[targets]
     holds = difference < ROUNDING and counted == {targets} and all(best <= e + ROUNDING for e in expected.values())
     losses = ", ".join(f"{loss:.4f} (context {context})" for context, loss in expected.items())
@@ -192,7 +205,7 @@ def packing(
 
     moved = float((logits(packed(one, other)) - logits(packed(permuted, other))).abs().max())
     together, *alone = (objective.loss(built, packed(*each), {}).total_B for each in ([one, other], [one], [other]))
-    difference = apart(together, sum(alone))
+    difference = relative_error(together, sum(alone))
     detail = f"the other document's logits change by {moved}; packed and unpacked losses differ by {difference:.0e}"
     return Check("packing", "packing", moved == 0 and difference < 1e-5, detail)
 
@@ -211,7 +224,7 @@ def bits_per_byte(
     decoded = corpus.assets.tokenizer.decode(batch["tokens"][:, 1:][batch["scored"]].numpy())
     uniform = Answer(lambda tokens_BL: torch.zeros(*tokens_BL.shape, 257).index_fill(2, torch.tensor(256), -torch.inf))
     bits = _validated(objective, uniform, split).loss * objective.measure.conversions["bits_per_byte"]
-    holds = decoded == text and apart(bits, 8.0) < ROUNDING
+    holds = decoded == text and relative_error(bits, 8.0) < ROUNDING
     size = len(text.encode())
     detail = (
         f"uniform bytes cost {bits:.6f} bits on {len(text)} characters in {size} bytes; round trip {decoded == text}"
@@ -231,25 +244,6 @@ def _validated(objective: TextObjective[Any], network: nn.Module, split: Dataset
         draws=objective.measure.draws or 1,
         distributed=DistributedContext(torch.device("cpu")),
     )
-
-
-class CausalSource(Protocol):
-    """A language with an exact next-token network."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def vocabulary(self) -> int: ...
-    def tokens(self, count: int, length: int) -> Tokens: ...
-    def causal_entropy(self, length: int) -> float: ...
-    def causal(self) -> nn.Module: ...
-
-
-class Source(CausalSource, Protocol):
-    """A language that also has an exact network for masked tokens."""
-
-    def window_entropy(self, length: int) -> float: ...
-    def bidirectional(self) -> nn.Module: ...
 
 
 _LENGTH, _WINDOWS = 16, 600

@@ -23,7 +23,7 @@ from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
 from seedfast.optim.ema import EMA, Average
-from seedfast.verify.identities.check import Check, apart
+from seedfast.verify.identities.check import Check, relative_error
 from seedfast.verify.identities.toys import arbitrary_history, arbitrary_table, assets, numbers
 
 _VOCABULARY, _LENGTH = 3, 4
@@ -149,7 +149,9 @@ def validation_is_training_loss(validation: Callable[..., Score] = validate) -> 
         validation(objective, network, {}, split, ids, seed=0, batch_size=size, draws=1, distributed=place)
         for size in (1, 5, len(split))
     ]
-    difference = max(max(apart(each.loss, trained), apart(each.standard_error, error)) for each in scores)
+    difference = max(
+        max(relative_error(each.loss, trained), relative_error(each.standard_error, error)) for each in scores
+    )
     detail = (
         f"{trained:.6f} ± {error:.6f} nats per token in batches of 1, 5 and {len(split)} (difference {difference:.0e})"
     )
@@ -169,13 +171,13 @@ def moving_average(average: Callable[[nn.Module], Average] = Average, config: Ca
         nn.init.constant_(network.weight, i)
         network.num_batches_tracked.fill_(i)  # type: ignore[union-attr]
         own.update(d)
-    difference = apart(own.network.weight, n - d * (1 - d**n) / (1 - d))  # type: ignore[arg-type]
+    difference = relative_error(own.network.weight, n - d * (1 - d**n) / (1 - d))  # type: ignore[arg-type]
     counter = int(own.network.num_batches_tracked)  # type: ignore[arg-type]
     kept = 1.0
     for step in range(1000, 1020):
         kept *= config(half_life=20).decay(step, 8)
     samples = config(half_life=160, unit="samples").decay(1000, 8)
-    half = max(apart(kept, 0.5), apart(samples**20, 0.5))
+    half = max(relative_error(kept, 0.5), relative_error(samples**20, 0.5))
     holds = difference < 1e-12 and counter == n and half < 1e-12
     detail = f"differs from n - d(1-dⁿ)/(1-d) by {difference:.0e}, from one half after a half-life by {half:.0e}"
     return Check("ema", "moving average", holds, detail)

@@ -21,7 +21,7 @@ from seedfast.families.text.masked import Masked, MaskedGenerator, MaskedObjecti
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_sampler import MaskedRequest, alpha
 from seedfast.keys import Draws
-from seedfast.verify.identities.check import ROUNDING, Check, apart
+from seedfast.verify.identities.check import ROUNDING, Check, relative_error
 from seedfast.verify.identities.sources import Answer, Markov
 from seedfast.verify.identities.toys import (
     Law,
@@ -191,10 +191,10 @@ def nelbo_three_ways(build: Build = MaskedObjective) -> Check:
     some_L = torch.tensor([False, True, True, False])
     some_N = any_order(network, VOCABULARY, texts_NL, (1, 2))
     difference = max(
-        apart(by_k_N, by_order_N),
-        apart(by_time_N, by_order_N),
-        apart(fixed_k(objective, network, texts_NL, some_L), some_N),
-        apart(continuous(by_time, network, texts_NL, some_L), some_N),
+        relative_error(by_k_N, by_order_N),
+        relative_error(by_time_N, by_order_N),
+        relative_error(fixed_k(objective, network, texts_NL, some_L), some_N),
+        relative_error(continuous(by_time, network, texts_NL, some_L), some_N),
     )
     means = " = ".join(f"{float(each.mean()):.6f}" for each in (by_k_N, by_time_N, by_order_N))
     return Check(
@@ -218,10 +218,10 @@ def schedule_invariance(
         options = Masked(estimator="continuous", schedule=schedule)
         found_N = continuous(build(options, assets(VOCABULARY, LENGTH)), network, texts_NL)
         means.append(f"{float(found_N.mean()):.6f} ({schedule})")
-        difference = max(difference, apart(found_N, expected_N))
+        difference = max(difference, relative_error(found_N, expected_N))
         t_T = (torch.arange(1, 201, dtype=torch.float64) / 201).requires_grad_()
         (slope_T,) = torch.autograd.grad(alpha(schedule, t_T).sum(), t_T)
-        derivative = max(derivative, apart(weight(schedule, t_T), -slope_T / (1 - alpha(schedule, t_T))))
+        derivative = max(derivative, relative_error(weight(schedule, t_T), -slope_T / (1 - alpha(schedule, t_T))))
     holds = difference < ROUNDING and derivative < 1e-12
     detail = f"{' = '.join(means)} nats (difference {difference:.0e}); weight = -α'/(1-α) (difference {derivative:.0e})"
     return Check("schedule-invariance", "schedule invariance", holds, detail)
@@ -233,7 +233,7 @@ def tightness(build: Build = MaskedObjective) -> Check:
     exact_N = -law.probabilities.log()
     found_N = fixed_k(build(Masked(), assets(VOCABULARY, LENGTH)), law.network(), law.texts)
     time_N = continuous(build(Masked(estimator="continuous"), assets(VOCABULARY, LENGTH)), law.network(), law.texts)
-    difference = max(apart(found_N, exact_N), apart(time_N, exact_N))
+    difference = max(relative_error(found_N, exact_N), relative_error(time_N, exact_N))
     detail = f"NELBO = -log p for each of {len(exact_N)} texts (largest difference {difference:.0e})"
     return Check("tightness", "tightness", difference < ROUNDING, detail)
 
@@ -259,7 +259,7 @@ def uniform_network(
     found["autoregressive"] = causal.loss(
         history, causal.task(windows_of(texts_NL, causal.end_of_text), draws), {}
     ).total_B
-    difference = max(apart(each, exact) for each in found.values())
+    difference = max(relative_error(each, exact) for each in found.values())
     detail = f"{exact:.6f} = L·log V in {', '.join(found)} (largest difference {difference:.0e})"
     return Check("uniform-network", "uniform network", difference < ROUNDING, detail)
 

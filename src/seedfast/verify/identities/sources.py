@@ -6,6 +6,7 @@ Shapes: B rows, L length, V vocabulary. Entropies in nats.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,25 @@ def blurred(network: nn.Module, share: float) -> Answer:
 def entropy(probabilities: Tensor) -> float:
     """-Σ p log p, in nats."""
     return float(-torch.special.xlogy(probabilities, probabilities).sum())
+
+
+class CausalSource(Protocol):
+    """A language with an exact next-token network."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def vocabulary(self) -> int: ...
+    def tokens(self, count: int, length: int) -> Tokens: ...
+    def causal_entropy(self, length: int) -> float: ...
+    def causal(self) -> nn.Module: ...
+
+
+class Source(CausalSource, Protocol):
+    """A language that also has an exact network for masked tokens."""
+
+    def window_entropy(self, length: int) -> float: ...
+    def bidirectional(self) -> nn.Module: ...
 
 
 def _uniforms(name: str, count: int) -> npt.NDArray[np.float64]:
