@@ -42,7 +42,10 @@ def test_reading_the_yaml_of_a_recipe_gives_its_types(recipe: str) -> None:
         ({"clip": -1}, "clip must be positive, not -1"),
         ({"schedule": {"decay": 0.3}}, r"schedule\.decay \(0\.3\) has no effect without schedule\.shape wsd"),
         ({"ema": {"ramp": 2}}, r"ema\.ramp"),
-        ({"optimizer": {"kind": "adamw", "momentum": 0.9}}, r"optimizer\.momentum \(0\.9\) has no effect without optimizer\.kind muon"),
+        (
+            {"optimizer": {"kind": "adamw", "momentum": 0.9}},
+            r"optimizer\.momentum \(0\.9\) has no effect without optimizer\.kind muon",
+        ),
     ],
     ids=str,
 )
