@@ -131,7 +131,9 @@ class Example(Rule):
         self.value, self.with_ = value, with_
 
 
-Place = Literal["background", "checkpoints", "computation", "device", "files", "identity", "progress", "threads"]
+Place = Literal[
+    "background", "checkpoints", "computation", "device", "files", "identity", "progress", "sampling", "threads"
+]
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class Affects(Rule):
 
     place: "background": commands that run in background processes. "checkpoints": which are saved and retained.
         "computation": number of forward passes. "device": where the run computes. "files": other files in the run
-        folder. "identity": which runs may continue the run. "progress": printed lines. "threads": names of threads.
+        folder. "identity": which runs may continue the run. "progress": printed lines. "sampling": samples of requests.
+        "threads": names of threads.
     """
 
     place: Place

@@ -20,10 +20,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.families.text.proofreading.corruption import Corruption
 from seedfast.families.text.proofreading.curriculum import Ramp
+from seedfast.families.text.request import TextSamples
 from seedfast.files import sha256
 from seedfast.loop.config import Run, to_yaml
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Line
+from seedfast.loop.sample import generate
 from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
 from seedfast.optim.lr_schedule import Schedule
@@ -56,15 +58,17 @@ class Laboratory:
             )
         return self._data.base(option, run)
 
-    def value(self, option: Option, base: Run) -> Any:
-        """The value that the option is changed to: a path for options that are one."""
-        path = self._data.path(option)
-        return option.another_value(base) if path is None else path
+    def value(self, option: Option, before: Run) -> Any:
+        """The value that the option of this run is changed to."""
+        value = self._data.value(option)
+        return option.another_value(before) if value is None else value
 
     def outcome(self, run: Run, place: str, before: Run | None = None) -> Any:
         """What the run left in a place. before: the run that it is compared with."""
         if place == "identity" and before is not None:
             return _continued(self._trained(before).folder, run)
+        if place == "sampling":
+            return _sampled(self._trained(run).folder, run)
         return getattr(self._trained(run), place)
 
     def _trained(self, run: Run) -> "Outcome":
@@ -142,6 +146,19 @@ def _continued(folder: Path, run: Run) -> str:
             return ""
     except UserError as error:
         return str(error)
+
+
+def _sampled(folder: Path, run: Run) -> list[str]:
+    """The texts of a request with fewer steps than tokens."""
+    with open_session(run, folder) as opened:
+        generator = opened.family.generator
+        assert generator is not None
+        request = replace(generator.demo(opened.corpus.validation), steps=3)
+        sampled = generate(
+            generator, opened.state.network, opened.state.family, request, seed=1, distributed=opened.distributed
+        )
+    assert isinstance(sampled, TextSamples)
+    return list(sampled.texts)
 
 
 class Watching(Line):

@@ -1,4 +1,4 @@
-"""The data and the pretrained models that some options are about: by option, the run to change and another path."""
+"""The data and the pretrained models that some options are about: by option, the run to change and another value."""
 
 import json
 from collections.abc import Callable
@@ -32,6 +32,8 @@ class OptionData:
             "TextData.include": lambda run: _on(run, self._files),
             "TextData.exclude": lambda run: _on(run, self._files),
             "TextData.mode": lambda run: _on(run, self._files),
+            "ImageData.glyph_class": self._on_glyphs,
+            "ImageData.split_by": self._on_glyphs,
             "ImageData.image_field": self._on_rows,
             "ImageData.label_field": self._on_rows,
             "CaptionData.image_field": lambda run: _on(run, self._rows),
@@ -46,13 +48,15 @@ class OptionData:
             "Captioner.language_model": self._with_language_model_tokenizer,
             "PretrainedLM.path": self._of_the_language_models_shape,
         }
-        self._paths: dict[str, Callable[[], Path]] = {
+        self._values: dict[str, Callable[[], Path | str]] = {
             "TextData.path": lambda: self._other_text,
             "ImageData.path": lambda: self._other_images,
             "CaptionData.path": lambda: self._captions / "captions.json",
             "CaptionData.images": lambda: self._captions / "others",
             "CaptionData.processor": lambda: self._vision(16),
+            "CaptionData.tokenizer": lambda: self._language_model,
             "Captioner.path": lambda: self._vision(8),
+            "Captioner.architecture": lambda: json.dumps(_vision_shape(8, hidden_size=8)),
             "Captioner.language_model": lambda: self._language_model,
             "PretrainedLM.path": lambda: self._language_model,
         }
@@ -62,9 +66,9 @@ class OptionData:
         prepare = self._bases.get(f"{option.kind.__name__}.{option.field}") or self._bases.get(option.field)
         return prepare(run) if prepare else run
 
-    def path(self, option: Option) -> str | None:
-        """Another value of an option that is a path, or None for all other options."""
-        make = self._paths.get(f"{option.kind.__name__}.{option.field}")
+    def value(self, option: Option) -> str | None:
+        """Another value of an option that is a path or about a file, or None for all other options."""
+        make = self._values.get(f"{option.kind.__name__}.{option.field}")
         return str(make()) if make else None
 
     @cached_property
@@ -129,23 +133,26 @@ class OptionData:
         """Without class balance: the images have no classes at first."""
         return replace(_on(run, self._rows, balance=None), objective=replace(run.objective, class_balance=None))
 
+    def _on_glyphs(self, run: Run) -> Run:
+        """Without class balance: some scripts have a single glyph, which may be a validation image."""
+        data = replace(run.data, path="glyphs", validation=0.05, balance=None)
+        return replace(run, data=data, objective=replace(run.objective, class_balance=None))
+
     def _vision(self, size: int) -> Path:
         """A vision transformer of transformers for images of this size, with its image processor."""
         import transformers
 
         folder = self._folder / f"vision-{size}"
         if not folder.exists():
-            shape = _vision_shape(size)
-            transformers.ViTModel(transformers.ViTConfig(**shape)).save_pretrained(folder)
+            transformers.ViTModel(transformers.ViTConfig(**_vision_shape(size))).save_pretrained(folder)
             transformers.ViTImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
         return folder
 
     def _pretrained(self, run: Run) -> Run:
         """A captioner with an encoder of the architecture of `_vision(8)`, without its weights."""
-        shape = {"model_type": "vit", "architectures": ["ViTModel"], **_vision_shape(8)}
         return replace(
             _on(run, run.data.path, size=None, channels=None, processor=str(self._vision(8))),
-            model=Captioner(architecture=json.dumps(shape), decoder=_DECODER),
+            model=Captioner(architecture=json.dumps(_vision_shape(8)), decoder=_DECODER),
         )
 
     def _with_processor(self, run: Run) -> Run:
@@ -178,6 +185,8 @@ def _on(run: Run, path: Path | str, **options: Any) -> Run:
     return replace(run, data=replace(run.data, path=str(path), **options))
 
 
-def _vision_shape(size: int) -> dict[str, int]:
+def _vision_shape(size: int, **changes: int) -> dict[str, Any]:
+    """The configuration of a vision transformer of transformers."""
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return {**sizes, "image_size": size, "patch_size": 4}
+    sizes |= {"image_size": size, "patch_size": 4, **changes}
+    return {"model_type": "vit", "architectures": ["ViTModel"], **sizes}

@@ -5,9 +5,11 @@ other value and the options that it needs are read from the field as well (`opti
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import pytest
 from tests.helpers.effects import Laboratory
@@ -15,6 +17,7 @@ from tests.helpers.options import Option, changed, options_of
 from tests.helpers.runs import small_run
 
 from seedfast import recipes
+from seedfast.data.image import glyphs
 from seedfast.errors import UserError
 from seedfast.families.family import Family
 from seedfast.families.text.masked import Masked
@@ -25,21 +28,23 @@ REFUSED = {"image-transformer-model.body.tied": "the class embedding with the pi
 """Options of a shared configuration that one place of it never allows, and the reason in the refusal."""
 
 
-@pytest.fixture(scope="session")
-def laboratory(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
-    """Trains each run once and keeps what it left."""
-    return Laboratory(story, tmp_path_factory.mktemp("effects"))
+@pytest.fixture(scope="module")
+def laboratory(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    """Trains each run once and keeps what it left. Its glyphs are those of three small fonts."""
+    few = {name: glyphs.FACES[name] for name in ("STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta")}
+    with mock.patch.object(glyphs, "FACES", few):
+        yield Laboratory(story, tmp_path_factory.mktemp("effects"))
 
 
 def check(option: Option, laboratory: Laboratory) -> None:
     """Assert that the option has an effect where its rules say, and is refused by its own rule where it has none."""
     conditions = option.conditions
     base = laboratory.base(option, recipe=conditions.pop("recipe", option.recipe))
-    value = {option.name: laboratory.value(option, base)}
+    before = changed(base, conditions)
+    value = {option.name: laboratory.value(option, before)}
     if not all(rule.holds(option.owner(base)) for rule in option.dependencies):
         with pytest.raises(UserError, match=rf"{re.escape(option.field)} .* has no effect without"):
             changed(base, value)
-    before = changed(base, conditions)
     if reason := REFUSED.get(option.id):
         with pytest.raises(UserError, match=reason):
             changed(before, value)

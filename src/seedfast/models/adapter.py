@@ -16,7 +16,7 @@ _LOW_RANK = ("lora", "dora", "rslora")
 class Adapter:
     """The trained part of a pretrained network: all weights, or an adapter on frozen weights."""
 
-    kind: Literal["none", "lora", "dora", "rslora", "ia3"] = "none"
+    kind: Annotated[Literal["none", "lora", "dora", "rslora", "ia3"], Example("rslora")] = "none"
     """`none` trains all weights. `lora`: W + (alpha / rank) B A (Hu et al. 2021); `dora`: the same on directions, with
     learned magnitudes (Liu et al. 2024); `rslora`: alpha / √rank instead (Kalajdzievski 2023); `ia3`: learned gains of
     activations (Liu et al. 2022)."""

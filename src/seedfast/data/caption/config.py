@@ -67,14 +67,14 @@ class CaptionData(DataConfig):
     channels: Annotated[Literal[1, 3] | None, OnlyWith(processor="model")] = None
     """1 for grey, 3 for colour, for an encoder trained from scratch (default: grey for glyphs, else colour)."""
 
-    tokenizer: Annotated[str, Example("bytes", tokenizer="bpe")] = "bpe"
+    tokenizer: str = "bpe"
     """bpe (learned from the training captions), bytes, a pretrained tokenizer's folder or hub name, or model (the
     tokenizer of model.language_model)."""
 
     vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe"), Example(270, vocabulary=265)] = None
     """Number of tokens that bpe learns, including end-of-text (default 1024)."""
 
-    context: Annotated[int, AtLeast(2)] = 48
+    context: Annotated[int, AtLeast(2), Example(6)] = 48
     """The longest caption in tokens, including its end; longer captions are cut."""
 
     validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05

@@ -63,7 +63,7 @@ class ImageData(DataConfig):
     validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05
     """The part of the images that validates, chosen by the keyed hash of their names; a JSON file has its own split."""
 
-    balance: Balance | None = None
+    balance: Annotated[Balance | None, Example(None)] = None
     """Class-balanced sampling: how often the images of each class are drawn, by inverse frequency, effective number or
     manual weights."""
 

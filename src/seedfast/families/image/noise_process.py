@@ -38,7 +38,9 @@ class NoiseProcess:
     variance exploding."""
     prediction: Prediction = "v"
     """The network's output: eps, x0, v, the velocity of the straight path (flow), or EDM's preconditioned x0."""
-    timesteps: Annotated[int | None, AtLeast(2), OnlyWith(schedule=DISCRETE), Formerly("times"), Example(50)] = None
+    timesteps: Annotated[
+        int | None, AtLeast(2), OnlyWith(schedule=DISCRETE), Formerly("times"), Example(50, schedule="cosine")
+    ] = None
     """T of the discrete schedules (default 1000)."""
     beta_start: Annotated[float | None, OnlyWith(schedule=_BETAS), Example(1e-3)] = None
     """First β of the linear, quadratic and sigmoid schedules (default 1e-4)."""

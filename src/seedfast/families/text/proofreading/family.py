@@ -45,7 +45,7 @@ class Proofreading:
     corruption: Corruption = field(default_factory=Corruption)
     weights: Weights = field(default_factory=Weights)
     bias: Bias = field(default_factory=Bias)
-    schedule: Annotated[NoiseSchedule, Affects("files"), Example("cosine", **{"run.sample_every": 1})] = "linear"
+    schedule: Annotated[NoiseSchedule, Affects("sampling")] = "linear"
     """The noise schedule α(t) of how many tokens each sampling step unmasks."""
     evaluation_draws: Annotated[int, AtLeast(1)] = 8
     """Corruptions of each validation example: a fixed grid of difficulties, the same at every validation."""
