@@ -89,14 +89,14 @@ def _save(samples: Any, folder: Path) -> None:
 
 def _streamed(request: Any, console: Console) -> Any:
     """The request with a callback that prints the text as it is generated."""
-    if "on_text" not in {f.name for f in fields(request)}:
+    if "on_token" not in {f.name for f in fields(request)}:
         raise UserError("Only autoregressive models write from left to right, so only they take --stream.")
 
     def show(text: str) -> None:
         console.file.write(text)
         console.file.flush()
 
-    return replace(request, on_text=show)
+    return replace(request, on_token=show)
 
 
 def _compare(models: list[Any], request: Any, seed: int, console: Console, folder: Path, *, save: bool) -> int:
