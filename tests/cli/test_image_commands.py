@@ -123,5 +123,5 @@ def test_more_draws_are_taken_where_the_loss_is_an_estimate(run: Path, capsys: p
 
 def test_the_report_shows_the_error_at_each_noise_level(run: Path) -> None:
     assert seedfast("report", str(run)) == 0
-    assert (run / "report/profiles.png").exists()
+    assert (run / "report/curves.png").exists()
     assert not (run / "report/diagnostics.png").exists(), "the points of the curve have no panels besides"

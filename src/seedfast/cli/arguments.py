@@ -1,7 +1,10 @@
 """Parsing the flags of a command: `tyro`, with the rules of options in the help and earlier names answered."""
 
+import io
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -24,7 +27,29 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, co
         _show_rules(each)
     refuse_old_flags(words, default if default is not None else kind)
     given = {"default": default} if default is not None else {}
-    return tyro.cli(kind, args=list(words), prog=prog, config=tuple(config), **given)
+    shown = _HeldBack()
+    try:
+        with redirect_stderr(shown):
+            return tyro.cli(kind, args=list(words), prog=prog, config=tuple(config), **given)
+    except SystemExit as ended:
+        if mistake := _user_error(ended):
+            raise mistake from None
+        sys.stderr.write(shown.getvalue())
+        raise
+
+
+class _HeldBack(io.StringIO):
+    """Standard error, held back: tyro frames the sentence of a `UserError`, which the command line prints plainly."""
+
+    def isatty(self) -> bool:
+        return sys.__stderr__ is not None and sys.__stderr__.isatty()
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake that led to an exception, if there was one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _dataclasses(kind: Any, value: Any) -> Iterator[type]:
