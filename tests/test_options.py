@@ -8,8 +8,10 @@ import pytest
 from seedfast.errors import UserError
 from seedfast.options import (
     SET,
+    Affects,
     AtLeast,
     Between,
+    Example,
     Formerly,
     MayChange,
     MoreThan,
@@ -137,3 +139,21 @@ def test_an_option_without_an_effect_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match=r"inner \(Sampler.*has no effect"):
         refuse_unused(Outer(Sampler(steps=3)), "inner", "nothing reads it")
     refuse_unused(Outer(), "inner", "a default that a factory makes is a default too")
+
+
+def test_an_example_and_its_place_change_no_limit_and_no_help() -> None:
+    @dataclass(frozen=True)
+    class Tested:
+        steps: Annotated[int, AtLeast(1), Example(3, other=2), Affects("files")] = 1
+        other: int = 0
+
+        def __post_init__(self) -> None:
+            check(self)
+
+    assert describe(Tested, "steps") == "at least 1"
+    assert Tested(steps=7).steps == 7
+    with pytest.raises(UserError, match="steps must be at least 1, not 0"):
+        Tested(steps=0)
+    example = next(rule for rule in rules(Tested)["steps"] if isinstance(rule, Example))
+    assert (example.value, example.with_) == (3, {"other": 2})
+    assert Affects("files") in rules(Tested)["steps"]

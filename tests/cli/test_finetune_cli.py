@@ -134,7 +134,10 @@ def test_mistakes_are_sentences(runs: Path, base: Path, story: Path, seedfast: R
         (["train", "finetune", "--data", story, *out], "name a folder or a hub name with --model"),
         (["train", "text-masked", "--model", base, "--data", story, *out], "takes no --model"),
         (["train", "finetune", "--model", "some/model", "--data", story, *out], "cannot be loaded"),
-        (["train", "finetune", "--model", base, "--data", story, "--data.context", "99", *out], "context of this model is 64 tokens"),
+        (
+            ["train", "finetune", "--model", base, "--data", story, "--data.context", "99", *out],
+            "context of this model is 64 tokens",
+        ),
         (["push", base, "me/model"], "cannot be pushed"),
         (["push", runs / "full", "me/model"], "cannot be pushed"),
         (["push", runs, "me/model"], "is neither a run folder nor one that seedfast export made"),
