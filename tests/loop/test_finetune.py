@@ -262,11 +262,7 @@ def test_a_started_run_does_not_need_its_base_model(
     assert compare(tmp_path / "whole", tmp_path / "run")[0] is None
     checkpoint = trained.find(tmp_path / "run")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
-<<<<<<< HEAD
-    model.sample(model.generator.Request(prompt=("the cat",), tokens=4), seed=1)
-=======
     model.sample(model.family.generator.Request(prompt=("the cat",), tokens=4), seed=1)
->>>>>>> looptests
     with pytest.raises(UserError, match="cannot be loaded"):
         trained.load(recipes.stored(checkpoint.folder), checkpoint, weights="base")
 
@@ -320,11 +316,7 @@ def test_the_masked_family_continues_the_same_model(base: Path, story: Path, tmp
     validations = [e["validation"]["raw"]["loss"] for e in journal.read(tmp_path / "whole") if "validation" in e]
     assert validations[-1] < validations[0] - 0.1
     model = trained.load(run.located(), trained.find(tmp_path / "whole"))
-<<<<<<< HEAD
-    samples = model.sample(model.generator.Request(infill="the cat <gap:3> the dog"), seed=1)
-=======
     samples = model.sample(model.family.generator.Request(infill="the cat <gap:3> the dog"), seed=1)
->>>>>>> looptests
     assert samples.texts[0].startswith("the cat ")
     assert samples.texts[0].endswith(" the dog")
 
