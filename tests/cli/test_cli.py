@@ -482,3 +482,22 @@ def test_no_special_token_of_a_pretrained_tokenizer_is_ever_written(
     shown = capsys.readouterr().out
     assert "<pad>" not in shown
     assert "<mask>" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "present"),
+    [
+        (["train", "image-diffusion", "--objective.label-drop", "0.2"], "--objective.class-dropout-prob"),
+        (["train", "image-diffusion", "--objective.process.times", "50"], "--objective.process.timesteps"),
+        (["train", "text-embedding", "--data.apart", "True"], "--data.one-document-per-window"),
+        (["train", "text-masked", "--schedule.final=0.1"], "--schedule.min-lr-factor"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_an_earlier_flag_is_answered_with_its_present_name(
+    words: list[str], present: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seedfast(*words) == 2
+    shown = capsys.readouterr().err
+    assert f"is now called {present}." in shown
+    assert shown.count("\n") == 1

@@ -126,11 +126,11 @@ def test_the_curve_of_transformers_trainer(base: Path, story: Path, tmp_path: Pa
     assert curve == pytest.approx(losses(tmp_path / "ours"), abs=1e-5)
 
 
-# ---- identity 29: accumulation -----------------------------------------------------------------------------------
+# ---- accumulation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", tiny_models.ARCHITECTURES)
-def test_29_micro_batches_of_unequal_token_counts_add_up(kind: str, tmp_path: Path) -> None:
+def test_micro_batches_of_unequal_token_counts_add_up(kind: str, tmp_path: Path) -> None:
     """Also of architectures whose own loss is a mean, which is not used."""
     rows = [{"prompt": "the cat " * (1 + i % 3), "completion": "sees the dog " * (1 + i * 7 % 4)} for i in range(40)]
     text = tmp_path / "rows.jsonl"
@@ -158,12 +158,12 @@ def test_29_micro_batches_of_unequal_token_counts_add_up(kind: str, tmp_path: Pa
     assert abs(sum(means) / len(means) - loss) > 1e-5 * loss, "the twin, a mean of means, is seen"
 
 
-# ---- identity 27: adapters -----------------------------------------------------------------------------------
+# ---- adapters -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "rslora", "ia3"])
 @torch.no_grad()
-def test_27_a_new_adapter_changes_nothing_and_a_merged_one_neither(kind: Any, base: Path) -> None:
+def test_a_new_adapter_changes_nothing_and_a_merged_one_neither(kind: Any, base: Path) -> None:
     def network(adapter: Adapter) -> Any:
         config = PretrainedLM(path=str(base), adapter=adapter).located()
         made = config.build(vocabulary=300, context=16, causal=True)
@@ -184,7 +184,7 @@ def test_27_a_new_adapter_changes_nothing_and_a_merged_one_neither(kind: Any, ba
     torch.testing.assert_close(merged(ids).logits, moved, rtol=1e-4, atol=1e-5)
 
 
-def test_27_tied_embeddings_come_back_tied(base: Path, story: Path, tmp_path: Path) -> None:
+def test_tied_embeddings_come_back_tied(base: Path, story: Path, tmp_path: Path) -> None:
     for name, adapter in (("full", Adapter()), ("lora", LORA)):
         run = tuned(base, story, adapter=adapter, steps=4)
         train_in(tmp_path / name, run)
@@ -279,7 +279,7 @@ def test_the_base_can_be_asked_beside_the_tuned_model(base: Path, story: Path, t
 # ---- exactness -----------------------------------------------------------------------------------------------
 
 
-def test_28_kills_under_dropout_and_an_adapter_leave_no_trace(base: Path, story: Path, tmp_path: Path) -> None:
+def test_kills_under_dropout_and_an_adapter_leave_no_trace(base: Path, story: Path, tmp_path: Path) -> None:
     """Real processes, really killed: in a step, an evaluation, a save, a write, a rename, between the pointers."""
     words = [
         "finetune", "--model", str(base), "--data", str(story), "--data.context", "16", "--model.dropout", "0.1",
@@ -293,7 +293,7 @@ def test_28_kills_under_dropout_and_an_adapter_leave_no_trace(base: Path, story:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "lora", "dora"])
-def test_28_every_kind_of_kill(kind: str, base: Path, story: Path, tmp_path: Path) -> None:
+def test_every_kind_of_kill(kind: str, base: Path, story: Path, tmp_path: Path) -> None:
     words = [
         "finetune", "--model", str(base), "--data", str(story), "--data.context", "16", "--model.dropout", "0.1",
         "--model.adapter.kind", kind, "--ema.half-life", "3", "--steps", "30", "--keep", "1",
