@@ -69,7 +69,7 @@ def evaluate(words: list[str]) -> int:
     """Evaluate a run; see `Evaluate` for the flags, and `JudgeSamples` for those of its samples."""
     if any(word.split("=")[0] in ("--samples", "--judge") for word in words):
         return _judge(words)
-    asked: Evaluate = parse(Evaluate, words, prog="seedfast evaluate", config=(tyro.conf.UseAppendAction,))
+    asked: Evaluate = parse(Evaluate, words, prog="seedfast evaluate")
     from seedfast.evaluate.evaluator import evaluate as measure
 
     return show(measure(opened(asked), asked.only, {"draws": asked.draws}), as_json=asked.json)
