@@ -1,7 +1,7 @@
-"""The golden run folders: how they are made, and what is seen when one is taken up again.
+"""The golden run folders: how they are made, and the results of resuming, evaluating and sampling one.
 
-Made anew, into tests/golden, by `PYTHONPATH=src:. .venv/bin/python -m tests.run_folder.golden`. Only a format that old
-runs need not be read from any more is a reason to do so.
+`PYTHONPATH=src:. .venv/bin/python -m tests.run_folder.golden` makes them in tests/golden. The only reason to do so is a
+new format beside the old ones.
 """
 
 import io
@@ -19,9 +19,9 @@ from PIL import Image
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MADE_IN = Path("/tmp/golden")
-"""Where they are made: a run holds the absolute path of its data, and this one says nothing of any machine."""
+"""The folder in which they are made: a run holds the absolute path of its data, and this one exists anywhere."""
 TRAINED, RESUMED = 12, 16
-"""At which step they end, and at which they end once they have been resumed."""
+"""The last step of a golden run, and its last step after it was resumed."""
 
 _RUN = (
     "--batch-size 6 --micro-batch 4 --eval-every 4 --eval-examples 8 --save-every 12 --keep 1 --ema.half-life 5 "
@@ -32,7 +32,7 @@ _TEXT = "--data.tokenizer characters --data.context 16 --model.layers 1 --model.
 
 @dataclass(frozen=True)
 class Golden:
-    """A golden run: its recipe, the data in tests/golden/data, the flags it was made with, and what it is asked for."""
+    """A golden run: its recipe, the data in tests/golden/data, its training flags, and the flags of its samples."""
 
     recipe: str
     data: str
@@ -89,7 +89,7 @@ def seen(name: str, folder: Path, work: Path) -> dict[str, Any]:
     before = len((folder / "journal.jsonl").read_text().splitlines())
     seedfast("train", golden.recipe, "--out", folder, "--data", data / golden.data, "--steps", str(RESUMED))
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()[before:]]
-    evaluation = json.loads(seedfast("evaluate", folder, "--data", data / golden.data, "--json"))
+    evaluation = json.loads(seedfast("evaluate", folder, "--data", data / golden.data, "--json", "--only", "loss"))
     request = golden.request.format(data=data / "images").split()
     seedfast("sample", folder, *request, "--out", work / "samples")
     if golden.recipe == "image-diffusion":

@@ -1,4 +1,4 @@
-"""Run folders of old stay good: they are taken up again, evaluated and sampled from, and give what they gave then."""
+"""Run folders of earlier versions resume, evaluate and sample with the same results as in their own version."""
 
 import json
 import shutil
@@ -11,11 +11,11 @@ EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_golden_run_goes_on_as_it_did(name: str, tmp_path: Path) -> None:
+def test_a_golden_run_resumes_with_the_same_results(name: str, tmp_path: Path) -> None:
     expected, before = EXPECTED[name], (GOLDEN / name / "journal.jsonl").read_bytes()
     shutil.copytree(GOLDEN / name, tmp_path / "run")
     found = seen(name, tmp_path / "run", tmp_path)
-    assert (tmp_path / "run/journal.jsonl").read_bytes().startswith(before), "what was written stays"
+    assert (tmp_path / "run/journal.jsonl").read_bytes().startswith(before), "earlier lines are unchanged"
     for key in ("steps", "validation"):
         assert [step for step, _ in found[key]] == [step for step, _ in expected[key]]
         assert [loss for _, loss in found[key]] == pytest.approx([loss for _, loss in expected[key]], rel=1e-4)
