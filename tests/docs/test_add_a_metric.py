@@ -53,6 +53,13 @@ def test_metrics_that_do_not_exist_or_fit_are_refused(run: Path, only: str, mess
         seedfast.load(run).evaluate(only)
 
 
+def test_an_unknown_metric_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as status:
+        main(["evaluate", str(run), "--only", "lost"])
+    assert status.value.code == 2
+    assert capsys.readouterr().err == "seedfast: There is no metric called lost; did you mean loss?\n"
+
+
 def test_a_metric_that_returns_no_numbers_is_refused(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text("def f(model): return 'good'\n")

@@ -72,7 +72,8 @@ def evaluate(words: list[str]) -> int:
     asked: Evaluate = parse(Evaluate, words, prog="seedfast evaluate")
     from seedfast.evaluate.evaluator import evaluate as measure
 
-    return show(measure(opened(asked), asked.only, {"draws": asked.draws}), as_json=asked.json)
+    options = {} if asked.draws is None else {"draws": asked.draws}
+    return show(measure(opened(asked), asked.only, options), as_json=asked.json)
 
 
 def _judge(words: list[str]) -> int:

@@ -124,14 +124,18 @@ def chosen(model: Trained, only: Iterable[str], own: Mapping[str, Evaluator]) ->
         if ":" in name:
             found[name.rpartition(":")[2]] = OwnMetric(name)
             continue
-        if name not in EVALUATORS:
-            near = get_close_matches(name, EVALUATORS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EVALUATORS)}."
-            raise UserError(f"There is no metric called {name}; {hint}")
+        _refuse_unknown(name)
         found[name] = own.get(name) or evaluator_class(name)()
         if reason := found[name].fits(model):
             raise UserError(reason)
     return found
+
+
+def _refuse_unknown(name: str) -> None:
+    if ":" not in name and name not in EVALUATORS:
+        near = get_close_matches(name, EVALUATORS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EVALUATORS)}."
+        raise UserError(f"There is no metric called {name}; {hint}")
 
 
 def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any] | None = None) -> Evaluation:
@@ -140,6 +144,8 @@ def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any
     Raises UserError for an unknown metric or option.
     """
     names = tuple(only)
+    for name in names:
+        _refuse_unknown(name)
     own: dict[str, Evaluator] = {}
     for option, value in (options or {}).items():
         owners = [name for name in names or EVALUATORS if name in EVALUATORS and option in _options(name)]
