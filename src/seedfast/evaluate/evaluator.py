@@ -114,7 +114,7 @@ class Evaluation:
 def chosen(model: Trained, only: Iterable[str], own: Mapping[str, Evaluator]) -> dict[str, Evaluator]:
     """The metrics that are named, or all that fit; `own` are those whose options are not the defaults.
 
-    Raises UserError for an unknown metric, or a named one that does not fit.
+    Raises UserError for a named metric that does not fit.
     """
     if not (names := tuple(only)):
         everything = {name: own.get(name) or evaluator_class(name)() for name in EVALUATORS}
@@ -124,7 +124,6 @@ def chosen(model: Trained, only: Iterable[str], own: Mapping[str, Evaluator]) ->
         if ":" in name:
             found[name.rpartition(":")[2]] = OwnMetric(name)
             continue
-        _refuse_unknown(name)
         found[name] = own.get(name) or evaluator_class(name)()
         if reason := found[name].fits(model):
             raise UserError(reason)

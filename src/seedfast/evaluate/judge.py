@@ -17,7 +17,7 @@ from torch import Tensor
 from seedfast.data.dataset import Dataset
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import rows
+from seedfast.evaluate.evaluator import finite, rows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
@@ -49,9 +49,8 @@ class Judgement:
     def record(self) -> dict[str, Any]:
         """As JSON values."""
         per_token = {"nats_per_token": self.loss, "standard_error": self.standard_error}
-        finite = {name: value if math.isfinite(value) else None for name, value in per_token.items()}
         return {
-            **finite,
+            **{name: finite(value) for name, value in per_token.items()},
             "bits_per_byte": self.bits_per_byte,
             "texts": self.texts,
             "tokens": self.tokens,

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from seedfast.errors import UserError
-from seedfast.files import sync
+from seedfast.sealed_folder import new_folder
 
 _DOCUMENTS = "documents.jsonl"
 
@@ -87,12 +86,8 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
                 f"{folder} holds other data than is given now, which the run was trained on: use another run folder."
             )
         return
-    attempt = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(attempt, ignore_errors=True)
-    for name, content in files.items():
-        path = attempt / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        sync(path)
-    attempt.rename(folder)
-    sync(folder.parent)
+    with new_folder(folder) as attempt:
+        for name, content in files.items():
+            path = attempt / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)

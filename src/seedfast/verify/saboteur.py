@@ -63,9 +63,7 @@ class Saboteur:
         first = str(arguments[0]) if arguments else ""
         match self.plan.moment:
             case "step" | "validate" | "save":
-                return (
-                    event == {"step": phases.STEP, "validate": phases.VALIDATE, "save": phases.SAVE}[self.plan.moment]
-                )
+                return event == _PHASES[self.plan.moment]
             case "write":
                 return event == "open" and "/checkpoints/step-" in first and ".tmp-" in first and self._third_write()
             case "rename":
