@@ -14,8 +14,16 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import ChatSource, as_chats
 from seedfast.data.text.own import OwnSource, own_source
 from seedfast.data.text.packing import PackedDataset
-from seedfast.data.text.rows import reader_of
-from seedfast.data.text.sources import EXCLUDE, Mode, TextSource, file_source, folder_source, python_source
+from seedfast.data.text.sources import (
+    EXCLUDE,
+    Mode,
+    TextSource,
+    file_source,
+    folder_source,
+    is_utf8,
+    printable,
+    python_source,
+)
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.windows import DocumentWindows, Windows
@@ -199,12 +207,18 @@ class TextData(DataConfig):
             from seedfast.data.text.hub import hub_source
 
             return as_chats(hub_source(self.path.removeprefix("hf:"), self.field), self.field)
+        if not is_utf8(self.path):
+            raise UserError(f'The name of data.path="{printable(self.path)}" is not UTF-8: rename it.')
         if path.is_dir():
             source = folder_source(path, self.include, self.exclude, self.mode, self.field)
         elif path.is_file():
             source = file_source(path, self.field)
         elif names_function(self.path):
             source = own_source(self.path, self.field)
+        elif path.exists():
+            raise UserError(
+                f'data.path="{self.path}" is no regular file, and data is read several times: store it in a file.'
+            )
         else:
             raise UserError(
                 f'data.path="{self.path}" is neither a file nor a folder: name one, hf:NAME, path/to/file.py:function, '
@@ -213,8 +227,8 @@ class TextData(DataConfig):
         if isinstance(source, OwnSource):
             if source.yields_texts:
                 self._refuse_unused(("field",), f"{source.title} yields texts without fields")
-        elif not any(reader_of(Path(name)) for name in source.names):
-            self._refuse_unused(("field",), f'data.path="{self.path}" holds no JSONL or Parquet')
+        elif source.first_row() is None:
+            self._refuse_unused(("field",), f'data.path="{self.path}" holds no rows (JSONL, JSON, CSV or Parquet)')
         return as_chats(source, self.field)
 
     def _corpus(self, source: TextSource, prepared: Prepared) -> TextCorpus:
