@@ -128,6 +128,8 @@ def _introduce(opened: Session, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for text in opened.corpus.introduction(run.steps * run.batch_size):
+        console.print(text, highlight=False, soft_wrap=True)
     verb = "continues" if opened.state.step else "starts"
     where = f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}"
     console.print(where, highlight=False, soft_wrap=True)

@@ -68,6 +68,10 @@ class Corpus:
     fingerprint: Fingerprint
     sampling_weights: Tensor | None = field(default=None, kw_only=True)
 
+    def introduction(self, drawn: int) -> list[str]:
+        """Lines about the data that are printed before training. drawn: number of examples that the run draws."""
+        return []
+
 
 class DataConfig(ABC):
     """The configuration of a data source: a frozen dataclass, the `--data.*` flags."""
@@ -89,6 +93,10 @@ class DataConfig(ABC):
 
     def located(self) -> Self:
         """The same source with absolute paths."""
+        return self
+
+    def started(self) -> Self:
+        """The same source with what a new run fixes when it starts, such as the date."""
         return self
 
     def with_pretrained(self, parts: Mapping[str, str]) -> Self:

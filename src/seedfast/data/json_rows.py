@@ -5,8 +5,8 @@ JSON leaves open what a key that occurs twice means, and how deep values may nes
 
 import codecs
 import json
+import re
 from collections.abc import Iterator, Mapping
-from json.decoder import WHITESPACE
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +18,7 @@ LONGEST = 1 << 28
 """The longest row that is read: bytes of a line, characters of an item. It bounds the memory."""
 
 _DEEPEST = 200  # levels of nesting; parsers, printers and templates recurse, and Python's limit is 1000
+_SPACE = re.compile(r"[ \t\n\r]*")  # what JSON allows between values
 _BLOCK = 1 << 16  # characters of an array that are read together
 
 
@@ -166,7 +167,7 @@ def _items(file: TextIO, path: Path) -> Iterator[tuple[int, Row]]:
 
 def _skip(text: str, at: int) -> int:
     """The position of the first character from `at` that is no white space."""
-    match = WHITESPACE.match(text, at)
+    match = _SPACE.match(text, at)
     return match.end() if match else at
 
 

@@ -67,7 +67,7 @@ def _turns(chat: Chat, messages: list[Message], template: ChatTemplate, name: st
 
 
 def _has_calls(message: Message, text: str) -> bool:
-    """Whether the text of a turn has the tool calls of its message, with arguments in JSON and not as Python writes it."""
+    """Whether the text of a turn has the tool calls of its message, with arguments not as Python writes them."""
     for call in message.get("tool_calls", ()):
         arguments = _mapping(call.get("function", call).get("arguments"))
         is_python = isinstance(arguments, dict) and arguments and str(arguments) in text
@@ -90,7 +90,9 @@ def _with_calls(message: Message, content: str | None, as_text: bool) -> Message
         if isinstance(call.get("function"), Mapping):
             return {**call, "function": converted(call["function"])}
         arguments = _mapping(call.get("arguments"))
-        return {**call, "arguments": json.dumps(arguments, ensure_ascii=False) if as_text else arguments}
+        if as_text and not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        return {**call, "arguments": arguments}
 
     calls = [converted(call) for call in message["tool_calls"]]
     return {**message, "content": message["content"] or content, "tool_calls": calls}

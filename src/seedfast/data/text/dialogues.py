@@ -6,9 +6,11 @@ chat template renders them. A prompt is encoded by itself, exactly as it will be
 """
 
 import json
-from collections.abc import Collection, Iterator
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,11 @@ def _refuse_special_tokens(chat: Chat, tokenizer: Subwords, name: str) -> None:
 
 
 def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
-    """Write the examples of each split into `folder`, and return the counts of each split."""
+    """Write the examples of each split into `folder`, and return the counts of each split.
+
+    "repeated" is the number of examples that are equal to an earlier one, and the name of the first; None without any.
+    """
+    digests = array("Q")  # of each row, 0 of skipped ones
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))
@@ -152,9 +158,11 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
         ]
         for (name, row), number in zip(source.rows(), split.assigned, strict=True):
             if number == SKIPPED:
+                digests.append(0)
                 continue
             encoded = example(row, tokenizer, name)
             tokens[number].write(np.array(encoded.ids))
+            digests.append(hash((tuple(encoded.ids), tuple(encoded.scored))) % (1 << 64))
             values = (encoded.scored, [len(encoded.ids)], [encoded.bytes])
             for file, value in zip(parts[number], values, strict=True):
                 file.write(np.array(value))
@@ -162,4 +170,17 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
             counts[number]["bytes"] += encoded.bytes
             counts[number]["tokens"] += len(encoded.ids)
             bar.advance(sum(map(utf8_size, dialogue(row, name).texts)))
-    return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True}
+    return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True, "repeated": _repeated(source, digests)}
+
+
+def _repeated(source: ChatSource, digests: Sequence[int]) -> tuple[int, str] | None:
+    """The number of rows whose digest is that of an earlier one, and the name of the first."""
+    found = np.array(digests, np.uint64)
+    _, firsts = np.unique(found, return_index=True)
+    again = np.ones(len(found), bool)
+    again[firsts] = False
+    again[found == 0] = False
+    if not again.any():
+        return None
+    name, _ = next(islice(source.rows(), int(again.argmax()), None))
+    return int(again.sum()), name

@@ -22,8 +22,10 @@ from seedfast.errors import UserError
 
 Message = Mapping[str, Any]
 
-FIELDS = ("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "system", "history")
-FIELDS += ("tools", "chat_template_kwargs", "label", "chosen", "rejected", "images", "image")
+FIELDS = (
+    *("messages", "conversations", "prompt", "completion", "instruction", "input", "output"),
+    *("system", "history", "tools", "chat_template_kwargs", "label", "chosen", "rejected", "images", "image"),
+)
 """The fields that chats are made of, or recognised by as what is not supported."""
 
 WANTED = (

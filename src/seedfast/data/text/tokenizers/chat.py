@@ -85,6 +85,17 @@ class ChatTemplate:
         return str(text)
 
 
+def checked_day(value: str) -> str:
+    """The value, if it is a day written YYYY-MM-DD. Raises UserError otherwise."""
+    try:
+        is_day = datetime.fromisoformat(value).date().isoformat() == value
+    except ValueError:
+        is_day = False
+    if not is_day:
+        raise UserError(f'data.date must be a day such as 2026-01-31, not "{value}".')
+    return value
+
+
 def _codes(date: datetime) -> dict[str, str]:
     """What each code of strftime writes on this date at midnight, such as %d and, without a zero, %-d."""
     codes = [f"%{flag}{letter}" for flag in ("-", "") for letter in ascii_letters]
