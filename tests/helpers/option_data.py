@@ -28,6 +28,7 @@ class OptionData:
         self._bases: dict[str, Callable[[Run], Run]] = {
             "document_mask": lambda run: _on(run, self._documents),
             "one_document_per_window": lambda run: _on(run, self._documents),
+            "TextData.date": lambda run: _on(run, self._chats, tokenizer=str(self._model_with_clock), context=96),
             "TextData.field": lambda run: _on(run, self._documents),
             "TextData.include": lambda run: _on(run, self._files),
             "TextData.exclude": lambda run: _on(run, self._files),
@@ -81,6 +82,22 @@ class OptionData:
         lines = self._text.splitlines()
         rows = [{"text": lines[i][: 9 + i % 5], "other": lines[i + 1]} for i in range(200)]
         return self._written("documents.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    @cached_property
+    def _chats(self) -> Path:
+        """Chats of one question each."""
+        words = self._text.split()[:200]
+        chats = [[{"role": "user", "content": word}, {"role": "assistant", "content": word[::-1]}] for word in words]
+        return self._written("chats.jsonl", "".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+
+    @cached_property
+    def _model_with_clock(self) -> Path:
+        """A model with a chat template that writes the date."""
+        from tests.helpers import tiny_models
+
+        folder = tiny_models.folder(self._folder / "clock", "gpt2", self._text)
+        (folder / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + tiny_models.CHAT)
+        return folder
 
     @cached_property
     def _files(self) -> Path:

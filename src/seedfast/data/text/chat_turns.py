@@ -36,12 +36,12 @@ def rendered_turns(chat: Chat, template: ChatTemplate, name: str) -> Turns:
     else:
         assert refusal is not None
         raise refusal
-    text = "".join(text for text, _ in turns)
-    if not all(str(called_name(tool)) in text for tool in chat.tools or ()):
+    if not all(str(called_name(tool)) in turns[0][0] for tool in chat.tools or ()):
         raise UserError(
             f'The chat template leaves out the tools of {name}: remove "tools", or choose a tokenizer with a template '
             "for tools."
         )
+    text = "".join(text for text, _ in turns)
     for message in messages:
         if isinstance(message["content"], list) and not _has_parts(message["content"], text):
             raise UserError(f"The chat template does not take a content in parts, as {name} has: give it as one text.")

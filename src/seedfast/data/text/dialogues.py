@@ -24,6 +24,7 @@ from seedfast.data.text.chat_turns import rendered_turns
 from seedfast.data.text.packing import PARTS
 from seedfast.data.text.row_forms import (
     FIELDS,
+    WANTED,
     Chat,
     Pair,
     dialogue,
@@ -81,7 +82,10 @@ def as_chats(source: TextSource, field: str) -> TextSource:
         return source
     if not is_dialogue(row):
         refuse_unsupported(row, name)
-        return source
+        raise UserError(
+            f'{name} lacks the field "{field}" (its fields are {", ".join(map(str, row))}): set data.field to the field '
+            f"that holds the text, or, for dialogues, {WANTED}."
+        )
     if source.has_plain_texts:
         raise UserError(
             f"{source.title} holds dialogues ({name}) beside plain texts, which are prepared in different ways: choose "

@@ -29,7 +29,7 @@ FIELDS = (
 """The fields that chats are made of, or recognised by as what is not supported."""
 
 WANTED = (
-    'rows have "messages" (a list of {"role": …, "content": …}), "prompt" and "completion", "conversations" (ShareGPT) '
+    'give rows "messages" (a list of {"role": …, "content": …}), "prompt" and "completion", "conversations" (ShareGPT) '
     'or "instruction" and "output" (Alpaca)'
 )
 
@@ -135,7 +135,7 @@ def refuse_unsupported(row: Row, place: str) -> None:
     for names, what in _UNSUPPORTED.items():
         judged = "label" in names and isinstance(row.get("label"), bool)
         if fields.issuperset(names) and (judged or not is_supported):
-            raise UserError(f"{place} is one of {what}; {WANTED}.")
+            raise UserError(f"{place} is one of {what}; for dialogues, {WANTED}.")
     if is_supported and (row.get("images") or row.get("image")):
         raise UserError(f"{place} is a chat about images, and the models of this family read text alone: remove it.")
 
