@@ -49,8 +49,9 @@ class OptionData:
             "Captioner.language_model": self._with_language_model_tokenizer,
             "PretrainedLM.path": self._of_the_language_models_shape,
         }
-        self._values: dict[str, Callable[[], Path | str]] = {
+        self._values: dict[str, Callable[[], Path | str | tuple[str, ...]]] = {
             "TextData.path": lambda: self._other_text,
+            "TextData.also": lambda: (str(self._other_text),),
             "ImageData.path": lambda: self._other_images,
             "CaptionData.path": lambda: self._captions / "captions.json",
             "CaptionData.images": lambda: self._captions / "others",
@@ -67,10 +68,11 @@ class OptionData:
         prepare = self._bases.get(f"{option.kind.__name__}.{option.field}") or self._bases.get(option.field)
         return prepare(run) if prepare else run
 
-    def value(self, option: Option) -> str | None:
+    def value(self, option: Option) -> str | tuple[str, ...] | None:
         """Another value of an option that is a path or about a file, or None for all other options."""
         make = self._values.get(f"{option.kind.__name__}.{option.field}")
-        return str(make()) if make else None
+        value = make() if make else None
+        return str(value) if isinstance(value, Path) else value
 
     @cached_property
     def _other_text(self) -> Path:

@@ -8,6 +8,8 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from seedfast.errors import UserError
+
 Batch = dict[str, Tensor]
 """Named tensors whose first dimension is the example."""
 
@@ -87,8 +89,10 @@ class DataConfig(ABC):
     def restore(self, folder: Path) -> Assets:
         """The assets that `Assets.save` wrote into `folder`."""
 
-    def with_path(self, path: str) -> Self:
-        """The same source, read from another path."""
+    def with_path(self, path: str, *others: str) -> Self:
+        """The same source, read from another path, or several. Raises UserError if it takes only one."""
+        if others:
+            raise UserError(f"This recipe takes one data set, not {path} and {' and '.join(others)}.")
         return replace(self, path=path)  # type: ignore[type-var]  # configurations are dataclasses
 
     def located(self) -> Self:

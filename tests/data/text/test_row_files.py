@@ -213,3 +213,39 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
 def test_text_that_begins_with_json_is_text(write: Writer) -> None:
     text = '{"title": "a"}\n' + "and then prose " * 40
     assert load(write({"a.txt": text}) / "a.txt", context=8).assets.validation_bytes > 50
+
+
+def test_several_places_are_one_data_set(tmp_path: Path, write: Writer) -> None:
+    lines(tmp_path / "a.jsonl", TEXTS[:10])
+    table(tmp_path / "b.csv", TEXTS[10:20])
+    folder = write({f"folder/{n}.txt": TEXTS[n]["text"] for n in range(20, 30)}) / "folder"
+    places = (str(tmp_path / "a.jsonl"), str(tmp_path / "b.csv"), str(folder))
+    data = TextData(path="elsewhere", tokenizer="bytes", context=8).with_path(*places)
+    corpus = data.load()
+    found = texts(corpus, corpus.train) + texts(corpus, corpus.validation)
+    assert sorted(found) == sorted(row["text"] for row in TEXTS)
+    assert set(corpus.fingerprint.files) == {"1:a.jsonl", "2:b.csv", *(f"3:{n}.txt" for n in range(20, 30))}
+    assert data.with_path("python").also == ()
+
+
+def test_several_data_sets_of_dialogues_share_their_split(tmp_path: Path, digest: Callable[..., str]) -> None:
+    lines(tmp_path / "a.jsonl", PAIRS[::2])
+    array(tmp_path / "b.json", PAIRS[1::2])
+    both = load(tmp_path / "a.jsonl", also=(str(tmp_path / "b.json"),))
+    assert both.fingerprint.digest == digest("all.jsonl", lines, PAIRS[::2] + PAIRS[1::2])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("texts.jsonl", 'Line 1 of .*texts.jsonl lacks "prompt"'),
+        ("prose.txt", "holds dialogues .* beside plain texts"),
+        ("nowhere", 'data.path=".*nowhere" is neither'),
+    ],
+)
+def test_texts_and_dialogues_do_not_mix(other: str, message: str, tmp_path: Path) -> None:
+    lines(tmp_path / "pairs.jsonl", PAIRS)
+    lines(tmp_path / "texts.jsonl", TEXTS)
+    (tmp_path / "prose.txt").write_text("prose " * 50)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "pairs.jsonl", also=(str(tmp_path / other),))

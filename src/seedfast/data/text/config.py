@@ -12,19 +12,10 @@ from seedfast.data.cache import file_digests, read_tokens, token_type
 from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.data.text import tokenizers
-from seedfast.data.text.dialogues import ChatSource, as_chats
-from seedfast.data.text.own import OwnSource, own_source
+from seedfast.data.text.dialogues import ChatSource
+from seedfast.data.text.named_source import located, named_source
 from seedfast.data.text.packing import PackedDataset
-from seedfast.data.text.sources import (
-    EXCLUDE,
-    Mode,
-    TextSource,
-    file_source,
-    folder_source,
-    is_utf8,
-    printable,
-    python_source,
-)
+from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
@@ -32,7 +23,6 @@ from seedfast.data.text.windows import DocumentWindows, Windows
 from seedfast.errors import UserError
 from seedfast.files import to_json
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
-from seedfast.user_code import names_function
 
 _FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _VOCABULARY = 2048
@@ -108,6 +98,9 @@ class TextData(DataConfig):
     rows: .jsonl, .json, .csv, .tsv, .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or
     hf:FOLDER), or a function of yours that yields documents (path/to/file.py:function)."""
 
+    also: Annotated[tuple[str, ...], MayChange(), Example(("python",))] = ()
+    """Further data of the same kind, each named as in `path`: all documents are those of one data set."""
+
     tokenizer: Annotated[str, Example("bytes")] = "bpe"
     """characters, bytes, bpe (learned from the training split), a pretrained one's folder or hub name, or model
     (that of the pretrained model)."""
@@ -161,7 +154,7 @@ class TextData(DataConfig):
         """Prepare the data, or take it from the cache. Raises UserError on unusable data."""
         if self.tokenizer == "model":
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
-        source = self._source()
+        source = named_source((self.path, *self.also), self)
         given = self._given_tokenizer()
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
@@ -187,6 +180,10 @@ class TextData(DataConfig):
         # Empty files are not reported: nothing is lost with them, and Python packages have many.
         return self._corpus(source, prepare(source, options, fill, kind="text", unreported="empty"))
 
+    def with_path(self, path: str, *others: str) -> Self:
+        """The same configuration of the data in these places."""
+        return replace(self, path=path, also=others)
+
     def started(self) -> Self:
         """The same data with the present day as `date`, if the chat template of the tokenizer writes it."""
         if self.date is None and self.tokenizer != "model" and tokenizers.reads_clock(self._given_tokenizer()):
@@ -204,11 +201,7 @@ class TextData(DataConfig):
 
     def located(self) -> Self:
         """The same data with absolute paths (`python` is a name, even where a file or folder has this name)."""
-        changed: dict[str, Any] = {}
-        if self.path != "python":
-            file, colon, function = self.path.rpartition(":") if names_function(self.path) else (self.path, "", "")
-            if (path := Path(file).expanduser().absolute()).exists():
-                changed["path"] = f"{path}{colon}{function}"
+        changed: dict[str, Any] = {"path": located(self.path), "also": tuple(map(located, self.also))}
         if self.tokenizer not in _BUILT_IN and (path := Path(self.tokenizer).expanduser().absolute()).exists():
             changed["tokenizer"] = str(path)
         return replace(self, **changed)
@@ -225,43 +218,6 @@ class TextData(DataConfig):
     def _refuse_unused(self, names: tuple[str, ...], reason: str) -> None:
         for name in names:
             refuse_unused(self, name, reason, "data.")
-
-    def _source(self) -> TextSource:
-        """The source that `path` names. Raises UserError if there is none, or an option has no effect on it."""
-        path = Path(self.path).expanduser().absolute()
-        is_named = self.path == "python" or self.path.startswith("hf:")
-        if is_named or not path.is_dir():
-            self._refuse_unused(("include", "exclude", "mode"), f'data.path="{self.path}" is not a folder')
-        if self.path == "python":
-            self._refuse_unused(("field",), "Python files have no fields")
-            return python_source()
-        if is_named:
-            from seedfast.data.text.hub import hub_source
-
-            return as_chats(hub_source(self.path.removeprefix("hf:"), self.field), self.field)
-        if not is_utf8(self.path):
-            raise UserError(f'The name of data.path="{printable(self.path)}" is not UTF-8: rename it.')
-        if path.is_dir():
-            source = folder_source(path, self.include, self.exclude, self.mode, self.field)
-        elif path.is_file():
-            source = file_source(path, self.field)
-        elif names_function(self.path):
-            source = own_source(self.path, self.field)
-        elif path.exists():
-            raise UserError(
-                f'data.path="{self.path}" is no regular file, and data is read several times: store it in a file.'
-            )
-        else:
-            raise UserError(
-                f'data.path="{self.path}" is neither a file nor a folder: name one, hf:NAME, path/to/file.py:function, '
-                "or python for the standard library's source code."
-            )
-        if isinstance(source, OwnSource):
-            if source.yields_texts:
-                self._refuse_unused(("field",), f"{source.title} yields texts without fields")
-        elif source.first_row() is None:
-            self._refuse_unused(("field",), f'data.path="{self.path}" holds no rows (JSONL, JSON, CSV or Parquet)')
-        return as_chats(source, self.field)
 
     def _corpus(self, source: TextSource, prepared: Prepared) -> TextCorpus:
         summary, folder = prepared.summary, prepared.folder

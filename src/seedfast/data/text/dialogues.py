@@ -83,7 +83,7 @@ def as_chats(source: TextSource, field: str) -> TextSource:
     if not is_dialogue(row):
         refuse_unsupported(row, name)
         raise UserError(
-            f'{name} lacks the field "{field}" (its fields are {", ".join(map(str, row))}): set data.field to the field '
+            f'{name} lacks the field "{field}" (its fields are {", ".join(map(str, row))}): set data.field to the one '
             f"that holds the text, or, for dialogues, {WANTED}."
         )
     if source.has_plain_texts:
