@@ -4,7 +4,6 @@ import argparse
 import importlib
 import json
 import os
-import subprocess
 import sys
 import tarfile
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.helpers.processes import Command
 from tests.helpers.runs import small_run, train_in
 
 import seedfast
@@ -44,10 +44,9 @@ def runs(text: Path) -> dict[str, Path]:
 
 def run_bench(name: str, *arguments: object, cwd: Path) -> str:
     """The output of a benchmark. Raises CalledProcessError, with its stderr printed, if it fails."""
-    command = [sys.executable, str(BENCH / f"{name}.py"), *map(str, arguments)]
     source = str(Path(seedfast.__file__).parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SEEDFAST_CACHE": str(cwd / "cache"), "PYTHONPATH": source}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+    done = Command(str(BENCH / f"{name}.py"), list(map(str, arguments)), cwd=cwd, env=environment).finish()
     print(done.stderr, file=sys.stderr)
     done.check_returncode()
     return done.stdout
