@@ -1,6 +1,7 @@
 """Processes of seedfast that start at once: a server that has imported PyTorch forks one for each command.
 
-Each is a real process with its own standard streams, which can be killed; only the seconds of imports are shared. Tests of what an interpreter does at its start use `subprocess`.
+Each is a real process with its own standard streams, which can be killed; only the seconds of imports are shared.
+Tests of what an interpreter does at its start use `subprocess`.
 """
 
 import multiprocessing
@@ -18,10 +19,18 @@ from typing import Any
 
 LIMIT = 300
 """Seconds after which a process is given up, on any slow machine."""
-_PRELOADED = (
-    "torch._dynamo torch.distributed tyro rich.console matplotlib.figure matplotlib.backends.backend_agg "
-    "seedfast.cli.train seedfast.cli.sample seedfast.cli.evaluate seedfast.report.page"
-).split()
+_PRELOADED = [
+    "torch._dynamo",
+    "torch.distributed",
+    "tyro",
+    "rich.console",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "seedfast.cli.train",
+    "seedfast.cli.sample",
+    "seedfast.cli.evaluate",
+    "seedfast.report.page",
+]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOADED)
