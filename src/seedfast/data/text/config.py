@@ -10,6 +10,7 @@ from seedfast.console import say
 from seedfast.data.cache import file_digests, read_tokens, token_type
 from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
+from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import ChatSource, as_chats
 from seedfast.data.text.own import OwnSource, own_source
@@ -24,9 +25,11 @@ from seedfast.files import to_json
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
 from seedfast.user_code import names_function
 
-_FORMAT = 1  # version of the prepared data: increase it when the same input is prepared differently
+_FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
+_NOT_PATHS = (*_BUILT_IN, "model")
+"""Values of tokenizer that are no paths, even where a file or folder has this name."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class TextAssets:
 
     context: a window's length in tokens. prompt: number of preceding tokens given with it. one_document_per_window:
     whether a window holds one document, padded. validation_tokens: scored tokens of the validation split (all but the
-    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing.
+    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing. Both are those of
+    the training split where no validation split is.
     """
 
     tokenizer: Tokenizer
@@ -90,11 +94,11 @@ class TextData(DataConfig):
     that yields documents (path/to/file.py:function)."""
 
     tokenizer: Annotated[str, Example("bytes")] = "bpe"
-    """characters, bytes, bpe (learned from the training split), a pretrained one's folder or hub name, or model
-    (that of the pretrained model)."""
+    """characters, bytes, bpe (learned from the training split), model (that of the pretrained model), or a pretrained
+    one: its hub name, its folder (also with vocab.json and merges.txt), or its tokenizer.json."""
 
     vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe"), Example(270, vocabulary=265)] = None
-    """The number of tokens that bpe learns, end-of-text included (default 2048)."""
+    """The most tokens that bpe learns, end-of-text included (default 2048); a short text supports fewer."""
 
     context: Annotated[int, AtLeast(1)] = 256
     """The length of a window in tokens."""
@@ -122,8 +126,9 @@ class TextData(DataConfig):
     Rows without it that have a prompt and a completion, or messages (a chat), are used as such (not in Parquet): only
     completions are scored."""
 
-    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.1
-    """The part that validates: whole documents by their keyed hash, or the end of a single plain file."""
+    validation: Annotated[float, Between(0, 1, open_high=True)] = 0.1
+    """The part that validates: whole documents by their keyed hash (equal ones, and rows of one prompt, together), or
+    the end of a single plain file and of documents longer than that part; 0 trains on everything."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -137,6 +142,15 @@ class TextData(DataConfig):
         if self.tokenizer == "model":
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
         source = self._source()
+        corpus, why = self._load(source, self.validation), "data.validation is 0"
+        if self.validation and not len(corpus.validation):
+            corpus, why = self._load(source, 0), f"it is too small for data.validation={self.validation:g}"
+        if not len(corpus.validation):
+            say(no_validation(source.title, why))
+        return corpus
+
+    def _load(self, source: TextSource, validation: float) -> TextCorpus:
+        """The corpus with this part as validation split, which is empty if it is shorter than a window."""
         given = None if self.tokenizer in _BUILT_IN else _existing_tokenizer(self.tokenizer)
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
@@ -144,7 +158,7 @@ class TextData(DataConfig):
             "plain": source.is_one_text,
             "field": self.field,
             "dialogues": isinstance(source, ChatSource),
-            "validation": self.validation,
+            "validation": validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
             "vocabulary": vocabulary,
         }
@@ -155,7 +169,7 @@ class TextData(DataConfig):
                 folder,
                 kind=self.tokenizer,
                 vocabulary=vocabulary,
-                validation=self.validation,
+                validation=validation,
                 given=given,
             )
 
@@ -163,13 +177,13 @@ class TextData(DataConfig):
         return self._corpus(source, prepare(source, options, fill, kind="text", unreported="empty"))
 
     def located(self) -> Self:
-        """The same data with absolute paths (`python` is a name, even where a file or folder has this name)."""
+        """The same data with absolute paths; `python`, `hf:…` and the built-in tokenizers are no paths."""
         changed: dict[str, Any] = {}
-        if self.path != "python":
+        if self.path != "python" and not self.path.startswith("hf:"):
             file, colon, function = self.path.rpartition(":") if names_function(self.path) else (self.path, "", "")
             if (path := Path(file).expanduser().absolute()).exists():
                 changed["path"] = f"{path}{colon}{function}"
-        if self.tokenizer not in _BUILT_IN and (path := Path(self.tokenizer).expanduser().absolute()).exists():
+        if self.tokenizer not in _NOT_PATHS and (path := Path(self.tokenizer).expanduser().absolute()).exists():
             changed["tokenizer"] = str(path)
         return replace(self, **changed)
 
@@ -225,14 +239,15 @@ class TextData(DataConfig):
         else:
             splits = self._windows(source, prepared, tokenizer)
         train, held_out = splits
-        size = held_out.bytes if isinstance(held_out, PackedDataset) else summary["validation"]["bytes"]
+        measured, name = (held_out, "validation") if len(held_out) else (train, "train")
+        size = measured.bytes if isinstance(measured, PackedDataset) else summary[name]["bytes"]
         one_document = isinstance(held_out, DocumentWindows)
         assets = TextAssets(
             tokenizer=tokenizer,
             prompt=self.prompt,
             context=self.context,
             one_document_per_window=one_document,
-            validation_tokens=held_out.targets,
+            validation_tokens=measured.targets,
             validation_bytes=size,
         )
         # The data is the same if the ids and the windows are: files may be touched, moved or split differently.
@@ -253,12 +268,11 @@ class TextData(DataConfig):
         self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
         size, end = tokenizer.size, tokenizer.end_of_text
         splits = [PackedDataset(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS]
-        for name, packed in zip(SPLITS, splits, strict=True):
-            if not len(packed):
-                raise UserError(
-                    f"No example of the {name} split of {source.title} fits into data.context={self.context} tokens: "
-                    f"raise data.context, change data.validation={self.validation}, or add examples."
-                )
+        if not len(splits[0]):
+            raise UserError(
+                f"No example of the {SPLITS[0]} split of {source.title} fits into data.context={self.context} tokens: "
+                f"raise data.context, change data.validation={self.validation}, or add examples."
+            )
         if left_out := sum(packed.left_out for packed in splits):
             say(
                 f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
@@ -268,24 +282,21 @@ class TextData(DataConfig):
 
     def _windows(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[Windows]:
         """Both splits of text, cut into windows."""
-        for name in SPLITS:
-            if (targets := prepared.summary[name]["tokens"] - 1) < self.context:
-                raise UserError(
-                    f"The {name} split of {source.title} has {targets} tokens to predict, fewer than one window of "
-                    f"data.context={self.context}: lower data.context, change data.validation={self.validation}, or "
-                    "add text."
-                )
         kind = token_type(tokenizer.size)
+        train, held_out = (read_tokens(prepared.folder / f"{name}.bin", kind) for name in SPLITS)
+        if (targets := len(train) - 1) < self.context:
+            raise UserError(
+                f"The {SPLITS[0]} split of {source.title} has {targets} tokens to predict, fewer than one window of "
+                f"data.context={self.context}: lower data.context, change data.validation={self.validation}, or "
+                "add text."
+            )
+        if len(held_out) <= self.context:
+            held_out = held_out[:1]  # no window
         # A single text is one document, so its windows are the same either way.
         windows = DocumentWindows if self.one_document_per_window and not source.is_one_text else Windows
         return [
-            windows(
-                read_tokens(prepared.folder / f"{name}.bin", kind),
-                self.context,
-                prompt=self.prompt,
-                end_of_text=tokenizer.end_of_text,
-            )
-            for name in SPLITS
+            windows(tokens, self.context, prompt=self.prompt, end_of_text=tokenizer.end_of_text)
+            for tokens in (train, held_out)
         ]
 
 

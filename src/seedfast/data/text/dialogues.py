@@ -20,7 +20,7 @@ from seedfast.data.text.packing import PARTS
 from seedfast.data.text.rows import Row, checked_text
 from seedfast.data.text.sources import Document, TextSource
 from seedfast.data.text.split import SKIPPED, Split, utf8_size
-from seedfast.data.text.tokenizers import Subwords, Tokenizer
+from seedfast.data.text.tokenizers import Subwords, Tokenizer, begin, encode_lossless
 from seedfast.errors import UserError
 
 
@@ -110,8 +110,10 @@ def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
         parts, size = _encode_chat(_messages(row, name), tokenizer, name)
     else:
         prompt, completion = _texts(row, name)
-        # As in sampling: an empty prompt is an end-of-text.
-        parts = [(tokenizer.encode(prompt) or [end], False), ([*tokenizer.encode(completion), end], True)]
+        encoded = encode_lossless(tokenizer, [f"row {name}"] * 2, [prompt, completion])
+        prompt_ids, completion_ids = (ids.tolist() for ids in encoded)
+        # As in sampling, where the model reads the beginning of the text first.
+        parts = [(begin(tokenizer, prompt_ids), False), ([*completion_ids, end], True)]
         size = utf8_size(completion)
     if end not in parts[-1][0]:
         parts.append(([end], True))
@@ -131,6 +133,8 @@ def _encode_chat(
     for message in messages:
         if special := tokenizer.special_token_in(message["content"]):
             raise UserError(f"Row {name} contains {special!r}, a special token of the chat template: fix or remove it.")
+    contents = [message["content"] for message in messages]
+    encode_lossless(tokenizer, [f"row {name}"] * len(contents), contents)
     parts: list[tuple[list[int], bool]] = []
     done = ""
     for place, message in enumerate(messages):
