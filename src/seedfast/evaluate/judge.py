@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seedfast.data.dataset import Dataset
 from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import begin
 from seedfast.errors import UserError
 from seedfast.evaluate.evaluator import finite, rows
 from seedfast.evaluate.text_statistics import statistics
@@ -33,7 +34,7 @@ _BATCH = 64
 class Judgement:
     """The likelihood of texts under a judge, and their variety.
 
-    loss: nats per token of the judge's tokens, without each text's first token, which follows nothing.
+    loss: nats per token of the judge's tokens, without each text's first token where that follows nothing.
     standard_error: of `loss`, from the spread between texts; NaN for a single one.
     bits_per_byte: the same, over the UTF-8 bytes of what was scored.
     variety: distinct-n, repetition and unigram entropy of the texts' tokens (see `statistics`).
@@ -66,7 +67,9 @@ def judge(texts: Sequence[str], by: Trained) -> Judgement:
     """
     assets, objective = _likelihood(by)
     tokenizer, context = assets.tokenizer, assets.context
-    encoded = [tokenizer.encode(text) for text in texts]
+    own = [tokenizer.encode(text) for text in texts]
+    # With a beginning-of-text, the first token follows that, and is scored.
+    encoded = [begin(tokenizer, tokens) for tokens in own]
     if not encoded or min(map(len, encoded)) < 2:
         raise UserError("A judge needs texts of at least two tokens each: the first one follows nothing.")
     if max(map(len, encoded)) > context + 1:
@@ -91,7 +94,7 @@ def judge(texts: Sequence[str], by: Trained) -> Judgement:
         bits_per_byte=loss * tokens / (math.log(2) * size),
         texts=len(encoded),
         tokens=tokens,
-        variety=statistics(encoded),
+        variety=statistics(own),
     )
 
 

@@ -144,11 +144,7 @@ def test_the_introduction_counts_what_is_scored(tmp_path: Path) -> None:
     assert load(tmp_path / "texts.jsonl", context=8).introduction(drawn=9) == []
 
 
-def test_repeated_examples_and_unused_dialogues_are_named(tmp_path: Path, capsys: Any) -> None:
-    lines(tmp_path / "rows.jsonl", [*PAIRS, PAIRS[3], PAIRS[5]])
-    load(tmp_path / "rows.jsonl")
-    message = f"2 examples are equal to an earlier one, such as Line {len(PAIRS) + 1} of"
-    assert message in capsys.readouterr().err
+def test_dialogues_that_are_read_as_texts_are_named(tmp_path: Path, capsys: Any) -> None:
     lines(tmp_path / "both.jsonl", [row | {"text": "a text of its own"} for row in PAIRS])
     load(tmp_path / "both.jsonl", context=8)
     assert "are read as texts, and all tokens are scored" in capsys.readouterr().err

@@ -82,6 +82,7 @@ def test_uniform_bytes_cost_exactly_eight_bits_each(write: Writer) -> None:
     assert nats_per_token / math.log(2) * one.assets.tokens_per_byte == 8
     # Of documents, end-of-texts add tokens, but no bytes.
     folder = write({"two.txt": text})
+    write({"one.txt": text.upper()})
     two = TextData(path=str(folder), tokenizer="bytes", context=20).load()
     assert two.assets.validation_tokens == len(text.encode()) + 1
     assert two.assets.validation_bytes == len(text.encode())

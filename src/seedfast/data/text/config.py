@@ -11,6 +11,7 @@ from seedfast.console import say
 from seedfast.data.cache import file_digests, read_tokens, token_type
 from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
+from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.named_source import located, named_source
@@ -27,6 +28,8 @@ from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, Onl
 _FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
+_NOT_PATHS = (*_BUILT_IN, "model")
+"""Values of tokenizer that are no paths, even where a file or folder has this name."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class TextAssets:
 
     context: a window's length in tokens. prompt: number of preceding tokens given with it. one_document_per_window:
     whether a window holds one document, padded. validation_tokens: scored tokens of the validation split (all but the
-    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing.
+    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing. Both are those of
+    the training split where no validation split is.
     """
 
     tokenizer: Tokenizer
@@ -102,11 +106,11 @@ class TextData(DataConfig):
     """Further data of the same kind, each named as in `path`: all documents are those of one data set."""
 
     tokenizer: Annotated[str, Example("bytes")] = "bpe"
-    """characters, bytes, bpe (learned from the training split), a pretrained one's folder or hub name, or model
-    (that of the pretrained model)."""
+    """characters, bytes, bpe (learned from the training split), model (that of the pretrained model), or a pretrained
+    one: its hub name, its folder (also with vocab.json and merges.txt), or its tokenizer.json."""
 
     vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe"), Example(270, vocabulary=265)] = None
-    """The number of tokens that bpe learns, end-of-text included (default 2048)."""
+    """The most tokens that bpe learns, end-of-text included (default 2048); a short text supports fewer."""
 
     context: Annotated[int, AtLeast(1)] = 256
     """The length of a window in tokens."""
@@ -138,8 +142,9 @@ class TextData(DataConfig):
     """The day, YYYY-MM-DD, that a chat template which writes the date takes for the present one. A new run stores the
     day on which it starts."""
 
-    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.1
-    """The part that validates: whole documents by their keyed hash, or the end of a single plain file."""
+    validation: Annotated[float, Between(0, 1, open_high=True)] = 0.1
+    """The part that validates: whole documents by their keyed hash (equal ones, and rows of one prompt, together), or
+    the end of a single plain file and of documents longer than that part; 0 trains on everything."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -155,6 +160,15 @@ class TextData(DataConfig):
         if self.tokenizer == "model":
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
         source = named_source((self.path, *self.also), self)
+        corpus, why = self._load(source, self.validation), "data.validation is 0"
+        if self.validation and not len(corpus.validation):
+            corpus, why = self._load(source, 0), f"it is too small for data.validation={self.validation:g}"
+        if not len(corpus.validation):
+            say(no_validation(source.title, why))
+        return corpus
+
+    def _load(self, source: TextSource, validation: float) -> TextCorpus:
+        """The corpus with this part as validation split, which is empty if it is shorter than a window."""
         given = self._given_tokenizer()
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
@@ -162,7 +176,7 @@ class TextData(DataConfig):
             "plain": source.is_one_text,
             "field": self.field,
             "dialogues": isinstance(source, ChatSource),
-            "validation": self.validation,
+            "validation": validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
             "vocabulary": vocabulary,
         }
@@ -173,7 +187,7 @@ class TextData(DataConfig):
                 folder,
                 kind=self.tokenizer,
                 vocabulary=vocabulary,
-                validation=self.validation,
+                validation=validation,
                 given=given,
             )
 
@@ -200,9 +214,9 @@ class TextData(DataConfig):
         return tokenizers.on_date(given, self.date)
 
     def located(self) -> Self:
-        """The same data with absolute paths (`python` is a name, even where a file or folder has this name)."""
+        """The same data with absolute paths; `python`, `hf:…` and the built-in tokenizers are no paths."""
         changed: dict[str, Any] = {"path": located(self.path), "also": tuple(map(located, self.also))}
-        if self.tokenizer not in _BUILT_IN and (path := Path(self.tokenizer).expanduser().absolute()).exists():
+        if self.tokenizer not in _NOT_PATHS and (path := Path(self.tokenizer).expanduser().absolute()).exists():
             changed["tokenizer"] = str(path)
         return replace(self, **changed)
 
@@ -223,18 +237,19 @@ class TextData(DataConfig):
         summary, folder = prepared.summary, prepared.folder
         tokenizer = tokenizers.load(folder)
         if isinstance(source, ChatSource):
-            splits: Sequence[PackedDataset | Windows] = self._packed(source, prepared, tokenizer)
+            splits: Sequence[PackedDataset | Windows] = self._packed(source, folder, tokenizer)
         else:
             splits = self._windows(source, prepared, tokenizer)
         train, held_out = splits
-        size = held_out.bytes if isinstance(held_out, PackedDataset) else summary["validation"]["bytes"]
+        measured, name = (held_out, "validation") if len(held_out) else (train, "train")
+        size = measured.bytes if isinstance(measured, PackedDataset) else summary[name]["bytes"]
         one_document = isinstance(held_out, DocumentWindows)
         assets = TextAssets(
             tokenizer=tokenizer,
             prompt=self.prompt,
             context=self.context,
             one_document_per_window=one_document,
-            validation_tokens=held_out.targets,
+            validation_tokens=measured.targets,
             validation_bytes=size,
         )
         # The data is the same if the ids and the windows are: files may be touched, moved or split differently.
@@ -250,25 +265,18 @@ class TextData(DataConfig):
             skipped=tuple(summary["skipped"]),
         )
 
-    def _packed(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[PackedDataset]:
+    def _packed(self, source: TextSource, folder: Path, tokenizer: Tokenizer) -> list[PackedDataset]:
         """Both splits of prompts with completions or chats, whole examples packed into windows."""
         self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
-        folder, size, end = prepared.folder, tokenizer.size, tokenizer.end_of_text
+        size, end = tokenizer.size, tokenizer.end_of_text
         splits = [PackedDataset(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS]
-        for name, packed in zip(SPLITS, splits, strict=True):
-            if not len(packed):
-                raise UserError(
-                    f"No example of the {name} split of {source.title} fits into data.context={self.context} tokens: "
-                    f"raise data.context, change data.validation={self.validation}, or add examples."
-                )
-            if not packed.bytes:
-                raise UserError(
-                    f"All answers of the {name} split of {source.title} are empty, so there is no text to write: fill "
-                    "them, or remove these rows."
-                )
-        if repeated := prepared.summary["repeated"]:
-            count, example = repeated
-            say(f"Repeated in {source.title}: {count} examples are equal to an earlier one, such as {example}.")
+        if not len(splits[0]):
+            raise UserError(
+                f"No example of the {SPLITS[0]} split of {source.title} fits into data.context={self.context} tokens: "
+                f"raise data.context, change data.validation={self.validation}, or add examples."
+            )
+        if not all(packed.bytes for packed in splits if len(packed)):
+            raise UserError(f"All answers of a split of {source.title} are empty: fill them, or remove these rows.")
         if left_out := sum(packed.left_out for packed in splits):
             say(
                 f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
@@ -278,24 +286,21 @@ class TextData(DataConfig):
 
     def _windows(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[Windows]:
         """Both splits of text, cut into windows."""
-        for name in SPLITS:
-            if (targets := prepared.summary[name]["tokens"] - 1) < self.context:
-                raise UserError(
-                    f"The {name} split of {source.title} has {targets} tokens to predict, fewer than one window of "
-                    f"data.context={self.context}: lower data.context, change data.validation={self.validation}, or "
-                    "add text."
-                )
         kind = token_type(tokenizer.size)
+        train, held_out = (read_tokens(prepared.folder / f"{name}.bin", kind) for name in SPLITS)
+        if (targets := len(train) - 1) < self.context:
+            raise UserError(
+                f"The {SPLITS[0]} split of {source.title} has {targets} tokens to predict, fewer than one window of "
+                f"data.context={self.context}: lower data.context, change data.validation={self.validation}, or "
+                "add text."
+            )
+        if len(held_out) <= self.context:
+            held_out = held_out[:1]  # no window
         # A single text is one document, so its windows are the same either way.
         windows = DocumentWindows if self.one_document_per_window and not source.is_one_text else Windows
         return [
-            windows(
-                read_tokens(prepared.folder / f"{name}.bin", kind),
-                self.context,
-                prompt=self.prompt,
-                end_of_text=tokenizer.end_of_text,
-            )
-            for name in SPLITS
+            windows(tokens, self.context, prompt=self.prompt, end_of_text=tokenizer.end_of_text)
+            for tokens in (train, held_out)
         ]
 
 

@@ -40,7 +40,7 @@ def named_source(paths: Sequence[str], options: Any) -> TextSource:
 
 def located(path: str) -> str:
     """The absolute path of a file, a folder or a function; every other name as it is."""
-    if path == PYTHON:  # even where a file or folder has this name
+    if path == PYTHON or path.startswith("hf:"):  # even where a file or folder has this name
         return path
     file, colon, function = path.rpartition(":") if names_function(path) else (path, "", "")
     absolute = Path(file).expanduser().absolute()
@@ -70,13 +70,13 @@ def _source(name: str, options: Any) -> TextSource:
     if path.exists():
         raise UserError(f'data.path="{name}" is no regular file, and data is read several times: store it in a file.')
     raise UserError(
-        f'data.path="{name}" is neither a file nor a folder: name one, hf:NAME, path/to/file.py:function, or python for '
-        "the standard library's source code."
+        f'data.path="{name}" is neither a file nor a folder: name one, hf:NAME, path/to/file.py:function, or python '
+        "for the standard library's source code."
     )
 
 
 def _without_field(name: str, source: TextSource) -> str | None:
-    """Why the option `field` has no effect on a source; None if it has."""
+    """Why the option `field` has no effect on a source; None if it has one."""
     if name == PYTHON:
         return "Python files have no fields"
     if isinstance(source, OwnSource):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class Subwords:
         end = core.token_to_id(end_of_text)
         assert end is not None, f"{end_of_text} is not in the vocabulary"
         self.end_of_text = end
+        self.beginning_of_text = _beginning(core)
         known = set(core.get_vocab(with_added_tokens=True).values())
         self.size = 1 + max(known)  # ids may have gaps
         added = core.get_added_tokens_decoder()
@@ -106,6 +107,15 @@ class Subwords:
         about = {name: path.read_text("utf-8") for name in names if (path := folder / name).is_file()}
         core = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
         return Subwords(core, json.loads(about[CONFIG_FILE])["eos_token"], about)
+
+
+def _beginning(core: tokenizers.Tokenizer) -> int | None:
+    """The id that the tokenizer's own convention puts before a text (the last of several); None if there is none."""
+    added = {token.content for token in core.get_added_tokens_decoder().values()}
+    word = min(core.get_vocab(with_added_tokens=False).keys() - added, default="")
+    encoding = core.encode(word, add_special_tokens=True)
+    special = list(takewhile(lambda pair: pair[1], zip(encoding.ids, encoding.special_tokens_mask, strict=True)))
+    return special[-1][0] if special else None
 
 
 def safe_cuts(text: str) -> Iterator[int]:
