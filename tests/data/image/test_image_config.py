@@ -1,5 +1,6 @@
 """The configuration of image data: invalid options, the cache, the fingerprint, assets."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,32 @@ def test_assets_are_restored(folder: Path, tmp_path: Path) -> None:
     assert config.restore(tmp_path) == assets
     with pytest.raises(UserError, match=r"images\.json"):
         ImageAssets.load(folder)
+
+
+def test_copies_of_an_image_are_in_one_split_and_rare_classes_train(tmp_path: Path) -> None:
+    for number in range(12):
+        write_image(tmp_path / f"big/{number:02}.png", seed=number)
+        shutil.copy(tmp_path / f"big/{number:02}.png", tmp_path / f"big/copy {number:02}.png")
+    for number in range(6):
+        write_image(tmp_path / f"rare {number}/one.png", seed=50 + number)
+    corpus = image_data(tmp_path, validation=0.2).load()
+    train, validation = (
+        {split.batch([i])["pixels"].numpy().tobytes() for i in range(len(split))}
+        for split in (corpus.train, corpus.validation)
+    )
+    assert (len(corpus.train), len(corpus.validation)) == (24, 6)
+    assert not train & validation
+    assert corpus.assets.counts == (18, *[1] * 6)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_without_validation_all_images_train_with_a_warning(
+    count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(count):
+        write_image(tmp_path / f"{number}.png", seed=number)
+    corpus = image_data(tmp_path, validation=0.5 if count == 1 else 0.0).load()
+    assert (len(corpus.train), len(corpus.validation)) == (count, 0)
+    assert corpus.validation.batch([])["pixels"].shape == (0, 1, 8, 8)
+    why = "none of its images can validate" if count == 1 else "data.validation is 0"
+    assert f"has no validation split, because {why}" in capsys.readouterr().err

@@ -150,7 +150,7 @@ def test_the_loss_of_documents_is_that_of_transformers(
     assert found == pytest.approx(sum(nats(model, ids) for ids in documents), rel=1e-4)
     if KINDS[kind]:
         wrong = sum(nats(model, [ours.end_of_text, *ids[1:]]) for ids in documents)
-        assert found != pytest.approx(wrong, rel=1e-2), "twin: end-of-text in the place of the beginning"
+        assert found != pytest.approx(wrong, rel=1e-3), "twin: end-of-text in the place of the beginning"
 
 
 def test_each_window_within_a_text_begins_with_the_beginning_of_text(

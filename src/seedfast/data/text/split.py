@@ -159,8 +159,8 @@ def _hold_out_groups(bytes_D: Integers, ranks_D: Integers, validation: float) ->
 def _group_sizes(bytes_D: Integers, ranks_D: Integers) -> npt.NDArray[np.float64]:
     """The bytes of each document's group, [D]."""
     _, group_D = np.unique(ranks_D, return_inverse=True)
-    sizes_D: npt.NDArray[np.float64] = np.bincount(group_D, weights=bytes_D)[group_D]
-    return sizes_D
+    sizes_G = np.bincount(group_D, weights=bytes_D)
+    return np.asarray(sizes_G[group_D], np.float64)
 
 
 def _cut_notice(source: TextSource, cut: set[int], validation: float) -> str:
