@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.helpers.text_data import hub_folder
 
 from seedfast.data.caption.config import CaptionData
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus
@@ -182,7 +183,6 @@ def test_assets_are_restored_from_a_folder(pictures: Path, tmp_path: Path) -> No
             r"data.vocabulary \(300\) has no effect without data.tokenizer bpe",
         ),
         ("a.json", json.dumps(CAPTIONS), {"tokenizer": "model"}, "language_model"),
-        ("a.json", json.dumps({"0.png": ["x"]}), {}, "holds 1 usable images"),
     ],
 )
 def test_unusable_data_is_refused_in_a_sentence(
@@ -281,3 +281,21 @@ def test_the_vocabulary_is_learned_from_training_captions_alone(pictures: Path) 
 def test_old_run_files_name_the_validation_split_held_out(pictures: Path) -> None:
     data = from_mapping(CaptionData(), {"path": str(pictures / "k.json"), "held_out": "test"}, where="run.yaml")
     assert data.validation_split == "test"
+
+
+def test_without_validation_all_images_train_with_a_warning(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "a.json").write_text(json.dumps(CAPTIONS))
+    (pictures / "b.json").write_text(json.dumps({"0.png": ["x"]}))
+    for name, options, count in (("a.json", {"validation": 0.0}, len(NAMES)), ("b.json", {}, 1)):
+        corpus = load(pictures / name, **options)
+        assert (len(corpus.train), len(corpus.validation)) == (count, 0)
+        assert "has no validation split" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_loses_text_is_refused(pictures: Path, tmp_path: Path) -> None:
+    lossy = hub_folder(tmp_path / "lossy", ["picture one"], lowercase=True)
+    (pictures / "a.json").write_text(json.dumps({name: ["A Picture"] for name in NAMES}))
+    with pytest.raises(UserError, match=r"does not give back a caption of 0\.png: 'A Picture' becomes 'a picture'"):
+        load(pictures / "a.json", tokenizer=str(lossy))
+    with pytest.raises(UserError, match=r"characters.* is for texts"):
+        load(pictures / "a.json", tokenizer="characters")
