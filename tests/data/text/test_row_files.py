@@ -188,6 +188,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "an unknown form": ("a.csv", "x,y\n1,2\n", r"Line 2 of .*fields are x, y\): set data.field .*messages"),
     "chats without a template": ("a.json", json.dumps(CHATS), "Item 1 of .* this tokenizer has none"),
     "an unclosed quotation mark": ("a.csv", 'text,n\n"a,1\nb,2\n', "begins on line 2 of"),
+    "equal dialogues": ("a.jsonl", '{"prompt": "a", "completion": "b"}\n' * 9, "All 9 examples of .* are equal"),
     "empty answers": ("a.jsonl", '{"prompt": "a", "completion": ""}\n{"prompt": "b", "completion": ""}\n', "are empty"),
 }
 
