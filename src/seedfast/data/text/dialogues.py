@@ -112,8 +112,8 @@ def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
     if isinstance(made, Chat) and template is None:
         if made.pair is None:
             raise UserError(
-                f"{name} is a chat, which a tokenizer's chat template renders, and this tokenizer has none: set "
-                'data.tokenizer to that of a chat model, or give the rows a "prompt" and a "completion" as texts.'
+                f"{name} is a chat, whose messages a tokenizer's chat template renders, and this tokenizer has none: "
+                'set data.tokenizer to that of a chat model, or give the rows a "prompt" and a "completion" as texts.'
             )
         made = made.pair
     if isinstance(made, Pair):
