@@ -161,14 +161,21 @@ class TextData(DataConfig):
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
         source = named_source((self.path, *self.also), self)
         corpus, why = self._load(source, self.validation), "data.validation is 0"
-        if self.validation and not len(corpus.validation):
+        if self.validation and not (len(corpus.train) and len(corpus.validation)):
             corpus, why = self._load(source, 0), f"it is too small for data.validation={self.validation:g}"
+        if not len(corpus.train):
+            raise self._too_short(source, corpus)
+        if left_out := sum(packed.left_out for packed in _packed_splits(corpus)):
+            say(
+                f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
+                "tokens."
+            )
         if not len(corpus.validation):
             say(no_validation(source.title, why))
         return corpus
 
     def _load(self, source: TextSource, validation: float) -> TextCorpus:
-        """The corpus with this part as validation split, which is empty if it is shorter than a window."""
+        """The corpus with this part as validation split; a split that is shorter than a window is empty."""
         given = self._given_tokenizer()
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
@@ -270,38 +277,42 @@ class TextData(DataConfig):
         self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
         size, end = tokenizer.size, tokenizer.end_of_text
         splits = [PackedDataset(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS]
-        if not len(splits[0]):
-            raise UserError(
-                f"No example of the {SPLITS[0]} split of {source.title} fits into data.context={self.context} tokens: "
-                f"raise data.context, change data.validation={self.validation}, or add examples."
-            )
         if not all(packed.bytes for packed in splits if len(packed)):
             raise UserError(f"All answers of a split of {source.title} are empty: fill them, or remove these rows.")
-        if left_out := sum(packed.left_out for packed in splits):
-            say(
-                f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
-                "tokens."
-            )
         return splits
 
     def _windows(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[Windows]:
         """Both splits of text, cut into windows."""
         kind = token_type(tokenizer.size)
-        train, held_out = (read_tokens(prepared.folder / f"{name}.bin", kind) for name in SPLITS)
-        if (targets := len(train) - 1) < self.context:
-            raise UserError(
-                f"The {SPLITS[0]} split of {source.title} has {targets} tokens to predict, fewer than one window of "
-                f"data.context={self.context}: lower data.context, change data.validation={self.validation}, or "
-                "add text."
-            )
-        if len(held_out) <= self.context:
-            held_out = held_out[:1]  # no window
+        streams = [read_tokens(prepared.folder / f"{name}.bin", kind) for name in SPLITS]
         # A single text is one document, so its windows are the same either way.
         windows = DocumentWindows if self.one_document_per_window and not source.is_one_text else Windows
         return [
-            windows(tokens, self.context, prompt=self.prompt, end_of_text=tokenizer.end_of_text)
-            for tokens in (train, held_out)
+            windows(
+                tokens if len(tokens) > self.context else tokens[:1],
+                self.context,
+                prompt=self.prompt,
+                end_of_text=tokenizer.end_of_text,
+            )
+            for tokens in streams
         ]
+
+    def _too_short(self, source: TextSource, corpus: TextCorpus) -> UserError:
+        """The error for data that fills no window."""
+        if isinstance(corpus.train, PackedDataset):
+            return UserError(
+                f"No example of the train split of {source.title} fits into data.context={self.context} tokens: raise "
+                "data.context, or add examples."
+            )
+        return UserError(
+            f"The train split of {source.title} has {corpus.splits['train']['tokens'] - 1} tokens to predict, fewer "
+            f"than one window of data.context={self.context}: lower data.context, or add text."
+        )
+
+
+def _packed_splits(corpus: TextCorpus) -> list[PackedDataset]:
+    """The splits of chats and of prompts with completions; none of a corpus of text."""
+    return [split for split in (corpus.train, corpus.validation) if isinstance(split, PackedDataset)]
 
 
 def _existing_tokenizer(name: str) -> Tokenizer:

@@ -17,8 +17,8 @@ from seedfast.errors import UserError
 
 TRAIN, VALIDATION, SKIPPED, CUT = 0, 1, 2, 3
 
-_FEW_COPIES = 0.01
-"""The part of the documents up to which copies are not reported."""
+_FEW = 1e-4
+"""Copies that hold less than this part of the bytes, such as the shortest files of source code, are left alone."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def split_documents(source: TextSource, validation: float, *, need_alphabet: boo
     if not sizes.bytes.any():
         besides = f" (besides {abbreviate(skipped)})" if skipped else ""
         raise UserError(f"{source.title} holds no usable documents{besides}: add text.")
-    assigned, notes = _assign(source, sizes, validation, may_cut=may_cut)
+    assigned, notes = _assign(source, sizes, validation, may_cut)
     cut = np.flatnonzero(assigned == CUT).tolist()
     return Split(
         assigned=assigned,
@@ -104,11 +104,11 @@ def split_documents(source: TextSource, validation: float, *, need_alphabet: boo
 
 
 def _assign(
-    source: TextSource, sizes: _Sizes, validation: float, *, may_cut: bool
+    source: TextSource, sizes: _Sizes, validation: float, may_cut: bool
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """The split of each document, and what is to be reported about it.
 
-    Documents of one key (the rows of a prompt) and of one content are a group, which `hold_out` assigns to one split.
+    Documents of one key (the rows of a prompt) or of one content are a group, which `hold_out` assigns to one split.
     If the result is far from the wanted part, the rows of a group larger than that are assigned one by one. If still
     too little validates, documents larger than the wanted part are cut, as a single text is.
     """
@@ -120,18 +120,17 @@ def _assign(
     unit = "documents" if may_cut else "examples"
     bytes_D, contents_D = sizes.bytes[usable], sizes.contents[usable]
     total = int(bytes_D.sum())
-    # A copy has the key of the first document of its content.
+    ranks_D, notes = sizes.ranks[usable], list[str]()
     _, first, place_D = np.unique(contents_D, return_index=True, return_inverse=True)
-    ranks_D = sizes.ranks[usable][first][place_D]
-    notes = []
-    if (copies := len(usable) - len(first)) > _FEW_COPIES * len(usable):
+    if may_cut and total - int(bytes_D[first].sum()) > _FEW * total:
+        ranks_D = ranks_D[first][place_D]  # a copy has the key of the first document of its content
         notes.append(
-            f"{copies:,} of {len(usable):,} {unit} of {source.title} are copies of others: equal {unit} are in the "
-            "same split."
+            f"{len(usable) - len(first):,} of {len(usable):,} {unit} of {source.title} are copies of others: equal "
+            f"{unit} are in the same split."
         )
     held_D = _hold_out_groups(bytes_D, ranks_D, validation)
-    large_D = _group_sizes(bytes_D, ranks_D) > validation * total
     if is_far(bytes_D[held_D].sum(), total, validation):
+        large_D = _group_sizes(bytes_D, ranks_D) > validation * total
         own = {content: keys.derive(0, "validation split", content) for content in set(contents_D[large_D].tolist())}
         rows_D = np.array([own.get(c, rank) for c, rank in zip(contents_D.tolist(), ranks_D.tolist(), strict=True)])
         if len(np.unique(rows_D)) > len(np.unique(ranks_D)):
@@ -141,7 +140,7 @@ def _assign(
                 "that they are split one by one: validation prompts are trained on too."
             )
     assigned[usable[held_D]] = VALIDATION
-    cut = usable[_group_sizes(bytes_D, ranks_D) > validation * total]
+    cut = usable[bytes_D > validation * total]
     if may_cut and len(cut) and is_too_small(bytes_D[held_D].sum(), total, validation):
         assigned[usable] = TRAIN
         assigned[cut] = CUT
