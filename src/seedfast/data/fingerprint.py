@@ -21,8 +21,8 @@ _RACY = 2_000_000_000  # ns: a file this young may change again within one tick 
 
 
 def signature(path: Path) -> Signature:
-    """The file's signature; () if it is missing or unreadable."""
-    if not os.access(path, os.R_OK):
+    """The file's signature; () if it is missing, unreadable or no regular file."""
+    if not path.is_file() or not os.access(path, os.R_OK):
         return ()
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

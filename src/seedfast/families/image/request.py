@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seedfast.data.image.dataset import ImageAssets
-from seedfast.data.image.decode import DECODE_ERRORS, open_image, to_pixels
+from seedfast.data.image.decode import ImageError, open_image, to_pixels
 from seedfast.diffusion.grids import Grid, Spacing
 from seedfast.diffusion.guidance import clamped, dynamically_thresholded
 from seedfast.errors import UserError
@@ -150,7 +150,7 @@ class ImageRequest:
         try:
             with open_image(self.image) as image:
                 values = to_pixels(image, assets.size, assets.channels)
-        except DECODE_ERRORS as error:
+        except ImageError as error:
             raise UserError(f"{self.image} cannot be read as an image: {error}.") from None
         return torch.from_numpy(values.copy()).float() / 127.5 - 1
 
