@@ -95,13 +95,11 @@ class Budget:
         self._left -= size
         if self._left < 0:
             raise UserError(
-                f"{archive} unpacks to more than {_RATIO} times its {self._packed:,} bytes, as an archive bomb does: if "
-                "you trust it, unpack it yourself and name the folder."
+                f"{archive} unpacks to more than {_RATIO} times its {self._packed:,} bytes, as an archive bomb does: "
+                "if you trust it, unpack it yourself and name the folder."
             )
         if size > (free := shutil.disk_usage(folder).free):
-            raise UserError(
-                f"{archive} unpacks to {size:,} bytes, and the disk has room for {free:,}: free some space."
-            )
+            raise UserError(f"{archive} unpacks to {size:,} bytes, and the disk has {free:,} left: free some.")
 
 
 def names(archive: Path) -> list[str]:

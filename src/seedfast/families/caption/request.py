@@ -123,18 +123,21 @@ class CaptionRequest:
             return self.image_batch
         if not self.files:
             raise UserError("No images to caption; name them with --image FILE …")
-        pixels: dict[str, torch.Tensor] = {}
+        pixels: list[Tensor] = []
+        names: list[str] = []
         skipped: list[str] = []
         for file in self.files:
             try:
                 with open_image(file) as image:
-                    pixels[str(file)] = torch.from_numpy(processor(image).copy())
+                    pixels.append(torch.from_numpy(processor(image).copy()))
             except ImageError as error:
                 if file in self.named:
                     raise UserError(f"{file} cannot be read as an image: {error}.") from None
                 skipped.append(f"{file} ({error})")
+                continue
+            names.append(str(file))
         if skipped:
             say(f"Left out: {abbreviate(skipped)}.")
         if not pixels:
             raise UserError("None of these images can be read; name others with --image FILE …")
-        return ImageBatch(torch.stack(list(pixels.values())), tuple(pixels))
+        return ImageBatch(torch.stack(pixels), tuple(names))
