@@ -222,7 +222,7 @@ def test_rows_of_json_lines_that_hold_no_example_are_named(pictures: Path, capsy
     (pictures / "m.jsonl").write_text(rows_of("file_name", "text") + more)
     assert captions_of(load(pictures / "m.jsonl")) == CAPTIONS
     report = capsys.readouterr().err
-    for reason in ("17 (no caption", "18 (no JSON object", "19 (no image", "20 (captions must be a text"):
+    for reason in ("17 (no caption", "18 (Expecting value", "19 (no image", "20 (captions must be a text"):
         assert f"line {reason}" in report
 
 

@@ -1,6 +1,7 @@
 """Sources of images: folders, JSON lists, Hugging Face data sets, functions; unreadable images are named."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,12 @@ def test_any_error_of_a_decoder_names_the_image(
     (skipped,) = image_data(folder).load().skipped
     assert skipped.startswith("cat/odd.ppm (")
     assert "at byte 7" in skipped
+
+
+def test_a_name_that_is_not_utf_8_is_named_and_left_out(folder: Path) -> None:
+    write_image(folder / "cat/x.png")
+    (folder / "cat/x.png").rename(folder / "cat" / os.fsdecode(b"caf\xe9.png"))
+    assert image_data(folder).load().skipped == ("cat/caf\\udce9.png (a name that is not UTF-8)",)
 
 
 def test_a_linked_class_folder_is_named_and_left_out(folder: Path, tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_a_null_class_is_no_class(folder: Path) -> None:
         ('{"test": []}', '"train" and "validation"'),
         ('{"train": [], "validation": [], "test": []}', "it has the keys train, validation, test"),
         ('{"train": [], "validation": [], "train": []}', 'the key "train" twice'),
-        ('{"train": ' + "[" * 200_000, "nested too deeply|not a JSON file"),
+        ('{"train": ' + "[" * 200_000, "levels of nesting|not a JSON file"),
         ('{"train": ["a.png"], "validation": []}', 'with the key "image"'),
         ('{"train": [{"image": 3}], "validation": []}', 'with the key "image"'),
         ('{"train": {"cat": "a.png"}, "validation": []}', "map classes to lists"),

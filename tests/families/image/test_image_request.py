@@ -88,7 +88,7 @@ def test_images_are_divided_among_labels_and_the_first_labels_get_the_remainder(
     assert ImageRequest(num=3, label=("b", "None")).labels(ASSETS, conditional=True) == [1, 1, 3]
     named = replace(ASSETS, classes=("a", "b", "none"))
     assert ImageRequest(num=1, label=("none",)).labels(named, conditional=True) == [2], "a class with this name"
-    with pytest.raises(UserError, match="guidance 2.0 needs a class besides"):
+    with pytest.raises(UserError, match=r"guidance 2\.0 needs a class besides"):
         ImageRequest(num=3, label=("none",), guidance=2.0).labels(ASSETS, conditional=True)
 
 

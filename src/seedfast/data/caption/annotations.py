@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from seedfast.data.caption.tables import IMAGE, NUMBER, read_table
 from seedfast.data.image.folders import SPLIT_NAMES
-from seedfast.data.json_file import load_json
+from seedfast.data.json_file import JSONMistake, load_json, parse_json
 from seedfast.errors import UserError
 
 JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
@@ -110,13 +110,12 @@ def _json_lines(path: Path, skipped: list[str]) -> Iterator[tuple[str, Mapping[s
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                raise JSONMistake("no object")
             yield f"line {number}", row
-        else:
-            skipped.append(f"line {number} (no JSON object: {line[:60]!r})")
+        except ValueError as error:
+            skipped.append(f"line {number} ({error}: {line[:60]!r})")
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------

@@ -68,8 +68,10 @@ def unpack(archive: Path, folder: Path) -> tuple[Path, int]:
         annotations = _captions(found, archive)
         (made / "images").mkdir()
         for name in annotations:
-            is_ours = Path(temporary) in found.images[name].parents
-            (shutil.move if is_ours else shutil.copyfile)(found.images[name], made / "images" / name)
+            if Path(temporary) in found.images[name].parents:
+                found.images[name].rename(made / "images" / name)
+            else:
+                shutil.copyfile(found.images[name], made / "images" / name)
         captions = {name: list(each.captions) for name, each in annotations.items()}
         (made / CAPTIONS).write_text(to_json(captions), "utf-8")
         if all(each.split for each in annotations.values()):

@@ -15,7 +15,6 @@ from seedfast.data.caption.annotations import Annotation, read_annotations, with
 from seedfast.data.image.decode import open_image
 from seedfast.data.image.glyphs import SplitBy, glyph_source
 from seedfast.data.prepare import SourceFiles
-from seedfast.data.text.tokenizers.protocol import utf8
 from seedfast.errors import UserError
 
 LoadImage = Callable[[int], Image.Image]
@@ -151,11 +150,6 @@ def listed_captions(path: Path, images: Path | None, validation_split: Literal["
     annotations = with_split(read_annotations(path, skipped), validation_split, str(path))
     if not annotations:
         raise UserError(f"{path} lists no images with captions" + (f": {abbreviate(skipped)}." if skipped else "."))
-    for name, captions, _ in annotations:
-        try:
-            utf8("".join((name, *captions)))
-        except UserError as error:
-            raise UserError(f"{path}, image {ascii(name)}: {error}") from None
     root = images or _image_folder(path.parent, annotations[0].name)
     if not root.is_dir():
         raise UserError(f"The image folder {root} does not exist: name it in data.images.")

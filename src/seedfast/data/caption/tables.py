@@ -130,8 +130,8 @@ def _cells(text: str, delimiter: str) -> list[str] | None:
 def _columns(header: Sequence[str] | None, first: Sequence[str]) -> list[str]:
     """The name of each column: by the contents of the first row for the image, and else by the header, in lower case.
 
-    Without a header, and where only one column is left, the rest of a row is the caption, after its number if it has
-    one.
+    Without a header, and where the image and one other column have names, the rest of a row is the caption, after its
+    number if it has one.
     """
     image = next(column for column, cell in enumerate(first) if _is_image(cell))
     numbered = len(first) > image + 2 and first[image + 1].strip().isdigit()
@@ -139,7 +139,7 @@ def _columns(header: Sequence[str] | None, first: Sequence[str]) -> list[str]:
     names = [name.strip().lower() for name in header or []]
     names += [""] * (image + 1 - len(names))
     names[image] = IMAGE
-    if header is None or len(names) == image + 1 + len(rest):
+    if header is None or (len(names) == image + 1 + len(rest) and not any(names[:image])):
         names[image + 1 :] = rest
     return names
 

@@ -181,7 +181,9 @@ class HubImageSource(ImageSource):
         names = getattr(self.rows.features.get(self.label), "names", None) if self.label else None
         for number, row in enumerate(self.rows):
             label = ONE_CLASS if self.label is None else _class_name(row[self.label], names)
-            read = _failing_reader("no picture") if row[self.image] is None else _file_reader(_file(row[self.image]))
+            cell = row[self.image] or {"bytes": None, "path": None}
+            has_image = cell["bytes"] is not None or cell["path"]
+            read = _file_reader(_file(cell)) if has_image else _failing_reader("no picture")
             if label is None:
                 read = _failing_reader("no class")
             yield ImageEntry(f"row {number}", str(number), label or "", label or "", None, read)
