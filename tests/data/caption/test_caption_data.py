@@ -240,8 +240,17 @@ def test_a_table_with_a_split_defines_what_validates(pictures: Path) -> None:
 def test_a_folder_in_the_layout_of_the_hub_is_found_by_its_metadata(pictures: Path) -> None:
     (pictures / "metadata.jsonl").write_text(rows_of("file_name", "text"))
     assert captions_of(load(pictures)) == CAPTIONS
+    for split, names in {"train": NAMES[:6], "validation": NAMES[6:]}.items():
+        (pictures / "hub" / split).mkdir(parents=True)
+        for name in names:
+            (pictures / name).rename(pictures / "hub" / split / name)
+        rows = [{"file_name": name, "text": CAPTIONS[name]} for name in names]
+        (pictures / "hub" / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    split = load(pictures / "hub", validation=CaptionData.validation)
+    assert split.validation.names == ["validation/6.png", "validation/7.png"]
+    assert len(split.train) == 6
     (pictures / "metadata.csv").write_text("file_name,text\n")
-    with pytest.raises(UserError, match=r"holds metadata\.jsonl and metadata\.csv: name the file"):
+    with pytest.raises(UserError, match=r"holds metadata\.jsonl and metadata\.csv: name one of them"):
         load(pictures)
 
 
@@ -437,7 +446,7 @@ def test_flickr30k_in_the_layout_of_the_hub(pictures: Path, capsys: pytest.Captu
     for name in NAMES[:-1]:
         (hub / "flickr30k-images" / name).write_bytes((pictures / name).read_bytes())
     assert unpack(hub, pictures / "again")[1] == 7
-    assert "flickr30k-images.zip is unpacked already" in capsys.readouterr().err
+    assert "flickr30k-images.zip are already there" in capsys.readouterr().err
 
 
 def test_the_vocabulary_is_learned_from_training_captions_alone(pictures: Path) -> None:

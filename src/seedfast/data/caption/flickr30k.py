@@ -88,7 +88,7 @@ def _found(archive: Path, temporary: Path) -> _Files:
         path, depth = waiting.pop()
         inside = {name for name in archives.names(path) if has_image_ending(name)}
         if inside and inside <= found.images.keys():
-            say(f"{path.name} is unpacked already.")
+            say(f"The images of {path.name} are already there, so it is not unpacked again.")
             continue
         target = Path(tempfile.mkdtemp(dir=temporary))
         archives.unpack(path, target, budget)

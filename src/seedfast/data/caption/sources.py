@@ -13,6 +13,7 @@ from PIL import Image
 from seedfast.console import abbreviate
 from seedfast.data.caption.annotations import Annotation, read_annotations, with_split
 from seedfast.data.image.decode import open_image
+from seedfast.data.image.folders import SPLIT_NAMES
 from seedfast.data.image.glyphs import SplitBy, glyph_source
 from seedfast.data.prepare import SourceFiles
 from seedfast.errors import UserError
@@ -146,22 +147,27 @@ def listed_captions(path: Path, images: Path | None, validation_split: Literal["
     format.
     """
     skipped: list[str] = []
-    path = _metadata(path) if path.is_dir() else path
-    annotations = with_split(read_annotations(path, skipped), validation_split, str(path))
+    files = _metadata(path) if path.is_dir() else {path: ""}
+    listed: list[Annotation] = []
+    for file, below in files.items():
+        found = read_annotations(file, skipped)
+        split = SPLIT_NAMES[below.lower()] if below else None
+        listed += [Annotation(f"{below}/{each.name}", each.captions, split) for each in found] if below else found
+    annotations = with_split(listed, validation_split, str(path))
     if not annotations:
         raise UserError(f"{path} lists no images with captions" + (f": {abbreviate(skipped)}." if skipped else "."))
-    root = images or _image_folder(path.parent, annotations[0].name)
+    root = images or _image_folder(path if path.is_dir() else path.parent, annotations[0].name)
     if not root.is_dir():
         raise UserError(f"The image folder {root} does not exist: name it in data.images.")
     has_caption = {each.name: any(caption.strip() for caption in each.captions) for each in annotations}
-    found = [each for each in annotations if has_caption[each.name]]
+    usable = [each for each in annotations if has_caption[each.name]]
     skipped += [f"{name} (no caption)" for name, has_one in has_caption.items() if not has_one]
     return ListSource(
         str(path),
         root,
-        tuple(each.name for each in found),
+        tuple(each.name for each in usable),
         skipped=tuple(sorted(skipped)),
-        annotations=tuple(found),
+        annotations=tuple(usable),
     )
 
 
@@ -169,12 +175,23 @@ METADATA = ("captions.json", "metadata.jsonl", "metadata.csv")
 """Files that list the images of the folder that they lie in; metadata.* is the layout of the hub."""
 
 
-def _metadata(folder: Path) -> Path:
+def _metadata(folder: Path) -> dict[Path, str]:
+    """The list of a folder's images, or those of its sub-folders for the splits, with the sub-folder's name."""
+    if found := _list_in(folder):
+        return {found: ""}
+    parts = [each for each in sorted(folder.iterdir()) if each.is_dir() and each.name.lower() in SPLIT_NAMES]
+    if below := {found: each.name for each in parts if (found := _list_in(each))}:
+        return below
+    raise UserError(
+        f"The folder {folder} holds none of {', '.join(METADATA)}: name the file that lists its images and captions."
+    )
+
+
+def _list_in(folder: Path) -> Path | None:
     found = [folder / name for name in METADATA if (folder / name).is_file()]
-    if len(found) != 1:
-        what = f"holds {' and '.join(path.name for path in found)}" if found else f"holds none of {', '.join(METADATA)}"
-        raise UserError(f"The folder {folder} {what}: name the file that lists its images with captions.")
-    return found[0]
+    if len(found) > 1:
+        raise UserError(f"The folder {folder} holds {' and '.join(path.name for path in found)}: name one of them.")
+    return found[0] if found else None
 
 
 def _image_folder(beside: Path, first: str) -> Path:

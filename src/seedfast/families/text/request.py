@@ -104,8 +104,8 @@ class TextSamples(Samples):
     texts: list[str]
     tokens: list[list[int]]
     pieces: list[list[tuple[str, bool]]]
+    fixed: list[list[bool]]
     frames: list[list[str]] = field(default_factory=list)
-    fixed: list[list[bool]] = field(default_factory=list)
 
     @property
     def written(self) -> list[list[int]]:
