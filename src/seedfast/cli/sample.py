@@ -77,13 +77,14 @@ def sample(words: list[str]) -> int:
     else:
         samples.show(console)
     if asked.out or not samples.printable:
-        _save(samples, folder)
+        _save(samples, folder, replace=not asked.out)
     return 0
 
 
-def _save(samples: Any, folder: Path) -> None:
+def _save(samples: Any, folder: Path, *, replace: bool) -> None:
+    """Write samples into a folder. replace: whether it is the run's own, so that nothing in it is the user's."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in samples.save(folder):
+    for file in samples.save(folder, replace=replace):
         print(file)
 
 
@@ -113,7 +114,7 @@ def _compare(models: list[Any], request: Any, seed: int, console: Console, folde
         console.rule(f"{model.weights} weights", style="bold")
         samples.show(console)
         if save or not samples.printable:
-            _save(samples, folder / model.weights)
+            _save(samples, folder / model.weights, replace=not save)
         columns[model.weights] = statistics(samples.written) if isinstance(samples, TextSamples) else {}
     table = Table("", *columns)
     for name in next(iter(columns.values())):
