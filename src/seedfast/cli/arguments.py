@@ -16,6 +16,17 @@ from seedfast.options import Formerly, describe, rules
 
 T = TypeVar("T")
 
+Trust = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(
+        help="Run the Python files that the run folder names (an own recipe, an own data source), which can do "
+        "everything that you can: read them first. Files that you have trained with yourself, in this folder, need no "
+        "--trust."
+    ),
+]
+"""The flag `--trust`."""
+
 
 def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, config: Sequence[Any] = ()) -> Any:
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.

@@ -1,10 +1,9 @@
 """Prepared data in the cache: sealed folders, filled once, verified on every use."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from seedfast import sealed_folder
 from seedfast.console import say
 from seedfast.errors import UserError
+from seedfast.files import locked_file
 from seedfast.sealed_folder import Manifest
 
 TokenType = type[np.uint16] | type[np.uint32]
@@ -65,26 +65,28 @@ def read_tokens(path: Path, kind: TokenType) -> npt.NDArray[np.unsignedinteger]:
 
 
 def cached_folder(
-    key: str, fill: Callable[[Path], dict[str, Any]], *, kind: str = "text"
+    key: str, fill: Callable[[Path], dict[str, Any]], *, kind: str = "text", title: str = ""
 ) -> tuple[Path, dict[str, Any]]:
     """The folder with this key in the cache, and its summary; `fill` writes a missing folder and returns the summary.
 
-    kind: the sub-folder of the cache. Of several processes that need the same folder, one fills it and the others wait.
-    A damaged folder is filled again. A killed process leaves nothing that is mistaken for a folder.
+    kind: the sub-folder of the cache. title: where the data comes from, for `seedfast cache`. Of several processes that
+    need the same folder, one fills it and the others wait. A damaged folder is filled again. A killed process leaves
+    nothing that is mistaken for a folder, and the next preparation removes it.
     """
     parent = cache_folder() / kind
     parent.mkdir(exist_ok=True)
     folder = parent / key
-    with _exclusive(parent / f"{key}.lock"):
+    with _exclusive(parent / f"{key}.lock") as lock:
+        os.utime(lock)  # when the folder was used
         if folder.exists():
             fault = sealed_folder.verify(folder)
             if fault is None:
                 return folder, Manifest.read(folder).entries["facts"]
             say(f"The prepared data in {folder} is damaged ({fault.file.name} {fault.problem}): it is prepared again.")
             shutil.rmtree(folder)
-        for left_over in sealed_folder.attempts(parent, key):
-            shutil.rmtree(left_over)
+        sealed_folder.sweep(parent)
         with sealed_folder.committing(folder) as attempt:
+            attempt.entries["title"] = title
             summary = attempt.entries["facts"] = fill(attempt.folder)
         return folder, summary
 
@@ -95,12 +97,12 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: Path) -> Iterator[int]:
     """Hold a lock file, waiting for it if necessary. The kernel releases the lock when its holder dies."""
-    with path.open("a") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = stack.enter_context(locked_file(path, wait=False))
         except BlockingIOError:
             say("Waiting for another process that is preparing the same data.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            lock = stack.enter_context(locked_file(path))
+        yield lock

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from seedfast import untrusted
 from seedfast.data.dataset import DataConfig
 from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig
@@ -120,8 +121,8 @@ def _plain(value: Any) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError if there is none."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = untrusted.read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of a run's fields to values.")
