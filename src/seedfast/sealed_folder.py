@@ -134,17 +134,26 @@ def sweep(parent: Path) -> list[OSError]:
         return failed
     for slot in unfinished.iterdir():
         try:
-            if (slot / _LOCK).is_file():
-                with suppress(BlockingIOError), locked_file(slot / _LOCK, wait=False):
-                    _remove_slot(slot)
-            elif slot.is_dir():
-                with suppress(OSError):  # killed before it had its lock, so it is empty, or it is not an attempt
-                    slot.rmdir()
+            sweep_one(slot)
         except OSError as error:
             failed.append(error)
     with suppress(OSError):
         unfinished.rmdir()
     return failed
+
+
+def sweep_one(slot: Path) -> bool:
+    """Remove what a killed process left in `.seedfast-unfinished`; False if its process lives. Raises OSError."""
+    if (slot / _LOCK).is_file():
+        try:
+            with locked_file(slot / _LOCK, wait=False):
+                _remove_slot(slot)
+        except BlockingIOError:
+            return False
+    elif slot.is_dir():
+        with suppress(OSError):  # killed before it had its lock, so it is empty, or it is not an attempt
+            slot.rmdir()
+    return True
 
 
 @contextmanager

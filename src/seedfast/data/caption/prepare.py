@@ -66,6 +66,7 @@ class PreparedImages:
             json_digest(identity)[:32],
             lambda attempt: _encode(self.source.title, self.folder, tokenizer, vocabulary, validation, attempt),
             kind="captions",
+            title=self.source.title,
         )
         return self._corpus(folder, context)
 
