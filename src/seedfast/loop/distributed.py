@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,7 +35,7 @@ def _device(name: str, *, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _store() -> dist.Store:
+def _store() -> Store:
     """The store by which the processes of this start of the group find each other.
 
     torchrun's static rendezvous keeps one store over restarts (`--max-restarts`): without a prefix the processes would
@@ -44,7 +45,7 @@ def _store() -> dist.Store:
     store, _, _ = next(rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
-    return dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from seedfast.errors import UserError
 from seedfast.user_code import named_by, named_by_user, own_function
@@ -115,7 +115,7 @@ def _of_built_in_classes(name: str, checkpoint: Path) -> "Run | None":
         return None
     runs = [make(each) for each in RECIPES]
     parts = {(key, kind): getattr(run, key) for run in runs for key, kind in classes(run).items() if "." not in key}
-    wanted = {key: parts.get((key, kind)) for key, kind in stored.items() if "." not in key}
+    wanted: dict[str, Any] = {key: parts.get((key, kind)) for key, kind in stored.items() if "." not in key}
     if wanted.keys() != {key for key, _ in parts} or None in wanted.values():
         return None
     run = replace(runs[0], recipe=name, **wanted)
