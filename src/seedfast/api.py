@@ -115,7 +115,7 @@ def request_class(folder: Path, *, trust: bool = False) -> type[Any]:
         return bare_request(folder)
     checkpoint = trained.find(folder)
     run = recipes.stored(checkpoint.folder, trust=trust)
-    generator = run.objective.build(run.data.restore(checkpoint.assets)).generator
+    generator = run.objective.build(trained.restored_assets(run, checkpoint)).generator
     if generator is None:
         raise UserError(f"A model of {run.recipe} cannot be sampled from: its family has no generator.")
     kind: type[Any] = generator.Request

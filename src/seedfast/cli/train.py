@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from seedfast import recipes
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import Trust, parse, with_value
 from seedfast.errors import UserError
 from seedfast.loop.config import Run, from_mapping, read_yaml
 from seedfast.loop.open import open_session
@@ -87,7 +87,7 @@ def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Tra
             raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {fresh.recipe}.")
     asked: Train = parse(
         Train,
-        words,
+        with_value(words, "--trust"),
         prog=f"seedfast train {recipe}",
         default=Train(out=known.out, config=known.config, run=run),
         config=(tyro.conf.FlagConversionOff,),

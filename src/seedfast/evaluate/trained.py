@@ -173,6 +173,16 @@ def best_step(folder: Path, *, weights: Weights | None = None) -> int:
         raise UserError(f"{path} does not name the best checkpoint ({error}); name a checkpoint with --at.") from error
 
 
+def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:
+    """The assets of the data in a checkpoint. Raises UserError if they cannot be read."""
+    try:
+        return run.data.restore(checkpoint.assets)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{checkpoint.assets} does not hold what this run's data needs ({error!r}).") from error
+
+
 def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, device: str = "auto") -> Trained:
     """The averaged weights of a checkpoint where there are some, else the raw ones, or those that training began with.
 
@@ -182,7 +192,7 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
-    assets = run.data.restore(checkpoint.assets)
+    assets = restored_assets(run, checkpoint)
     family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")

@@ -1,6 +1,7 @@
 """The device, the precision and the ranks of a run. A single process is the simplest case."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -131,6 +132,7 @@ class DistributedContext:
             # gloo raises plain RuntimeErrors that name its source files.
             if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come before the sentence
             raise TrainingStopped(
                 f"Another process of this training has ended, so process {self.rank} of {self.world_size} stops too; "
                 "the checkpoints are intact: run the same command again to continue."

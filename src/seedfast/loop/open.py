@@ -70,7 +70,8 @@ def open_session(
             session.listeners = _listeners(session)
             session.announce_best()
         try:
-            yield session
+            with distributed.stopping():
+                yield session
         finally:
             session.listeners.close(finished=session.last_event == "finished")
         distributed.barrier()  # a rank that exits early would leave the others blocked

@@ -13,10 +13,13 @@ WRITTEN = (
 
 
 def refuse_links(run_folder: Path, *names: str) -> None:
-    """Raise UserError if one of these paths (default: all that are written) is a link that leads out of the folder."""
-    for name in names or WRITTEN:
-        if leads_out(run_folder / name, run_folder):
+    """Raise UserError if one of these paths (default: all that are written) leads out of the folder through a link, or
+    is neither a file nor a folder: opening a named pipe would wait for its other end."""
+    for path in (run_folder / name for name in names or WRITTEN):
+        if leads_out(path, run_folder):
             raise UserError(
-                f"{run_folder / name} leads out of the run folder through a link, so it is neither read nor written: "
-                "put the whole run folder there, and link that."
+                f"{path} leads out of the run folder through a link, so it is neither read nor written: put the whole "
+                "run folder there, and link that."
             )
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is neither a file nor a folder: remove it.")
