@@ -12,6 +12,7 @@ JSON_LIMIT = 64 << 20
 """Largest size in bytes of a JSON file that describes a model or a folder. The largest ones list a file each line."""
 YAML_LIMIT = 1 << 20
 _YAML_NODES = 20_000  # of a document with every alias written out; a run has about a hundred
+_YAML_DEPTH = 50
 
 
 def plain_path(folder: Path, name: Any) -> Path:
@@ -69,6 +70,13 @@ def read_yaml(path: Path, *, root: Path | None = None) -> Any:
     would be too large with its aliases written out."""
     text = read_bytes(path, limit=YAML_LIMIT, root=root).decode()
     try:
+        depth = 0
+        for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):  # as it is read, so that it can end early
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if number > _YAML_NODES or depth > _YAML_DEPTH:
+                raise ValueError(
+                    f"{path} has more than {_YAML_NODES} values, or is nested more than {_YAML_DEPTH} deep"
+                )
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None and _nodes(node, {}) > _YAML_NODES:
             raise ValueError(f"{path} has more than {_YAML_NODES} values")
@@ -76,7 +84,7 @@ def read_yaml(path: Path, *, root: Path | None = None) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply, or contains itself") from None
+        raise ValueError(f"{path} contains itself") from None
 
 
 def _nodes(node: yaml.Node, known: dict[int, int]) -> int:

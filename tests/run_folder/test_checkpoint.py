@@ -61,7 +61,7 @@ def save_with_tensors(store: Checkpoints, step: int) -> None:
 
 
 DAMAGED = ["", "{", "[]", '{"best": []}', to_json(state(1) | {"best": {"raw": 5}}), to_json(state(1) | {"best": 3}),
-           to_json(state(1, {"raw": 1})).replace('"step": 1,', '"step": [1],')]  # fmt: skip
+           to_json(state(1, {"raw": 1})).replace('"step": 1', '"step": [1]')]  # fmt: skip
 """Contents of a `state.json` that is not one."""
 
 
