@@ -18,7 +18,7 @@ from tests.helpers.runs import small_run, train_in
 from seedfast import sealed_folder
 from seedfast.cli import main
 from seedfast.errors import UserError
-from seedfast.files import FileDigest, to_json
+from seedfast.files import FileDigest, file_digest, to_json
 from seedfast.run_folder import tensors
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints, step_name
 from seedfast.run_folder.records import BestRecord
@@ -439,3 +439,12 @@ class TestStrangers:
         assert checkpoint is not None
         with pytest.raises(ValueError, match=r"model\.safetensors"):
             checkpoint.tensors()
+
+    def test_only_shared_weights_lie_beside_a_checkpoint(self, tmp_path: Path) -> None:
+        def write(folder: Path) -> dict[str, FileDigest]:
+            (folder.parent / "frozen-of-another.safetensors").write_bytes(b"abc")
+            return {"frozen-of-another.safetensors": file_digest(folder.parent / "frozen-of-another.safetensors")}
+
+        Checkpoints(tmp_path).save(1, write, {})
+        with pytest.raises(UserError, match="intact"):
+            Checkpoints(tmp_path).newest()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the report reads checkpoints without torch
     from seedfast.data.dataset import Fingerprint
     from seedfast.run_folder.tensors import Groups
 
+_SHARED = re.compile(r"frozen-[0-9a-f]{16}\.safetensors")
 _COMMITTED = re.compile(r"step-(\d{8,})")
 _FINGERPRINT_LIMIT = 1 << 30  # bytes; it has a line for each source file
 
@@ -122,7 +123,9 @@ class Checkpoint:
         """Hash every file; one sentence for each that is not as it was committed. Empty if the checkpoint is intact."""
         if leads_out(self.folder, self.folder.parent):
             return [f"{self.folder} is a link that leads out of the run folder"]
-        return [f"{fault.file} {fault.problem}" for fault in sealed_folder.faults(self.folder)]
+        problems = [f"{fault.file} {fault.problem}" for fault in sealed_folder.faults(self.folder)]
+        strange = [] if problems else [name for name in self.shared if not _SHARED.fullmatch(name)]
+        return problems + [f"{self.folder / MANIFEST} names {name}, which is no shared weights" for name in strange]
 
     def open(self) -> list[str] | None:
         """Verify the checkpoint and protect it from removal until `release` or the end of this process.
