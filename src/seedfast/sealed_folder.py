@@ -132,7 +132,11 @@ def sweep(parent: Path) -> list[OSError]:
     failed: list[OSError] = []
     if not unfinished.is_dir() or unfinished.is_symlink():
         return failed
-    for slot in unfinished.iterdir():
+    try:
+        slots = list(unfinished.iterdir())
+    except OSError as error:
+        return [error]
+    for slot in slots:
         try:
             sweep_one(slot)
         except OSError as error:
