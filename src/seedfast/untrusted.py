@@ -49,7 +49,7 @@ def read_bytes(path: Path, *, limit: int, root: Path | None = None) -> bytes:
 
     Raises OSError, or ValueError for another kind of file, a link that leads out, or a larger file.
     """
-    regular(path, root or path.parent)  # opening a named pipe would wait for ever
+    regular(path, root or path.parent)  # opening a named pipe would block
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
