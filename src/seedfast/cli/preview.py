@@ -54,14 +54,14 @@ def preview(words: list[str]) -> int:
     from seedfast.evaluate.preview import preview as tasks
     from seedfast.user_code import named_by, named_by_user
 
+    named_by_user(*rest)
     if (folder := Path(asked.what)).is_dir():
-        named_by_user(*rest)
         stored = recipes.stored(trained.find(folder).folder, trust=known.trust)
-        with named_by(folder, trust=known.trust):
-            run = parse_run(stored.recipe, [*rest[1:], "--out", asked.what], fresh=stored).run
-            shown = tasks(run, count=asked.samples, step=asked.step)
+        parsed = parse_run(stored.recipe, [*rest[1:], "--out", asked.what], fresh=stored)
     else:
-        shown = tasks(parse_run(asked.what, rest[1:]).run, count=asked.samples, step=asked.step)
+        parsed = parse_run(asked.what, rest[1:])
+    with named_by(parsed.out, trust=known.trust):
+        shown = tasks(parsed.run, count=asked.samples, step=asked.step)
     console = Console(highlight=False)
     for number, task in enumerate(shown):
         if number:
