@@ -19,6 +19,7 @@ from seedfast.loop.progress import Callback, Line, Silent
 from seedfast.loop.train import run_training
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
+from seedfast.user_code import named_by_user
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -72,7 +73,7 @@ def train(
                 outcome = run_training(session, line if session.distributed.is_main else Silent())
     if outcome.interrupted_by is not None:
         raise KeyboardInterrupt
-    return load(folder)
+    return load(folder, trust=True)  # it is the caller's own run
 
 
 def load(
@@ -82,12 +83,15 @@ def load(
     weights: Weights | None = None,
     device: Device = "auto",
     data: str | Path | None = None,
+    trust: bool = False,
 ) -> Trained:
     """The trained model of a run folder, or a model's own folder as transformers or `seedfast export` writes it.
 
     step: of the checkpoint (default: the newest). weights: "ema" (averaged, the default where there are some), "raw"
-    or "base" (the pretrained starting point). data: where the data is now, if it has moved.
-    Raises UserError if the folder holds no model, or no such step or weights.
+    or "base" (the pretrained starting point). data: where the data is now, if it has moved. trust: run the Python files
+    that the folder names (an own recipe, an own data source), which can do everything that you can; what you have
+    trained yourself in this folder needs no trust.
+    Raises UserError if the folder holds no model, no such step or weights, or needs a Python file without trust.
     """
     place = Path(folder)
     if is_bare(place):
@@ -95,22 +99,23 @@ def load(
             raise UserError(f"{place} is a bare model, whose only weights are its own: give no step, weights or data.")
         return bare(place, device=device)
     checkpoint = trained.find(place, at=step)
-    run = recipes.stored(checkpoint.folder)
+    run = recipes.stored(checkpoint.folder, trust=trust)
     if data is not None:
+        named_by_user(str(data))
         run = replace(run, data=run.data.with_path(str(data)))
-    return trained.load(run, checkpoint, weights=weights, device=device)
+    return replace(trained.load(run, checkpoint, weights=weights, device=device), trust=trust)
 
 
-def request_class(folder: Path) -> type[Any]:
+def request_class(folder: Path, *, trust: bool = False) -> type[Any]:
     """The class of the requests that the model in a folder takes: its fields are the options of `sample`.
 
-    Nothing of the network is read. Raises UserError if the folder holds no model.
+    Nothing of the network is read. trust: as in `load`. Raises UserError if the folder holds no model.
     """
     if is_bare(folder):
         return bare_request(folder)
     checkpoint = trained.find(folder)
-    run = recipes.stored(checkpoint.folder)
-    generator = run.objective.build(run.data.restore(checkpoint.assets)).generator
+    run = recipes.stored(checkpoint.folder, trust=trust)
+    generator = run.objective.build(trained.restored_assets(run, checkpoint)).generator
     if generator is None:
         raise UserError(f"A model of {run.recipe} cannot be sampled from: its family has no generator.")
     kind: type[Any] = generator.Request

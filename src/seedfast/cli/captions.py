@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from seedfast.cli.arguments import Trust
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionArguments:
@@ -35,6 +37,7 @@ class CaptionArguments:
     """Use the checkpoint of this step instead of the newest."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 def captions(words: list[str]) -> int:

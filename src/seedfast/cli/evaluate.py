@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Evaluate:
     """Use the checkpoint of this step instead of the newest."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def _judge(words: list[str]) -> int:
 
     if words[0].startswith("-"):
         raise UserError("Name the run first: seedfast evaluate RUN --samples N --judge RUN, then further flags.")
-    kind = api.request_class(Path(words[0]))
+    kind = api.request_class(Path(words[0]), trust="--trust" in words)
     asked: Any = parse(
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,
@@ -93,16 +94,17 @@ def _judge(words: list[str]) -> int:
     )
     if asked.draws is not None or asked.only:
         raise UserError("--draws and --only belong to the loss of the run itself; samples are drawn by --seed.")
-    judge = seedfast.load(asked.judge, device=asked.device)
+    judge = seedfast.load(asked.judge, device=asked.device, trust=asked.trust)
     request = replace(asked.sampling, num=asked.samples)
     return show(Judge(by=judge, request=request, seed=asked.seed)(opened(asked)), as_json=asked.json)
 
 
 def opened(asked: Any) -> "Trained":
-    """The model that the flags `run`, `at`, `weights`, `data` and `device` name."""
+    """The model that the flags `run`, `at`, `weights`, `data`, `device` and `trust` name."""
     import seedfast
 
-    return seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, data=asked.data)
+    where = {"device": asked.device, "data": asked.data, "trust": asked.trust}
+    return seedfast.load(asked.run, step=asked.at, weights=asked.weights, **where)
 
 
 def show(result: "Result", *, as_json: bool) -> int:

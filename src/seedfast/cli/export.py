@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from seedfast.cli.arguments import Trust
+
 if TYPE_CHECKING:
     from seedfast.evaluate.trained import Trained
 
@@ -27,6 +29,7 @@ class Export:
     """Which weights to export (default: the averaged ones where there are some)."""
     at: int | None = None
     """Export the checkpoint of this step instead of the best."""
+    trust: Trust = False
 
 
 def export(words: list[str]) -> int:
@@ -35,17 +38,17 @@ def export(words: list[str]) -> int:
     from seedfast.evaluate.bare import is_bare
     from seedfast.export.export import export as write
 
-    model = best(asked.run, asked.weights, asked.at)
+    model = best(asked.run, asked.weights, asked.at, trust=asked.trust)
     write(model, asked.out, merge=asked.merge)
     use = f"seedfast sample {asked.out}" if is_bare(asked.out) else f"{asked.out}/README.md says how to use it"
     print(f"{asked.out} holds step {model.committed.step} ({model.weights} weights): {use}")
     return 0
 
 
-def best(run: Path, weights: Literal["ema", "raw"] | None, at: int | None) -> "Trained":
+def best(run: Path, weights: Literal["ema", "raw"] | None, at: int | None, *, trust: bool) -> "Trained":
     """The best model of a run, or that of a step."""
     import seedfast
     from seedfast.evaluate import trained
 
     step = trained.best_step(run, weights=weights) if at is None else at
-    return seedfast.load(run, step=step, weights=weights, device="cpu")
+    return seedfast.load(run, step=step, weights=weights, device="cpu", trust=trust)

@@ -6,6 +6,8 @@ from tempfile import TemporaryDirectory
 
 import tyro
 
+from seedfast.cli.arguments import Trust
+
 
 @dataclass(frozen=True, kw_only=True)
 class Push:
@@ -20,6 +22,7 @@ class Push:
     """The name on the hub, USER/MODEL."""
     private: bool = False
     """Keep it to yourself, if it is not there yet."""
+    trust: Trust = False
 
 
 def push(words: list[str]) -> int:
@@ -35,7 +38,7 @@ def push(words: list[str]) -> int:
     if not (asked.folder / "run.yaml").is_file():
         raise UserError(f"{asked.folder} is neither a run folder nor one that seedfast export made.")
     with TemporaryDirectory(prefix="seedfast-push-") as temporary:
-        model = best(asked.folder, None, None)
+        model = best(asked.folder, None, None, trust=asked.trust)
         push.write(model, Path(temporary))
         message = f"Step {model.committed.step}"
         print(push.push(Path(temporary), asked.name, private=asked.private, message=message))

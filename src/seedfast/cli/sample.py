@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse
 from seedfast.errors import UserError
 
 R = TypeVar("R")
@@ -43,6 +43,7 @@ class Sample(Generic[R]):
     """Use the checkpoint of this step instead of the newest."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 def sample(words: list[str]) -> int:
@@ -55,9 +56,10 @@ def sample(words: list[str]) -> int:
     import seedfast
     from seedfast import api
     from seedfast.evaluate.bare import is_bare
+    from seedfast.run_folder.links import refuse_links
 
     asked: Any = parse(
-        Sample[api.request_class(Path(words[0]))],  # type: ignore[misc]
+        Sample[api.request_class(Path(words[0]), trust="--trust" in words)],  # type: ignore[misc]
         words,
         prog="seedfast sample",
         config=(tyro.conf.UseAppendAction,),
@@ -66,9 +68,12 @@ def sample(words: list[str]) -> int:
         raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")
     console = Console()
     kinds = [asked.beside, asked.weights] if asked.beside else [asked.weights]
-    models = [seedfast.load(asked.run, step=asked.at, weights=kind, device=asked.device) for kind in kinds]
+    where = {"step": asked.at, "device": asked.device, "trust": asked.trust}
+    models = [seedfast.load(asked.run, weights=kind, **where) for kind in kinds]
     request = _streamed(asked.request, console) if asked.stream else asked.request
     folder = asked.out or asked.run / "samples" / f"seed-{asked.seed}"
+    if not asked.out:
+        refuse_links(asked.run, f"samples/{folder.name}")
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
     samples = models[0].sample(request, seed=asked.seed)

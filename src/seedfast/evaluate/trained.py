@@ -1,6 +1,5 @@
 """A trained model taken out of its run folder, to sample from and to measure."""
 
-import json
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
@@ -25,6 +24,8 @@ from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.train_state import load_network
+from seedfast.untrusted import read_json
+from seedfast.user_code import named_by
 
 Weights = Literal["ema", "raw", "base"]
 """ema: averaged; raw: current; base: the pretrained starting point."""
@@ -34,7 +35,8 @@ Weights = Literal["ema", "raw", "base"]
 class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
-    checkpoint: None for a bare model, the folder of another library's model.
+    checkpoint: None for a bare model, the folder of another library's model. trust: whether the user trusts the code
+    that the run folder names (see `user_code`).
     """
 
     run: Run
@@ -45,6 +47,7 @@ class Trained:
     weights: Weights
     checkpoint: Checkpoint | None
     distributed: DistributedContext
+    trust: bool = False
 
     @property
     def committed(self) -> Checkpoint:
@@ -71,9 +74,10 @@ class Trained:
     def corpus(self) -> Corpus:
         """The data that the model was trained on, with its split.
 
-        Raises UserError if it is no longer the same data.
+        Raises UserError if it is no longer the same data, or comes from code that may not run.
         """
-        corpus = data_of(self.run, self.committed).load()
+        with named_by(self.committed.run_folder, trust=self.trust):
+            corpus = data_of(self.run, self.committed).load()
         before = self.committed.fingerprint
         if before.digest != corpus.fingerprint.digest:
             raise UserError(
@@ -157,11 +161,26 @@ def find(folder: Path, *, at: int | None = None) -> Checkpoint:
 def best_step(folder: Path, *, weights: Weights | None = None) -> int:
     """The step of the best committed validation of a run, by the weights that `load` would take."""
     path = folder / "best.json"
-    records: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    kind = weights or ("ema" if "ema" in records else "raw")
-    if kind not in records:
-        raise UserError(f"{folder} has no best checkpoint of {kind} weights yet; name a checkpoint with --at.")
-    return int(records[kind]["step"])
+    try:
+        records = read_json(path) if path.exists() else {}
+        kind = weights or ("ema" if "ema" in records else "raw")
+        if kind not in records:
+            raise UserError(f"{folder} has no best checkpoint of {kind} weights yet; name a checkpoint with --at.")
+        return int(records[kind]["step"])
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} does not name the best checkpoint ({error}); name a checkpoint with --at.") from error
+
+
+def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:
+    """The assets of the data in a checkpoint. Raises UserError if they cannot be read."""
+    try:
+        return run.data.restore(checkpoint.assets)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{checkpoint.assets} does not hold what this run's data needs ({error!r}).") from error
 
 
 def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, device: str = "auto") -> Trained:
@@ -173,7 +192,7 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
-    assets = run.data.restore(checkpoint.assets)
+    assets = restored_assets(run, checkpoint)
     family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")

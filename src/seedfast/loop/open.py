@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from seedfast import keys
+from seedfast import keys, user_code
 from seedfast.data.dataset import describe_difference
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
-from seedfast.files import commit
+from seedfast.files import UNFINISHED, commit
 from seedfast.listeners.base import Listener, Listeners
 from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
@@ -51,6 +51,7 @@ def open_session(
         raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
     with ExitStack() as stack:
         stack.callback(distributed.finish)
+        stack.enter_context(distributed.stopping())
         if distributed.is_main:
             _claim(folder)
             stack.enter_context(locked(folder))
@@ -69,14 +70,28 @@ def open_session(
             _start(session)
         session.corpus = session.family.objective.cache_frozen_features(session.state.network, session.corpus)
         if distributed.is_main:
+            _remember(folder)
             session.listeners = _listeners(session)
             session.announce_best()
         try:
-            yield session
+            with distributed.stopping():
+                yield session
         finally:
             session.listeners.close(finished=session.last_event == "finished")
         distributed.barrier()  # a rank that exits early would leave the others blocked
         session.network = session.state.network  # the wrapper must be gone before its process group is
+
+
+def _remember(folder: Path) -> None:
+    """Let the user's own code run from this folder from now on, without `--trust`."""
+    try:
+        user_code.remember(folder)
+    except OSError as error:
+        print(
+            f"seedfast: WARNING: {error.filename} cannot be written ({error.strerror}), so later commands on {folder} "
+            "need --trust to run your code",
+            file=sys.stderr,
+        )
 
 
 def _listeners(session: Session) -> Listener:
@@ -93,7 +108,13 @@ def _listeners(session: Session) -> Listener:
 
 def _claim(folder: Path) -> None:
     """Make sure that the folder is, or can become, a run folder."""
-    ours = ("lock", "journal.jsonl", "run.yaml", "data")  # what a start that was killed at once can have left
+    ours = (
+        "lock",
+        "journal.jsonl",
+        "run.yaml",
+        "data",
+        UNFINISHED,
+    )  # what a start that was killed at once can have left
     if (
         folder.is_dir()
         and not (folder / "run.yaml").exists()

@@ -67,6 +67,7 @@ class PreparedImages:
             json_digest(identity)[:32],
             lambda attempt: _encode(self.source.title, self.folder, tokenizer, vocabulary, validation, attempt),
             kind="captions",
+            title=self.source.title,
         )
         for note in summary.get("notes", ()):
             say(note)
