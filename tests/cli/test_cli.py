@@ -491,6 +491,10 @@ def test_no_special_token_of_a_pretrained_tokenizer_is_ever_written(
         (["train", "image-diffusion", "--objective.process.times", "50"], "--objective.process.timesteps"),
         (["train", "text-embedding", "--data.apart", "True"], "--data.one-document-per-window"),
         (["train", "text-masked", "--schedule.final=0.1"], "--schedule.min-lr-factor"),
+        (
+            ["train", "text-masked", "--optimizer.matrix-lr", "0.02"],
+            "--optimizer.matrix-lr-factor, a multiple of --optimizer.lr",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
 )

@@ -12,12 +12,13 @@ from rich.console import Console
 from seedfast import recipes
 from seedfast.cli.arguments import parse
 from seedfast.errors import UserError
-from seedfast.loop.config import Run, from_mapping, read_yaml
+from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Line, Silent
 from seedfast.loop.sample import save_demo
 from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
+from seedfast.loop.yaml_file import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

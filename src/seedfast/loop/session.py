@@ -17,8 +17,9 @@ from seedfast.errors import UserError
 from seedfast.families.family import Family
 from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
-from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
+from seedfast.loop.config import Run, from_mapping, to_yaml
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.yaml_file import read_yaml
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, Score
 from seedfast.run_folder.records import BestRecord

@@ -77,8 +77,8 @@ def _normalised(run: "Run") -> "Run":
 
 def stored(folder: Path) -> "Run":
     """The run that a run folder (or a checkpoint in it) holds. Raises UserError if it holds none."""
-    from seedfast.loop.config import read_yaml
     from seedfast.loop.session import stored_run
+    from seedfast.loop.yaml_file import read_yaml
 
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.yaml.")
