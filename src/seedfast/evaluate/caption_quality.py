@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset
-from seedfast.evaluate.evaluator import finite
 from seedfast.evaluate.text_statistics import distinct
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.generator import image_batch, spread
 from seedfast.families.caption.metrics import BleuCounts, CiderScorer, Words, rouge_l, words
 from seedfast.families.caption.request import CaptionRequest, Decoding
 from seedfast.families.caption.samples import CaptionSamples
+from seedfast.files import finite
 from seedfast.options import AtLeast, Between, OnlyWith, check
 from seedfast.report import caption_gallery
 from seedfast.report.format import measured, spaced

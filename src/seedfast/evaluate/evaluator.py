@@ -5,7 +5,6 @@ model to numbers by name.
 """
 
 import importlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
+from seedfast.files import finite
 from seedfast.user_code import own_function
 
 
@@ -158,11 +158,6 @@ def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any
 
 def _options(name: str) -> set[str]:
     return {f.name for f in fields(evaluator_class(name))}  # type: ignore[arg-type]
-
-
-def finite(value: Any) -> Any:
-    """A value as JSON takes it: a number that is not finite is None."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rows(record: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -17,12 +17,13 @@ from torch import Tensor
 from seedfast.data.dataset import Dataset
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import finite, rows
+from seedfast.evaluate.evaluator import rows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.generator import Request
 from seedfast.families.text.request import TextSamples
+from seedfast.files import finite
 from seedfast.keys import Draws
 from seedfast.loop.validate import ratio_of_sums
 
