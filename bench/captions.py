@@ -16,6 +16,7 @@ import torch
 from seedfast import recipes
 from seedfast.evaluate import trained
 from seedfast.evaluate.caption_quality import CaptionQuality
+from seedfast.run_folder.choice import find
 from seedfast.families.caption.beam_search import beam_search
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
@@ -46,7 +47,7 @@ def quality(split_by: str, folder: Path) -> None:
     with open_session(run, folder) as opened:
         if run_training(opened, Printed()).interrupted_by:
             sys.exit(1)
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     for metric in (CaptionQuality(decoding="greedy"), CaptionQuality(images=512)):
         began = time.perf_counter()

@@ -11,7 +11,8 @@ from seedfast import recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
-from seedfast.evaluate.trained import Trained, Weights
+from seedfast.run_folder.choice import At, Weights, find
+from seedfast.evaluate.trained import Trained
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.given_data import write_given
 from seedfast.loop.open import open_session
@@ -51,7 +52,7 @@ def train(
     allow_change: Sequence[str] = (),
     step: int | None = None,
 ) -> Trained:
-    """Train a run in the folder `out` and return the trained model; on a folder with a checkpoint, continue it.
+    """Train a run in the folder `out` and return its best model; on a folder with a checkpoint, continue it.
 
     data: the data themselves instead of `run.data.path`: a list of texts, of rows (mappings, such as chats), of images
         (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder.
@@ -78,23 +79,26 @@ def train(
 def load(
     folder: str | Path,
     *,
-    step: int | None = None,
+    step: At | None = None,
     weights: Weights | None = None,
     device: Device = "auto",
     data: str | Path | None = None,
 ) -> Trained:
     """The trained model of a run folder, or a model's own folder as transformers or `seedfast export` writes it.
 
-    step: of the checkpoint (default: the newest). weights: "ema" (averaged, the default where there are some), "raw"
-    or "base" (the pretrained starting point). data: where the data is now, if it has moved.
+    folder: of a run, of one of its checkpoints, or of a model.
+    step: "best" (the default: by the run's validations of these weights; the newest where nothing was validated),
+        "newest", or the step of a checkpoint.
+    weights: "ema" (averaged, the default where there are some), "raw" or "base" (the pretrained starting point).
+    data: where the data is now, if it has moved.
     Raises UserError if the folder holds no model, or no such step or weights.
     """
     place = Path(folder)
     if is_bare(place):
-        if (step, weights, data) != (None, None, None):
+        if step not in (None, "best") or weights is not None or data is not None:
             raise UserError(f"{place} is a bare model, whose only weights are its own: give no step, weights or data.")
         return bare(place, device=device)
-    checkpoint = trained.find(place, at=step)
+    checkpoint = find(place, at="best" if step is None else step, weights=weights)
     run = recipes.stored(checkpoint.folder)
     if data is not None:
         run = replace(run, data=run.data.with_path(str(data)))
@@ -108,7 +112,7 @@ def request_class(folder: Path) -> type[Any]:
     """
     if is_bare(folder):
         return bare_request(folder)
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder)
     run = recipes.stored(checkpoint.folder)
     generator = run.objective.build(run.data.restore(checkpoint.assets)).generator
     if generator is None:

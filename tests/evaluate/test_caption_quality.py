@@ -13,6 +13,7 @@ from seedfast.data.caption.dataset import CaptionDataset, MappedImages
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.caption_quality import CaptionQuality, measure, nearest_captions
+from seedfast.run_folder.choice import find
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.metrics import BleuCounts, words
 
@@ -61,7 +62,7 @@ def test_the_baseline_is_the_nearest_training_image() -> None:
 
 
 def opened(folder: Path) -> Trained:
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from seedfast import cli, keys, recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
+from seedfast.run_folder.choice import find
 from seedfast.export.export import export
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.noise_process import NoiseProcess
@@ -40,7 +41,7 @@ def diffusers_run(story: Path, folder: Path, **options: Any) -> trained.Trained:
         objective=ImageDiffusion(**{"conditional": False, **options}),
     )
     train_in(folder, run)
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 
@@ -149,7 +150,7 @@ def test_models_that_a_pipeline_could_not_reproduce_are_not_exported(
 
 
 def test_another_network_is_not_exported(image_run: Path, tmp_path: Path) -> None:
-    checkpoint = trained.find(image_run)
+    checkpoint = find(image_run, at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     with pytest.raises(UserError, match="seedfast's own"):
         export(model, tmp_path / "pipeline")

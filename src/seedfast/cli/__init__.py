@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command is chosen, so `seedfast --help` answers at once.
 """
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -37,6 +38,9 @@ Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training stopped ·
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. Exits with a status; a user's mistake is one sentence on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks must not end the command
+            stream.reconfigure(errors="replace")
     try:
         sys.exit(_run(words))
     except UserError as error:

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from seedfast import recipes
 from seedfast.cli.arguments import parse
+from seedfast.cli.other_tools import refuse_foreign_flags
 from seedfast.errors import UserError
-from seedfast.loop.config import Run, from_mapping
+from seedfast.loop import advice
+from seedfast.loop.config import LENGTHS, Run, from_mapping, refuse_two_lengths
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Line, Silent
 from seedfast.loop.sample import save_demo
@@ -71,6 +73,9 @@ def train(words: list[str]) -> int:
 
 def parse_run(recipe: str, words: list[str]) -> Train:
     """The arguments of a recipe's training: recipe, then stored run or --config, then flags."""
+    refuse_foreign_flags("train", words)
+    lengths = [key for key in LENGTHS if any(word.partition("=")[0] == f"--{key}" for word in words)]
+    refuse_two_lengths(lengths, prefix="--")
     first = argparse.ArgumentParser(prog="seedfast train", add_help=False, allow_abbrev=False)
     first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
     first.add_argument("--config", type=Path)
@@ -87,6 +92,8 @@ def parse_run(recipe: str, words: list[str]) -> Train:
         run = from_mapping(run, read_yaml(known.config), where=str(known.config))
         if run.recipe != fresh.recipe:
             raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {fresh.recipe}.")
+    if lengths:  # another way to give the length replaces the one that the run has
+        run = replace(run, epochs=None, minutes=None)
     asked: Train = parse(
         Train,
         words,
@@ -137,14 +144,18 @@ def _introduce(opened: Session, console: Console) -> None:
 
 
 def _conclude(opened: Session, console: Console) -> None:
-    """Print samples of the trained model, write the report, and print where everything is."""
+    """Write samples of the trained model and the report, and print them, where they are, and which step is the best."""
     from seedfast.report import page
 
     folder = opened.folder
     samples, files = save_demo(opened)
+    written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
     if samples is not None:
         samples.show(Console())
-    written = page.write(folder)
+    if stopped := advice.early_stop(opened.run, opened.state.step):
+        console.print(stopped, highlight=False, soft_wrap=True)
+    if sentence := advice.verdict(folder, opened.state.best, opened.family.objective.measure.metrics):
+        console.print(sentence, highlight=False, soft_wrap=True)
     for what, where in {
         "run": folder,
         "report": written,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset
+from seedfast.evaluate.evaluator import no_validation
 from seedfast.evaluate.text_statistics import distinct
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.generator import image_batch, spread
@@ -95,7 +96,7 @@ class CaptionQuality:
     def fits(self, model: Trained) -> str | None:
         """None for a captioner; otherwise the reason why not."""
         if isinstance(model.assets, CaptionAssets):
-            return None
+            return no_validation(model)
         return f"The run {model.run.recipe} trains no captioner, so it has no captions to measure."
 
     def __call__(self, model: Trained) -> CaptionReport:
@@ -119,7 +120,7 @@ class CaptionQuality:
             metrics=measure([captions[0].text for captions in samples.captions], references),
             baseline=measure(nearest, references),
             recipe=model.run.recipe,
-            step=model.committed.step,
+            step=model.step,
             weights=model.weights,
         )
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from seedfast.data.dataset import Dataset
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import rows
+from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
@@ -152,6 +152,8 @@ class Judge:
         assert self.by is not None
         assert self.request is not None
         _likelihood(self.by)  # refused before sampling takes its time
+        if reason := no_validation(model):
+            raise UserError(reason)
         corpus = model.corpus
         samples = model.sample(self.request, seed=self.seed)
         if not isinstance(samples, TextSamples) or not isinstance(model.assets, TextAssets):
@@ -166,7 +168,7 @@ class Judge:
             judge=self.by.committed.folder,
             judge_of_same_data=_trained_on(self.by) == corpus.fingerprint.files,
             weights=model.weights,
-            step=model.committed.step,
+            step=model.step,
         )
 
 

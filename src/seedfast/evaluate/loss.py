@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import rows
+from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.measure import Measure
@@ -78,14 +78,16 @@ class Loss:
         check(self)
 
     def fits(self, model: Trained) -> str | None:
-        """Every run has a loss; a bare model has no data to measure it on."""
-        return None
+        """Every run with held-out data has a loss."""
+        return no_validation(model)
 
     def __call__(self, model: Trained) -> Likelihood:
         """Score the model on every validation example.
 
         Raises UserError if the data is not what the model was trained on, since the split would be another one.
         """
+        if reason := self.fits(model):
+            raise UserError(reason)
         family = model.family
         if self.draws not in (None, 1) and family.evaluated.measure.draws is None:
             raise UserError(f"draws={self.draws} has no effect: this family's loss is exact, so leave it out.")
@@ -114,7 +116,7 @@ class Loss:
             examples=score.examples,
             draws=score.draws,
             weights=model.weights,
-            step=0 if model.weights == "base" else model.committed.step,
+            step=model.step,
             bytes=assets.validation_bytes if isinstance(assets, TextAssets) else None,
             diagnostics=score.diagnostics,
             trained_on=trained_on,

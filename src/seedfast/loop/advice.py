@@ -53,6 +53,13 @@ def rate_jump(stored: Run, run: Run, plan: Plan, step: int) -> str | None:
     )
 
 
+def early_stop(run: Run, step: int) -> str | None:
+    """A sentence if a finished run ended before its last step."""
+    if step >= run.steps:
+        return None
+    return f"stopped early at step {step} of {run.steps}: {run.patience} validations without improvement"
+
+
 def verdict(run_folder: Path, best: Mapping[str, BestRecord], metrics: Mapping[str, int]) -> str | None:
     """A sentence on the validations after the best one, of the weights that are used; None if it is the last.
 

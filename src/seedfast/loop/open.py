@@ -28,6 +28,7 @@ from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of, stored_run
 from seedfast.optim.ema import Average
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.choice import is_checkpoint
 from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.lock import locked
 from seedfast.run_folder.train_state import TrainState
@@ -100,6 +101,11 @@ def _listeners(session: Session) -> Listener:
 
 def _claim(folder: Path) -> None:
     """Make sure that the folder is, or can become, a run folder."""
+    if is_checkpoint(folder):
+        raise UserError(
+            f"{folder} is a checkpoint, which is never changed: to continue from it, name its run folder with --out "
+            "and its step with --at."
+        )
     ours = (
         "lock",
         "journal.jsonl",

@@ -7,7 +7,7 @@ from seedfast.loop.config import Run
 from seedfast.options import epochs_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A run in steps. examples: of the training data, an epoch."""
 
@@ -21,8 +21,19 @@ class Plan:
     @classmethod
     def of(cls, run: Run, examples: int) -> "Plan":
         """The plan of a run with this number of training examples. Intervals in epochs are rounded to whole steps."""
-        intervals = (_interval(every, run, examples) for every in (run.eval_every, run.sample_every, run.save_every))
-        return cls(run.steps, *intervals, run.batch_size, examples)
+
+        def steps(every: int | str) -> int:
+            epochs = epochs_of(every)
+            return int(every) if epochs is None else max(1, round(epochs * examples / run.batch_size))
+
+        return cls(
+            steps=run.steps,
+            eval_every=steps(run.eval_every),
+            sample_every=steps(run.sample_every),
+            save_every=steps(run.save_every),
+            batch_size=run.batch_size,
+            examples=examples,
+        )
 
     def epoch(self, step: int) -> float:
         """The passes over the training examples that `step` steps are."""
@@ -34,8 +45,3 @@ def with_steps(run: Run, examples: int) -> Run:
     if run.epochs is None:
         return run
     return replace(run, epochs=None, steps=max(1, math.ceil(run.epochs * examples / run.batch_size)))
-
-
-def _interval(every: int | str, run: Run, examples: int) -> int:
-    epochs = epochs_of(every)
-    return int(every) if epochs is None else max(1, round(epochs * examples / run.batch_size))

@@ -17,6 +17,7 @@ from seedfast.data.caption.config import CaptionData
 from seedfast.data.image import processor as vision
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
+from seedfast.run_folder.choice import find
 from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest
 from seedfast.loop.config import Run
@@ -107,7 +108,7 @@ def test_a_frozen_encoder_is_loaded_stored_once_and_never_trained(kind: str, sto
         )
         assert opened.corpus.train.images.features_MPU is not None  # type: ignore[attr-defined]
     train_in(tmp_path / "run", run.located())
-    newest = trained.find(tmp_path / "run")
+    newest = find(tmp_path / "run", at="newest")
     groups = read_tensors(newest.folder)
     assert not any("encoder" in name for name in groups["model"] | groups["optimizer"])
     assert any(name.startswith("encoder.") for name in groups["frozen"])
@@ -168,7 +169,7 @@ def test_a_decoder_starts_from_a_language_model(story: Path, tmp_path: Path) -> 
     assert torch.equal(held["blocks.1.mlp.up.weight"], theirs["transformer.h.1.mlp.c_fc.weight"].T)
     shutil.rmtree(tmp_path / "gpt2")  # a started run does not need it any more
     train_in(tmp_path / "run", run)
-    newest = trained.find(tmp_path / "run")
+    newest = find(tmp_path / "run", at="newest")
     assert trained.load(recipes.stored(newest.folder), newest)
     with pytest.raises(UserError, match="gpt2 is not the folder of a transformers model"):
         train_in(tmp_path / "another", replace(run, data=replace(run.data, tokenizer="bytes")))

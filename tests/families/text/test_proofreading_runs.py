@@ -15,6 +15,7 @@ from seedfast import recipes
 from seedfast.data.text.config import TextData
 from seedfast.evaluate import judge, trained
 from seedfast.evaluate.trained import Trained
+from seedfast.run_folder.choice import find
 from seedfast.families.text.proofreading import Proofreading
 from seedfast.families.text.proofreading.corruption import IDENTITY, Corruption, Symbols
 from seedfast.families.text.proofreading.curriculum import Ramp
@@ -46,7 +47,7 @@ def run_of(story: Path, **options: Any) -> Run:
 
 
 def load(folder: Path) -> Trained:
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 
