@@ -16,7 +16,6 @@ import torch
 from seedfast import recipes
 from seedfast.evaluate import trained
 from seedfast.evaluate.caption_quality import CaptionQuality
-from seedfast.run_folder.choice import find
 from seedfast.families.caption.beam_search import beam_search
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
@@ -24,6 +23,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
 from seedfast.models.transformer import Transformer
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.identities.captions import cached, uncached
 
 

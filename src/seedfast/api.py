@@ -11,13 +11,13 @@ from seedfast import recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
-from seedfast.run_folder.choice import At, Weights, find
 from seedfast.evaluate.trained import Trained
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.given_data import write_given
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Callback, Line, Silent
 from seedfast.loop.train import run_training
+from seedfast.run_folder.choice import At, Weights, find
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
 

@@ -1,6 +1,7 @@
 """Functions in the user's own Python files, named as `path/to/file.py:function`: recipes, features, data sources."""
 
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +43,11 @@ def own_function(name: str) -> OwnFunction:
     path = Path(file).expanduser().absolute()
     if not path.is_file():
         raise UserError(f"{name} names the file {path}, which does not exist.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = str(path.with_suffix(""))  # no name of another module
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look up their types
     try:
         spec.loader.exec_module(module)
     except UserError:

@@ -13,9 +13,9 @@ from seedfast.data.caption.dataset import CaptionDataset, MappedImages
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.caption_quality import CaptionQuality, measure, nearest_captions
-from seedfast.run_folder.choice import find
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.metrics import BleuCounts, words
+from seedfast.run_folder.choice import find
 
 CAPTIONS = ["a dog runs over the grass", "a cat sleeps", "two people sit on a bench", "the sea"]
 REFERENCES = [

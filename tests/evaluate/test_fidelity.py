@@ -17,11 +17,11 @@ from torch import Tensor
 from seedfast import cli, keys, recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.run_folder.choice import find
 from seedfast.evaluate.fidelity import Fidelity, Spread, compare, floor
 from seedfast.evaluate.image_distance import frechet_distance, precision_recall, raw_pixels
 from seedfast.evaluate.image_features import pretrained
 from seedfast.families.image.request import ImageRequest
+from seedfast.run_folder.choice import find
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from seedfast import cli, keys, recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.run_folder.choice import find
 from seedfast.export.export import export
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.families.image.request import ImageRequest
 from seedfast.models.diffusers_unet import DiffusersUNet
+from seedfast.run_folder.choice import find
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from seedfast.run_folder.choice import find
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import digest, read_tensors
 
 

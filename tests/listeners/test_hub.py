@@ -20,12 +20,12 @@ from tests.loop.test_distributed import LAUNCH
 
 import seedfast
 from seedfast.errors import UserError
-from seedfast.run_folder.choice import find
 from seedfast.listeners import hub as hub_listener
 from seedfast.listeners import wandb
 from seedfast.loop.open import open_session
 from seedfast.loop.train import run_training
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 
 
 class WaitingFor(Silent):

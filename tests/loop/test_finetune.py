@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.run_folder.choice import find
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.tasks import step_tasks
@@ -27,6 +26,7 @@ from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import digest, network_tensors, read_tensors
 from seedfast.verify.resume import compare, prove_resume
 

@@ -6,10 +6,10 @@ import pytest
 from tests.helpers.runs import FAMILIES, small_run, train_in, train_until
 
 from seedfast.evaluate import trained
-from seedfast.run_folder.choice import find
 from seedfast.loop.open import open_session
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 
 
 def samples_of(folder: Path) -> dict[str, bytes]:

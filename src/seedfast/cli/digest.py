@@ -23,8 +23,8 @@ class Digest:
 def digest(words: list[str]) -> int:
     """Print a run's digest."""
     asked = tyro.cli(Digest, args=words, prog="seedfast digest")
-    from seedfast.run_folder.choice import find
     from seedfast.run_folder import train_state
+    from seedfast.run_folder.choice import find
 
     print(train_state.digest(train_state.read_tensors(find(asked.run, at=asked.at).folder)))
     return 0

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from seedfast import recipes
 from seedfast.cli.arguments import parse
-from seedfast.cli.other_tools import refuse_foreign_flags
+from seedfast.cli.other_tools import refuse_foreign_flags, refuse_foreign_keys
 from seedfast.errors import UserError
 from seedfast.loop import advice
 from seedfast.loop.config import LENGTHS, Run, from_mapping, refuse_two_lengths
@@ -89,7 +89,9 @@ def parse_run(recipe: str, words: list[str]) -> Train:
             )
         run = stored
     if known.config:
-        run = from_mapping(run, read_yaml(known.config), where=str(known.config))
+        values = read_yaml(known.config)
+        refuse_foreign_keys(known.config, values)
+        run = from_mapping(run, values, where=str(known.config))
         if run.recipe != fresh.recipe:
             raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {fresh.recipe}.")
     if lengths:  # another way to give the length replaces the one that the run has

@@ -15,9 +15,6 @@ from seedfast.data.dataset import Assets, Corpus, describe_difference
 from seedfast.data.text.config import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.run_folder.choice import Weights as Weights
-from seedfast.run_folder.choice import find as find
-from seedfast.run_folder.choice import run_folder_of
 from seedfast.evaluate.log_prob import log_prob
 from seedfast.families.family import Family
 from seedfast.families.generator import Generator, Request, Samples, State
@@ -26,6 +23,9 @@ from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
 from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.choice import Weights as Weights
+from seedfast.run_folder.choice import find as find
+from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.train_state import load_network
 
 

@@ -17,7 +17,6 @@ from seedfast.data.caption.config import CaptionData
 from seedfast.data.image import processor as vision
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
-from seedfast.run_folder.choice import find
 from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest
 from seedfast.loop.config import Run
@@ -25,6 +24,7 @@ from seedfast.loop.open import open_session
 from seedfast.models.captioner import Captioner, CaptionerNetwork
 from seedfast.models.transformer import Transformer
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import read_tensors
 from seedfast.verify.resume import compare
 

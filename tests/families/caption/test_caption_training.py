@@ -9,9 +9,9 @@ from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast import recipes
 from seedfast.errors import UserError
-from seedfast.run_folder.choice import find
 from seedfast.loop.open import open_session
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 
 
 def test_a_run_continues_from_its_newest_checkpoint_and_keeps_the_best_beside_it(story: Path, tmp_path: Path) -> None:

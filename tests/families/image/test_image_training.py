@@ -15,7 +15,6 @@ from torch import Tensor
 
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.evaluate import trained
-from seedfast.run_folder.choice import find
 from seedfast.evaluate.trained import Trained
 from seedfast.families.image.family import ImageObjective
 from seedfast.families.image.samples import ImageSamples
@@ -26,6 +25,7 @@ from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Plateau, Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
 
 FAST = OptimizerConfig(lr=0.1)

@@ -12,12 +12,12 @@ from seedfast import keys, recipes
 from seedfast.data.text.config import TextAssets, TextData
 from seedfast.data.text.tokenizers import Characters
 from seedfast.evaluate import trained
-from seedfast.run_folder.choice import find
 from seedfast.families.family import Family
 from seedfast.families.text.embedding import Embedding, EmbeddingNetwork, EmbeddingObjective, EmbeddingRequest
 from seedfast.families.text.request import TextSamples
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
+from seedfast.run_folder.choice import find
 
 LENGTH, PROMPT = 4, 3
 LIKELY = 0.8

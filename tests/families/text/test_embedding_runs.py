@@ -16,13 +16,13 @@ from tests.helpers.runs import small_run, train_in, train_until
 import seedfast
 from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
-from seedfast.run_folder.choice import find
 from seedfast.families.text.embedding import EmbeddingRequest
 from seedfast.families.text.request import TextSamples
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
 
 

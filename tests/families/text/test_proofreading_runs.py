@@ -15,7 +15,6 @@ from seedfast import recipes
 from seedfast.data.text.config import TextData
 from seedfast.evaluate import judge, trained
 from seedfast.evaluate.trained import Trained
-from seedfast.run_folder.choice import find
 from seedfast.families.text.proofreading import Proofreading
 from seedfast.families.text.proofreading.corruption import IDENTITY, Corruption, Symbols
 from seedfast.families.text.proofreading.curriculum import Ramp
@@ -27,6 +26,7 @@ from seedfast.loop.open import open_session
 from seedfast.loop.validate import chosen_examples, validate
 from seedfast.report import page
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
 
 RAMPS = Weights(
