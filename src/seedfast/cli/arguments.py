@@ -13,6 +13,7 @@ import tyro
 
 from seedfast.errors import UserError
 from seedfast.options import Formerly, describe, rules
+from seedfast.options import default as default_of
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ def _old_names(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             if isinstance(rule, Formerly):
                 note = f", {rule.note}" if rule.note else ""
                 yield f"{prefix}{rule.name}".replace("_", "-"), f"called --{new}{note}"
-        inner = getattr(options, f.name, None)
+        inner = getattr(options, f.name, default_of(f))
         if is_dataclass(inner) and not isinstance(inner, type):
             flat = f.name in ("run", "request")
             yield from _old_names(inner, prefix if flat else f"{prefix}{f.name}.")
