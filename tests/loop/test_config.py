@@ -62,6 +62,21 @@ def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
         read_yaml(tmp_path / "x.yaml")
 
 
+@pytest.mark.parametrize("text", ["seed: 3\nsteps: 2\nseed: 4\n", "optimizer: {lr: 1, eps: 2, lr: 3}\n"])
+def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"x\.yaml .*the key (seed|lr) stands twice.* line"):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_deep_nesting_is_refused_and_a_byte_order_mark_read(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="nested too deeply"):
+        read_yaml(tmp_path / "deep.yaml")
+    (tmp_path / "mark.yaml").write_text("\ufeffseed: 3\n", "utf-8")
+    assert read_yaml(tmp_path / "mark.yaml") == {"seed": 3}
+
+
 def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("optimizer: {lr: 1e-3}\n")
     run = from_mapping(recipes.make("text-masked"), read_yaml(tmp_path / "x.yaml"), where="x")
