@@ -17,7 +17,7 @@ from seedfast.loop.given_data import write_given
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Callback, Line, Silent
 from seedfast.loop.train import run_training
-from seedfast.run_folder.choice import At, Weights, find
+from seedfast.run_folder.choice import At, Weights, find, run_folder_of
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
 
@@ -127,4 +127,4 @@ def journal(folder: str | Path) -> Table:
     One row for each journal line; `table["training/loss"]` has NaN where a line has no such number. `pandas.DataFrame(
     dict(table))` takes it as it is. Raises UserError if the folder holds no run, or its journal is damaged.
     """
-    return read_table(Path(folder))
+    return read_table(run_folder_of(Path(folder)))

@@ -75,7 +75,7 @@ def test_a_checkpoint_is_named_in_place_of_its_run(run: Path, capsys: pytest.Cap
     before = sorted(path.name for path in newest.rglob("*"))
     assert is_checkpoint(newest)
     assert not is_checkpoint(run)
-    assert run_folder_of(find(newest)) == run.absolute()
+    assert run_folder_of(newest) == run.absolute()
     assert seedfast.load(newest).step == 20
     for command in ("evaluate", "sample", "digest"):
         assert not seedfast_prints(command, newest)

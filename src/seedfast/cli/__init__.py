@@ -4,6 +4,7 @@ Nothing heavy is imported before a command is chosen, so `seedfast --help` answe
 """
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_error(str(error))
         sys.exit(2)
     except TrainingStopped as error:
-        _print_error(str(error))
+        if not int(os.environ.get("RANK", 0)):  # all processes of a run stop for the same reason
+            _print_error(str(error))
         sys.exit(3)
     except KeyboardInterrupt:
         _print_error("interrupted.")

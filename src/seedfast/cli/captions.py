@@ -52,7 +52,7 @@ def captions(words: list[str]) -> int:
     if reason := metric.fits(model):
         raise UserError(reason)
     result = metric(model)
-    page = result.write_gallery(run_folder_of(model.committed))
+    page = result.write_gallery(run_folder_of(asked.run))
     show(result, model, as_json=asked.json)
     if not asked.json:
         print(f"gallery {page}")

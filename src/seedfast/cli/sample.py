@@ -76,8 +76,7 @@ def sample(words: list[str]) -> int:
     for model in models:
         say(model.origin)
     request = _streamed(asked.request, console) if asked.stream else asked.request
-    home = run_folder_of(models[0].checkpoint) if models[0].checkpoint else asked.run
-    folder = asked.out or home / "samples" / f"seed-{asked.seed}"
+    folder = asked.out or run_folder_of(asked.run) / "samples" / f"seed-{asked.seed}"
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
     samples = models[0].sample(request, seed=asked.seed)

@@ -64,7 +64,7 @@ class Trained:
             return "the weights of a model's own folder"
         best = self.checkpoint.best.get(self.weights)
         note = " (best)" if best is not None and best.step == self.step else ""
-        return f"{self.weights} weights, step {self.step}{note} of {run_folder_of(self.checkpoint)}"
+        return f"{self.weights} weights, step {self.step}{note} of {run_folder_of(self.checkpoint.folder)}"
 
     @property
     def generator(self) -> Generator[Any]:

@@ -36,9 +36,11 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and (folder / "run.yaml").is_file()
 
 
-def run_folder_of(checkpoint: Checkpoint) -> Path:
-    """The run folder of a checkpoint; of one that was moved out of it, the folder beside it."""
-    above = checkpoint.folder.absolute().parent
+def run_folder_of(folder: Path) -> Path:
+    """The run folder of a checkpoint, or the folder beside one that was copied elsewhere; another folder is itself."""
+    if not is_checkpoint(folder):
+        return folder
+    above = folder.absolute().parent
     return above.parent if above.name == "checkpoints" else above
 
 
