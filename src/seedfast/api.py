@@ -8,10 +8,12 @@ from typing import Any, Literal
 from rich.console import Console
 
 from seedfast import recipes
+from seedfast.console import say
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
 from seedfast.evaluate.trained import Trained
+from seedfast.loop import advice
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.given_data import write_given
 from seedfast.loop.open import open_session
@@ -71,6 +73,9 @@ def train(
         else:
             with Line(Console(stderr=True, markup=False, emoji=False, highlight=False)) as line:
                 outcome = run_training(session, line if session.distributed.is_main else Silent())
+            if session.distributed.is_main and outcome.interrupted_by is None:
+                for sentence in advice.conclusion(session):
+                    say(sentence)
     if outcome.interrupted_by is not None:
         raise KeyboardInterrupt
     return load(folder)

@@ -154,9 +154,7 @@ def _conclude(opened: Session, console: Console) -> None:
     written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
     if samples is not None:
         samples.show(Console())
-    if stopped := advice.early_stop(opened.run, opened.state.step):
-        console.print(stopped, highlight=False, soft_wrap=True)
-    if sentence := advice.verdict(folder, opened.state.best, opened.family.objective.measure.metrics):
+    for sentence in advice.conclusion(opened):
         console.print(sentence, highlight=False, soft_wrap=True)
     for what, where in {
         "run": folder,

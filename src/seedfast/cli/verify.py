@@ -79,9 +79,7 @@ def _resume(words: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="seedfast-verify-") as temporary:
         folder = asked.folder or Path(temporary)
         # A wrong flag is refused here, once.
-        run = parse_run(
-            asked.recipe, [*training[1:], "--out", str(folder / "killed")]
-        ).run
+        run = parse_run(asked.recipe, [*training[1:], "--out", str(folder / "killed")]).run
         if run.minutes is not None:
             raise UserError("A proof trains twice to the same step: give --steps or --epochs instead of --minutes.")
         certificate = prove_resume(training, kills=asked.kills, folder=folder, seed=asked.kill_seed)

@@ -8,6 +8,7 @@ from typing import Any
 from seedfast.errors import UserError
 from seedfast.loop.config import Run
 from seedfast.loop.plan import Plan
+from seedfast.loop.session import Session
 from seedfast.run_folder import journal
 from seedfast.run_folder.records import BestRecord
 
@@ -53,11 +54,13 @@ def rate_jump(stored: Run, run: Run, plan: Plan, step: int) -> str | None:
     )
 
 
-def early_stop(run: Run, step: int) -> str | None:
-    """A sentence if a finished run ended before its last step."""
-    if step >= run.steps:
-        return None
-    return f"stopped early at step {step} of {run.steps}: {run.patience} validations without improvement"
+def conclusion(session: Session) -> Iterator[str]:
+    """Sentences on a run that has just ended."""
+    run, state = session.run, session.state
+    if state.step < run.steps:
+        yield f"stopped early at step {state.step} of {run.steps}: {run.patience} validations without improvement"
+    if sentence := verdict(session.folder, state.best, session.family.objective.measure.metrics):
+        yield sentence
 
 
 def verdict(run_folder: Path, best: Mapping[str, BestRecord], metrics: Mapping[str, int]) -> str | None:
