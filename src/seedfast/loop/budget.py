@@ -6,8 +6,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from seedfast.errors import UserError
 from seedfast.files import commit, to_json
 from seedfast.loop.session import Session
@@ -103,7 +101,5 @@ def _validation_seconds(session: Session) -> float:
         draws=draws,
         distributed=session.distributed,
     )
-    if session.distributed.device.type == "cuda":
-        torch.cuda.synchronize()
     kinds = 2 if session.state.average else 1
     return (time.perf_counter() - began) * kinds * len(chosen) / len(timed)
