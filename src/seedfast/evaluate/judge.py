@@ -23,12 +23,13 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.config import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import finite, rows
+from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.generator import Request
 from seedfast.families.text.request import TextSamples
+from seedfast.files import finite
 from seedfast.keys import Draws
 from seedfast.loop.validate import ratio_of_sums
 
@@ -192,6 +193,8 @@ class Judge:
         assert self.by is not None
         assert self.request is not None
         _likelihood(self.by)  # refused before sampling takes its time
+        if reason := no_validation(model):
+            raise UserError(reason)
         corpus = model.corpus
         samples = model.sample(self.request, seed=self.seed)
         if not isinstance(samples, TextSamples) or not isinstance(model.assets, TextAssets):
@@ -214,7 +217,7 @@ class Judge:
             judge=self.by.committed.folder,
             judge_of_same_data=_trained_on(self.by) == corpus.fingerprint.files,
             weights=model.weights,
-            step=model.committed.step,
+            step=model.step,
         )
 
 
