@@ -86,14 +86,15 @@ def load(
     """The trained model of a run folder, or a model's own folder as transformers or `seedfast export` writes it.
 
     step: of the checkpoint (default: the newest). weights: "ema" (averaged, the default where there are some), "raw"
-    or "base" (the pretrained starting point). data: where the data is now, if it has moved.
+    or "base" (the pretrained starting point). data: where the data is now, if it has moved; for a model's own folder,
+    what to evaluate it on.
     Raises UserError if the folder holds no model, or no such step or weights.
     """
     place = Path(folder)
     if is_bare(place):
-        if (step, weights, data) != (None, None, None):
-            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step, weights or data.")
-        return bare(place, device=device)
+        if (step, weights) != (None, None):
+            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step or weights.")
+        return bare(place, device=device, data=None if data is None else str(data))
     checkpoint = trained.find(place, at=step)
     run = recipes.stored(checkpoint.folder)
     if data is not None:

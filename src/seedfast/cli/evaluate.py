@@ -29,7 +29,7 @@ class Evaluate:
     """
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The run folder, or a model's own folder (of transformers, peft, diffusers or seedfast export) with --data."""
     only: tuple[str, ...] = ()
     """The metrics to run: loss, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
     json: bool = False
@@ -40,7 +40,8 @@ class Evaluate:
     draws: int | None = None
     """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
     data: str | None = None
-    """Where the data is now, if it has moved; it has to be the same data."""
+    """Where the data is now, if it has moved; it has to be the same data. For a model's own folder, what to
+    evaluate it on: all of a text, the validation split of images and captions."""
     at: int | None = None
     """Use the checkpoint of this step instead of the newest."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

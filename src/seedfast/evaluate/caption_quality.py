@@ -119,7 +119,7 @@ class CaptionQuality:
             metrics=measure([captions[0].text for captions in samples.captions], references),
             baseline=measure(nearest, references),
             recipe=model.run.recipe,
-            step=model.committed.step,
+            step=model.step,
             weights=model.weights,
         )
 

@@ -22,6 +22,7 @@ class Likelihood:
     standard_error: of `loss`, over examples (windows of text) and, for a bound, over the masks that were drawn;
         NaN for a single example.
     diagnostics: the objective's, over the same examples.
+    step: None for a bare model.
     trained_on: the training loss, where that is no likelihood.
     """
 
@@ -32,7 +33,7 @@ class Likelihood:
     examples: int
     draws: int
     weights: str
-    step: int
+    step: int | None
     bytes: int | None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     trained_on: "Likelihood | None" = None
@@ -59,7 +60,7 @@ class Likelihood:
             "examples": self.examples,
             "draws": self.draws,
             "weights": self.weights,
-            "step": self.step,
+            **({"step": self.step} if self.step is not None else {}),
             **({"diagnostics": dict(self.diagnostics)} if self.diagnostics else {}),
             **({"objective": self.trained_on.record()} if self.trained_on else {}),
         }
@@ -121,7 +122,7 @@ class Loss:
             examples=score.examples,
             draws=score.draws,
             weights=model.weights,
-            step=0 if model.weights == "base" else model.committed.step,
+            step=model.step,
             bytes=assets.validation_bytes if isinstance(assets, TextAssets) else None,
             diagnostics=score.diagnostics,
             trained_on=trained_on,

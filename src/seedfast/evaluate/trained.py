@@ -34,7 +34,7 @@ Weights = Literal["ema", "raw", "base"]
 class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
-    checkpoint: None for a bare model, the folder of another library's model.
+    checkpoint: None for a bare model, the folder of another library's model. brought: the data to evaluate that one on.
     """
 
     run: Run
@@ -45,13 +45,21 @@ class Trained:
     weights: Weights
     checkpoint: Checkpoint | None
     distributed: DistributedContext
+    brought: Corpus | None = None
 
     @property
     def committed(self) -> Checkpoint:
         """The checkpoint. Raises UserError for a bare model, which has none."""
         if self.checkpoint is None:
-            raise UserError("A bare model folder has no run, so it has neither data nor numbers; name a run folder.")
+            raise UserError("A bare model folder has no run, so it has no checkpoints; name a run folder.")
         return self.checkpoint
+
+    @property
+    def step(self) -> int | None:
+        """The step of the weights: 0 for those that a run began with, None for a bare model."""
+        if self.checkpoint is None:
+            return None
+        return 0 if self.weights == "base" else self.checkpoint.step
 
     @property
     def generator(self) -> Generator[Any]:
@@ -69,10 +77,14 @@ class Trained:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The data that the model was trained on, with its split.
+        """The data that the model was trained on, with its split; of a bare model, the data that it was given.
 
-        Raises UserError if it is no longer the same data.
+        Raises UserError if it is no longer the same data, or for a bare model without data.
         """
+        if self.checkpoint is None:
+            if self.brought is None:
+                raise UserError("A bare model folder has no data of its own: name some with --data.")
+            return self.brought
         corpus = data_of(self.run, self.committed).load()
         before = self.committed.fingerprint
         if before.digest != corpus.fingerprint.digest:

@@ -3,16 +3,50 @@
 import copy
 import json
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from seedfast import huggingface
 from seedfast.errors import UserError
+from seedfast.models.masked_checkpoints import masked_model
+
+_CONTEXT_NAMES = (
+    "max_position_embeddings",  # transformers' attribute map gives it to GPT-2 (n_positions) and its relatives
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "context_length",
+)
 
 
-def architecture(name: str) -> str:
-    """The transformers configuration of a causal language model, as JSON. Raises UserError for any other model."""
+def longest_context(architecture: str) -> int | None:
+    """The largest number of positions of an architecture; None if it has no limit of its own."""
+    shape = configuration(architecture, attention="eager")
+    values = (getattr(shape, name, None) for name in _CONTEXT_NAMES)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+def refuse_masked(name: str) -> None:
+    """Raise UserError if a local folder holds a model that predicts masked tokens."""
+    path = Path(name).expanduser() / "config.json"
+    if path.is_file() and (why := masked_model(huggingface.read_json(path))):
+        raise UserError(
+            f"{name} holds a model that predicts masked tokens from both sides ({why}), not a causal language model; "
+            "seedfast import makes a masked run of one that has GPT-2's architecture."
+        )
+
+
+def architecture(name: str, *, masked: bool = False) -> str:
+    """The transformers configuration of a causal language model, as JSON. Raises UserError for any other model.
+
+    masked: whether a model that was continued as masked diffusion is expected.
+    """
+    if not masked:
+        refuse_masked(name)
     transformers = huggingface.transformers()
     shape = huggingface.fetch("The model", name, transformers.AutoConfig.from_pretrained)
     known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
