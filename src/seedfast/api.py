@@ -12,6 +12,7 @@ from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
 from seedfast.evaluate.trained import Trained, Weights
+from seedfast.export.best_model import keep_best_model
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.given_data import write_given
 from seedfast.loop.open import open_session
@@ -70,8 +71,11 @@ def train(
         else:
             with Line(Console(stderr=True, markup=False, emoji=False, highlight=False)) as line:
                 outcome = run_training(session, line if session.distributed.is_main else Silent())
+        is_main = session.distributed.is_main
     if outcome.interrupted_by is not None:
         raise KeyboardInterrupt
+    if is_main:
+        keep_best_model(folder)
     return load(folder)
 
 

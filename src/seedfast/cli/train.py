@@ -137,17 +137,19 @@ def _introduce(opened: Session, console: Console) -> None:
 
 def _conclude(opened: Session, console: Console) -> None:
     """Print samples of the trained model, write the report, and print where everything is."""
+    from seedfast.export.best_model import keep_best_model
     from seedfast.report import page
 
     folder = opened.folder
     samples, files = save_demo(opened)
     if samples is not None:
         samples.show(Console())
-    written = page.write(folder)
+    written, model = page.write(folder), keep_best_model(folder)
     for what, where in {
         "run": folder,
         "report": written,
         "plot": folder / "report" / "loss.png",
+        **({"model": model} if model else {}),
         **({"samples": files[0].parent if len(files) > 1 else files[0]} if files else {}),
     }.items():
         console.print(f"{what:<8} {where}", highlight=False, soft_wrap=True)

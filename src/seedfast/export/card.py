@@ -46,7 +46,7 @@ def language_model_card(model: Trained, config: PretrainedLM, shape: Any, *, ada
         has_chat=isinstance(tokenizer, Subwords) and tokenizer.chat_template is not None,
         has_published_tokenizer=is_hub_name and isinstance(tokenizer, Subwords),
         prompt=_PROMPT,
-        base=config.path if adapter else None,
+        base=(config.path if is_hub_name else Path(config.path).name) if adapter else None,
         rank=(config.adapter.rank or 8) if config.adapter.kind in ("lora", "rslora") else None,
     )
     header = [

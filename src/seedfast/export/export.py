@@ -1,6 +1,5 @@
 """A model as a folder that transformers, peft, diffusers or `seedfast sample` loads, with a model card."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,6 +17,7 @@ from seedfast.export import diffusers_pipeline as pipelines
 from seedfast.export.card import language_model_card, simple_card
 from seedfast.export.own_text import text_writer
 from seedfast.files import to_json
+from seedfast.models import hf_causal_lm
 from seedfast.models.captioner import Captioner, CaptionerNetwork
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.causal_lm_network import CausalLMNetwork
@@ -95,7 +95,7 @@ def _write_language_model(
         plain.config.mask_token_id = tokenizer.size
     with huggingface.quiet():
         if adapter:
-            if not config.path or _vocabulary(config.architecture) != plain.config.vocab_size:
+            if not fits_its_base(model):
                 raise UserError("This adapter fits only the model that was created in its run; pass --merge.")
             network.model.peft_config["default"].base_model_name_or_path = config.path
             # The embeddings are those of the base; peft would ask the hub to find that out.
@@ -108,5 +108,12 @@ def _write_language_model(
     (folder / "README.md").write_text(language_model_card(model, config, plain.config, adapter=adapter), "utf-8")
 
 
-def _vocabulary(architecture: str) -> Any:
-    return json.loads(architecture).get("vocab_size")
+def fits_its_base(model: Trained) -> bool:
+    """Whether a fine-tuned model has no adapter, or one that works on the pretrained model as it is."""
+    network, config = model.network, model.run.model
+    if not isinstance(network, CausalLMNetwork) or not isinstance(config, PretrainedLM):
+        return True
+    if network.model is network.plain:
+        return True
+    # A model that predicts masked tokens has a row for [MASK], and one with added tokens has rows for them.
+    return bool(config.path) and hf_causal_lm.vocabulary(config.architecture) == network.plain.config.vocab_size

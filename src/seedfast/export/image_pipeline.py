@@ -57,14 +57,14 @@ class ImagePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has n
         x = F.pixel_unshuffle(latents, patch)
         for t in self.progress_bar(self.scheduler.timesteps):
             output = self.unet(x, t, class_labels=labels_B).sample
-            if guidance_scale != 1:
+            if labels_B is not None and guidance_scale != 1:
                 null_B = torch.full_like(labels_B, config.num_class_embeds - 1)
                 unconditional = self.unet(x, t, class_labels=null_B).sample
                 output = unconditional + guidance_scale * (output - unconditional)
             # use_clipped_model_output derives the noise again from the clamped image.
             step = self.scheduler.step(output, t, x, eta=eta, use_clipped_model_output=True, generator=generator)
             x = step.prev_sample
-        images = (F.pixel_shuffle(x, patch) / 2 + 0.5).clamp(0, 1)
+        images: Any = (F.pixel_shuffle(x, patch) / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":
             images = images.cpu().permute(0, 2, 3, 1).numpy()
             if output_type == "pil":

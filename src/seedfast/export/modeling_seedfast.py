@@ -65,7 +65,8 @@ class _Attention(nn.Module):
         self.out = nn.Linear(shape["width"], shape["width"], bias=shape["bias"])
 
     def forward(self, x_BLW: Tensor, allowed_BHLL: Tensor, angles_BLP: Tensor | None) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x_BLW))
+        heads = (*x_BLW.shape[:2], self.heads, x_BLW.shape[-1] // self.heads)
+        q, k, v = (part.reshape(heads) for part in self.qkv(x_BLW))
         if self.qk_norm:
             q, k = (F.rms_norm(part, part.shape[-1:], eps=_EPSILON) for part in (q, k))
         if angles_BLP is not None:
@@ -83,10 +84,11 @@ class _Attention(nn.Module):
 
 def _rotate(x_BLHD: Tensor, angles_BLP: Tensor) -> Tensor:
     """RoPE on pairs of neighbouring channels (Su et al. 2021, equation 15)."""
-    pairs = x_BLHD.float().unflatten(-1, (-1, 2))
+    pairs = x_BLHD.float().reshape(*x_BLHD.shape[:-1], -1, 2)
     cos, sin = angles_BLP.cos().float()[:, :, None], angles_BLP.sin().float()[:, :, None]
     even, odd = pairs.unbind(-1)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).type_as(x_BLHD)
+    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return rotated.flatten(-2).type_as(x_BLHD)
 
 
 class _MLP(nn.Module):
@@ -153,13 +155,13 @@ class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has n
     def get_input_embeddings(self) -> nn.Module:
         return self.tokens
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.tokens = value
 
     def get_output_embeddings(self) -> nn.Module:
         return self.head
 
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.head = new_embeddings
 
     def _logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -98,7 +98,8 @@ _MLP_PARTS = ("gate", "up", "down")
 
 def _halves(rows: Tensor, size: int) -> Tensor:
     """The rows of each head with rotated pairs (2i, 2i+1) moved to (i, i + size/2), where transformers rotates them."""
-    return rows.unflatten(0, (-1, size // 2, 2)).transpose(1, 2).flatten(0, 2)
+    pairs = rows.reshape(-1, size // 2, 2, *rows.shape[1:])
+    return pairs.transpose(1, 2).flatten(0, 2)
 
 
 def _gpt2_values(network: TransformerNetwork) -> dict[str, Any]:

@@ -76,9 +76,9 @@ def _state(network: UNetNetwork) -> Iterator[tuple[str, Tensor]]:
     yield from _side("down_blocks", network.down, "downsamplers")
     for number, module in enumerate(module for module in network.middle if isinstance(module, Residual)):
         yield from _residual(f"mid_block.resnets.{number}", module)
-    for module in network.middle:
-        if isinstance(module, Attention):
-            yield from _attention("mid_block.attentions.0", module)
+    for attention in network.middle:
+        if isinstance(attention, Attention):
+            yield from _attention("mid_block.attentions.0", attention)
     yield from _side("up_blocks", network.up, "upsamplers")
     yield from _layer("conv_norm_out", network.leave[0])
     yield from _layer("conv_out", network.leave[2])

@@ -30,6 +30,12 @@ def longest_context(architecture: str) -> int | None:
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
+def vocabulary(architecture: str) -> int:
+    """The number of rows of an architecture's embedding. The JSON leaves out what is the type's default."""
+    rows: int = configuration(architecture, attention="eager").vocab_size
+    return rows
+
+
 def refuse_masked(name: str) -> None:
     """Raise UserError if a local folder holds a model that predicts masked tokens."""
     path = Path(name).expanduser() / "config.json"
@@ -103,7 +109,7 @@ def weights(name: str, shape: Any) -> Any:
     """
     transformers = huggingface.transformers()
     rows = shape.vocab_size
-    own = json.loads(architecture(name)).get("vocab_size", type(shape)().vocab_size)
+    own = vocabulary(architecture(name, masked=True))
     model, found = huggingface.fetch(
         "The model",
         name,

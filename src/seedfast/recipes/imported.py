@@ -83,7 +83,7 @@ def _tokenizer(source: Path, folder: Path, data: str, asked: str | None, notes: 
     meta = next((path for path in beside if path.is_file()), None)
     if meta is None:
         notes.append(
-            f"no meta.pkl lies beside {source} or {data}, so the characters of {data}, sorted, are taken for those "
+            f"no meta.pkl lies beside {source} or {data}, so the sorted characters of {data} are taken for those "
             "that the model was trained on: with another alphabet of the same size, every token would be another letter."
         )
         return "characters"

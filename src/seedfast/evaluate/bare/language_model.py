@@ -48,8 +48,8 @@ def text_model(
     run = Run(recipe="", objective=objective, data=TextData(context=assets.context), model=model)
     corpus = None
     if data is not None:
-        run = replace(run, data=TextData(path=data, tokenizer=str(tokenizer), context=assets.context).located())
-        corpus = whole_text(run.data, longest=assets.context)
+        text = TextData(path=data, tokenizer=str(tokenizer), context=assets.context).located()
+        run, corpus = replace(run, data=text), whole_text(text, longest=assets.context)
         assets = corpus.assets
     family, distributed = objective.build(assets), DistributedContext.single(device, "fp32")
     with torch.random.fork_rng():

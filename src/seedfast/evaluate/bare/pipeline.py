@@ -25,7 +25,7 @@ def _pipeline(folder: Path, device: str, data: str | None) -> Trained:
     path = folder / ASSETS / OBJECTIVE
     if not path.is_file():
         raise UserError(
-            f"{folder} is a pipeline of diffusers that seedfast did not export, so its noise process is not known here; "
+            f"{folder} is a pipeline of diffusers that seedfast did not export, so its noise process is unknown; "
             "use it with diffusers."
         )
     stored = huggingface.read_json(path)
