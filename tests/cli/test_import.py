@@ -50,13 +50,13 @@ def checkpoint(path: Path, rows: int, **args: Any) -> Path:
 
 
 MASKED: dict[str, tuple[int, dict[str, Any], str, dict[str, int]]] = {
-    "mask": (1, {"model_type": "diffusion", "mask_token_id": 21}, "text-masked", {"mask": 21}),
-    "mask alone": (1, {"mask_token_id": 21}, "text-masked", {"mask": 21}),
-    "mask with its bias": (1, {"mask_token_id": 21, "mask_logit_bias": 3.5}, "text-proofreading", {"mask": 21}),
-    "mask and wrong": (2, {"mask_token_id": 21, "wrong_token_id": 22}, "text-proofreading", {"mask": 21, "wrong": 22}),
+    "mask": (1, {"model_type": "diffusion", "mask_token_id": 22}, "text-masked", {"mask": 22}),
+    "mask alone": (1, {"mask_token_id": 22}, "text-masked", {"mask": 22}),
+    "mask with its bias": (1, {"mask_token_id": 22, "mask_logit_bias": 3.5}, "text-proofreading", {"mask": 22}),
+    "mask and wrong": (2, {"mask_token_id": 22, "wrong_token_id": 23}, "text-proofreading", {"mask": 22, "wrong": 23}),
     "edits": (
-        4, {"model_type": "diffusion", "mask_token_id": 23}, "text-proofreading",
-        {"delete": 21, "insert": 22, "mask": 23, "wrong": 24},
+        4, {"model_type": "diffusion", "mask_token_id": 24}, "text-proofreading",
+        {"delete": 22, "insert": 23, "mask": 24, "wrong": 25},
     ),
 }  # fmt: skip
 
@@ -99,9 +99,7 @@ def test_a_masked_checkpoint_with_another_text_is_refused(text: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "diffusion"])
-def test_the_folder_of_a_masked_gpt2_becomes_a_masked_run(
-    kind: str, text: Path, tmp_path: Path, seedfast: Run
-) -> None:
+def test_the_folder_of_a_masked_gpt2_becomes_a_masked_run(kind: str, text: Path, tmp_path: Path, seedfast: Run) -> None:
     transformers = pytest.importorskip("transformers")
     shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 12, "vocab_size": len(LETTERS) + 1}
     folder = tmp_path / "model"

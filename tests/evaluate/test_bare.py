@@ -32,9 +32,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ctrl": {**_GPT, "dff": 24},
     "gpt_bigcode": _GPT,
     "gpt_neo": {
-        "hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 48,
+        "hidden_size": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "max_position_embeddings": 48,
         "attention_types": [[["global"], 2]],
-    },  # fmt: skip
+    },
     "gpt_neox": _LLAMA,
     "opt": {**_LLAMA, "ffn_dim": 24, "word_embed_proj_dim": 16},
     "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 2},

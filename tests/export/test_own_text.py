@@ -117,9 +117,7 @@ def test_an_export_has_the_logits_of_its_run(exported: tuple[str, Path]) -> None
     ours, size = api.load(folder / "run", device="cpu"), api.load(folder / "run", device="cpu").tokenizer.size
     inputs_BL = torch.randint(size, (2, 16), generator=torch.Generator().manual_seed(0))
     kind = transformers.AutoModelForCausalLM if name in ("qwen3", "own code") else transformers.AutoModelForMaskedLM
-    theirs, found = kind.from_pretrained(
-        folder / "out", trust_remote_code=name != "qwen3", output_loading_info=True
-    )
+    theirs, found = kind.from_pretrained(folder / "out", trust_remote_code=name != "qwen3", output_loading_info=True)
     assert not found["missing_keys"]
     assert not found["unexpected_keys"]
     other_BL = inputs_BL.clone()
@@ -136,7 +134,7 @@ def test_seedfast_samples_from_an_export_as_from_its_run(exported: tuple[str, Pa
     run, bare = api.load(folder / "run", device="cpu"), api.load(folder / "out", device="cpu")
     assert run.tokenizer == bare.tokenizer
     if name != "proofreading":  # whose run also goes back over its words
-        assert bare.sample(prompt="the ", tokens=8) .texts == run.sample(prompt="the ", tokens=8).texts
+        assert bare.sample(prompt="the ", tokens=8).texts == run.sample(prompt="the ", tokens=8).texts
 
 
 def test_the_card_shows_code_that_runs(exported: tuple[str, Path]) -> None:

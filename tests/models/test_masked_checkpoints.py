@@ -27,7 +27,12 @@ def test_a_configuration_shows_a_masked_model(config: dict[str, Any], words: str
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"model_type": "gpt2"}, {"model_type": "gpt2", "mask_token_id": None}, {"model_type": "xlm", "mask_token_id": 5}],
+    [
+        {},
+        {"model_type": "gpt2"},
+        {"model_type": "gpt2", "mask_token_id": None},
+        {"model_type": "xlm", "mask_token_id": 5},
+    ],
     ids=str,
 )
 def test_a_causal_model_is_none(config: dict[str, Any]) -> None:
@@ -52,7 +57,8 @@ def test_special_symbols_follow_from_the_number_of_words(
 
 
 @pytest.mark.parametrize(
-    ("config", "size"), [({"mask_token_id": 27}, 28), ({"mask_token_id": 32}, 33), ({}, 35), ({"mask_token_id": 40}, 33)]
+    ("config", "size"),
+    [({"mask_token_id": 27}, 28), ({"mask_token_id": 32}, 33), ({}, 35), ({"mask_token_id": 40}, 33)],
 )
 def test_words_of_another_model_are_refused(config: dict[str, Any], size: int) -> None:
     with pytest.raises(UserError, match="trained on other tokens"):

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from seedfast import huggingface, sealed_folder
 from seedfast.data.text import tokenizers

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seedfast import huggingface
 from seedfast.models import hf_causal_lm
-from seedfast.models.import_gpt2 import tensor_names
+from seedfast.models.import_gpt2 import tensor_names, transposed
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 
@@ -123,6 +123,5 @@ def _gpt2_state(network: TransformerNetwork) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for theirs, name in tensor_names(network):
         is_qkv = name.endswith("qkv.weight")
-        tensor = torch.cat([own[name.replace("weight", part)] for part in "qkv"]) if is_qkv else own[name]
-        state[theirs] = tensor.T.contiguous() if ".attn." in theirs or ".mlp." in theirs else tensor
-    return state
+        state[theirs] = torch.cat([own[name.replace("weight", part)] for part in "qkv"]) if is_qkv else own[name]
+    return transposed(state)

@@ -92,11 +92,11 @@ def from_gpt2(source: Path | str | Any) -> TransformerNetwork:
     )
     is_causal = masked_model(shape.to_dict()) is None
     network = config.build(vocabulary=shape.vocab_size, context=shape.n_positions, causal=is_causal)
-    return _load(network, _transposed(model.state_dict()), "This GPT-2")
+    return _load(network, transposed(model.state_dict()), "This GPT-2")
 
 
-def _transposed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with [out, in] matrices: transformers' Conv1D keeps them as [in, out]."""
+def transposed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with GPT-2's matrices transposed: transformers' Conv1D keeps them as [in, out]."""
     names = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
     return {name: tensor.T if tensor.ndim == 2 and name.endswith(names) else tensor for name, tensor in state.items()}
 
@@ -146,7 +146,7 @@ def _folder_weights(folder: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path} does not hold the tensors of a model.")
     up = state.get("transformer.h.0.mlp.c_fc.weight")
-    return _transposed(state) if up is not None and up.shape[0] < up.shape[-1] else state
+    return transposed(state) if up is not None and up.shape[0] < up.shape[-1] else state
 
 
 def from_nanogpt(path: Path, *, vocabulary: int | None = None) -> TransformerNetwork:

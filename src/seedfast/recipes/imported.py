@@ -84,7 +84,7 @@ def _tokenizer(source: Path, folder: Path, data: str, asked: str | None, notes: 
     if meta is None:
         notes.append(
             f"no meta.pkl lies beside {source} or {data}, so the sorted characters of {data} are taken for those "
-            "that the model was trained on: with another alphabet of the same size, every token would be another letter."
+            "that the model was trained on; with other letters of the same number, every token would be another one."
         )
         return "characters"
     place = folder / "data" / "tokenizer"
