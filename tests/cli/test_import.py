@@ -91,6 +91,15 @@ def test_a_checkpoint_of_masked_diffusion_becomes_a_masked_run(
                     "--allow-change", "batch_size")[0] == 0  # fmt: skip
 
 
+def test_the_settings_of_a_training_tell_a_masked_checkpoint_too(text: Path, tmp_path: Path, seedfast: Run) -> None:
+    source = checkpoint(tmp_path / "ckpt.pt", len(LETTERS) + 1)
+    content = torch.load(source, weights_only=True)
+    torch.save({**content, "config": {"model_type": "diffusion", "dataset": "shakespeare_char"}}, source)
+    status, printed, err = seedfast("import", source, "--data", text, "--out", tmp_path / "run")
+    assert status == 0, err
+    assert "a run of text-masked" in printed
+
+
 def test_a_masked_checkpoint_with_another_text_is_refused(text: Path, tmp_path: Path, seedfast: Run) -> None:
     source = checkpoint(tmp_path / "ckpt.pt", 30, model_type="diffusion", mask_token_id=29)
     status, _, err = seedfast("import", source, "--data", text, "--out", tmp_path / "run")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Export:
     """Write the best model of a run as a folder for transformers (weights, tokenizer, model card) or diffusers.
 
-    An adapter stays an adapter (which peft loads onto its base) unless it is merged.
+    An adapter stays an adapter (which peft loads onto its base) unless it is merged. A text model trained from scratch
+    becomes a Qwen3, Llama or GPT-2 where it has that architecture, else a class with its code in the folder.
     """
 
     run: tyro.conf.Positional[Path]

@@ -14,6 +14,8 @@ from seedfast.families.measure import Measure
 from seedfast.loop.validate import validate
 from seedfast.options import AtLeast, check
 
+_TOKENS = 1 << 13  # in one forward pass of a bare model: as many as in one of the recipe finetune
+
 
 @dataclass(frozen=True)
 class Likelihood:
@@ -101,15 +103,15 @@ class Loss:
         return self._measure(model, family.evaluated, trained_on)
 
     def _measure(self, model: Trained, objective: Objective[Any], trained_on: Likelihood | None = None) -> Likelihood:
-        validation, run = model.corpus.validation, model.run
+        validation = model.corpus.validation
         score = validate(
             objective,
             model.network,
             model.state,
             validation,
             range(len(validation)),
-            seed=run.seed,
-            batch_size=self.batch_size or max(32, 4 * (run.micro_batch or run.batch_size)),
+            seed=model.run.seed,
+            batch_size=self.batch_size or _batch_size(model),
             draws=self.draws or objective.measure.draws or 1,
             distributed=model.distributed,
         )
@@ -127,3 +129,10 @@ class Loss:
             diagnostics=score.diagnostics,
             trained_on=trained_on,
         )
+
+
+def _batch_size(model: Trained) -> int:
+    """Examples in one forward pass: by those of the run; a bare model has none, so windows by their length."""
+    if model.checkpoint is None and isinstance(model.assets, TextAssets):
+        return max(1, _TOKENS // model.assets.context)
+    return max(32, 4 * (model.run.micro_batch or model.run.batch_size))

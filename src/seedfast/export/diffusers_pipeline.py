@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from seedfast.data.image.dataset import ImageAssets
+from seedfast.data.text.config import STORED
 from seedfast.errors import UserError
-from seedfast.evaluate.bare.language_model import ASSETS
 from seedfast.evaluate.bare.pipeline import OBJECTIVE
 from seedfast.evaluate.trained import Trained
 from seedfast.export.card import validation_of
@@ -79,7 +79,7 @@ def write(pipe: Any, model: Trained, folder: Path) -> None:
         (folder / "pipeline.py").write_text(Path(spec.origin).read_text("utf-8"), "utf-8")
         index = read_json(folder / "model_index.json") | {"_class_name": ["pipeline", type(pipe).__name__]}
         (folder / "model_index.json").write_text(to_json(index), "utf-8")
-    own, objective = folder / ASSETS, model.run.objective
+    own, objective = folder / STORED, model.run.objective
     assert isinstance(objective, ImageDiffusion), "only image models become pipelines"
     own.mkdir()
     model.assets.save(own)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seedfast import huggingface, sealed_folder
 from seedfast.data.text import tokenizers
+from seedfast.data.text.config import STORED
 from seedfast.data.text.tokenizers import Subwords
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import CAPTIONER
@@ -14,6 +15,7 @@ from seedfast.evaluate.bare.language_model import MASKED
 from seedfast.evaluate.trained import Trained
 from seedfast.export import diffusers_pipeline as pipelines
 from seedfast.export.card import language_model_card, simple_card
+from seedfast.export.hf_tokenizer import write_tokenizer
 from seedfast.export.own_text import text_writer
 from seedfast.files import to_json
 from seedfast.models import hf_causal_lm
@@ -104,6 +106,10 @@ def _write_language_model(
             whole.save_pretrained(folder)
     if isinstance(tokenizer, Subwords):
         tokenizers.save(tokenizer, folder)
+    else:
+        write_tokenizer(tokenizer, folder, mask=False)
+        (folder / STORED).mkdir()
+        model.assets.save(folder / STORED)
     (folder / "README.md").write_text(language_model_card(model, config, plain.config, adapter=adapter), "utf-8")
 
 

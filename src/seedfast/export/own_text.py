@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from seedfast import huggingface
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.config import STORED, TextAssets
 from seedfast.evaluate.bare import OWN_TRANSFORMER
-from seedfast.evaluate.bare.language_model import ASSETS
 from seedfast.evaluate.trained import Trained
 from seedfast.export.card import text_card
 from seedfast.export.hf_tokenizer import write_tokenizer
@@ -97,6 +96,6 @@ def _tensors(network: TransformerNetwork, *, words: int, mask: int | None) -> di
 def _write_rest(model: Trained, assets: TextAssets, folder: Path, card: str, *, is_masked: bool) -> None:
     """The tokenizer for transformers, the assets for seedfast, and the card."""
     write_tokenizer(assets.tokenizer, folder, mask=is_masked)
-    (folder / ASSETS).mkdir()
-    assets.save(folder / ASSETS)
+    (folder / STORED).mkdir()
+    assets.save(folder / STORED)
     (folder / "README.md").write_text(card, "utf-8")

@@ -3,6 +3,7 @@
 import copy
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def architecture(name: str, *, masked: bool = False) -> str:
     if not masked:
         refuse_masked(name)
     transformers = huggingface.transformers()
-    shape = huggingface.fetch("The model", name, transformers.AutoConfig.from_pretrained)
+    # Without a value, transformers asks on the terminal whether a model's own code may run.
+    read = partial(transformers.AutoConfig.from_pretrained, trust_remote_code=False)
+    shape = huggingface.fetch("The model", name, read)
     known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     if type(shape) not in known:
         raise UserError(f"{name} is of the type {shape.model_type}, which is not a causal language model.")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seedfast.errors import UserError
 from seedfast.huggingface import first_line, read_json
-from seedfast.models.masked_checkpoints import masked_model
+from seedfast.models.masked_checkpoints import MASKED_KEYS, masked_model
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 
@@ -54,9 +54,8 @@ def open_model(source: Path) -> Imported:
     """
     if not source.is_dir():
         checkpoint = _open_nanogpt(source)
-        return Imported(
-            _nanogpt_network(source, checkpoint["model_args"], checkpoint["model"]), checkpoint["model_args"]
-        )
+        args = _model_args(checkpoint)
+        return Imported(_nanogpt_network(source, args, checkpoint["model"]), args)
     config = _folder_config(source)
     if config.get("model_type") == "gpt2":
         return Imported(from_gpt2(source), config)
@@ -157,7 +156,14 @@ def from_nanogpt(path: Path, *, vocabulary: int | None = None) -> TransformerNet
     Raises UserError if the file is damaged, no nanoGPT checkpoint, or inconsistent.
     """
     checkpoint = _open_nanogpt(path)
-    return _nanogpt_network(path, checkpoint["model_args"], checkpoint["model"], vocabulary)
+    return _nanogpt_network(path, _model_args(checkpoint), checkpoint["model"], vocabulary)
+
+
+def _model_args(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """nanoGPT's model_args, and what the settings of its training say about masked diffusion."""
+    settings = checkpoint.get("config")
+    known = settings if isinstance(settings, dict) else {}
+    return {key: known[key] for key in MASKED_KEYS if key in known} | checkpoint["model_args"]
 
 
 def _nanogpt_network(

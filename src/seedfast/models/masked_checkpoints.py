@@ -18,6 +18,8 @@ _KEYS = {
     "insert": ("insert_token_id",),
     "delete": ("delete_token_id",),
 }
+MASKED_KEYS = ("model_type", "mask_logit_bias", *(key for keys in _KEYS.values() for key in keys))
+"""The keys of a configuration that tell a masked model."""
 _LAYOUTS: dict[int, tuple[str, ...]] = {
     1: ("mask",),
     2: ("mask", "wrong"),

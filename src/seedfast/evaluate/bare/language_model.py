@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from seedfast import huggingface
-from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.config import STORED, TextAssets, TextData
 from seedfast.data.text.hub import pretrained_tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import BareKind
@@ -25,8 +25,6 @@ from seedfast.models.adapter import load_adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.config import TokenModel
 
-ASSETS = "seedfast"
-"""The folder in an export of a network of seedfast that holds its tokenizer as seedfast stores it, and its context."""
 MASKED = "seedfast_masked"
 """The key in the config.json of a fine-tuned model that predicts masked tokens."""
 _CONTEXT = 2048  # of a bare model: some have room for a million tokens
@@ -59,7 +57,10 @@ def text_model(
     return Trained(run, family, assets, network, {}, "base", None, distributed, corpus)
 
 
-def _pretrained_assets(model: PretrainedLM, tokenizer: str) -> TextAssets:
+def _assets(folder: Path, model: PretrainedLM, tokenizer: str) -> TextAssets:
+    """Those that an export stored, or the tokenizer of transformers with the longest context."""
+    if (folder / STORED).is_dir():
+        return TextAssets.load(folder / STORED)
     context = min(hf_causal_lm.longest_context(model.architecture) or _CONTEXT, _CONTEXT)
     return TextAssets(pretrained_tokenizer(tokenizer), context, validation_tokens=1, validation_bytes=1)
 
@@ -68,13 +69,11 @@ def _language_model(folder: Path, device: str, data: str | None) -> Trained:
     is_masked = _is_masked(folder)
     architecture = hf_causal_lm.architecture(str(folder), masked=is_masked)
     model = PretrainedLM(path=str(folder), architecture=architecture).located()
-    own = folder / ASSETS
-    tokenizer = own if own.is_dir() else folder
-    assets = TextAssets.load(own) if own.is_dir() else _pretrained_assets(model, str(folder))
-    # A network that was trained here from scratch saw the documents before in its window; see `text_autoregressive`.
-    isolated = not own.is_dir()
+    assets = _assets(folder, model, str(folder))
+    # A network that was trained from scratch has seen the other documents of its window.
+    isolated = not (folder / STORED).is_dir()
     objective = Masked(document_mask=isolated) if is_masked else Autoregressive(document_mask=isolated)
-    return text_model(model, objective, assets, tokenizer=tokenizer, device=device, data=data)
+    return text_model(model, objective, assets, tokenizer=folder, device=device, data=data)
 
 
 def _is_masked(folder: Path) -> bool:
@@ -96,7 +95,7 @@ def _adapter(folder: Path, device: str, data: str | None) -> Trained:
     model = PretrainedLM(path=base).located()
     has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     tokenizer = str(folder) if has_tokenizer else model.path
-    assets, objective = _pretrained_assets(model, tokenizer), Autoregressive(document_mask=True)
+    assets, objective = _assets(folder, model, tokenizer), Autoregressive(document_mask=True)
     found = text_model(model, objective, assets, tokenizer=tokenizer, device=device, data=data)
     network: Any = found.network
     network.set_model(load_adapter(network.plain, folder))

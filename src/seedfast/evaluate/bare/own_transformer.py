@@ -8,10 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from seedfast import huggingface
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.config import STORED, TextAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import BareKind
-from seedfast.evaluate.bare.language_model import ASSETS, text_model
+from seedfast.evaluate.bare.language_model import text_model
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
@@ -48,8 +48,8 @@ def _load(folder: Path, device: str, data: str | None) -> Trained:
     config = from_mapping(Transformer(), shape, where=str(path))
     model = _Stored(**vars(config), folder=folder)
     objective = Masked() if _is_masked(folder) else Autoregressive()
-    assets = TextAssets.load(folder / ASSETS)
-    return text_model(model, objective, assets, tokenizer=folder / ASSETS, device=device, data=data)
+    assets = TextAssets.load(folder / STORED)
+    return text_model(model, objective, assets, tokenizer=folder, device=device, data=data)
 
 
 BARE_TRANSFORMER = BareKind(lambda folder: MaskedRequest if _is_masked(folder) else AutoregressiveRequest, _load)

@@ -6,9 +6,9 @@ from pathlib import Path
 from seedfast import huggingface
 from seedfast.data.image.config import ImageData
 from seedfast.data.image.dataset import ImageAssets
+from seedfast.data.text.config import STORED
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import BareKind
-from seedfast.evaluate.bare.language_model import ASSETS
 from seedfast.evaluate.trained import Trained
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
@@ -22,7 +22,7 @@ OBJECTIVE = "objective.json"
 
 def _pipeline(folder: Path, device: str, data: str | None) -> Trained:
     """The model of a pipeline; with data, to be evaluated on its validation split."""
-    path = folder / ASSETS / OBJECTIVE
+    path = folder / STORED / OBJECTIVE
     if not path.is_file():
         raise UserError(
             f"{folder} is a pipeline of diffusers that seedfast did not export, so its noise process is unknown; "
@@ -31,7 +31,7 @@ def _pipeline(folder: Path, device: str, data: str | None) -> Trained:
     stored = huggingface.read_json(path)
     objective = from_mapping(ImageDiffusion(), stored["objective"], where=str(path))
     model = StoredUNet(path=str(folder / "unet"), patch=stored["patch"])
-    assets = ImageAssets.load(folder / ASSETS)
+    assets = ImageAssets.load(folder / STORED)
     run = Run(recipe="", objective=objective, data=ImageData(), model=model)
     corpus = None
     if data is not None:
