@@ -126,7 +126,8 @@ class _Block(nn.Module):
 
     def forward(self, x_BLW: Tensor, allowed_BHLL: Tensor, angles_BLP: Tensor | None) -> Tensor:
         x_BLW = x_BLW + self.dropout(self.attention(self.norm_attention(x_BLW), allowed_BHLL, angles_BLP))
-        return x_BLW + self.dropout(self.mlp(self.norm_mlp(x_BLW)))
+        y_BLW: Tensor = x_BLW + self.dropout(self.mlp(self.norm_mlp(x_BLW)))
+        return y_BLW
 
 
 class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has no types

@@ -5,7 +5,7 @@ import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,6 +29,13 @@ def longest_context(architecture: str) -> int | None:
     shape = configuration(architecture, attention="eager")
     values = (getattr(shape, name, None) for name in _CONTEXT_NAMES)
     return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+def attention(architecture: str) -> Literal["sdpa", "eager"]:
+    """The attention implementation that transformers has for an architecture: sdpa if it can."""
+    shape = configuration(architecture, attention="eager")
+    kind = huggingface.transformers().MODEL_FOR_CAUSAL_LM_MAPPING[type(shape)]
+    return "sdpa" if kind._supports_sdpa else "eager"
 
 
 def vocabulary(architecture: str) -> int:

@@ -163,7 +163,7 @@ def _model_args(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """nanoGPT's model_args, and what the settings of its training say about masked diffusion."""
     settings = checkpoint.get("config")
     known = settings if isinstance(settings, dict) else {}
-    return {key: known[key] for key in MASKED_KEYS if key in known} | checkpoint["model_args"]
+    return {**{key: known[key] for key in MASKED_KEYS if key in known}, **checkpoint["model_args"]}
 
 
 def _nanogpt_network(

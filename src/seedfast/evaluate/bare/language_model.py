@@ -68,7 +68,8 @@ def _assets(folder: Path, model: PretrainedLM, tokenizer: str) -> TextAssets:
 def _language_model(folder: Path, device: str, data: str | None) -> Trained:
     is_masked = _is_masked(folder)
     architecture = hf_causal_lm.architecture(str(folder), masked=is_masked)
-    model = PretrainedLM(path=str(folder), architecture=architecture).located()
+    attention = hf_causal_lm.attention(architecture)
+    model = PretrainedLM(path=str(folder), architecture=architecture, attention=attention).located()
     assets = _assets(folder, model, str(folder))
     # A network that was trained from scratch has seen the other documents of its window.
     isolated = not (folder / STORED).is_dir()
@@ -93,6 +94,7 @@ def _adapter(folder: Path, device: str, data: str | None) -> Trained:
     if not isinstance(base, str) or not base:
         raise UserError(f"{folder / 'adapter_config.json'} does not name the model that the adapter belongs to.")
     model = PretrainedLM(path=base).located()
+    model = replace(model, attention=hf_causal_lm.attention(model.architecture))
     has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     tokenizer = str(folder) if has_tokenizer else model.path
     assets, objective = _assets(folder, model, tokenizer), Autoregressive(document_mask=True)

@@ -61,6 +61,7 @@ def continue_prompts(
     text, slowly (the reference of tests).
     """
     draws, request, network = decoding.draws, decoding.request, decoding.network
+    cached = cached and bool(network.has_cache)
     tokens_BL, real_BL = _padded(prompts, vocabulary.end_of_text, decoding.device)
     is_ragged = not bool(real_BL.all())
     slots = tokens_BL.shape[1] + max(counts) - 1
