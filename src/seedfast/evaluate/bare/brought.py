@@ -57,12 +57,15 @@ def _splits(corpus: TextCorpus) -> list[Any]:
 
 
 def _fitting(data: TextData, longest: int) -> TextCorpus:
+    """The corpus in the longest windows that it fills."""
     try:
         return replace(data, context=longest).load()
     except UserError:
         # A text may be shorter than one window. The smallest window shows its length; it also fails on unusable data.
-        shortest = replace(data, context=1).load()
-        room = min(split.targets for split in _splits(shortest))
-        if room >= longest:
+        targets = [split.targets for split in _splits(replace(data, context=1).load()) if len(split)]
+        if min(targets) >= longest:
             raise
-        return replace(data, context=room).load()
+    try:
+        return replace(data, context=min(longest, sum(targets))).load()
+    except UserError:
+        return replace(data, context=min(targets)).load()
