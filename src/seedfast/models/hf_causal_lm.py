@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,12 @@ def vocabulary(architecture: str) -> int:
 def refuse_masked(name: str) -> None:
     """Raise UserError if a local folder holds a model that predicts masked tokens."""
     path = Path(name).expanduser() / "config.json"
-    if path.is_file() and (why := masked_model(huggingface.read_json(path))):
+    if path.is_file():
+        _refuse_masked(name, huggingface.read_json(path))
+
+
+def _refuse_masked(name: str, config: Mapping[str, Any]) -> None:
+    if why := masked_model(config):
         raise UserError(
             f"{name} holds a model that predicts masked tokens from both sides ({why}), not a causal language model; "
             "seedfast import makes a masked run of one that has GPT-2's architecture."
@@ -65,6 +71,8 @@ def architecture(name: str, *, masked: bool = False) -> str:
     # Without a value, transformers asks on the terminal whether a model's own code may run.
     read = partial(transformers.AutoConfig.from_pretrained, trust_remote_code=False)
     shape = huggingface.fetch("The model", name, read)
+    if not masked:
+        _refuse_masked(name, shape.to_diff_dict())  # a name on the hub has no file to look into before
     known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     if type(shape) not in known:
         raise UserError(f"{name} is of the type {shape.model_type}, which is not a causal language model.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfast import recipes, sealed_folder
+from seedfast.data.text import tokenizers
 from seedfast.data.text.config import TextAssets, TextData
 from seedfast.data.text.tokenizers import Characters, Subwords, Tokenizer
 from seedfast.errors import UserError
@@ -87,11 +88,12 @@ def _tokenizer(source: Path, folder: Path, data: str, asked: str | None, notes: 
             "that the model was trained on; with other letters of the same number, every token would be another one."
         )
         return "characters"
-    place = folder / "data" / "tokenizer"
+    letters = Characters(_alphabet(meta))
+    place = folder / "data" / f"tokenizer-{tokenizers.digest(letters)[:8]}"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         with sealed_folder.new_folder(place) as attempt:
-            TextAssets(Characters(_alphabet(meta)), 1, validation_tokens=1, validation_bytes=1).save(attempt)
+            TextAssets(letters, 1, validation_tokens=1, validation_bytes=1).save(attempt)
     return str(place.absolute())
 
 
