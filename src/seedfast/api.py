@@ -13,6 +13,7 @@ from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
 from seedfast.evaluate.trained import Trained
+from seedfast.export.best_model import keep_best_model
 from seedfast.loop import advice
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.given_data import write_given
@@ -74,11 +75,14 @@ def train(
         else:
             with Line(Console(stderr=True, markup=False, emoji=False, highlight=False)) as line:
                 outcome = run_training(session, line if session.distributed.is_main else Silent())
-            if session.distributed.is_main and outcome.interrupted_by is None:
-                for sentence in advice.conclusion(session):
-                    say(sentence)
+        is_main = session.distributed.is_main
+        if is_main and outcome.interrupted_by is None:
+            for sentence in advice.conclusion(session):
+                say(sentence)
     if outcome.interrupted_by is not None:
         raise KeyboardInterrupt
+    if is_main:
+        keep_best_model(folder)
     return load(folder, trust=True)  # it is the caller's own run
 
 
@@ -97,16 +101,16 @@ def load(
     step: "best" (the default: by the run's validations of these weights; the newest where nothing was validated),
         "newest", or the step of a checkpoint.
     weights: "ema" (averaged, the default where there are some), "raw" or "base" (the pretrained starting point).
-    data: where the data is now, if it has moved.
+    data: where the data is now, if it has moved; for a model's own folder, what to evaluate it on.
     trust: run the Python files that the folder names (an own recipe, an own data source), which can do everything that
         you can; what you have trained yourself in this folder needs no trust.
     Raises UserError if the folder holds no model, no such step or weights, or needs a Python file without trust.
     """
     place = Path(folder)
     if is_bare(place):
-        if step not in (None, "best") or weights is not None or data is not None:
-            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step, weights or data.")
-        return bare(place, device=device)
+        if step not in (None, "best") or weights is not None:
+            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step or weights.")
+        return bare(place, device=device, data=None if data is None else str(data))
     checkpoint = find(place, at="best" if step is None else step, weights=weights)
     run = recipes.stored(checkpoint.folder, trust=trust)
     if data is not None:

@@ -29,7 +29,8 @@ class Evaluate:
     """
 
     run: tyro.conf.Positional[Path]
-    """The run folder, or a checkpoint in it."""
+    """The run folder, a checkpoint in it, or a model's own folder (of transformers, peft, diffusers or seedfast export)
+    with --data."""
     only: tuple[str, ...] = ()
     """The metrics to run: loss, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
     json: bool = False
@@ -40,7 +41,8 @@ class Evaluate:
     draws: int | None = None
     """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
     data: str | None = None
-    """Where the data is now, if it has moved; it has to be the same data."""
+    """Where the data is now, if it has moved; it has to be the same data. For a model's own folder, what to
+    evaluate it on: all of a text, the validation split of images and captions."""
     at: int | Literal["best", "newest"] = "best"
     """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

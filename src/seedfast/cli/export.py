@@ -13,7 +13,8 @@ from seedfast.cli.arguments import Trust
 class Export:
     """Write the model of a run as a folder for transformers (weights, tokenizer, model card) or diffusers.
 
-    An adapter stays an adapter (which peft loads onto its base) unless it is merged.
+    An adapter stays an adapter (which peft loads onto its base) unless it is merged. A text model trained from scratch
+    becomes a Qwen3, Llama or GPT-2 where it has that architecture, else a class with its code in the folder.
     """
 
     run: tyro.conf.Positional[Path]

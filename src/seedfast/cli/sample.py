@@ -17,8 +17,8 @@ R = TypeVar("R")
 _USAGE = """\
 usage: seedfast sample RUN [flags]      (seedfast sample RUN --help lists the flags of that run's kind of model)
 
-Complete, infill or draw samples with the best checkpoint of the run in the folder RUN, or with the causal language
-model that a folder of transformers holds."""
+Complete, infill or draw samples with the best checkpoint of the run in the folder RUN, or with the model in a folder
+of transformers, peft or seedfast export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Sample(Generic[R]):
     """Sample from a run."""
 
     run: tyro.conf.Positional[Path]
-    """The run folder, a checkpoint in it, or the folder of a causal language model of transformers."""
+    """The run folder, a checkpoint in it, or a model's own folder, of transformers, peft or seedfast export."""
     request: Annotated[R, tyro.conf.arg(name="")]
     seed: int = 1
     """Sample i of a seed is always the same."""

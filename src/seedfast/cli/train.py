@@ -146,7 +146,9 @@ def _introduce(opened: Session, console: Console) -> None:
 
 
 def _conclude(opened: Session, console: Console) -> None:
-    """Write samples of the trained model and the report, and print them, where they are, and which step is the best."""
+    """Write samples of the trained model, the report and the best model, and print them, where they are, and which step
+    is the best."""
+    from seedfast.export.best_model import keep_best_model
     from seedfast.report import page
 
     folder = opened.folder
@@ -154,12 +156,14 @@ def _conclude(opened: Session, console: Console) -> None:
     written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
     if samples is not None:
         samples.show(Console())
+    model = keep_best_model(folder)
     for sentence in advice.conclusion(opened):
         console.print(sentence, highlight=False, soft_wrap=True)
     for what, where in {
         "run": folder,
         "report": written,
         "plot": folder / "report" / "loss.png",
+        **({"model": model} if model else {}),
         **({"samples": files[0].parent if len(files) > 1 else files[0]} if files else {}),
     }.items():
         console.print(f"{what:<8} {where}", highlight=False, soft_wrap=True)

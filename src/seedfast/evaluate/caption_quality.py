@@ -53,7 +53,7 @@ class CaptionReport:
     metrics: Mapping[str, Measured]
     baseline: Mapping[str, Measured]
     recipe: str
-    step: int
+    step: int | None
     weights: str
 
     def record(self) -> dict[str, Any]:
@@ -77,9 +77,8 @@ class CaptionReport:
 
     def write_gallery(self, folder: Path) -> Path:
         """Write captions.html, the images with their captions, into a folder; returns its path."""
-        return caption_gallery.write(
-            folder, self.samples, title=f"{self.recipe}, step {self.step}", metrics=self.rows()
-        )
+        title = self.recipe or "captions" if self.step is None else f"{self.recipe}, step {self.step}"
+        return caption_gallery.write(folder, self.samples, title=title, metrics=self.rows())
 
 
 @dataclass(frozen=True, kw_only=True)

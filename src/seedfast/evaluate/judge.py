@@ -147,7 +147,7 @@ class Judged:
     judge: Path
     judge_of_same_data: bool
     weights: str
-    step: int
+    step: int | None
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""

@@ -35,7 +35,7 @@ class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
     checkpoint: None for a bare model, the folder of another library's model. trust: whether the user trusts the code
-    that the run folder names (see `user_code`).
+    that the run folder names (see `user_code`). brought: the data to evaluate a bare model on.
     """
 
     run: Run
@@ -47,18 +47,21 @@ class Trained:
     checkpoint: Checkpoint | None
     distributed: DistributedContext
     trust: bool = False
+    brought: Corpus | None = None
 
     @property
     def committed(self) -> Checkpoint:
         """The checkpoint. Raises UserError for a bare model, which has none."""
         if self.checkpoint is None:
-            raise UserError("A bare model folder has no run, so it has neither data nor numbers; name a run folder.")
+            raise UserError("A bare model folder has no run, so it has no checkpoints; name a run folder.")
         return self.checkpoint
 
     @property
-    def step(self) -> int:
-        """The step of the weights: 0 for those that training began with."""
-        return 0 if self.weights == "base" else self.committed.step
+    def step(self) -> int | None:
+        """The step of the weights: 0 for those that training began with, None for a bare model."""
+        if self.checkpoint is None:
+            return None
+        return 0 if self.weights == "base" else self.checkpoint.step
 
     @property
     def origin(self) -> str:
@@ -85,10 +88,15 @@ class Trained:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The data that the model was trained on, with its split.
+        """The data that the model was trained on, with its split; of a bare model, the data that it was given.
 
-        Raises UserError if it is no longer the same data, or comes from code that may not run.
+        Raises UserError if it is no longer the same data, comes from code that may not run, or for a bare model without
+        data.
         """
+        if self.checkpoint is None:
+            if self.brought is None:
+                raise UserError("A bare model folder has no data of its own: name some with --data.")
+            return self.brought
         with named_by(self.committed.run_folder, trust=self.trust):
             corpus = data_of(self.run, self.committed).load()
         before = self.committed.fingerprint
