@@ -247,4 +247,4 @@ def test_bad_input_is_refused_in_a_sentence(case: str, write: Writer, cache: Pat
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert sentence.endswith(".")
-    assert not list((cache / "text").glob("*.tmp-*"))
+    assert not list((cache / "text").glob("*unfinished*"))

@@ -25,6 +25,8 @@ from seedfast.errors import UserError
 from seedfast.files import to_json
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
 
+STORED = "seedfast"
+"""The folder in an exported model that holds the assets of `TextAssets.save`."""
 _FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
@@ -318,8 +320,9 @@ def _packed_splits(corpus: TextCorpus) -> list[PackedDataset]:
 def _existing_tokenizer(name: str) -> Tokenizer:
     """A tokenizer that a run has stored, or a pretrained one."""
     folder = Path(name).expanduser()
-    if (folder / "text.json").is_file():
-        return tokenizers.load(folder)
+    for stored in (folder, folder / STORED):
+        if (stored / "text.json").is_file():
+            return tokenizers.load(stored)
     from seedfast.data.text.hub import pretrained_tokenizer
 
     return pretrained_tokenizer(name)

@@ -88,6 +88,20 @@ class Subwords:
     def decode_many(self, ids: Sequence[TokenArray]) -> list[str]:
         return self._core.decode_batch([each.tolist() for each in ids], skip_special_tokens=False)
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        ids = [id_ for id_ in ids if id_ != self.end_of_text]
+        if self._is_byte_level:  # each character of a token's name stands for a byte (Radford et al. 2019)
+            added = self._core.get_added_tokens_decoder()
+            names = [added[id_].content.encode() if id_ in added else self._core.id_to_token(id_) for id_ in ids]
+            return sum(len(name or "") for name in names)
+        text = self.decode(ids)
+        return len(text.encode()) - 2 * text.count("\ufffd")  # three bytes that stand for one without a character
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        decoder = json.loads(self._core.to_str())["decoder"] or {}
+        return any(each["type"] == "ByteLevel" for each in [decoder, *decoder.get("decoders", [])] if "type" in each)
+
     def cut(self, text: str) -> int:
         for place in islice(safe_cuts(text), _CUT_TRIALS):
             left, right = text[place - _CUT_CONTEXT : place], text[place : place + _CUT_CONTEXT]
