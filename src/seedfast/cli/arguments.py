@@ -13,6 +13,7 @@ import tyro
 
 from seedfast.errors import UserError
 from seedfast.options import Formerly, describe, rules
+from seedfast.options import default as default_of
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ def _old_names(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         for rule in rules(kind)[f.name]:
             if isinstance(rule, Formerly):
                 yield f"{prefix}{rule.name}".replace("_", "-"), new
-        inner = getattr(options, f.name, None)
+        inner = getattr(options, f.name, default_of(f))
         if is_dataclass(inner) and not isinstance(inner, type):
             flat = f.name in ("run", "request")
             yield from _old_names(inner, prefix if flat else f"{prefix}{f.name}.")

@@ -40,3 +40,23 @@ def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
     if not files:
         raise UserError(f"The data set {title} has no rows on the disk: choose another split or data set.")
     return rows, files[0].parent, tuple(file.name for file in files)
+
+
+def hub_images(name: str, image: str, other: str | None, other_option: str) -> tuple[Any, Path, tuple[str, ...]]:
+    """The rows of a data set of images, undecoded, and the folder and names of the files that hold them.
+
+    image, other: the columns that it must have. other_option: the option that names the other one. Raises UserError as
+    `hub_rows`, and if a column is missing or the images are none.
+    """
+    rows, root, names = hub_rows(name)
+    import datasets
+
+    for column in (image, other):
+        if column is not None and column not in rows.column_names:
+            raise UserError(
+                f'The data set hf:{name} lacks the column "{column}" (it has {", ".join(rows.column_names)}): '
+                f"name its columns in data.image_field and {other_option}."
+            )
+    if not isinstance(rows.features[image], datasets.Image):
+        raise UserError(f'The column "{image}" of hf:{name} has the type {rows.features[image]}, not Image.')
+    return rows.cast_column(image, datasets.Image(decode=False)), root, names

@@ -15,7 +15,7 @@ from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
 from seedfast.user_code import names_function
 
 _VOCABULARY, _SIZE = 1024, 32
@@ -154,7 +154,7 @@ class CaptionData(DataConfig):
         kind = self._kind
         for name, (used_by, title) in _KINDS.items():
             if kind != used_by:
-                self._refuse_unused(name, f"with data.path {self.path}, for it is an option of {title}")
+                refuse_unused(self, name, f"data.path is {self.path} and it is an option of {title}", "data.")
         if kind == "glyphs":
             return glyph_captions(self.split_by or "image")
         if kind == "function":
@@ -174,16 +174,10 @@ class CaptionData(DataConfig):
         folder = Path(self.images).expanduser().absolute() if self.images else None
         source = listed_captions(path, folder, self.validation_split or "val")
         if source.has_split:
-            self._refuse_unused("validation", "with a Karpathy split, which defines what validates")
+            refuse_unused(self, "validation", "a Karpathy split defines what validates", "data.")
         else:
-            self._refuse_unused("validation_split", f"with data.path {self.path}, which is no Karpathy split")
+            refuse_unused(self, "validation_split", f"data.path {self.path} is no Karpathy split", "data.")
         return source
-
-    def _refuse_unused(self, name: str, where: str) -> None:
-        """Raise UserError if an option that has no effect differs from its default."""
-        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-        if value != default:
-            raise UserError(f"data.{name} ({value}) has no effect {where}: leave it out.")
 
 
 def _is_assets(folder: Path) -> bool:

@@ -131,20 +131,9 @@ def row_captions(name: str, image_column: str, caption_column: str) -> CaptionSo
 
     Raises UserError if it cannot be loaded or lacks the columns.
     """
-    from seedfast.data.hub_rows import hub_rows
+    from seedfast.data.hub_rows import hub_images
 
-    rows, root, names = hub_rows(name)
-    import datasets
-
-    for column in (image_column, caption_column):
-        if column not in rows.column_names:
-            raise UserError(
-                f'The data set hf:{name} lacks the column "{column}" (it has {", ".join(rows.column_names)}): '
-                "name its columns in image_field and caption_field."
-            )
-    if not isinstance(rows.features[image_column], datasets.Image):
-        raise UserError(f'The column "{image_column}" of hf:{name} holds {rows.features[image_column]}, not images.')
-    rows = rows.cast_column(image_column, datasets.Image(decode=False))
+    rows, root, names = hub_images(name, image_column, caption_column, "data.caption_field")
     return RowSource(f"hf:{name}", root, names, rows=rows, image_column=image_column, caption_column=caption_column)
 
 

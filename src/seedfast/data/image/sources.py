@@ -241,20 +241,9 @@ def hub_source(name: str, image: str, label: str | None) -> ImageSource:
 
     image, label: the columns. Raises UserError if the data set could not be loaded or lacks the columns.
     """
-    from seedfast.data.hub_rows import hub_rows
+    from seedfast.data.hub_rows import hub_images
 
-    rows, root, names = hub_rows(name)
-    import datasets
-
-    for column in (image, label):
-        if column is not None and column not in rows.column_names:
-            raise UserError(
-                f'The data set hf:{name} lacks the column "{column}" (it has {", ".join(rows.column_names)}): '
-                "name its columns in data.image_field and data.label_field."
-            )
-    if not isinstance(rows.features[image], datasets.Image):
-        raise UserError(f'The column "{image}" of hf:{name} has the type {rows.features[image]}, not Image.')
-    rows = rows.cast_column(image, datasets.Image(decode=False))
+    rows, root, names = hub_images(name, image, label, "data.label_field")
     return HubImageSource(f"hf:{name}", root, names, rows=rows, image=image, label=label)
 
 
