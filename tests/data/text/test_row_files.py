@@ -136,12 +136,12 @@ def test_the_introduction_counts_what_is_scored(tmp_path: Path) -> None:
     corpus = load(tmp_path / "rows.jsonl")
     train = corpus.train
     assert isinstance(train, PackedDataset)
-    (line,) = corpus.introduction(drawn=3 * len(train))
+    (line,) = corpus.introduction(epochs=3)
     assert line == (f"chats: {train.examples} examples, scored {train.targets} of {train.tokens} tokens, 3 epochs")
     assert train.examples == corpus.splits["train"]["documents"]
     assert train.tokens == corpus.splits["train"]["tokens"]
     lines(tmp_path / "texts.jsonl", TEXTS)
-    assert load(tmp_path / "texts.jsonl", context=8).introduction(drawn=9) == []
+    assert load(tmp_path / "texts.jsonl", context=8).introduction(epochs=9) == []
 
 
 def test_dialogues_that_are_read_as_texts_are_named(tmp_path: Path, capsys: Any) -> None:
