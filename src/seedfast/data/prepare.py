@@ -85,7 +85,7 @@ def prepare(
         source.check_unchanged()
         return summary
 
-    folder, summary = cached_folder(json_digest(identity)[:32], fill_and_check, kind=kind)
+    folder, summary = cached_folder(json_digest(identity)[:32], fill_and_check, kind=kind, title=source.title)
     if skipped := [name for name in summary["skipped"] if unreported is None or not name.endswith(f"({unreported})")]:
         say(f"Left out of {source.title}: {abbreviate(skipped)}.")
     for note in summary.get("notes", ()):

@@ -44,6 +44,19 @@ def test_round_trip(text: str) -> None:
         assert tokenizer.decode_many([many]) == [text]
 
 
+@pytest.mark.parametrize("tokenizer", every_kind(), ids=lambda each: type(each).__name__)
+def test_the_bytes_of_tokens_add_up_to_those_of_their_text(tokenizer: Tokenizer) -> None:
+    """Also of tokens that hold a part of a character, whose text alone is longer: U+FFFD has three bytes."""
+    text = PROSE[1]
+    ids = tokenizer.encode(text)
+    assert tokenizer.byte_count(ids) == len(text.encode())
+    assert sum(tokenizer.byte_count([id_]) for id_ in ids) == len(text.encode())
+    assert tokenizer.byte_count([tokenizer.end_of_text, *ids, tokenizer.end_of_text]) == len(text.encode())
+    if not isinstance(tokenizer, Characters):
+        alone = "".join(tokenizer.decode([id_]) for id_ in tokenizer.encode("猫"))
+        assert len(alone.encode()) > 3 == tokenizer.byte_count(tokenizer.encode("猫"))
+
+
 def test_bpe_is_shorter_than_bytes() -> None:
     assert len(bpe().encode(PROSE[0])) < len(PROSE[0].encode()) / 2
 

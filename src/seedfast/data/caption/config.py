@@ -38,8 +38,9 @@ class CaptionData(DataConfig):
 
     path: Annotated[str, MayChange()] = "glyphs"
     """The images and captions: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON
-    file ({file: [captions]}, a Karpathy split, COCO annotations), Flickr30k's table (.csv), a Hugging Face data set
-    (hf:NAME, hf:FOLDER), or path/to/file.py:function, which yields (image, captions) pairs."""
+    file ({file: [captions]}, [{image, caption}], a Karpathy split, COCO annotations), JSON lines, a table (Flickr's,
+    CSV), a folder in the hub's layout (metadata.jsonl or .csv), a Hugging Face data set (hf:NAME, hf:FOLDER), or
+    path/to/file.py:function, which yields (image, captions) pairs."""
 
     images: str | None = None
     """For JSON and tables: the folder of the images (default: images/ beside the file if it exists, or its folder)."""
@@ -49,7 +50,7 @@ class CaptionData(DataConfig):
     the face)."""
 
     validation_split: Annotated[Literal["val", "test"] | None, Formerly("held_out"), Example("test")] = None
-    """For Karpathy splits: the part that validates (default val); the other is not used."""
+    """For lists with a split (Karpathy's): the part that validates (default val); the other is not used."""
 
     image_field: Annotated[str | None, Example("picture")] = None
     """For Hugging Face data sets: the column of the images (default image)."""
@@ -166,15 +167,15 @@ class CaptionData(DataConfig):
 
     def _listed(self) -> CaptionSource:
         path = Path(self.path).expanduser().absolute()
-        if not path.is_file():
+        if not path.exists():
             raise UserError(
-                f"data.path {self.path} is not a file that lists images with captions: name a .json or .csv file, "
-                "hf:NAME, path/to/file.py:function, or glyphs."
+                f"data.path {self.path} is not a file that lists images with captions: name a .json, .jsonl or .csv "
+                "file, a folder with metadata.jsonl, hf:NAME, path/to/file.py:function, or glyphs."
             )
         folder = Path(self.images).expanduser().absolute() if self.images else None
-        source = listed_captions(path, folder, self.validation_split or "val")
+        source = listed_captions(path, folder, self.validation_split)
         if source.has_split:
-            refuse_unused(self, "validation", "a Karpathy split defines what validates", "data.")
+            refuse_unused(self, "validation", f"{self.path} has its own split", "data.")
         else:
             refuse_unused(self, "validation_split", f"data.path {self.path} is no Karpathy split", "data.")
         return source

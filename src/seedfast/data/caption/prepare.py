@@ -16,7 +16,7 @@ from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset, MappedImages
 from seedfast.data.caption.sources import CaptionSource
 from seedfast.data.dataset import Fingerprint
-from seedfast.data.image.decode import DECODE_ERRORS
+from seedfast.data.image.decode import ImageError
 from seedfast.data.image.glyphs import BLANK
 from seedfast.data.image.processor import Processor
 from seedfast.data.image.split import assign_splits
@@ -67,6 +67,7 @@ class PreparedImages:
             json_digest(identity)[:32],
             lambda attempt: _encode(self.source.title, self.folder, tokenizer, vocabulary, validation, attempt),
             kind="captions",
+            title=self.source.title,
         )
         for note in summary.get("notes", ()):
             say(note)
@@ -140,8 +141,8 @@ def _read(source: CaptionSource, processor: Processor, folder: Path) -> dict[str
             try:
                 with load(processor.size) as image:
                     pixels = processor(image).tobytes()
-            except DECODE_ERRORS as error:
-                skipped.append(f"{name} ({_reason(error)})")
+            except ImageError as error:
+                skipped.append(f"{name} ({error})")
                 continue
             file.write(pixels)
             for part, value in zip(index, (name, split_key, split, captions), strict=True):
@@ -151,12 +152,6 @@ def _read(source: CaptionSource, processor: Processor, folder: Path) -> dict[str
         raise UserError(f"{source.title} holds no usable images: {abbreviate(skipped)}.")
     (folder / "index.json").write_text(to_json(index), "utf-8")
     return {"skipped": skipped}
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 def _encode(

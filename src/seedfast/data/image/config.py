@@ -14,13 +14,13 @@ from seedfast.data.cache import file_digests
 from seedfast.data.dataset import DataConfig, Fingerprint
 from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
 from seedfast.data.image.dataset import ImageAssets, ImageCorpus, ImageDataset
-from seedfast.data.image.decode import DECODE_ERRORS
+from seedfast.data.image.decode import ImageError
+from seedfast.data.image.folders import folder_source
 from seedfast.data.image.glyphs import BLANK, GlyphClass, SplitBy, glyph_source
 from seedfast.data.image.sources import (
     LIST_READERS,
     ImageEntry,
     ImageSource,
-    folder_source,
     function_source,
     hub_source,
 )
@@ -39,9 +39,10 @@ class ImageData(DataConfig):
     """Images, their classes, and their split into training and validation."""
 
     path: Annotated[str, MayChange()] = "glyphs"
-    """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with one sub-folder for each
-    class, a JSON file that lists images with their split, a Hugging Face data set (hf:NAME, hf:FOLDER), or
-    path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8 array) and its class (or None)."""
+    """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with a sub-folder for each
+    class (train/CLASS and val/CLASS are a given split), a JSON file that lists images with their split, a Hugging Face
+    data set (hf:NAME, hf:FOLDER), or path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8
+    array) and its class (or None)."""
 
     size: Annotated[int, Between(4, 4096)] = 32
     """Height and width in pixels, to which the centre square is resized."""
@@ -63,7 +64,8 @@ class ImageData(DataConfig):
 
     validation: Annotated[float, Between(0, 1, open_high=True)] = 0.05
     """The part of the images that validates, chosen by the keyed hash of their names; 0 trains on all. Copies of an
-    image stay together, and each class keeps an image that trains. A JSON file has its own split."""
+    image stay together, and each class keeps an image that trains. A JSON file, and a folder with train/ and val/, have
+    their own split."""
 
     balance: Annotated[Balance | None, Example(None)] = None
     """Class-balanced sampling: how often the images of each class are drawn, by inverse frequency, effective number or
@@ -100,6 +102,8 @@ class ImageData(DataConfig):
     def load(self) -> ImageCorpus:
         """Prepare the images, or take them from the cache. Raises UserError on unusable data."""
         source = self._source()
+        if source.has_split:
+            refuse_unused(self, "validation", f"{self.path} has its own split", "data.")
         channels = self.channels or source.channels
         prepared = prepare(
             source,
@@ -131,9 +135,8 @@ class ImageData(DataConfig):
             return function_source(self.path)
         if path.is_dir():
             return folder_source(path)
-        if path.suffix in LIST_READERS and path.is_file():
-            refuse_unused(self, "validation", f"{self.path} has its own split", "data.")
-            return LIST_READERS[path.suffix](path)
+        if path.suffix.lower() in LIST_READERS and path.is_file():
+            return LIST_READERS[path.suffix.lower()](path)
         raise UserError(
             f'data.path="{self.path}" is neither a folder of images nor a JSON file that lists them: name one, '
             "hf:NAME, path/to/file.py:function, or glyphs."
@@ -159,8 +162,8 @@ class ImageData(DataConfig):
             for entry in source.images():
                 try:
                     pixels = entry.read(self.size, channels).tobytes()
-                except DECODE_ERRORS as error:
-                    skipped.append(f"{entry.name} ({' '.join(str(error).split())[:80] or type(error).__name__})")
+                except ImageError as error:
+                    skipped.append(f"{entry.name} ({error})")
                     continue
                 file.write(pixels)
                 entries.append(entry)

@@ -1,8 +1,7 @@
-"""Sources of images: folders, lists in JSON, Hugging Face data sets, functions of your own."""
+"""Sources of images: lists in JSON, Hugging Face data sets, functions of your own."""
 
 import hashlib
 import io
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from seedfast.data.image.decode import PixelArray, open_image, to_pixels
+from seedfast.data.image.decode import ImageError, PixelArray, open_image, to_pixels
+from seedfast.data.json_file import load_json
 from seedfast.data.prepare import SourceFiles
 from seedfast.data.split import FirstOf
 from seedfast.errors import UserError
@@ -23,7 +23,7 @@ ONE_CLASS = "picture"
 """The class of images without a class."""
 
 Read = Callable[[int, int], PixelArray]
-"""(size, channels) → the pixels of an image. Raises one of `decode.DECODE_ERRORS`."""
+"""(size, channels) → the pixels of an image. Raises ImageError."""
 
 
 class ImageEntry(NamedTuple):
@@ -54,6 +54,11 @@ class ImageFiles(SourceFiles):
 class ImageSource(ImageFiles, ABC):
     """Images that are read from files."""
 
+    @property
+    def has_split(self) -> bool:
+        """Whether the source itself defines the split."""
+        return False
+
     @abstractmethod
     def images(self) -> Iterator[ImageEntry]:
         """All images."""
@@ -77,6 +82,10 @@ class ImageFileSource(ImageSource):
 
     info: tuple[FileInfo, ...] = ()
 
+    @property
+    def has_split(self) -> bool:
+        return any(each.split is not None for each in self.info)
+
     def images(self) -> Iterator[ImageEntry]:
         first_of = FirstOf()
         for name, (label, caption, split) in zip(self.names, self.info, strict=True):
@@ -99,41 +108,9 @@ def _failing_reader(reason: str) -> Read:
     """A reader that always fails, for entries without an image."""
 
     def read(size: int, channels: int) -> PixelArray:
-        raise ValueError(reason)
+        raise ImageError(reason)
 
     return read
-
-
-# ---- folders ----------------------------------------------------------------------------------------------------
-
-
-def folder_source(root: Path) -> ImageSource:
-    """The images of a folder, with one class for each sub-folder; without sub-folders all are of one class.
-
-    Raises UserError if there are none.
-    """
-    extensions = Image.registered_extensions()
-    names: list[str] = []
-    skipped: list[str] = []
-    for folder, folders, files in os.walk(root, onerror=lambda error: skipped.append(f"{error.filename} (unreadable)")):
-        inside = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        linked = [inside / name for name in folders if (Path(folder) / name).is_symlink()]  # os.walk enters none
-        skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
-        for file in (each for each in files if not each.startswith(".")):
-            name = (inside / file).as_posix()
-            if Path(file).suffix.lower() in extensions:
-                names.append(name)
-            else:
-                skipped.append(f"{name} (not a picture)")
-    nested = [name for name in names if "/" in name]
-    if nested and len(nested) < len(names):
-        skipped += [f"{name} (in no class's folder)" for name in names if "/" not in name]
-        names = nested
-    if not names:
-        raise UserError(f"There is no picture in {root}: add a sub-folder of pictures for each class.")
-    info = [FileInfo(Path(name).parts[0] if nested else ONE_CLASS, Path(name).stem, None) for name in sorted(names)]
-    return ImageFileSource(str(root), root, tuple(sorted(names)), info=tuple(info), skipped=tuple(sorted(skipped)))
 
 
 # ---- lists ------------------------------------------------------------------------------------------------------
@@ -145,10 +122,7 @@ def json_source(path: Path) -> ImageSource:
     {"train": …, "validation": …}, each a list of {"image": path, "class": name, "caption": text} (the last two are
     optional) or a mapping of classes to lists of paths. Paths are relative to the file. Raises UserError otherwise.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON file ({error}).") from None
+    content = load_json(path)
     if not isinstance(content, dict) or content.keys() != {"train", "validation"}:
         found = f"the keys {', '.join(content)}" if isinstance(content, dict) and content else "none"
         raise UserError(
@@ -167,7 +141,7 @@ def json_source(path: Path) -> ImageSource:
 
 
 LIST_READERS: Mapping[str, Callable[[Path], ImageSource]] = {".json": json_source}
-"""The formats of files that list images, by their suffix."""
+"""The formats of files that list images, by their suffix in lower case."""
 
 
 def _check_distinct(path: Path, names: Sequence[str]) -> None:
@@ -212,7 +186,9 @@ class HubImageSource(ImageSource):
         first_of = FirstOf()
         for number, row in enumerate(self.rows):
             label = ONE_CLASS if self.label is None else _class_name(row[self.label], names)
-            read = _failing_reader("no picture") if row[self.image] is None else _file_reader(_file(row[self.image]))
+            cell = row[self.image] or {"bytes": None, "path": None}
+            has_image = cell["bytes"] is not None or cell["path"]
+            read = _file_reader(_file(cell)) if has_image else _failing_reader("no picture")
             if label is None:
                 read = _failing_reader("no class")
             key = first_of(_content(row[self.image]) if row[self.image] else str(number), str(number))

@@ -67,6 +67,7 @@ def continue_prompts(
     recomputes every position for each token: the same text, slowly (the reference of tests).
     """
     draws, request, network = decoding.draws, decoding.request, decoding.network
+    cached = cached and bool(network.has_cache)
     starts = prompts if are_begun else [vocabulary.begin(prompt) for prompt in prompts]
     tokens_BL, real_BL = _padded(starts, vocabulary.end_of_text, decoding.device)
     is_ragged = not bool(real_BL.all())

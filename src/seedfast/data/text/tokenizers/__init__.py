@@ -28,6 +28,8 @@ __all__ = [
     "encode_lossless",
     "from_files",
     "load",
+    "on_date",
+    "reads_clock",
     "safe_cuts",
     "save",
 ]
@@ -45,6 +47,17 @@ def load(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise UserError(f"There is no tokenizer in {folder}: it should hold a file tokenizer.json.")
     return plain_tokenizer(json.loads(path.read_text("utf-8"))) or Subwords.load(folder)
+
+
+def reads_clock(tokenizer: Tokenizer | None) -> bool:
+    """Whether a tokenizer has a chat template that writes the date."""
+    template = tokenizer.chat_template if isinstance(tokenizer, Subwords) else None
+    return template is not None and template.reads_clock
+
+
+def on_date(tokenizer: Tokenizer | None, day: str) -> Tokenizer | None:
+    """The same tokenizer, of which the chat template takes this day, YYYY-MM-DD, for the present one."""
+    return tokenizer.on_date(day) if isinstance(tokenizer, Subwords) else tokenizer
 
 
 def digest(tokenizer: Tokenizer) -> str:

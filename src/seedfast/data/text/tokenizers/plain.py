@@ -67,6 +67,9 @@ class Characters:
     def decode_many(self, ids: Sequence[TokenArray]) -> list[str]:
         return [self.decode(each) for each in ids]
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        return len(self.decode([id_ for id_ in ids if id_ != self.end_of_text]).encode())
+
     def cut(self, text: str) -> int:
         return len(text)
 
@@ -98,6 +101,9 @@ class Bytes:
 
     def decode_many(self, ids: Sequence[TokenArray]) -> list[str]:
         return [self.decode(each) for each in ids]
+
+    def byte_count(self, ids: Sequence[int]) -> int:
+        return sum(id_ != self.end_of_text for id_ in ids)
 
     def cut(self, text: str) -> int:
         return len(text)

@@ -56,6 +56,10 @@ class Tokenizer(Protocol):
         """The text of each array of ids."""
         ...
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        """The bytes of UTF-8 that these ids stand for, also where they cut a character; end-of-text has none."""
+        ...
+
     def cut(self, text: str) -> int:
         """A position near the end of `text` where it can be cut without changing any token of either part.
 
