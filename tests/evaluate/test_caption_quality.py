@@ -15,6 +15,7 @@ from seedfast.evaluate import trained
 from seedfast.evaluate.caption_quality import CaptionQuality, measure, nearest_captions
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.metrics import BleuCounts, words
+from seedfast.run_folder.choice import find
 
 CAPTIONS = ["a dog runs over the grass", "a cat sleeps", "two people sit on a bench", "the sea"]
 REFERENCES = [
@@ -71,7 +72,7 @@ def test_the_baseline_is_the_nearest_training_image() -> None:
 
 
 def opened(folder: Path) -> Trained:
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 

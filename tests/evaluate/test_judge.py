@@ -15,12 +15,13 @@ from seedfast.data.text import tokenizers
 from seedfast.errors import UserError
 from seedfast.evaluate import judge, trained
 from seedfast.evaluate.trained import Trained
+from seedfast.run_folder.choice import find
 
 TEXTS = ["the cat sees.", "a dog", "the bird hears th", "1 2 3"]
 
 
 def load(folder: Path) -> Trained:
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset
-from seedfast.evaluate.evaluator import finite
+from seedfast.evaluate.evaluator import no_validation
 from seedfast.evaluate.text_statistics import distinct
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.generator import image_batch, spread
 from seedfast.families.caption.metrics import BleuCounts, CiderScorer, Words, rouge_l, words
 from seedfast.families.caption.request import CaptionRequest, Decoding
 from seedfast.families.caption.samples import CaptionSamples
+from seedfast.files import finite
 from seedfast.options import AtLeast, Between, OnlyWith, check
 from seedfast.report import caption_gallery
 from seedfast.report.format import measured, spaced
@@ -52,7 +53,7 @@ class CaptionReport:
     metrics: Mapping[str, Measured]
     baseline: Mapping[str, Measured]
     recipe: str
-    step: int
+    step: int | None
     weights: str
 
     def record(self) -> dict[str, Any]:
@@ -76,9 +77,8 @@ class CaptionReport:
 
     def write_gallery(self, folder: Path) -> Path:
         """Write captions.html, the images with their captions, into a folder; returns its path."""
-        return caption_gallery.write(
-            folder, self.samples, title=f"{self.recipe}, step {self.step}", metrics=self.rows()
-        )
+        title = self.recipe or "captions" if self.step is None else f"{self.recipe}, step {self.step}"
+        return caption_gallery.write(folder, self.samples, title=title, metrics=self.rows())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class CaptionQuality:
     def fits(self, model: Trained) -> str | None:
         """None for a captioner; otherwise the reason why not."""
         if isinstance(model.assets, CaptionAssets):
-            return None
+            return no_validation(model)
         return f"The run {model.run.recipe} trains no captioner, so it has no captions to measure."
 
     def __call__(self, model: Trained) -> CaptionReport:
@@ -126,7 +126,7 @@ class CaptionQuality:
             metrics=measure([captions[0].text for captions in samples.captions], references),
             baseline=measure(nearest, references),
             recipe=model.run.recipe,
-            step=model.committed.step,
+            step=model.step,
             weights=model.weights,
         )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from seedfast import keys
 from seedfast.data.image.dataset import ImageAssets
 from seedfast.errors import UserError
+from seedfast.evaluate.evaluator import no_validation
 from seedfast.evaluate.image_distance import Features, features_of, frechet_distance, precision_recall, raw_pixels
 from seedfast.evaluate.trained import Trained
 from seedfast.families.image.request import NO_CLASS, ImageRequest
@@ -193,6 +194,8 @@ class Fidelity:
 
     def _real_images(self, model: Trained, classes: Sequence[str]) -> Tensor:
         """The real images of the requested classes, or of all, uint8 [N, C, S, S]."""
+        if self.against == "validation" and (reason := no_validation(model)):
+            raise UserError(reason)
         split = model.corpus.train if self.against == "train" else model.corpus.validation
         batch = split.batch(list(range(len(split))))
         requested_K = torch.tensor([not self.request.label or name in self.request.label for name in classes])

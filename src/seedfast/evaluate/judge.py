@@ -23,12 +23,13 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.config import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import finite, rows
+from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.generator import Request
 from seedfast.families.text.request import TextSamples
+from seedfast.files import finite
 from seedfast.keys import Draws
 from seedfast.loop.validate import ratio_of_sums
 
@@ -39,7 +40,7 @@ _BATCH = 64
 class Judgement:
     """The likelihood of texts under a judge, and their variety.
 
-    loss: nats per token of the judge's tokens, without each text's first token, which follows nothing.
+    loss: nats per token of the judge's tokens, without each text's first token where that follows nothing.
     standard_error: of `loss`, from the spread between texts; NaN for a single one.
     bits_per_byte: the same, over the UTF-8 bytes of what was scored, also of a character's part.
     tokens: the tokens that were scored. variety: distinct-n, repetition and unigram entropy of the tokens that were
@@ -105,6 +106,9 @@ def score(passages: Sequence[Passage], by: Trained) -> Judgement:
     """
     assets, objective = _likelihood(by)
     tokenizer, context = assets.tokenizer, assets.context
+    begin = tokenizer.beginning_of_text
+    if begin is not None:  # it is read before a text, so the first token follows something, and is scored
+        passages = [Passage([begin, *each.ids], [True, *each.given]) for each in passages]
     if not passages or not all(each.scored_ids for each in passages):
         raise UserError("A judge needs texts of at least two tokens each: the first one follows nothing.")
     if (longest := max(len(each.ids) for each in passages)) > context + 1:
@@ -143,7 +147,7 @@ class Judged:
     judge: Path
     judge_of_same_data: bool
     weights: str
-    step: int
+    step: int | None
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
@@ -189,6 +193,8 @@ class Judge:
         assert self.by is not None
         assert self.request is not None
         _likelihood(self.by)  # refused before sampling takes its time
+        if reason := no_validation(model):
+            raise UserError(reason)
         corpus = model.corpus
         samples = model.sample(self.request, seed=self.seed)
         if not isinstance(samples, TextSamples) or not isinstance(model.assets, TextAssets):
@@ -211,7 +217,7 @@ class Judge:
             judge=self.by.committed.folder,
             judge_of_same_data=_trained_on(self.by) == corpus.fingerprint.files,
             weights=model.weights,
-            step=model.committed.step,
+            step=model.step,
         )
 
 

@@ -331,7 +331,6 @@ def test_assets_are_restored_from_a_folder(pictures: Path, tmp_path: Path) -> No
             r"data.vocabulary \(300\) has no effect without data.tokenizer bpe",
         ),
         ("a.json", json.dumps(CAPTIONS), {"tokenizer": "model"}, "language_model"),
-        ("a.json", json.dumps({"0.png": ["x"]}), {}, "holds 1 usable images"),
     ],
 )
 def test_unusable_data_is_refused_in_a_sentence(

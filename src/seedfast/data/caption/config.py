@@ -19,7 +19,7 @@ from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, Onl
 from seedfast.user_code import names_function
 
 _VOCABULARY, _SIZE = 1024, 32
-_NOT_PATHS = ("bpe", "bytes", "model")
+_NOT_PATHS = ("bpe", "bytes", "characters", "model")
 """Values of tokenizer and processor that are no paths."""
 
 Kind = Literal["glyphs", "hub", "function", "list"]
@@ -78,9 +78,9 @@ class CaptionData(DataConfig):
     context: Annotated[int, AtLeast(2), Example(6)] = 48
     """The longest caption in tokens, including its end; longer captions are cut."""
 
-    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05
-    """The fraction of the images that validates, chosen by the keyed hash of each image's content (a Karpathy split
-    has its own)."""
+    validation: Annotated[float, Between(0, 1, open_high=True)] = 0.05
+    """The fraction of the images that validates, chosen by the keyed hash of each image's content; 0 trains on all (a
+    Karpathy split has its own)."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -105,7 +105,7 @@ class CaptionData(DataConfig):
         if self._kind == "function":
             file, _, function = self.path.rpartition(":")
             return replace(self, path=f"{Path(file).expanduser().absolute()}:{function}")
-        named = {"path": self.path} if self._kind != "glyphs" else {}
+        named = {"path": self.path} if self._kind == "list" else {}
         named |= {"images": self.images} if self.images else {}
         named |= {key: name for key in ("tokenizer", "processor") if (name := getattr(self, key)) not in _NOT_PATHS}
         found = {key: Path(name).expanduser().absolute() for key, name in named.items()}
@@ -132,6 +132,8 @@ class CaptionData(DataConfig):
         """The tokenizer, or None if it is learned."""
         if self.tokenizer in ("bpe", "bytes"):
             return tokenizers.Bytes() if self.tokenizer == "bytes" else None
+        if self.tokenizer == "characters":
+            raise UserError('data.tokenizer "characters" is for texts; captions take bpe, bytes or a pretrained one.')
         folder = Path(self.tokenizer).expanduser()
         if _is_assets(folder):
             return tokenizers.load(folder)

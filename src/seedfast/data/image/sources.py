@@ -1,5 +1,6 @@
 """Sources of images: lists in JSON, Hugging Face data sets, functions of your own."""
 
+import hashlib
 import io
 import os
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from PIL import Image
 from seedfast.data.image.decode import ImageError, PixelArray, open_image, to_pixels
 from seedfast.data.json_file import load_json
 from seedfast.data.prepare import SourceFiles
+from seedfast.data.split import FirstOf
 from seedfast.errors import UserError
 from seedfast.user_code import own_function
 
@@ -85,8 +87,10 @@ class ImageFileSource(ImageSource):
         return any(each.split is not None for each in self.info)
 
     def images(self) -> Iterator[ImageEntry]:
+        first_of = FirstOf()
         for name, (label, caption, split) in zip(self.names, self.info, strict=True):
-            yield ImageEntry(name, name, label, caption, split, _file_reader(self.root / name))
+            key = first_of(self.contents[name], name)
+            yield ImageEntry(name, key, label, caption, split, _file_reader(self.root / name))
 
     def identity(self) -> Any:
         return self.info
@@ -179,6 +183,7 @@ class HubImageSource(ImageSource):
 
     def images(self) -> Iterator[ImageEntry]:
         names = getattr(self.rows.features.get(self.label), "names", None) if self.label else None
+        first_of = FirstOf()
         for number, row in enumerate(self.rows):
             label = ONE_CLASS if self.label is None else _class_name(row[self.label], names)
             cell = row[self.image] or {"bytes": None, "path": None}
@@ -186,7 +191,8 @@ class HubImageSource(ImageSource):
             read = _file_reader(_file(cell)) if has_image else _failing_reader("no picture")
             if label is None:
                 read = _failing_reader("no class")
-            yield ImageEntry(f"row {number}", str(number), label or "", label or "", None, read)
+            key = first_of(_content(row[self.image]) if row[self.image] else str(number), str(number))
+            yield ImageEntry(f"row {number}", key, label or "", label or "", None, read)
 
 
 def _class_name(value: Any, names: Sequence[str] | None) -> str | None:
@@ -194,6 +200,12 @@ def _class_name(value: Any, names: Sequence[str] | None) -> str | None:
     if value is None or (names and value < 0):
         return None
     return names[value] if names else str(value)
+
+
+def _content(cell: Mapping[str, Any]) -> str:
+    """A digest of an image's file; of one outside the data set, its path."""
+    content = cell["bytes"] if cell["bytes"] is not None else str(cell["path"]).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _file(cell: Mapping[str, Any]) -> Path | IO[bytes]:
@@ -222,6 +234,7 @@ class FunctionSource(ImageSource):
     function_name: str = ""
 
     def images(self) -> Iterator[ImageEntry]:
+        first_of = FirstOf()
         for number, pair in enumerate(self.function()):
             if not isinstance(pair, tuple) or len(pair) != 2:
                 raise UserError(f"{self.title} must yield pairs (image, class or None), but item {number} is {pair!r}.")
@@ -230,7 +243,8 @@ class FunctionSource(ImageSource):
             def read(size: int, channels: int, image: Image.Image = image) -> PixelArray:
                 return to_pixels(image, size, channels)
 
-            yield ImageEntry(f"image {number}", str(number), label, label, None, read)
+            key = first_of(hashlib.sha256(image.tobytes()).hexdigest(), str(number))
+            yield ImageEntry(f"image {number}", key, label, label, None, read)
 
     def identity(self) -> Any:
         return self.function_name

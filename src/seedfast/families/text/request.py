@@ -60,11 +60,13 @@ class TextRequest:
 class Canvas:
     """A text with open positions.
 
-    tokens_L: int64 token ids, arbitrary at open positions. fixed_L: bool, false at open positions.
+    tokens_L: int64 token ids, arbitrary at open positions. fixed_L: bool, false at open positions. is_begun: whether
+    the tokens hold all that a causal model reads, its beginning-of-text included, if it has one.
     """
 
     tokens_L: Tensor
     fixed_L: Tensor
+    is_begun: bool = False
 
     @classmethod
     def of(cls, parts: list[tuple[list[int], bool]]) -> "Canvas":
