@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.helpers.processes import ranks
 from tests.helpers.runs import flags, small_run
 
 from seedfast.verify.resume import compare
@@ -71,25 +72,49 @@ def is_alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the processes of torchrun")
-def test_a_group_that_loses_a_process_ends_and_continues_to_the_same_bits(story: Path, tmp_path: Path) -> None:
-    words = ["train", "text-masked", *flags(small_run("text-masked", story, steps=400, eval_every=100, save_every=50))]
-    assert INTERRUPTED not in Group(tmp_path / "whole", words, "--standalone").end(300)
-    folder = tmp_path / "lost"
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes of torchrun in /proc")
 
-    with socket.socket() as free:  # the static rendezvous, whose store survives the restart
+
+@pytest.fixture(scope="module")
+def words(story: Path) -> list[str]:
+    """A training that takes longer than what happens to it."""
+    run = small_run("text-masked", story, steps=300, eval_every=100, save_every=50)
+    return ["train", "text-masked", *flags(run)]
+
+
+@pytest.fixture(scope="module")
+def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training by two processes that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert [rank.returncode for rank in ranks(2, *words, "--out", folder)] == [0, 0]
+    return folder
+
+
+def assert_continues(words: list[str], folder: Path, whole: Path) -> None:
+    """Train to the end and compare every bit."""
+    assert [rank.returncode for rank in ranks(2, *words, "--out", folder)] == [0, 0]
+    assert compare(whole, folder)[0] is None
+
+
+def test_a_group_is_restarted_and_ends_at_sigterm(words: list[str], whole: Path, tmp_path: Path) -> None:
+    """With the static rendezvous, whose store survives the restart."""
+    with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
+    folder = tmp_path / "run"
     group = Group(folder, words, "--master-port", str(port), "--max-restarts", "1").until_training()
-    first = set(group.workers)
-    os.kill(max(first), signal.SIGKILL)
-    wait_until(lambda: len(group.workers) == 2 and not first & set(group.workers), 60)
+    os.kill(max(group.workers), signal.SIGKILL)
     group.until_training()
     os.kill(group.agent.pid, signal.SIGTERM)
     printed = group.end()
     assert LOST in printed
     assert INTERRUPTED in printed
+    assert_continues(words, folder, whole)
 
+
+@pytest.mark.slow
+def test_a_group_ends_when_a_process_or_torchrun_is_killed(words: list[str], whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
     group = Group(folder, words, "--standalone").until_training()
     os.kill(group.workers[0], signal.SIGKILL)
     assert f"{LOST} 1 of 2 stops too" in group.end()
@@ -99,6 +124,4 @@ def test_a_group_that_loses_a_process_ends_and_continues_to_the_same_bits(story:
     os.kill(group.agent.pid, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, orphans)), 60)
     assert INTERRUPTED in group.end()
-
-    Group(folder, words, "--standalone").end(300)
-    assert compare(tmp_path / "whole", folder)[0] is None
+    assert_continues(words, folder, whole)
