@@ -66,9 +66,12 @@ def read_json(path: Path, *, limit: int = JSON_LIMIT, root: Path | None = None) 
 
 
 def read_yaml(path: Path, *, root: Path | None = None) -> Any:
-    """The value in a YAML file. Errors as in `read_bytes`; ValueError for what is no YAML, is nested too deeply, or
-    would be too large with its aliases written out."""
-    text = read_bytes(path, limit=YAML_LIMIT, root=root).decode()
+    """The value in a YAML file.
+
+    Errors as in `read_bytes`; ValueError for what is no YAML, has a key twice, is nested too deeply, or would be too
+    large with its aliases written out.
+    """
+    text = read_bytes(path, limit=YAML_LIMIT, root=root).decode("utf-8-sig")
     try:
         depth = 0
         for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):  # as it is read, so that it can end early
@@ -80,11 +83,32 @@ def read_yaml(path: Path, *, root: Path | None = None) -> Any:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None and _nodes(node, {}) > _YAML_NODES:
             raise ValueError(f"{path} has more than {_YAML_NODES} values")
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:
         raise ValueError(f"{path} contains itself") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without keys that occur twice, of which YAML would take the last, and with dates as text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f'the key "{key.value}" occurs twice', key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def _nodes(node: yaml.Node, known: dict[int, int]) -> int:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,10 +63,11 @@ def own_function(name: str) -> OwnFunction:
     if _folders:
         _folders[-1].require_consent(path)
     _executed[os.path.realpath(path)] = sha256(path)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = str(path.with_suffix(""))  # no name of another module
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look up their types
     try:
         spec.loader.exec_module(module)
     except UserError:

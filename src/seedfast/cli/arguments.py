@@ -121,7 +121,7 @@ def refuse_old_flags(words: Sequence[str], options: Any) -> None:
     for word in words:
         flag = re.match(r"--([a-z0-9_.-]+)", word)
         if flag and (new := known.get(flag[1].replace("_", "-"))):
-            raise UserError(f"--{flag[1]} is now called --{new}.")
+            raise UserError(f"--{flag[1]} is now {new}.")
 
 
 def _old_names(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -135,7 +135,8 @@ def _old_names(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         new = f"{prefix}{f.name}".replace("_", "-")
         for rule in rules(kind)[f.name]:
             if isinstance(rule, Formerly):
-                yield f"{prefix}{rule.name}".replace("_", "-"), new
+                note = f", {rule.note}" if rule.note else ""
+                yield f"{prefix}{rule.name}".replace("_", "-"), f"called --{new}{note}"
         inner = getattr(options, f.name, default_of(f))
         if is_dataclass(inner) and not isinstance(inner, type):
             flat = f.name in ("run", "request")

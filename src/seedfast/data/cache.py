@@ -64,6 +64,8 @@ class TokenWriter:
 
 def read_tokens(path: Path, kind: TokenType) -> npt.NDArray[np.unsignedinteger]:
     """The ids in a file that `TokenWriter` wrote, memory-mapped."""
+    if not path.stat().st_size:  # an empty file cannot be mapped
+        return np.empty(0, kind)
     return np.asarray(np.memmap(path, np.dtype(kind).newbyteorder("<"), mode="r"))
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -22,13 +22,12 @@ from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.choice import Weights as Weights
+from seedfast.run_folder.choice import find as find
+from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.train_state import load_network
-from seedfast.untrusted import read_json
 from seedfast.user_code import named_by
-
-Weights = Literal["ema", "raw", "base"]
-"""ema: averaged; raw: current; base: the pretrained starting point."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
     checkpoint: None for a bare model, the folder of another library's model. trust: whether the user trusts the code
-    that the run folder names (see `user_code`).
+    that the run folder names (see `user_code`). brought: the data to evaluate a bare model on.
     """
 
     run: Run
@@ -48,13 +47,30 @@ class Trained:
     checkpoint: Checkpoint | None
     distributed: DistributedContext
     trust: bool = False
+    brought: Corpus | None = None
 
     @property
     def committed(self) -> Checkpoint:
         """The checkpoint. Raises UserError for a bare model, which has none."""
         if self.checkpoint is None:
-            raise UserError("A bare model folder has no run, so it has neither data nor numbers; name a run folder.")
+            raise UserError("A bare model folder has no run, so it has no checkpoints; name a run folder.")
         return self.checkpoint
+
+    @property
+    def step(self) -> int | None:
+        """The step of the weights: 0 for those that training began with, None for a bare model."""
+        if self.checkpoint is None:
+            return None
+        return 0 if self.weights == "base" else self.checkpoint.step
+
+    @property
+    def origin(self) -> str:
+        """Which weights these are, for people: "ema weights, step 500 (best) of runs/book"."""
+        if self.checkpoint is None:
+            return "the weights of a model's own folder"
+        best = self.checkpoint.best.get(self.weights)
+        note = " (best)" if best is not None and best.step == self.step else ""
+        return f"{self.weights} weights, step {self.step}{note} of {run_folder_of(self.checkpoint.folder)}"
 
     @property
     def generator(self) -> Generator[Any]:
@@ -72,10 +88,15 @@ class Trained:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The data that the model was trained on, with its split.
+        """The data that the model was trained on, with its split; of a bare model, the data that it was given.
 
-        Raises UserError if it is no longer the same data, or comes from code that may not run.
+        Raises UserError if it is no longer the same data, comes from code that may not run, or for a bare model without
+        data.
         """
+        if self.checkpoint is None:
+            if self.brought is None:
+                raise UserError("A bare model folder has no data of its own: name some with --data.")
+            return self.brought
         with named_by(self.committed.run_folder, trust=self.trust):
             corpus = data_of(self.run, self.committed).load()
         before = self.committed.fingerprint
@@ -118,8 +139,7 @@ class Trained:
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.network.parameters())
-        where = f"step {self.checkpoint.step} of {self.checkpoint.folder.parents[1]}" if self.checkpoint else "bare"
-        return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.weights} weights, {where}>"
+        return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.origin}>"
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -148,29 +168,6 @@ def make_request(kind: type[Any], options: dict[str, Any]) -> Request:
 
 def _single(value: Any) -> bool:
     return isinstance(value, str | Path | int | float)
-
-
-def find(folder: Path, *, at: int | None = None) -> Checkpoint:
-    """The newest intact checkpoint of a run folder, or the one at step `at`. Raises UserError if there is none."""
-    checkpoint = Checkpoints(folder).newest(at=at)
-    if checkpoint is None:
-        raise UserError(f"{folder} has no checkpoint; train a run there first.")
-    return checkpoint
-
-
-def best_step(folder: Path, *, weights: Weights | None = None) -> int:
-    """The step of the best committed validation of a run, by the weights that `load` would take."""
-    path = folder / "best.json"
-    try:
-        records = read_json(path) if path.exists() else {}
-        kind = weights or ("ema" if "ema" in records else "raw")
-        if kind not in records:
-            raise UserError(f"{folder} has no best checkpoint of {kind} weights yet; name a checkpoint with --at.")
-        return int(records[kind]["step"])
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} does not name the best checkpoint ({error}); name a checkpoint with --at.") from error
 
 
 def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:

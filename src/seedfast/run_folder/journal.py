@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict
 
 from seedfast.errors import UserError
+from seedfast.files import finite
 from seedfast.untrusted import regular
 from seedfast.version import VERSION
 
@@ -21,7 +22,7 @@ _LONGEST = 16 << 20  # bytes of a line
 
 
 class Score(TypedDict):
-    """The validation of one kind of weights. Further keys are the loss in other units."""
+    """The validation of one kind of weights. Further keys are the loss in other units, and its perplexity."""
 
     loss: float | None
     standard_error: float | None
@@ -35,6 +36,8 @@ class StepEntry(TypedDict):
     """The line of an optimizer step. loss and gradient_norm are None where they were not finite."""
 
     step: int
+    epoch: NotRequired[float]
+    """Passes over the training examples so far."""
     loss: float | None
     gradient_norm: float | None
     lr: dict[str, float]
@@ -50,6 +53,7 @@ class ValidationEntry(TypedDict):
     """The line of a validation: the score of each kind of weights ("raw", "ema")."""
 
     step: int
+    epoch: NotRequired[float]
     validation: dict[str, Score]
     time: NotRequired[dict[str, float]]
 
@@ -76,8 +80,11 @@ class Journal:
         """Bytes in the file. A checkpoint stores the size, and a resumed run cuts the journal to it."""
 
     def record(self, entry: Entry) -> None:
-        """Append one line. If the disk is full, the line waits in memory and the next `flush` raises."""
-        self._waiting.append(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        """Append one line, with None for a number that is not finite, for which JSON has no word.
+
+        If the disk is full, the line waits in memory and the next `flush` raises.
+        """
+        self._waiting.append(json.dumps(finite(entry), allow_nan=False).encode() + b"\n")
         with suppress(OSError):
             self._write()
 

@@ -26,6 +26,8 @@ class BestRecord:
     metric: str
     """The metric that chose it: "loss", or one of the metrics of the family."""
     value: float
+    epoch: float | None = None
+    """The passes over the training examples until then; None in earlier versions."""
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> "BestRecord":
@@ -45,6 +47,7 @@ class CheckpointManifest:
     files: size and SHA-256 of each file by its path relative to the checkpoint.
     versions, topology: of the software; of device, processes and threads.
     fingerprint: digest of the data. measure: units of the loss. journal: bytes of `journal.jsonl` at the commit.
+    epoch: passes over the training examples; None in earlier versions.
     validation: scores of the validation at this very step by kind of weights ("raw", "ema"); None without one.
     classes: the classes of the run's parts, so that a run of an own recipe is opened without the recipe's file.
     seal: SHA-256 of the manifest, which identifies the checkpoint.
@@ -57,6 +60,7 @@ class CheckpointManifest:
     fingerprint: str | None = None
     measure: Measure = field(default_factory=Measure)
     journal: int = 0
+    epoch: float | None = None
     validation: Mapping[str, Score] | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     seal: str
