@@ -46,7 +46,7 @@ def _store() -> Store:
     find the addresses of dead ones in it and wait for them. The count of restarts is one agent's, so it is no common
     prefix where there are several.
     """
-    store, _, _ = next(rendezvous("env://"))
+    store: Store = next(rendezvous("env://"))[0]
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
     return PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
