@@ -192,3 +192,10 @@ def test_a_validation_that_is_not_finite_stops_the_training_each_time(
         newest = Checkpoints(tmp_path).newest()
         assert newest is not None
         assert newest.step == 0, "the checkpoints before it stay"
+
+
+@pytest.mark.parametrize("recipe", ["text-autoregressive", "text-embedding"])
+def test_samples_of_weights_that_have_diverged_stop_the_training(recipe: str, story: Path, tmp_path: Path) -> None:
+    changes = {"optimizer": OptimizerConfig(lr=1e30), "schedule": Schedule(), "eval_every": 0}
+    with pytest.raises(TrainingStopped, match="weights are not finite at step 1"):
+        train_in(tmp_path, small_run(recipe, story, sample_every=1, **changes))
