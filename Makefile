@@ -14,7 +14,7 @@ train: .venv/.ready  ## train the default recipe on the standard library's sourc
 	$(BIN)/seedfast train text-masked --out $(RUN)
 
 test: .venv/.ready-dev check  ## every check, then the quick tests in parallel
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
 
 test-slow: .venv/.ready-dev  ## the long campaigns: gigabyte corpora, many kills, trained bars
 	$(BIN)/python -m pytest -m slow

@@ -1,18 +1,11 @@
 """The captioner's commands, as a newcomer types them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.helpers.processes import seedfast
 from tests.helpers.runs import small_run, train_in
-
-COMMAND = [sys.executable, "-m", "seedfast"]
-
-
-def seedfast(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
+from tests.helpers import processes
+from tests.helpers.processes import Command
 from tests.helpers.runs import TEXTS, flags, small_run
 
 from seedfast.cli import COMMANDS, main
@@ -274,29 +275,26 @@ def test_yaml_stands_in_for_flags_and_flags_override_it(
 def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(
     number: int, status: int, story: Path, tmp_path: Path
 ) -> None:
-    small = small_run("text-masked", story, steps=400, eval_every=100, save_every=100)
-    words = [sys.executable, "-m", "seedfast", "train", "text-masked", *flags(small), "--out"]
-    process = subprocess.Popen([*words, str(tmp_path / "a")], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "a/checkpoints/step-00000100").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    small = small_run("text-masked", story, steps=160, eval_every=40, save_every=40)
+    words = ["train", "text-masked", *flags(small), "--out"]
+    process = Command("seedfast", [*words, tmp_path / "a"])
+    process.wait_for(lambda: (tmp_path / "a/checkpoints/step-00000040").exists())
     os.kill(process.pid, number)
-    _, err = process.communicate()
-    assert process.returncode == status, err
-    assert "Interrupted and saved at step" in err
+    done = process.finish()
+    assert done.returncode == status, done.stderr
+    assert "Interrupted and saved at step" in done.stderr
     for name in ("a", "b"):
-        subprocess.run([*words, str(tmp_path / name)], check=True, capture_output=True, timeout=300)
+        processes.seedfast(*words, tmp_path / name, check=True)
     assert compare(tmp_path / "a", tmp_path / "b")[0] is None
 
 
 def test_an_own_recipe_and_a_family_with_adaptive_state_resume(story: Path, tmp_path: Path) -> None:
     recipe = f"{Path(__file__).parents[1] / 'helpers/own_recipe.py'}:adaptive"
     small = small_run("text-masked", story)
-    words = [sys.executable, "-m", "seedfast", "verify", "resume", recipe, "--kills", "2", *flags(small)]
+    words = [sys.executable, "-m", "seedfast", "verify", "resume", recipe, "--kills", "1", *flags(small)]
     result = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "identical after 2 kills" in result.stdout
+    assert "identical after 1 kills" in result.stdout
 
 
 @pytest.fixture
@@ -432,8 +430,9 @@ def test_given_text_is_printed_to_the_byte(run: Path, story: Path, tmp_path: Pat
     text.write_text("a\tb\r\n" * 200, newline="")
     words = [*flags(small_run("text-masked", text)), "--out", str(tmp_path / "run")]
     assert seedfast("train", "text-masked", *words) == 0
-    command = [sys.executable, "-m", "seedfast", "sample", str(tmp_path / "run"), "--infill", "a\tb\r\n<gap:2>"]
-    assert subprocess.run(command, capture_output=True, timeout=300).stdout.startswith(b"a\tb\r\n")
+    done = Command("seedfast", ["sample", tmp_path / "run", "--infill", "a\tb\r\n<gap:2>"])
+    assert done.finish().returncode == 0
+    assert done.stdout.read_bytes().startswith(b"a\tb\r\n")
 
 
 def test_a_reader_that_goes_away_does_not_end_the_training(story: Path, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.helpers.processes import seedfast
 
 from seedfast.data.text.config import TextData
 from seedfast.data.text.packing import PackedDataset
@@ -43,8 +43,7 @@ def train(source: Path, folder: str, steps: str) -> "subprocess.CompletedProcess
 
 
 def run(source: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "seedfast", *words]
-    return subprocess.run(command, cwd=source.parent, capture_output=True, text=True, timeout=300)
+    return seedfast(*words, cwd=source.parent)
 
 
 def test_its_documents_are_sums_whose_answers_are_scored(source: Path) -> None:

@@ -2,15 +2,16 @@
 
 import json
 import re
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers.processes import run_killed_or_whole
+from tests.helpers.processes import seedfast as run
 
 import seedfast
+from seedfast.verify.resume import prove_resume
 
 PAGE = Path(__file__).parents[2] / "docs/tutorials/add-a-family.md"
 SMALL = ("--data.tokenizer", "characters", "--data.context", "16", "--steps", "30", "--batch-size", "6",
@@ -22,10 +23,6 @@ def code(page: Path) -> str:
     found = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     assert found
     return found[1]
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "seedfast", *words], capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +44,11 @@ def test_the_family_is_one_file_of_at_most_sixty_lines() -> None:
     assert len(code(PAGE).splitlines()) <= 60
 
 
-def test_it_resumes_bit_for_bit_after_kills(recipe: str, story: Path) -> None:
-    result = run("verify", "resume", recipe, "--kills", "1", "--data", str(story), *SMALL)
-    assert result.returncode == 0, result.stderr
-    assert "identical after 1 kill" in result.stdout
+def test_it_resumes_bit_for_bit_after_kills(recipe: str, story: Path, tmp_path: Path) -> None:
+    words = [recipe, "--data", str(story), *SMALL]
+    certificate = prove_resume(words, kills=2, folder=tmp_path, say=lambda _: None, execute=run_killed_or_whole)
+    assert certificate.difference is None
+    assert len(certificate.kills) == 2
 
 
 def test_it_learns(trained: Path) -> None:

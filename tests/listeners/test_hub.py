@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 from tests.helpers.hub_server import Behaviour, Hub, Serve
 from tests.helpers.outcome import outcome, warnings_of
+from tests.helpers.processes import Command
 from tests.helpers.runs import Silent, flags, small_run, train_in
 from tests.loop.test_distributed import LAUNCH
 
@@ -131,13 +132,13 @@ def test_without_network_or_token_training_finishes(
 
 def test_ctrl_c_does_not_wait_for_a_silent_hub(story: Path, serve: Serve, tmp_path: Path) -> None:
     hub, run = serve("silent"), small_run("text-masked", story, steps=100_000, eval_every=2)
-    command = [sys.executable, "-m", "seedfast", "train", "text-masked", *flags(run), "--hub", "me/model", "--out"]
-    training = subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE)
+    words = ["train", "text-masked", *flags(run), "--hub", "me/model", "--out", tmp_path / "run"]
+    training = Command("seedfast", words)
     wait_for(lambda: hub.requests)
-    training.send_signal(signal.SIGINT)
-    _, stderr = training.communicate(timeout=100)  # the hub is silent for longer
-    assert training.returncode == 130, stderr
-    assert b"Interrupted and saved" in stderr
+    os.kill(training.pid, signal.SIGINT)
+    done = training.finish(timeout=100)  # the hub is silent for longer
+    assert done.returncode == 130, done.stderr
+    assert "Interrupted and saved" in done.stderr
 
 
 def test_a_missing_package_is_an_error_before_the_first_step(

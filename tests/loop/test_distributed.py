@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tests.helpers.processes import ranks, seedfast
 from tests.helpers.runs import flags, small_run
 
 from seedfast.run_folder import journal
@@ -31,8 +32,8 @@ def run(command: list[str], **options: object) -> None:
 )
 def test_two_processes_train_as_one_to_rounding(recipe: str, story: Path, tmp_path: Path) -> None:
     words = ["train", recipe, *flags(small_run(recipe, story, micro_batch=2)), "--out"]
-    run([sys.executable, "-m", "seedfast", *words, str(tmp_path / "one")])
-    run([*LAUNCH, *words, str(tmp_path / "two")])
+    seedfast(*words, tmp_path / "one", check=True)
+    assert all(done.returncode == 0 for done in ranks(2, *words, tmp_path / "two"))
     one, two = list(journal.read(tmp_path / "one")), list(journal.read(tmp_path / "two"))
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
@@ -49,7 +50,7 @@ def test_two_processes_train_as_one_to_rounding(recipe: str, story: Path, tmp_pa
 def test_two_processes_resume_bit_for_bit_after_being_killed(story: Path, tmp_path: Path) -> None:
     recipe = "text-masked"
     words = ["train", recipe, *flags(small_run(recipe, story, micro_batch=2, steps=60, save_every=20)), "--out"]
-    run([*LAUNCH, *words, str(tmp_path / "whole")])
+    assert all(done.returncode == 0 for done in ranks(2, *words, tmp_path / "whole"))
     killed = subprocess.Popen(
         [*LAUNCH, *words, str(tmp_path / "killed")], start_new_session=True, stderr=subprocess.DEVNULL
     )
@@ -75,14 +76,16 @@ def test_a_batch_that_cannot_be_shared_is_refused(story: Path, tmp_path: Path) -
         "--out",
         str(tmp_path / "x"),
     ]
-    result = subprocess.run([*LAUNCH, *words], capture_output=True, text=True, timeout=300)
-    assert result.returncode != 0
-    assert "cannot be shared evenly by 2 processes" in result.stderr
+    main, other = ranks(2, *words)
+    assert main.returncode == 2
+    assert "cannot be shared evenly by 2 processes" in main.stderr
+    assert other.returncode != 0
 
 
 def test_a_process_without_a_validation_example_blocks_no_other(story: Path, tmp_path: Path) -> None:
     small = small_run("text-autoregressive", story, micro_batch=2, steps=3, eval_examples=1)
-    run([*LAUNCH, "train", "text-autoregressive", *flags(small), "--out", str(tmp_path / "x")])
+    done = ranks(2, "train", "text-autoregressive", *flags(small), "--out", tmp_path / "x")
+    assert [each.returncode for each in done] == [0, 0]
 
 
 OWN = Path(__file__).with_name("uneven_diagnostics.py")
@@ -101,13 +104,14 @@ def test_diagnostics_that_only_some_ranks_know_are_averaged_over_all_ranks(
     # Micro-batches of a rank's size: one process and two have the same ones.
     small = small_run("text-masked", story, micro_batch=3, steps=3, eval_every=0)
     words = ["train", f"{OWN}:{recipe}", *flags(small), "--out"]
-    run([sys.executable, "-m", "seedfast", *words, str(tmp_path / "one")])
+    seedfast(*words, tmp_path / "one", check=True)
     one = diagnostics(tmp_path / "one")
     assert any(len(names) > 1 for names in one), "the ranks must know different names"
-    command = [*LAUNCH, *words, str(tmp_path / "two")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = ranks(2, *words, tmp_path / "two")
     if recipe == "uneven":
-        assert result.returncode == 0, result.stderr
+        assert [each.returncode for each in done] == [0, 0], done[0].stderr
         assert diagnostics(tmp_path / "two") == [pytest.approx(step, rel=1e-4) for step in one]
     else:  # with one name on each rank, the reductions of different names are added up
-        assert result.returncode != 0 or diagnostics(tmp_path / "two") != [pytest.approx(s, rel=1e-4) for s in one]
+        assert any(each.returncode for each in done) or diagnostics(tmp_path / "two") != [
+            pytest.approx(s, rel=1e-4) for s in one
+        ]

@@ -6,14 +6,13 @@ Runs that others are compared with are trained once for the module.
 import fcntl
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from tests.helpers.processes import Command, seedfast
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
 from torch import Tensor
 
@@ -251,21 +250,21 @@ def test_kill_9_in_every_phase(moment: str, story: Path, tmp_path: Path) -> None
     """Real processes are killed: in a step, a validation, a save, its rename, the pointers, a removal."""
     recipe = FAMILIES[len(moment) % len(FAMILIES)]
     run = small_run(recipe, story)
-    train = [sys.executable, "-m", "seedfast", "train", recipe, *flags(run), "--out"]
+    train = ["train", recipe, *flags(run), "--out"]
     plan = Plan(moment, after=9).encode()  # type: ignore[arg-type]
-    killed = [sys.executable, "-m", "seedfast.verify.saboteur", plan, *train[3:], str(tmp_path / "killed")]
-    assert subprocess.run(killed, capture_output=True, timeout=300).returncode == -9
-    subprocess.run([*train, str(tmp_path / "killed")], check=True, capture_output=True, timeout=300)
+    killed = Command("seedfast.verify.saboteur", [plan, *train, tmp_path / "killed"])
+    assert killed.finish().returncode == -9
+    seedfast(*train, tmp_path / "killed", check=True)
     reference = _reference(tmp_path, train)
     assert compare(reference, tmp_path / "killed")[0] is None
 
 
 def _reference(tmp_path: Path, train: list[str]) -> Path:
     """The uninterrupted run, trained once for all moments that share it."""
-    name = hashlib.sha256(" ".join(train[4:]).encode()).hexdigest()[:12]
+    name = hashlib.sha256(" ".join(train[1:]).encode()).hexdigest()[:12]
     shared = tmp_path.parent / f"reference-{name}"
     with (tmp_path.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "report.html").exists():
-            subprocess.run([*train, str(shared)], check=True, capture_output=True, timeout=300)
+            seedfast(*train, shared, check=True)
     return shared

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers import tiny_models
+from tests.helpers.processes import run_killed_or_whole
 from tests.helpers.runs import FINETUNE, small_run, train_in, train_until
 from torch import Tensor
 from torch.nn import functional as F
@@ -287,7 +288,7 @@ def test_kills_under_dropout_and_an_adapter_leave_no_trace(base: Path, story: Pa
         "--model.adapter.kind", "lora", "--model.adapter.dropout", "0.1", "--ema.half-life", "3", "--steps", "12",
         "--batch-size", "6", "--micro-batch", "4", "--eval-every", "5", "--eval-examples", "8", "--save-every", "4",
     ]  # fmt: skip
-    certificate = prove_resume(words, kills=2, folder=tmp_path, seed=2, say=lambda _: None)
+    certificate = prove_resume(words, kills=2, folder=tmp_path, seed=2, say=lambda _: None, execute=run_killed_or_whole)
     assert certificate.difference is None
     assert len(certificate.kills) == 2
 

@@ -21,7 +21,10 @@ def _device(name: str, *, local_rank: int) -> torch.device:
     """The device of a name ("auto", "cpu", "cuda"), in deterministic mode."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but this PyTorch finds no CUDA device; pass --device cpu or auto.")
-    torch.use_deterministic_algorithms(True)
+    # The same as use_deterministic_algorithms(True), which spends seconds on importing a compiler only to set the
+    # option that this variable sets.
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+    torch.set_deterministic_debug_mode("error")
     # Filling fresh memory with NaN would find reads of uninitialised memory, but costs 2 % of a small step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if name == "cpu" or not torch.cuda.is_available():

@@ -87,7 +87,7 @@ def rate(history: History, context: PlotContext, theme: Theme) -> "Figure | None
     page, (upper, lower) = figure(theme, names, height=5.4)
     _draw_rates(upper, history, theme)
     upper.set_ylabel("learning rate")
-    upper.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4), useMathText=True)
+    upper.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     norms = history.gradient_norm.values
     curve = smoothing.by_median(history.gradient_norm.steps, np.where(norms > 0, norms, np.nan))
     if curve is not None:
@@ -156,7 +156,7 @@ def diagnostics(history: History, context: PlotContext, theme: Theme) -> "Figure
             for name, tracks in panels[title].items():
                 _draw_member(axes, name, tracks)
         steps(axes, history, named=named, ticks=3)
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         legend(axes, theme, place="best", size=7)
     return page
 

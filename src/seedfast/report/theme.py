@@ -56,8 +56,14 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
     """A figure with one panel for each title; its only decoration is a light grid."""
     from matplotlib.figure import Figure
 
-    whole = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained", facecolor=theme.paper)
+    whole = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor=theme.paper)
     rows = -(-len(titles) // columns)
+    # Fixed margins, in inches: matplotlib's layouts draw everything twice to measure it.
+    wide, high = (_WIDTH - 1.75) / columns, (height - 0.9) / rows
+    whole.subplots_adjust(
+        left=1 / _WIDTH, right=1 - 0.75 / _WIDTH, bottom=0.55 / height, top=1 - 0.35 / height,
+        wspace=0.6 / (wide - 0.6), hspace=0.55 / (high - 0.55),
+    )  # fmt: skip
     panels: list[Axes] = []
     for number, title in enumerate(titles):
         axes = whole.add_subplot(rows, columns, number + 1, facecolor=theme.paper)
@@ -118,5 +124,11 @@ def legend(axes: "Axes", theme: Theme, *, place: Corner = "upper right", size: f
 def png(whole: "Figure") -> bytes:
     """The figure as a PNG file, with the same bytes each time."""
     buffer = io.BytesIO()
-    whole.savefig(buffer, format="png", facecolor=whole.get_facecolor(), metadata={"Software": None})
+    whole.savefig(
+        buffer,
+        format="png",
+        facecolor=whole.get_facecolor(),
+        metadata={"Software": None},
+        pil_kwargs={"compress_level": 4},
+    )
     return buffer.getvalue()

@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -32,27 +32,44 @@ class Certificate:
 
 
 def prove_resume(
-    arguments: Sequence[str], *, kills: int, folder: Path, seed: int = 1, say: Callable[[str], None] = print
+    arguments: Sequence[str],
+    *,
+    kills: int,
+    folder: Path,
+    seed: int = 1,
+    say: Callable[[str], None] = print,
+    execute: "Execute | None" = None,
 ) -> Certificate:
     """Train `seedfast train ARGUMENTS` in two folders below `folder`, the second one killed `kills` times.
 
     The instants are chosen by `seed`, one kind after the other: inside a step (at a random moment), while a
-    checkpoint is written, at its rename, inside an evaluation, and so on.
+    checkpoint is written, at its rename, inside an evaluation, and so on. execute: starts the processes (default:
+    `in_a_new_interpreter`).
     Raises UserError if the training fails by itself.
     """
     whole, killed = folder / "whole", folder / "killed"
+
+    def train(program: str, *plan: str, out: Path) -> int:
+        command = [sys.executable, "-m", program, *plan, "train", *arguments, "--out", str(out)]
+        # The same number of threads in every process: another one would add in another order.
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        status, stderr = (execute or in_a_new_interpreter)(command, os.environ | threads)
+        if status not in (0, -signal.SIGKILL):
+            raise UserError(f"The training that was to be verified failed by itself: {stderr.strip()}")
+        return status
+
     say(f"training without interruption in {whole}")
-    _train([sys.executable, "-m", "seedfast"], arguments, whole)
+    train("seedfast", out=whole)
     steps = _newest(whole).step
     done = []
     for plan in plans(kills, steps, seed):
-        status = _train([sys.executable, "-m", "seedfast.verify.saboteur", plan.encode()], arguments, killed)
+        status = train("seedfast.verify.saboteur", plan.encode(), out=killed)
         if status != -signal.SIGKILL:
             say(f"the run ended before it could be killed at {plan.moment} after step {plan.after}")
             continue
         done.append(f"{plan.moment} after step {plan.after}" + (f" + {plan.delay * 1e3:.1f} ms" if plan.delay else ""))
         say(f"killed at {done[-1]}")
-    _train([sys.executable, "-m", "seedfast"], arguments, killed)
+    train("seedfast", out=killed)
     if len(done) < kills:
         raise UserError(
             f"Only {len(done)} of {kills} kills could be placed in {steps} steps; ask for more --steps or "
@@ -73,17 +90,14 @@ def plans(kills: int, steps: int, seed: int) -> list[Plan]:
     ]
 
 
-def _train(program: list[str], arguments: Sequence[str], out: Path) -> int:
-    command = [*program, "train", *arguments, "--out", str(out)]
-    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=_environment())
-    if result.returncode not in (0, -signal.SIGKILL):
-        raise UserError(f"The training that was to be verified failed by itself: {result.stderr.strip()}")
-    return result.returncode
+Execute = Callable[[Sequence[str], Mapping[str, str]], tuple[int, str]]
+"""Runs a command in an environment; returns its status and standard error."""
 
 
-def _environment() -> dict[str, str]:
-    """The same number of threads in every process: another one would add in another order."""
-    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+def in_a_new_interpreter(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
+    """Run a command in a process that shares nothing with this one, not even the seed of hashes."""
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
+    return result.returncode, result.stderr
 
 
 def compare(first: Path, second: Path) -> tuple[str | None, list[str]]:

@@ -1,0 +1,122 @@
+"""Processes of seedfast that start at once: a server that has imported PyTorch forks one for each command.
+
+Each is a real process with its own standard streams, which can be killed; only the seconds of imports are shared.
+Tests of what an interpreter does at its start use `subprocess`.
+"""
+
+import multiprocessing
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+LIMIT = 300
+"""Seconds after which a process is given up, on any slow machine."""
+_PRELOADED = [
+    "torch._dynamo",
+    "torch.distributed",
+    "tyro",
+    "rich.console",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "seedfast.cli.train",
+    "seedfast.cli.sample",
+    "seedfast.cli.evaluate",
+    "seedfast.report.page",
+]
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(_PRELOADED)
+
+
+class Command:
+    """A running command: a module, or a script, with its arguments."""
+
+    def __init__(
+        self, module: str, words: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        """cwd, env: of the process (default: those of this one)."""
+        self._folder = TemporaryDirectory()
+        self.stdout, self.stderr = (Path(self._folder.name) / name for name in ("stdout", "stderr"))
+        self.words = [module, *map(str, words)]
+        arguments = (self.words, cwd or Path.cwd(), dict(os.environ if env is None else env), self.stdout, self.stderr)
+        self.process: ForkServerProcess = _context.Process(target=_run, args=arguments)
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its number, for signals."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def wait_for(self, condition: Callable[[], Any]) -> None:
+        """Wait until a condition holds while the command runs."""
+        end = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < end
+            assert self.process.is_alive(), self.finish().stderr
+            time.sleep(0.02)
+
+    def finish(self, timeout: float = LIMIT) -> "subprocess.CompletedProcess[str]":
+        """Wait for its end. The status is negative after a signal, as in `subprocess`."""
+        self.process.join(timeout)
+        status = self.process.exitcode
+        if status is None:
+            self.process.kill()
+            raise subprocess.TimeoutExpired(self.words, timeout)
+        shown = [path.read_bytes().decode() for path in (self.stdout, self.stderr)]
+        return subprocess.CompletedProcess(self.words, status, *shown)
+
+
+def seedfast(
+    *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, check: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command of seedfast. check: raise CalledProcessError unless its status is 0."""
+    done = Command("seedfast", words, cwd=cwd, env=env).finish()
+    if check:
+        done.check_returncode()
+    return done
+
+
+def ranks(count: int, *words: str | Path) -> list["subprocess.CompletedProcess[str]"]:
+    """Run a command of seedfast as this many ranks of one group, in the environment that torchrun would give them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        Command("seedfast", words, env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(count)
+    ]
+    return [command.finish() for command in started]
+
+
+def run_killed_or_whole(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
+    """What `seedfast.verify.resume.in_a_new_interpreter` does, in a process that starts at once."""
+    assert command[:2] == [sys.executable, "-m"]
+    done = Command(command[2], command[3:], env=env).finish()
+    return done.returncode, done.stderr
+
+
+def _run(words: list[str], cwd: Path, env: dict[str, str], stdout: Path, stderr: Path) -> None:
+    """Become the command, in the forked process."""
+    for path, number in ((stdout, 1), (stderr, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, encoding="utf-8") for number in (1, 2))
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = words
+    if words[0].endswith(".py"):
+        sys.path.insert(0, str(Path(words[0]).parent))
+        runpy.run_path(words[0], run_name="__main__")
+    else:
+        sys.path.insert(0, str(cwd))
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
