@@ -31,7 +31,7 @@ def generate(
     """
     if has_diverged(network):
         raise UserError(
-            "The weights are not finite numbers, because the training has diverged: nothing can be generated with them; "
+            "The weights are not finite, because the training has diverged: nothing can be generated with them; "
             "name an earlier checkpoint with --at."
         )
     positions_B = torch.arange(request.count, device=distributed.device)
@@ -46,7 +46,8 @@ def generate(
 
 def has_diverged(network: nn.Module) -> bool:
     """Whether weights are not finite, or so large that what is computed with them overflows."""
-    return not bool(torch.isfinite(torch.nn.utils.get_total_norm(list(network.parameters()))))
+    weights = [parameter for parameter in network.parameters() if parameter.is_floating_point()]
+    return not bool(torch.isfinite(torch.nn.utils.get_total_norm(weights)))
 
 
 def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
