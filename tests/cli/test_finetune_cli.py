@@ -239,6 +239,14 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> 
     assert result.stderr.count("\n") == 1
 
 
+def test_a_model_with_new_weights_has_no_base(story: Path, seedfast: Run, tmp_path: Path) -> None:
+    from tests.helpers.runs import small_run, train_in
+
+    train_in(tmp_path / "run", small_run("text-autoregressive", story, steps=2))
+    status, _, err = seedfast("evaluate", tmp_path / "run", "--weights", "base")
+    assert (status, "no pretrained base" in err) == (2, True)
+
+
 def test_an_adapter_needs_peft(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     config = PretrainedLM(path=str(base), adapter=Adapter(kind="lora")).located()
