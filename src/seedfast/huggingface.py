@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -44,9 +45,11 @@ def quiet() -> Iterator[None]:
 def fetch(what: str, name: str, read: Callable[..., T]) -> T:
     """The result of `read(source, local_files_only=…)`: local files first, then the hub if it is reachable.
 
+    Code that comes with a model is never run: without `trust_remote_code=False` transformers asks on the terminal.
     what: the subject of error messages, such as "The model". Raises UserError if it cannot be loaded.
     """
     folder = Path(name).expanduser()
+    read = partial(read, trust_remote_code=False)
     with quiet():
         try:
             return read(str(folder) if folder.exists() else name, local_files_only=True)

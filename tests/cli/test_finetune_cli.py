@@ -92,7 +92,7 @@ def test_an_exported_model_loads_by_itself_and_is_the_runs(
     status, _, err = seedfast("export", runs / "full", "--out", tmp_path / "x", "--merge")
     assert (status, "no adapter to merge" in err) == (2, True)
     assert not (tmp_path / "x").exists()
-    assert not list(tmp_path.glob("*.tmp-*"))
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 def test_a_bare_model_folder_can_be_sampled_from_and_streamed(

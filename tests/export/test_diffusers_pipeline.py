@@ -20,6 +20,7 @@ from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.families.image.request import ImageRequest
 from seedfast.models.diffusers_unet import DiffusersUNet
+from seedfast.run_folder.choice import find
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -33,7 +34,7 @@ def diffusers_run(story: Path, folder: Path, **options: Any) -> trained.Trained:
         objective=ImageDiffusion(**{"conditional": False, **options}),
     )
     train_in(folder, run)
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 
@@ -143,7 +144,7 @@ def test_models_that_a_pipeline_could_not_reproduce_are_not_exported(
 
 def test_a_transformer_of_patches_is_not_exported(story: Path, tmp_path: Path) -> None:
     train_in(tmp_path / "run", small_run("image-transformer", story, steps=1))
-    checkpoint = trained.find(tmp_path / "run")
+    checkpoint = find(tmp_path / "run", at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     with pytest.raises(UserError, match="seedfast's own"):
         export(model, tmp_path / "pipeline")

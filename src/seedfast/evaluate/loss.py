@@ -1,16 +1,16 @@
 """The loss over the whole validation split: a likelihood, or a bound that is labelled as one."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import finite, rows
+from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.measure import Measure
+from seedfast.files import finite
 from seedfast.loop.validate import validate
 from seedfast.options import AtLeast, check
 
@@ -40,13 +40,6 @@ class Likelihood:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     trained_on: "Likelihood | None" = None
 
-    def _perplexity(self) -> dict[str, float]:
-        """exp of the loss, where the loss is the likelihood of tokens itself: a bound has no perplexity."""
-        measure = self.measure
-        if measure.is_bound or measure.loss_unit != "nats" or measure.weight_unit != "tokens":
-            return {}
-        return {"perplexity": math.exp(self.loss) if self.loss < 700 else math.inf}
-
     def record(self) -> dict[str, Any]:
         """The names of the command's contract: nats per token, bits per byte, their error, and what was counted."""
         measure = self.measure
@@ -54,7 +47,7 @@ class Likelihood:
             f"{measure.loss_unit}_per_{measure.weight_unit.removesuffix('s')}": self.loss,
             "standard_error": self.standard_error,
             **{name: self.loss * factor for name, factor in measure.conversions.items()},
-            **self._perplexity(),
+            **({"perplexity": measure.perplexity(self.loss)} if measure.has_perplexity else {}),
             **{f"{name}_standard_error": self.standard_error * factor for name, factor in measure.conversions.items()},
             "is_bound": measure.is_bound,
             measure.weight_unit: self.weight,
@@ -88,14 +81,16 @@ class Loss:
         check(self)
 
     def fits(self, model: Trained) -> str | None:
-        """Every run has a loss; a bare model has no data to measure it on."""
-        return None
+        """Every run with held-out data has a loss."""
+        return no_validation(model)
 
     def __call__(self, model: Trained) -> Likelihood:
         """Score the model on every validation example.
 
         Raises UserError if the data is not what the model was trained on, since the split would be another one.
         """
+        if reason := self.fits(model):
+            raise UserError(reason)
         family = model.family
         if self.draws not in (None, 1) and family.evaluated.measure.draws is None:
             raise UserError(f"draws={self.draws} has no effect: this family's loss is exact, so leave it out.")

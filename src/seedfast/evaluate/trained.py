@@ -1,11 +1,10 @@
 """A trained model taken out of its run folder, to sample from and to measure."""
 
-import json
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -23,18 +22,20 @@ from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.choice import Weights as Weights
+from seedfast.run_folder.choice import find as find
+from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.train_state import load_network
-
-Weights = Literal["ema", "raw", "base"]
-"""ema: averaged; raw: current; base: the pretrained starting point."""
+from seedfast.user_code import named_by
 
 
 @dataclass(frozen=True)
 class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
-    checkpoint: None for a bare model, the folder of another library's model. brought: the data to evaluate that one on.
+    checkpoint: None for a bare model, the folder of another library's model. trust: whether the user trusts the code
+    that the run folder names (see `user_code`). brought: the data to evaluate a bare model on.
     """
 
     run: Run
@@ -45,6 +46,7 @@ class Trained:
     weights: Weights
     checkpoint: Checkpoint | None
     distributed: DistributedContext
+    trust: bool = False
     brought: Corpus | None = None
 
     @property
@@ -56,10 +58,19 @@ class Trained:
 
     @property
     def step(self) -> int | None:
-        """The step of the weights: 0 for those that a run began with, None for a bare model."""
+        """The step of the weights: 0 for those that training began with, None for a bare model."""
         if self.checkpoint is None:
             return None
         return 0 if self.weights == "base" else self.checkpoint.step
+
+    @property
+    def origin(self) -> str:
+        """Which weights these are, for people: "ema weights, step 500 (best) of runs/book"."""
+        if self.checkpoint is None:
+            return "the weights of a model's own folder"
+        best = self.checkpoint.best.get(self.weights)
+        note = " (best)" if best is not None and best.step == self.step else ""
+        return f"{self.weights} weights, step {self.step}{note} of {run_folder_of(self.checkpoint.folder)}"
 
     @property
     def generator(self) -> Generator[Any]:
@@ -79,13 +90,15 @@ class Trained:
     def corpus(self) -> Corpus:
         """The data that the model was trained on, with its split; of a bare model, the data that it was given.
 
-        Raises UserError if it is no longer the same data, or for a bare model without data.
+        Raises UserError if it is no longer the same data, comes from code that may not run, or for a bare model without
+        data.
         """
         if self.checkpoint is None:
             if self.brought is None:
                 raise UserError("A bare model folder has no data of its own: name some with --data.")
             return self.brought
-        corpus = data_of(self.run, self.committed).load()
+        with named_by(self.committed.run_folder, trust=self.trust):
+            corpus = data_of(self.run, self.committed).load()
         before = self.committed.fingerprint
         if before.digest != corpus.fingerprint.digest:
             raise UserError(
@@ -126,8 +139,7 @@ class Trained:
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.network.parameters())
-        where = f"step {self.checkpoint.step} of {self.checkpoint.folder.parents[1]}" if self.checkpoint else "bare"
-        return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.weights} weights, {where}>"
+        return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.origin}>"
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -158,22 +170,14 @@ def _single(value: Any) -> bool:
     return isinstance(value, str | Path | int | float)
 
 
-def find(folder: Path, *, at: int | None = None) -> Checkpoint:
-    """The newest intact checkpoint of a run folder, or the one at step `at`. Raises UserError if there is none."""
-    checkpoint = Checkpoints(folder).newest(at=at)
-    if checkpoint is None:
-        raise UserError(f"{folder} has no checkpoint; train a run there first.")
-    return checkpoint
-
-
-def best_step(folder: Path, *, weights: Weights | None = None) -> int:
-    """The step of the best committed validation of a run, by the weights that `load` would take."""
-    path = folder / "best.json"
-    records: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    kind = weights or ("ema" if "ema" in records else "raw")
-    if kind not in records:
-        raise UserError(f"{folder} has no best checkpoint of {kind} weights yet; name a checkpoint with --at.")
-    return int(records[kind]["step"])
+def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:
+    """The assets of the data in a checkpoint. Raises UserError if they cannot be read."""
+    try:
+        return run.data.restore(checkpoint.assets)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{checkpoint.assets} does not hold what this run's data needs ({error!r}).") from error
 
 
 def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, device: str = "auto") -> Trained:
@@ -185,7 +189,7 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
-    assets = run.data.restore(checkpoint.assets)
+    assets = restored_assets(run, checkpoint)
     family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")

@@ -12,6 +12,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.export.export import fits_its_base, writer
 from seedfast.files import to_json
 from seedfast.models.causal_lm import PretrainedLM
+from seedfast.run_folder.choice import find
 
 _NAME, _RECORD = "model", "checkpoint.json"
 
@@ -22,10 +23,11 @@ def keep_best_model(run_folder: Path) -> Path | None:
     Returns the folder, or None for a run of another kind. A complete new folder replaces that of an earlier best by
     renaming; one that is already this checkpoint's stays. A full disk is a warning: `seedfast export` writes it later.
     """
-    checkpoint = trained.find(run_folder)
-    if not isinstance(recipes.stored(checkpoint.folder).model, PretrainedLM):
+    checkpoint = find(run_folder)
+    run = recipes.stored(checkpoint.folder, trust=True)  # the user has just trained it
+    if not isinstance(run.model, PretrainedLM):
         return None
-    model = _best(run_folder)
+    model = trained.load(run, checkpoint, device="cpu")
     place, record = run_folder / _NAME, _record(model)
     if _stored(place) == record:
         return place
@@ -47,13 +49,6 @@ def keep_best_model(run_folder: Path) -> Path | None:
         return None
     shutil.rmtree(old, ignore_errors=True)
     return place
-
-
-def _best(run_folder: Path) -> Trained:
-    """The best checkpoint of a run, or the newest of one that was never validated."""
-    has_best = (run_folder / "best.json").is_file() and json.loads((run_folder / "best.json").read_text())
-    checkpoint = trained.find(run_folder, at=trained.best_step(run_folder) if has_best else None)
-    return trained.load(recipes.stored(checkpoint.folder), checkpoint, device="cpu")
 
 
 def _record(model: Trained) -> dict[str, Any]:

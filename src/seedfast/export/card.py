@@ -1,6 +1,5 @@
 """Model cards: what a model is, its numbers on held-out data, and how to use it, in Markdown with the hub's header."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,8 +123,8 @@ def _numbers(record: BestRecord, measure: Measure) -> Iterator[str]:
     yield f"| {measure.loss_unit.replace('_', ' ')} per token | {sign}{record.loss:.4f}{error} |"
     for unit, factor in measure.conversions.items():
         yield f"| {unit.replace('_', ' ')} | {sign}{record.loss * factor:.4f} |"
-    if not measure.is_bound and measure.loss_unit == "nats":
-        yield f"| perplexity (exact) | {math.exp(record.loss):.4f} |"
+    if measure.has_perplexity:
+        yield f"| perplexity (exact) | {measure.perplexity(record.loss):.4f} |"
     yield ""
 
 

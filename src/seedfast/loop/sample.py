@@ -47,10 +47,11 @@ def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
     if generator is None:
         return None, []
     network = state.average.network if state.average else state.network
-    request = generator.demo(session.corpus.validation)
+    corpus = session.corpus
+    request = generator.demo(corpus.validation if len(corpus.validation) else corpus.train)
     samples = generate(
         generator, network, state.family, request, seed=session.run.seed, distributed=session.distributed
     )
     folder = session.folder / "samples" / step_name(state.step)
     folder.mkdir(parents=True, exist_ok=True)
-    return samples, samples.save(folder)
+    return samples, samples.save(folder, replace=True)

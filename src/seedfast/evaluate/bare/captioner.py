@@ -47,7 +47,7 @@ def _captioner(folder: Path, device: str, data: str | None) -> Trained:
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} holds no whole captioner: {error}.") from error
     network.to(distributed.device).eval()
-    return Trained(run, family, assets, network, {}, "base", None, distributed, corpus)
+    return Trained(run, family, assets, network, {}, "base", None, distributed, brought=corpus)
 
 
 BARE_CAPTIONER = BareKind(lambda _: CaptionRequest, _captioner)

@@ -54,7 +54,7 @@ def text_model(
         network = family.objective.network(model)
         model.initialise(network)
     network.to(distributed.device).eval()
-    return Trained(run, family, assets, network, {}, "base", None, distributed, corpus)
+    return Trained(run, family, assets, network, {}, "base", None, distributed, brought=corpus)
 
 
 def _assets(folder: Path, model: PretrainedLM, tokenizer: str) -> TextAssets:

@@ -46,7 +46,7 @@ def _pipeline(folder: Path, device: str, data: str | None) -> Trained:
             )
     family, distributed = run.objective.build(assets), DistributedContext.single(device, "fp32")
     network = family.objective.network(model).to(distributed.device).eval()
-    return Trained(run, family, assets, network, {}, "base", None, distributed, corpus)
+    return Trained(run, family, assets, network, {}, "base", None, distributed, brought=corpus)
 
 
 PIPELINE = BareKind(lambda _: ImageRequest, _pipeline)
