@@ -41,7 +41,7 @@ def test_which_names_are_functions(name: str, expected: bool) -> None:
         ("own.py:f", None, r"own\.py:f names the file .*own\.py, which does not exist"),
         ("own.py:f", "g = 1\n", r"own\.py has no function called f"),
         ("own.py:g", "g = 1\n", r"own\.py has no function called g"),
-        ("own.txt:f", "g = 1\n", r"own\.txt is not a Python file"),
+        ("own.txt:f", "g = 1\n", r"own\.txt:f names no function: write it as"),
         (
             "own.py:f",
             "a = 1\nb = a / 0\n",

@@ -13,6 +13,7 @@ from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
 from seedfast.evaluate.trained import Trained
+from seedfast.export.best_model import keep_best_model
 from seedfast.loop import advice
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.given_data import write_given
@@ -22,6 +23,7 @@ from seedfast.loop.train import run_training
 from seedfast.run_folder.choice import At, Weights, find, run_folder_of
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
+from seedfast.user_code import named_by_user
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -73,12 +75,15 @@ def train(
         else:
             with Line(Console(stderr=True, markup=False, emoji=False, highlight=False)) as line:
                 outcome = run_training(session, line if session.distributed.is_main else Silent())
-            if session.distributed.is_main and outcome.interrupted_by is None:
-                for sentence in advice.conclusion(session):
-                    say(sentence)
+        is_main = session.distributed.is_main
+        if is_main and outcome.interrupted_by is None:
+            for sentence in advice.conclusion(session):
+                say(sentence)
     if outcome.interrupted_by is not None:
         raise KeyboardInterrupt
-    return load(folder)
+    if is_main:
+        keep_best_model(folder)
+    return load(folder, trust=True)  # it is the caller's own run
 
 
 def load(
@@ -88,6 +93,7 @@ def load(
     weights: Weights | None = None,
     device: Device = "auto",
     data: str | Path | None = None,
+    trust: bool = False,
 ) -> Trained:
     """The trained model of a run folder, or a model's own folder as transformers or `seedfast export` writes it.
 
@@ -95,31 +101,34 @@ def load(
     step: "best" (the default: by the run's validations of these weights; the newest where nothing was validated),
         "newest", or the step of a checkpoint.
     weights: "ema" (averaged, the default where there are some), "raw" or "base" (the pretrained starting point).
-    data: where the data is now, if it has moved.
-    Raises UserError if the folder holds no model, or no such step or weights.
+    data: where the data is now, if it has moved; for a model's own folder, what to evaluate it on.
+    trust: run the Python files that the folder names (an own recipe, an own data source), which can do everything that
+        you can; what you have trained yourself in this folder needs no trust.
+    Raises UserError if the folder holds no model, no such step or weights, or needs a Python file without trust.
     """
     place = Path(folder)
     if is_bare(place):
-        if step not in (None, "best") or weights is not None or data is not None:
-            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step, weights or data.")
-        return bare(place, device=device)
+        if step not in (None, "best") or weights is not None:
+            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step or weights.")
+        return bare(place, device=device, data=None if data is None else str(data))
     checkpoint = find(place, at="best" if step is None else step, weights=weights)
-    run = recipes.stored(checkpoint.folder)
+    run = recipes.stored(checkpoint.folder, trust=trust)
     if data is not None:
+        named_by_user(str(data))
         run = replace(run, data=run.data.with_path(str(data)))
-    return trained.load(run, checkpoint, weights=weights, device=device)
+    return replace(trained.load(run, checkpoint, weights=weights, device=device), trust=trust)
 
 
-def request_class(folder: Path) -> type[Any]:
+def request_class(folder: Path, *, trust: bool = False) -> type[Any]:
     """The class of the requests that the model in a folder takes: its fields are the options of `sample`.
 
-    Nothing of the network is read. Raises UserError if the folder holds no model.
+    Nothing of the network is read. trust: as in `load`. Raises UserError if the folder holds no model.
     """
     if is_bare(folder):
         return bare_request(folder)
     checkpoint = find(folder)
-    run = recipes.stored(checkpoint.folder)
-    generator = run.objective.build(run.data.restore(checkpoint.assets)).generator
+    run = recipes.stored(checkpoint.folder, trust=trust)
+    generator = run.objective.build(trained.restored_assets(run, checkpoint)).generator
     if generator is None:
         raise UserError(f"A model of {run.recipe} cannot be sampled from: its family has no generator.")
     kind: type[Any] = generator.Request

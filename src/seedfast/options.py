@@ -241,6 +241,12 @@ def walk(options: Any, prefix: str = "") -> Iterator[tuple[str, Any, "Field[Any]
             yield from walk(inner, f"{prefix}{field.name}.")
 
 
+def classes(options: Any) -> dict[str, str]:
+    """The class of each configuration that a configuration contains, as "module:class", by its dotted name."""
+    inner = {name: type(getattr(owner, field.name)) for name, owner, field, _ in walk(options)}
+    return {name: f"{kind.__module__}:{kind.__qualname__}" for name, kind in inner.items() if is_dataclass(kind)}
+
+
 def may_change(options: Any) -> frozenset[str]:
     """The dotted names of the options that a resumed run may change."""
     return frozenset(name for name, _, _, found in walk(options) if any(isinstance(rule, MayChange) for rule in found))

@@ -26,6 +26,7 @@ COMMANDS = {
     "push": "upload a model to the Hugging Face hub",
     "report": "a static page and plots of a run",
     "digest": "one SHA-256 over every tensor of the latest checkpoint",
+    "cache": "list the prepared data in the cache, or remove it",
     "verify": "prove it: resume after kills, mathematical identities, checkpoints",
     "completion": "print a completion script for bash, zsh or tcsh",
 }

@@ -17,6 +17,17 @@ from seedfast.options import default as default_of
 
 T = TypeVar("T")
 
+Trust = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(
+        help="Run the Python files that the run folder names (an own recipe, an own data source), which can do "
+        "everything that you can: read them first. Files that you have trained with yourself, in this folder, need no "
+        "--trust."
+    ),
+]
+"""The flag `--trust`."""
+
 
 def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, config: Sequence[Any] = ()) -> Any:
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.
@@ -37,6 +48,15 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, co
             raise mistake from None
         sys.stderr.write(shown.getvalue())
         raise
+
+
+def with_value(words: Sequence[str], flag: str) -> list[str]:
+    """The words with a bare flag written out as `--flag=True`, where all flags take values."""
+    following = [*words[1:], ""]
+    return [
+        f"{flag}=True" if word == flag and after not in ("True", "False") else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 class _HeldBack(io.StringIO):

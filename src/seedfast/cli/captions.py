@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from seedfast.cli.arguments import Trust
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionArguments:
@@ -35,6 +37,7 @@ class CaptionArguments:
     """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 def captions(words: list[str]) -> int:

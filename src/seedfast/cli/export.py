@@ -6,12 +6,15 @@ from typing import Literal
 
 import tyro
 
+from seedfast.cli.arguments import Trust
+
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
     """Write the model of a run as a folder for transformers (weights, tokenizer, model card) or diffusers.
 
-    An adapter stays an adapter (which peft loads onto its base) unless it is merged.
+    An adapter stays an adapter (which peft loads onto its base) unless it is merged. A text model trained from scratch
+    becomes a Qwen3, Llama or GPT-2 where it has that architecture, else a class with its code in the folder.
     """
 
     run: tyro.conf.Positional[Path]
@@ -24,6 +27,7 @@ class Export:
     """Which weights to export (default: the averaged ones where there are some)."""
     at: int | Literal["best", "newest"] = "best"
     """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
+    trust: Trust = False
 
 
 def export(words: list[str]) -> int:
@@ -33,7 +37,7 @@ def export(words: list[str]) -> int:
     from seedfast.evaluate.bare import is_bare
     from seedfast.export.export import export as write
 
-    model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device="cpu")
+    model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device="cpu", trust=asked.trust)
     write(model, asked.out, merge=asked.merge)
     use = f"seedfast sample {asked.out}" if is_bare(asked.out) else f"{asked.out}/README.md says how to use it"
     print(f"{asked.out} holds the {model.origin}: {use}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse
 from seedfast.families.image.request import ImageRequest
 
 
@@ -41,6 +41,7 @@ class Fidelity:
     """Print one JSON object instead of a table."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 def fidelity(words: list[str]) -> int:

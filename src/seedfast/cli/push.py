@@ -7,6 +7,8 @@ from typing import Literal
 
 import tyro
 
+from seedfast.cli.arguments import Trust
+
 
 @dataclass(frozen=True, kw_only=True)
 class Push:
@@ -25,6 +27,7 @@ class Push:
     """Of a run: which weights to upload (default: the averaged ones where there are some)."""
     at: int | Literal["best", "newest"] = "best"
     """Of a run: which checkpoint: the best (the newest where nothing is validated), the newest, or a step's."""
+    trust: Trust = False
 
 
 def push(words: list[str]) -> int:
@@ -41,7 +44,7 @@ def push(words: list[str]) -> int:
     if not (asked.folder / "run.yaml").is_file():
         raise UserError(f"{asked.folder} is neither a run folder nor one that seedfast export made.")
     with TemporaryDirectory(prefix="seedfast-push-") as temporary:
-        model = seedfast.load(asked.folder, step=asked.at, weights=asked.weights, device="cpu")
+        model = seedfast.load(asked.folder, step=asked.at, weights=asked.weights, device="cpu", trust=asked.trust)
         push.write(model, Path(temporary))
         message = f"Step {model.step}"
         say(model.origin)

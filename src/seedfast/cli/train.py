@@ -10,17 +10,17 @@ import tyro
 from rich.console import Console
 
 from seedfast import recipes
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse, with_value
 from seedfast.cli.other_tools import refuse_foreign_flags, refuse_foreign_keys
 from seedfast.errors import UserError
 from seedfast.loop import advice
-from seedfast.loop.config import LENGTHS, Run, from_mapping, refuse_two_lengths
+from seedfast.loop.config import LENGTHS, Run, from_mapping, read_yaml, refuse_two_lengths
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Line, Silent
 from seedfast.loop.sample import save_demo
-from seedfast.loop.session import Session
+from seedfast.loop.session import Session, stored_run
 from seedfast.loop.train import run_training
-from seedfast.loop.yaml_file import read_yaml
+from seedfast.user_code import named_by, named_by_user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,8 @@ class Train:
 
     out: Path
     """The run folder (default: runs/RECIPE)."""
-    data: str | None = None
-    """Where the data is; the same as --data.path."""
+    data: tuple[str, ...] = ()
+    """Where the data is, in one place or several; the same as --data.path (and --data.also)."""
     model: str | None = None
     """The pretrained model to start from, a folder or a name on the Hugging Face hub; the same as --model.path."""
     config: Path | None = None
@@ -43,6 +43,7 @@ class Train:
     """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
     at: int | None = None
     """Continue from the checkpoint of this step; later ones are moved away and the journal is cut there."""
+    trust: Trust = False
     run: Annotated[Run, tyro.conf.arg(name="")]
 
 
@@ -55,7 +56,9 @@ def train(words: list[str]) -> int:
         print("\n".join(f"  {name:<21} {what}" for name, (_, what) in recipes.RECIPES.items()))
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     asked = parse_run(words[0], words[1:])
-    with open_session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
+    named_by_user(*words)
+    own = named_by(asked.out, trust=asked.trust)
+    with own, open_session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
         console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
         if opened.distributed.is_main:
             _introduce(opened, console)
@@ -71,8 +74,8 @@ def train(words: list[str]) -> int:
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
 
 
-def parse_run(recipe: str, words: list[str]) -> Train:
-    """The arguments of a recipe's training: recipe, then stored run or --config, then flags."""
+def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Train:
+    """The arguments of a recipe's training: recipe (`fresh` if given), then stored run or --config, then flags."""
     refuse_foreign_flags("train", words)
     lengths = [key for key in LENGTHS if any(word.partition("=")[0] == f"--{key}" for word in words)]
     refuse_two_lengths(lengths, prefix="--")
@@ -80,14 +83,9 @@ def parse_run(recipe: str, words: list[str]) -> Train:
     first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
     first.add_argument("--config", type=Path)
     known, _ = first.parse_known_args(words)
-    run = fresh = recipes.make(recipe)
+    run = fresh = fresh or recipes.make(recipe)
     if (known.out / "run.yaml").is_file():
-        stored = recipes.stored(known.out)
-        if stored.recipe != fresh.recipe:
-            raise UserError(
-                f"{known.out} holds a run of the recipe {stored.recipe}, not of {recipe}; use another --out."
-            )
-        run = stored
+        run = stored_run(fresh, known.out)
     if known.config:
         values = read_yaml(known.config)
         refuse_foreign_keys(known.config, values)
@@ -98,15 +96,15 @@ def parse_run(recipe: str, words: list[str]) -> Train:
         run = replace(run, epochs=None, minutes=None)
     asked: Train = parse(
         Train,
-        words,
+        with_value(words, "--trust"),
         prog=f"seedfast train {recipe}",
         default=Train(out=known.out, config=known.config, run=run),
         config=(tyro.conf.FlagConversionOff,),
     )
     if asked.run.recipe != fresh.recipe:
         raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
-    if asked.data is not None:
-        asked = replace(asked, run=replace(asked.run, data=asked.run.data.with_path(asked.data)))
+    if asked.data:
+        asked = replace(asked, run=replace(asked.run, data=asked.run.data.with_path(*asked.data)))
     if asked.model is not None:
         if asked.run.model.path is None:
             raise UserError(
@@ -138,6 +136,8 @@ def _introduce(opened: Session, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for text in opened.corpus.introduction(run.steps * run.batch_size):
+        console.print(text, highlight=False, soft_wrap=True)
     verb = "continues" if opened.state.step else "starts"
     where = f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}"
     console.print(where, highlight=False, soft_wrap=True)
@@ -146,7 +146,9 @@ def _introduce(opened: Session, console: Console) -> None:
 
 
 def _conclude(opened: Session, console: Console) -> None:
-    """Write samples of the trained model and the report, and print them, where they are, and which step is the best."""
+    """Write samples of the trained model, the report and the best model, and print them, where they are, and which step
+    is the best."""
+    from seedfast.export.best_model import keep_best_model
     from seedfast.report import page
 
     folder = opened.folder
@@ -154,12 +156,14 @@ def _conclude(opened: Session, console: Console) -> None:
     written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
     if samples is not None:
         samples.show(Console())
+    model = keep_best_model(folder)
     for sentence in advice.conclusion(opened):
         console.print(sentence, highlight=False, soft_wrap=True)
     for what, where in {
         "run": folder,
         "report": written,
         "plot": folder / "report" / "loss.png",
+        **({"model": model} if model else {}),
         **({"samples": files[0].parent if len(files) > 1 else files[0]} if files else {}),
     }.items():
         console.print(f"{what:<8} {where}", highlight=False, soft_wrap=True)

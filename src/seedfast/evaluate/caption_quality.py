@@ -26,7 +26,7 @@ from seedfast.report.format import measured, spaced
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric over a set of images, with its standard error (NaN for one that has none, or for a single image)."""
+    """A metric over a set of images (NaN for one without a value), with its standard error (NaN: it has none)."""
 
     value: float
     standard_error: float = math.nan
@@ -36,7 +36,13 @@ class Measured:
         return {name: finite(value) for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
-        return measured(self.value, self.standard_error)
+        return "no value" if math.isnan(self.value) else measured(self.value, self.standard_error)
+
+
+_NO_CIDER = (
+    "CIDEr-D needs more than one image, with different captions: words weigh the more the fewer images have them, so "
+    "every caption of a single image would score 0."
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class CaptionReport:
     metrics: Mapping[str, Measured]
     baseline: Mapping[str, Measured]
     recipe: str
-    step: int
+    step: int | None
     weights: str
 
     def record(self) -> dict[str, Any]:
@@ -66,13 +72,13 @@ class CaptionReport:
     def table(self) -> list[str]:
         """As lines for a terminal."""
         header = ("", "model", "nearest picture")
-        return [f"{name:<14}{model:>20}{baseline:>20}" for name, model, baseline in (header, *self.rows())]
+        lines = [f"{name:<14}{model:>20}{baseline:>20}" for name, model, baseline in (header, *self.rows())]
+        return lines + ([_NO_CIDER] if math.isnan(self.metrics["cider"].value) else [])
 
     def write_gallery(self, folder: Path) -> Path:
         """Write captions.html, the images with their captions, into a folder; returns its path."""
-        return caption_gallery.write(
-            folder, self.samples, title=f"{self.recipe}, step {self.step}", metrics=self.rows()
-        )
+        title = self.recipe or "captions" if self.step is None else f"{self.recipe}, step {self.step}"
+        return caption_gallery.write(folder, self.samples, title=title, metrics=self.rows())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +134,18 @@ class CaptionQuality:
 def measure(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Measured]:
     """exact_match, cider, rouge_l, bleu_1 … bleu_4, distinct_1 and distinct_2 of one caption for each image.
 
-    All count the words of `metrics.words`; CIDEr-D takes its document frequencies from these references. Standard
-    errors come from the spread between images: for BLEU, which is not a mean, by the jackknife.
+    All count the words of `metrics.words`; CIDEr-D takes its document frequencies from these references, and is NaN
+    where they give no word a weight, as for a single image. Standard errors come from the spread between images: for
+    BLEU, which is not a mean, by the jackknife.
     """
     pairs = [
         (words(caption), [words(reference) for reference in known])
         for caption, known in zip(captions, references, strict=True)
     ]
+    scorer = CiderScorer(references)
     means: dict[str, Callable[[Words, Sequence[Words]], float]] = {
         "exact_match": lambda candidate, known: float(candidate in known),
-        "cider": CiderScorer(references),
+        "cider": scorer if scorer.has_value else lambda candidate, known: math.nan,
         "rouge_l": rouge_l,
     }
     found = {name: _mean([metric(*pair) for pair in pairs]) for name, metric in means.items()}

@@ -98,7 +98,7 @@ class Evaluation:
 
     results: Mapping[str, Result]
     weights: str
-    step: int
+    step: int | None
 
     def record(self) -> dict[str, Any]:
         """Weights and step, the values of the loss, and those of each other metric under its name."""

@@ -14,6 +14,8 @@ from seedfast.files import finite
 from seedfast.loop.validate import validate
 from seedfast.options import AtLeast, check
 
+_TOKENS = 1 << 13  # in one forward pass of a bare model: as many as in one of the recipe finetune
+
 
 @dataclass(frozen=True)
 class Likelihood:
@@ -22,6 +24,7 @@ class Likelihood:
     standard_error: of `loss`, over examples (windows of text) and, for a bound, over the masks that were drawn;
         NaN for a single example.
     diagnostics: the objective's, over the same examples.
+    step: None for a bare model.
     trained_on: the training loss, where that is no likelihood.
     """
 
@@ -32,7 +35,7 @@ class Likelihood:
     examples: int
     draws: int
     weights: str
-    step: int
+    step: int | None
     bytes: int | None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     trained_on: "Likelihood | None" = None
@@ -52,7 +55,7 @@ class Likelihood:
             "examples": self.examples,
             "draws": self.draws,
             "weights": self.weights,
-            "step": self.step,
+            **({"step": self.step} if self.step is not None else {}),
             **({"diagnostics": dict(self.diagnostics)} if self.diagnostics else {}),
             **({"objective": self.trained_on.record()} if self.trained_on else {}),
         }
@@ -95,15 +98,15 @@ class Loss:
         return self._measure(model, family.evaluated, trained_on)
 
     def _measure(self, model: Trained, objective: Objective[Any], trained_on: Likelihood | None = None) -> Likelihood:
-        validation, run = model.corpus.validation, model.run
+        validation = model.corpus.validation
         score = validate(
             objective,
             model.network,
             model.state,
             validation,
             range(len(validation)),
-            seed=run.seed,
-            batch_size=self.batch_size or max(32, 4 * (run.micro_batch or run.batch_size)),
+            seed=model.run.seed,
+            batch_size=self.batch_size or _batch_size(model),
             draws=self.draws or objective.measure.draws or 1,
             distributed=model.distributed,
         )
@@ -121,3 +124,10 @@ class Loss:
             diagnostics=score.diagnostics,
             trained_on=trained_on,
         )
+
+
+def _batch_size(model: Trained) -> int:
+    """Examples in one forward pass: by those of the run; a bare model has none, so windows by their length."""
+    if model.checkpoint is None and isinstance(model.assets, TextAssets):
+        return max(1, _TOKENS // model.assets.context)
+    return max(32, 4 * (model.run.micro_batch or model.run.batch_size))

@@ -27,13 +27,15 @@ from seedfast.run_folder.choice import Weights as Weights
 from seedfast.run_folder.choice import find as find
 from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.train_state import load_network
+from seedfast.user_code import named_by
 
 
 @dataclass(frozen=True)
 class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
-    checkpoint: None for a bare model, the folder of another library's model.
+    checkpoint: None for a bare model, the folder of another library's model. trust: whether the user trusts the code
+    that the run folder names (see `user_code`). brought: the data to evaluate a bare model on.
     """
 
     run: Run
@@ -44,18 +46,22 @@ class Trained:
     weights: Weights
     checkpoint: Checkpoint | None
     distributed: DistributedContext
+    trust: bool = False
+    brought: Corpus | None = None
 
     @property
     def committed(self) -> Checkpoint:
         """The checkpoint. Raises UserError for a bare model, which has none."""
         if self.checkpoint is None:
-            raise UserError("A bare model folder has no run, so it has neither data nor numbers; name a run folder.")
+            raise UserError("A bare model folder has no run, so it has no checkpoints; name a run folder.")
         return self.checkpoint
 
     @property
-    def step(self) -> int:
-        """The step of the weights: 0 for those that training began with."""
-        return 0 if self.weights == "base" else self.committed.step
+    def step(self) -> int | None:
+        """The step of the weights: 0 for those that training began with, None for a bare model."""
+        if self.checkpoint is None:
+            return None
+        return 0 if self.weights == "base" else self.checkpoint.step
 
     @property
     def origin(self) -> str:
@@ -82,11 +88,17 @@ class Trained:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The data that the model was trained on, with its split.
+        """The data that the model was trained on, with its split; of a bare model, the data that it was given.
 
-        Raises UserError if it is no longer the same data.
+        Raises UserError if it is no longer the same data, comes from code that may not run, or for a bare model without
+        data.
         """
-        corpus = data_of(self.run, self.committed).load()
+        if self.checkpoint is None:
+            if self.brought is None:
+                raise UserError("A bare model folder has no data of its own: name some with --data.")
+            return self.brought
+        with named_by(self.committed.run_folder, trust=self.trust):
+            corpus = data_of(self.run, self.committed).load()
         before = self.committed.fingerprint
         if before.digest != corpus.fingerprint.digest:
             raise UserError(
@@ -158,6 +170,16 @@ def _single(value: Any) -> bool:
     return isinstance(value, str | Path | int | float)
 
 
+def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:
+    """The assets of the data in a checkpoint. Raises UserError if they cannot be read."""
+    try:
+        return run.data.restore(checkpoint.assets)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{checkpoint.assets} does not hold what this run's data needs ({error!r}).") from error
+
+
 def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, device: str = "auto") -> Trained:
     """The averaged weights of a checkpoint where there are some, else the raw ones, or those that training began with.
 
@@ -167,7 +189,7 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
-    assets = run.data.restore(checkpoint.assets)
+    assets = restored_assets(run, checkpoint)
     family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")

@@ -5,6 +5,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -20,6 +21,7 @@ from typing import (
 
 import yaml
 
+from seedfast import untrusted
 from seedfast.data.dataset import DataConfig
 from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig
@@ -164,6 +166,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError if there is none, or a key occurs twice."""
+    try:
+        content = untrusted.read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of a run's fields to values.")
+    return content
 
 
 @runtime_checkable

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from seedfast import keys
+from seedfast import keys, user_code
 from seedfast.console import say
 from seedfast.data.dataset import describe_difference
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
-from seedfast.files import commit
+from seedfast.files import UNFINISHED, commit
 from seedfast.listeners.base import Listener, Listeners
 from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
@@ -56,6 +56,7 @@ def open_session(
         raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
     with ExitStack() as stack:
         stack.callback(distributed.finish)
+        stack.enter_context(distributed.stopping())
         if distributed.is_main:
             _claim(folder)
             stack.enter_context(locked(folder))
@@ -63,6 +64,8 @@ def open_session(
         checkpoints = Checkpoints(folder, keep=run.keep)
         checkpoint = distributed.broadcast(checkpoints.newest(at=at) if distributed.is_main else None)
         run = run.located()
+        if checkpoint is None:
+            run = replace(run, data=distributed.broadcast(run.data.started() if distributed.is_main else run.data))
         if run.minutes is not None:
             run = _within_budget(run, run.minutes, checkpoints, checkpoint, distributed, initialise)
         session = _build(run, checkpoints, checkpoint, distributed, initialise)
@@ -77,14 +80,28 @@ def open_session(
         for caution in cautions:
             say(f"seedfast: WARNING: {caution}")
         if distributed.is_main:
+            _remember(folder)
             session.listeners = _listeners(session)
             session.announce_best()
         try:
-            yield session
+            with distributed.stopping():
+                yield session
         finally:
             session.listeners.close(finished=session.last_event == "finished")
         distributed.barrier()  # a rank that exits early would leave the others blocked
         session.network = session.state.network  # the wrapper must be gone before its process group is
+
+
+def _remember(folder: Path) -> None:
+    """Let the user's own code run from this folder from now on, without `--trust`."""
+    try:
+        user_code.remember(folder)
+    except OSError as error:
+        print(
+            f"seedfast: WARNING: {error.filename} cannot be written ({error.strerror}), so later commands on {folder} "
+            "need --trust to run your code",
+            file=sys.stderr,
+        )
 
 
 def _listeners(session: Session) -> Listener:
@@ -110,8 +127,9 @@ def _claim(folder: Path) -> None:
         "lock",
         "journal.jsonl",
         "run.yaml",
-        "budget.json",
         "data",
+        "budget.json",
+        UNFINISHED,
     )  # what a start that was killed at once can have left
     if (
         folder.is_dir()

@@ -67,4 +67,4 @@ def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
     )
     folder = session.folder / "samples" / step_name(state.step)
     folder.mkdir(parents=True, exist_ok=True)
-    return samples, samples.save(folder)
+    return samples, samples.save(folder, replace=True)

@@ -17,10 +17,10 @@ from seedfast.errors import UserError
 from seedfast.families.family import Family
 from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
-from seedfast.loop.config import Run, from_mapping, to_yaml
+from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.plan import Plan
-from seedfast.loop.yaml_file import read_yaml
+from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, Score
 from seedfast.run_folder.records import BestRecord
@@ -52,7 +52,7 @@ class Session:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The origin of a checkpoint, for its manifest: versions, hardware, data, units of the loss."""
+        """The origin of a checkpoint, for its manifest: versions, hardware, data, units of the loss, classes."""
         return {
             "versions": {
                 "seedfast": VERSION,
@@ -66,6 +66,7 @@ class Session:
             },
             "fingerprint": self.corpus.fingerprint.digest,
             "measure": self.family.objective.measure.as_json(),
+            "classes": classes(self.run),
         }
 
     def save(self) -> None:

@@ -2,11 +2,14 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from safetensors import SafetensorError
 from torch import nn
 
 from seedfast.errors import UserError
+from seedfast.huggingface import first_line
 from seedfast.options import AtLeast, Between, Example, MoreThan, OnlyWith, check
 
 _LOW_RANK = ("lora", "dora", "rslora")
@@ -72,6 +75,23 @@ class Adapter:
                     f"This model has no layers for model.adapter.targets={self.targets} with {self.kind}; "
                     f"its linear layers are called {', '.join(sorted(linear))}."
                 ) from error
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """A transformers model with the adapter that peft wrote into `folder`.
+
+    Raises UserError if peft is missing, or the adapter cannot be read or belongs to another model.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError("Adapters need peft: pip install 'seedfast[finetune]'.") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about GPT-2's transposed layers, which peft handles correctly
+        try:
+            return peft.PeftModel.from_pretrained(model, str(folder))
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"The adapter in {folder} cannot be used ({first_line(error)}).") from error
 
 
 def _is_linear(part: nn.Module) -> bool:

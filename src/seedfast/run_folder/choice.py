@@ -1,6 +1,5 @@
 """Which checkpoint of a run is used: the best, the newest, or that of a step. One rule for every command."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ from seedfast.errors import UserError
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.records import CheckpointManifest
 from seedfast.sealed_folder import MANIFEST
+from seedfast.untrusted import read_json
 
 At = int | Literal["best", "newest"]
 """best: of the committed validations (the newest where nothing was validated). newest: the latest. A number: a step."""
@@ -61,7 +61,7 @@ def _best_step(folder: Path, weights: Weights | None) -> int | None:
     """The step of the best committed validation by these weights; None before the first."""
     path = folder / "best.json"
     try:
-        records: dict[str, Any] = json.loads(path.read_text())
+        records: dict[str, Any] = read_json(path)
         kind = weights if weights in records else "ema" if "ema" in records else "raw"
         return int(records[kind]["step"]) if records else None
     except FileNotFoundError:

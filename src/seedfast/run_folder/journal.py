@@ -15,7 +15,10 @@ from typing import Any, NotRequired, Self, TypedDict
 
 from seedfast.errors import UserError
 from seedfast.files import finite
+from seedfast.untrusted import regular
 from seedfast.version import VERSION
+
+_LONGEST = 16 << 20  # bytes of a line
 
 
 class Score(TypedDict):
@@ -145,16 +148,23 @@ class Journal:
 
 
 def read(run_folder: Path) -> Iterator[dict[str, Any]]:
-    """The entries in order, without an incomplete last line. Raises UserError for a line that is not JSON."""
+    """The entries in order, without an incomplete last line. Raises UserError for a line that is no entry."""
     path = run_folder / "journal.jsonl"
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
+    try:
+        lines = regular(path, run_folder).open("rb")
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
+    with lines:
+        for number, line in enumerate(iter(lambda: lines.readline(_LONGEST), b""), start=1):
+            if not line.endswith(b"\n") and len(line) < _LONGEST:
                 return
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                entry = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}, is not JSON ({error}); restore the journal.") from error
+            if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+                raise UserError(f"{path}, line {number}, is not an entry of a journal; restore the journal.")
+            yield entry
 
 
 def follow(run_folder: Path, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:

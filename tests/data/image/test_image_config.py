@@ -18,7 +18,7 @@ from seedfast.errors import UserError
         ({"path": "glyphs", "image_field": "x"}, r"data.image_field \(x\) has no effect, because .*no columns"),
         ({"glyph_class": "face"}, r"data.glyph_class \(face\) has no effect without data.path glyphs"),
         ({"split_by": "face"}, r"data.split_by \(face\) has no effect without data.path glyphs"),
-        ({"validation": 1.0}, r"data.validation must be in \(0, 1\), not 1.0"),
+        ({"validation": 1.0}, r"data.validation must be in \[0, 1\), not 1.0"),
         ({"size": 2}, r"data.size must be in \[4, 4096\], not 2"),
         ({"size": 1_000_000}, r"data.size must be in \[4, 4096\], not 1000000"),
         ({"balance": "effective-number", "balance_beta": 1.0}, r"data.balance_beta must be in \[0, 1\), not 1.0"),

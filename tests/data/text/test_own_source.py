@@ -186,7 +186,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "def f():\n    return [{'prompt': 'a', 'completion': 'b'}, 'c']\n",
         "mine.py:f",
         {},
-        r'Row 1 of mine\.py:f lacks "prompt"',
+        r'Document 1 of mine\.py:f lacks "prompt"',
     ),
     "unused field": (
         TEXTS,
@@ -213,7 +213,7 @@ def test_mistakes_are_named_in_a_sentence(case: str, tmp_path: Path, cache: Path
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert sentence.endswith(".")
-    assert not list((cache / "text").glob("*.tmp-*"))
+    assert not list((cache / "text").glob("*unfinished*"))
 
 
 def test_a_name_that_only_looks_like_a_function_is_a_file(tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from seedfast.data.text.tokenizers.chat import CONFIG_FILE, TEMPLATE_FILE, ChatTemplate
+from seedfast.data.text.tokenizers.chat import CONFIG_FILE, DATE_FILE, TEMPLATE_FILE, ChatTemplate
 from seedfast.data.text.tokenizers.protocol import TokenArray, checked_ids, utf8
 from seedfast.files import to_json
 
@@ -35,6 +35,7 @@ class Subwords:
         end = core.token_to_id(end_of_text)
         assert end is not None, f"{end_of_text} is not in the vocabulary"
         self.end_of_text = end
+        self.beginning_of_text = _beginning(core)
         known = set(core.get_vocab(with_added_tokens=True).values())
         self.size = 1 + max(known)  # ids may have gaps
         added = core.get_added_tokens_decoder()
@@ -46,6 +47,10 @@ class Subwords:
     def chat_template(self) -> ChatTemplate | None:
         """The chat template of a pretrained tokenizer, if it has one."""
         return ChatTemplate.of(self._about)
+
+    def on_date(self, date: str) -> "Subwords":
+        """The same tokenizer with a chat template that takes this day, YYYY-MM-DD, for the present one."""
+        return Subwords(self._core, self._end_name, {**self._about, DATE_FILE: date})
 
     def special_token_in(self, text: str) -> str | None:
         """The name of a special token that occurs in a text, if any."""
@@ -83,6 +88,20 @@ class Subwords:
     def decode_many(self, ids: Sequence[TokenArray]) -> list[str]:
         return self._core.decode_batch([each.tolist() for each in ids], skip_special_tokens=False)
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        ids = [id_ for id_ in ids if id_ != self.end_of_text]
+        if self._is_byte_level:  # each character of a token's name stands for a byte (Radford et al. 2019)
+            added = self._core.get_added_tokens_decoder()
+            names = [added[id_].content.encode() if id_ in added else self._core.id_to_token(id_) for id_ in ids]
+            return sum(len(name or "") for name in names)
+        text = self.decode(ids)
+        return len(text.encode()) - 2 * text.count("\ufffd")  # three bytes that stand for one without a character
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        decoder = json.loads(self._core.to_str())["decoder"] or {}
+        return any(each["type"] == "ByteLevel" for each in [decoder, *decoder.get("decoders", [])] if "type" in each)
+
     def cut(self, text: str) -> int:
         for place in islice(safe_cuts(text), _CUT_TRIALS):
             left, right = text[place - _CUT_CONTEXT : place], text[place : place + _CUT_CONTEXT]
@@ -98,10 +117,19 @@ class Subwords:
     @staticmethod
     def load(folder: Path) -> "Subwords":
         """The tokenizer whose `files` were saved in `folder`."""
-        names = (CONFIG_FILE, TEMPLATE_FILE)
+        names = (CONFIG_FILE, TEMPLATE_FILE, DATE_FILE)
         about = {name: path.read_text("utf-8") for name in names if (path := folder / name).is_file()}
         core = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
         return Subwords(core, json.loads(about[CONFIG_FILE])["eos_token"], about)
+
+
+def _beginning(core: tokenizers.Tokenizer) -> int | None:
+    """The id that the tokenizer's own convention puts before a text (the last of several); None if there is none."""
+    added = {token.content for token in core.get_added_tokens_decoder().values()}
+    word = min(core.get_vocab(with_added_tokens=False).keys() - added, default="")
+    encoding = core.encode(word, add_special_tokens=True)
+    special = list(takewhile(lambda pair: pair[1], zip(encoding.ids, encoding.special_tokens_mask, strict=True)))
+    return special[-1][0] if special else None
 
 
 def safe_cuts(text: str) -> Iterator[int]:
