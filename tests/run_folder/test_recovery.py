@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from collections import namedtuple
 from dataclasses import replace
@@ -137,16 +138,28 @@ def test_best_json_is_what_a_scan_of_the_committed_validations_finds(story: Path
         assert (tmp_path / f"checkpoints/step-{best[weights]['step']:08d}").is_dir()
 
 
-def test_nan_is_never_the_best_and_a_tie_goes_to_the_earlier(
-    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    losses = iter([2.0, 2.0, float("nan"), float("nan"), 2.0, 2.0, 3.0, 3.0])
-    real = train_module.validate
-    monkeypatch.setattr(train_module, "validate", lambda *a, **k: replace(real(*a, **k), loss=next(losses)))
+def with_validation_losses(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
+    """Replace the losses of the validations to come: of the raw and of the averaged weights in turn."""
+    following, real = iter(losses), train_module.validate
+    monkeypatch.setattr(train_module, "validate", lambda *a, **k: replace(real(*a, **k), loss=next(following)))
+
+
+def test_a_tie_goes_to_the_earlier_step(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_validation_losses(monkeypatch, 2.0, 2.0, 2.0, 2.0, 3.0, 3.0)
     with open_session(small_run("text-masked", story, steps=8, eval_every=2), tmp_path) as opened:
         train_until(opened, 7)
-        assert opened.state.best["raw"].step == 2
+        assert {record.step for record in opened.state.best.values()} == {2}
+
+
+def test_a_validation_that_is_not_finite_stops_and_is_never_the_best(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_validation_losses(monkeypatch, 2.0, 2.0, math.nan, math.nan)
+    with open_session(small_run("text-masked", story, steps=8, eval_every=2), tmp_path) as opened:
+        with pytest.raises(TrainingStopped, match="not finite at step 4"):
+            train_until(opened, 7)
         assert isinstance(opened.state.best["ema"], BestRecord)
+        assert {record.step for record in opened.state.best.values()} == {2}
 
 
 def test_the_pointers_are_restored_after_a_kill_at_the_very_end(story: Path, tmp_path: Path) -> None:
