@@ -165,7 +165,9 @@ def dialogue(row: Row, place: str) -> Pair | Chat:
 
 def _checked(chat: Chat, place: str) -> Chat:
     if not chat.scored:
-        raise UserError(f"{place} has no message of the assistant, so no token would be scored: remove it.")
+        raise UserError(
+            f"{place} has no message of the assistant among its messages, so no token would be scored: remove it."
+        )
     return chat
 
 
