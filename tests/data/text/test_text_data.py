@@ -241,7 +241,7 @@ def test_lossy_tokenizers_are_refused_by_document(documents: dict[str, str], wri
     for name, row in (("prompt", ("The cat", "sees")), ("completion", ("the cat", "Sees"))):
         path = tmp_path / f"{name}.jsonl"
         path.write_text(json.dumps(dict(zip(("prompt", "completion"), row, strict=True))) + "\n")
-        with pytest.raises(UserError, match=rf"does not give back .*{name}\.jsonl:1: '[TS]"):
+        with pytest.raises(UserError, match=rf"does not give back Line 1 of .*{name}\.jsonl: '[TS]"):
             TextData(path=str(path), tokenizer=lossy, context=16).load()
 
 
