@@ -1,6 +1,6 @@
 """The Python front door: `seedfast.recipe`, `seedfast.train`, `seedfast.load`, `seedfast.journal`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from seedfast.evaluate.trained import Trained
 from seedfast.export.best_model import keep_best_model
 from seedfast.loop import advice
 from seedfast.loop.config import Run, from_mapping
-from seedfast.loop.given_data import write_given
-from seedfast.loop.open import open_session
+from seedfast.loop.given_data import Given, given_path
+from seedfast.loop.open import claim, open_session
 from seedfast.loop.progress import Callback, Line, Silent
 from seedfast.loop.train import run_training
 from seedfast.run_folder.choice import At, Weights, find, run_folder_of
@@ -51,7 +51,7 @@ def train(
     run: Run,
     out: str | Path,
     *,
-    data: Sequence[Any] | None = None,
+    data: Iterable[Any] | None = None,
     progress: Callable[[Entry], None] | None = None,
     allow_change: Sequence[str] = (),
     step: int | None = None,
@@ -59,7 +59,8 @@ def train(
     """Train a run in the folder `out` and return its best model; on a folder with a checkpoint, continue it.
 
     data: the data themselves instead of `run.data.path`: a list of texts, of rows (mappings, such as chats), of images
-        (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder.
+        (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder, so
+        that the run is continued without them.
     progress: called with each entry of the journal (`step`, `loss`, … or `validation`). None prints a line.
     allow_change: fields that may differ from those of the run in the folder although that changes its meaning.
     step: continue from the checkpoint of this step; later checkpoints are moved away.
@@ -67,8 +68,14 @@ def train(
     finite. Ctrl-C raises KeyboardInterrupt after a checkpoint is saved: the same call continues.
     """
     folder = Path(out)
+    if not isinstance(run, Run):
+        raise UserError(f"run is {run!r:.40}, and no run: make one with seedfast.recipe.")
     if data is not None:
-        run = replace(run, data=run.data.with_path(str(write_given(data, folder / "data"))))
+        values = Given.of(data)
+        claim(folder)
+        run = replace(run, data=run.data.with_path(str(values.write(folder))))
+    elif (given := given_path(folder)) and run.data.path == recipes.make(run.recipe).data.path:
+        run = replace(run, data=run.data.with_path(str(given)))  # the data that were given when the run began
     with open_session(run.located(), folder, allow_change=tuple(allow_change), at=step) as session:
         if progress:
             outcome = run_training(session, Callback(progress))

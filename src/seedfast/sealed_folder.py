@@ -199,7 +199,7 @@ def _remove(path: Path) -> None:
     if not path.is_dir() or path.is_symlink():
         path.unlink()
         return
-    failed: list[OSError] = []
+    failed: list[BaseException] = []
     shutil.rmtree(path, onerror=lambda _call, _path, error: failed.append(error[1]))
     if failed:
         raise failed[0]

@@ -229,16 +229,6 @@ def test_mistakes_are_sentences(runs: Path, base: Path, story: Path, seedfast: R
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_only_runs_of_transformers_models_are_exported(story: Path, seedfast: Run, tmp_path: Path) -> None:
-    from tests.helpers.runs import small_run, train_in
-
-    train_in(tmp_path / "run", small_run("text-autoregressive", story, steps=2))
-    status, _, err = seedfast("export", tmp_path / "run", "--out", tmp_path / "out")
-    assert (status, "neither transformers nor diffusers can load" in err) == (2, True)
-    status, _, err = seedfast("evaluate", tmp_path / "run", "--weights", "base")
-    assert (status, "no pretrained base" in err) == (2, True)
-
-
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     """In a process where transformers cannot be imported."""
     code = "import sys; sys.modules['transformers'] = None; from seedfast.cli import main; main(sys.argv[1:])"
@@ -247,6 +237,14 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> 
     assert result.returncode == 2
     assert "pip install" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_model_with_new_weights_has_no_base(story: Path, seedfast: Run, tmp_path: Path) -> None:
+    from tests.helpers.runs import small_run, train_in
+
+    train_in(tmp_path / "run", small_run("text-autoregressive", story, steps=2))
+    status, _, err = seedfast("evaluate", tmp_path / "run", "--weights", "base")
+    assert (status, "no pretrained base" in err) == (2, True)
 
 
 def test_an_adapter_needs_peft(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,8 @@ def test_the_same_tokenizer_judges_the_very_tokens_that_were_written(japanese: P
     by = load(japanese)
     request = by.generator.Request(num=6, tokens=5)
     written = by.sample(request, seed=1).tokens  # type: ignore[attr-defined]
-    log_q = [by.network(torch.tensor([ids[:-1]])).double().log_softmax(-1)[0] for ids in written if len(ids) > 1]
+    with torch.no_grad():
+        log_q = [by.network(torch.tensor([ids[:-1]])).double().log_softmax(-1)[0] for ids in written if len(ids) > 1]
     targets = [torch.tensor(ids[1:]) for ids in written if len(ids) > 1]
     nats = [-each.gather(1, ids[:, None]).sum() for each, ids in zip(log_q, targets, strict=True)]
     found = judge.Judge(by=by, request=request)(by).samples

@@ -46,7 +46,7 @@ def push(words: list[str]) -> int:
     with TemporaryDirectory(prefix="seedfast-push-") as temporary:
         model = seedfast.load(asked.folder, step=asked.at, weights=asked.weights, device="cpu", trust=asked.trust)
         push.write(model, Path(temporary))
-        message = f"Step {model.step}, {model.weights} weights"
+        message = f"Step {model.step}"
         say(model.origin)
         print(push.push(Path(temporary), asked.name, private=asked.private, message=message))
     return 0

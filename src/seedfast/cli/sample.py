@@ -76,8 +76,6 @@ def sample(words: list[str]) -> int:
     if asked.beside:  # of the same step, so that only the weights differ
         step = models[0].committed.step
         models.insert(0, seedfast.load(asked.run, step=step, weights=asked.beside, **where))
-    for model in models:
-        say(model.origin)
     request = _streamed(asked.request, console) if asked.stream else asked.request
     run_folder = run_folder_of(asked.run)
     folder = asked.out or run_folder / "samples" / f"seed-{asked.seed}"
@@ -86,6 +84,7 @@ def sample(words: list[str]) -> int:
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
     samples = models[0].sample(request, seed=asked.seed)
+    say(models[0].origin)
     if asked.stream:
         console.file.write("\n")
     else:
@@ -119,12 +118,14 @@ def _compare(models: list[Any], request: Any, seed: int, console: Console, folde
 
     Samples that cannot be printed, or that are to be saved, go to a folder of each kind's own.
     """
+    from seedfast.console import say
     from seedfast.evaluate.text_statistics import statistics
     from seedfast.families.text.request import TextSamples
 
     columns = {}
     for model in models:
         samples = model.sample(request, seed=seed)
+        say(model.origin)
         console.rule(f"{model.weights} weights", style="bold")
         samples.show(console)
         if save or not samples.printable:

@@ -136,10 +136,10 @@ def _introduce(opened: Session, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for text in opened.corpus.introduction(run.steps * run.batch_size):
+    for text in opened.corpus.introduction(opened.plan.epoch(opened.plan.steps)):
         console.print(text, highlight=False, soft_wrap=True)
     verb = "continues" if opened.state.step else "starts"
-    where = f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}"
+    where = f"{verb} at step {opened.state.step} of {opened.plan.steps} in {opened.folder}"
     console.print(where, highlight=False, soft_wrap=True)
     for name, (old, new) in opened.changed.items():
         console.print(f"  changed: {name} {old} → {new}", highlight=False)

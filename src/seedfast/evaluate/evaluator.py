@@ -1,6 +1,6 @@
 """Metrics of trained models: one file each, and one way to run all that fit.
 
-A metric is a frozen dataclass with its options as fields (an `Evaluator`), or a function of one's own from a trained
+A metric is a frozen dataclass with its options as fields (an `Evaluator`), or a function of the user from a trained
 model to numbers by name.
 """
 
@@ -8,6 +8,8 @@ import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from numbers import Real
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 from seedfast.errors import UserError
@@ -74,21 +76,28 @@ class Numbers:
 
 @dataclass(frozen=True)
 class OwnMetric:
-    """A function of one's own, `path/to/file.py:function`: a trained model to numbers by name."""
+    """A function of the user, `path/to/file.py:function`: a trained model to numbers by name."""
 
     path: str
     name: ClassVar[str] = "own"
 
     def fits(self, model: Trained) -> str | None:
-        """It is for its author to know."""
+        """Every model."""
         return None
 
     def __call__(self, model: Trained) -> Numbers:
         """Call it. Raises UserError if it returns anything but numbers by name."""
-        function, located = own_function(self.path)
-        found = function(model)
-        if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
-            raise UserError(f"{located} must return numbers by name, such as {{'length': 3.5}}, not {found!r}.")
+        function = own_function(self.path)
+        try:
+            found = function.call(model)
+        except UserError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise function.failure(error) from error
+        if not isinstance(found, Mapping) or not all(isinstance(value, Real) for value in found.values()):
+            raise UserError(
+                f"{function.location} must return numbers by name, such as {{'length': 3.5}}, not {found!r}."
+            )
         return Numbers({str(name): float(value) for name, value in found.items()})
 
 
@@ -125,7 +134,9 @@ def chosen(model: Trained, only: Iterable[str], own: Mapping[str, Evaluator]) ->
     found: dict[str, Evaluator] = {}
     for name in names:
         if ":" in name:
-            found[name.rpartition(":")[2]] = OwnMetric(name)
+            file, _, function = name.rpartition(":")
+            taken = function in EVALUATORS or function in found
+            found[f"{Path(file).stem}.{function}" if taken else function] = OwnMetric(name)
             continue
         found[name] = own.get(name) or evaluator_class(name)()
         if reason := found[name].fits(model):

@@ -4,8 +4,9 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,10 +19,11 @@ from seedfast.errors import UserError
 from seedfast.evaluate.log_prob import log_prob
 from seedfast.families.family import Family
 from seedfast.families.generator import Generator, Request, Samples, State
-from seedfast.loop.config import Run
+from seedfast.loop.config import Run, typed
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
+from seedfast.options import renamed
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.choice import Weights as Weights
 from seedfast.run_folder.choice import find as find
@@ -115,8 +117,12 @@ class Trained:
         """
         if request is None:
             request = make_request(self.generator.Request, options)
+        elif not isinstance(request, self.generator.Request):
+            raise UserError(f"Options of sampling are given by name, such as prompt={request!r:.40}.")
         elif options:
             raise UserError("Sampling takes a request or options, not both.")
+        if not isinstance(seed, int):
+            raise UserError(f"seed must be a whole number, not {seed!r}.")
         return generate(self.generator, self.network, self.state, request, seed=seed, distributed=self.distributed)
 
     def evaluate(self, *only: str, **options: Any) -> dict[str, Any]:
@@ -150,24 +156,33 @@ class Trained:
 def make_request(kind: type[Any], options: dict[str, Any]) -> Request:
     """A request from options by name; a single value stands for a tuple of one.
 
-    Raises UserError for an unknown option, naming the nearest.
+    Raises UserError for an unknown option, naming the nearest, or a value of another type.
     """
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind)]
-    values = {}
+    values: dict[str, Any] = {}
+    old = renamed(kind)
     for name, value in options.items():
+        if name in old:
+            raise UserError(f"The option {name} is now called {old[name]}.")
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
             raise UserError(f"There is no option {name} of sampling from this model; {hint}")
-        is_tuple = get_origin(hints[name]) is tuple
-        values[name] = tuple(value) if isinstance(value, list) else (value,) if is_tuple and _single(value) else value
+        values[name] = _option(value, hints[name], name)
     request: Request = kind(**values)
     return request
 
 
-def _single(value: Any) -> bool:
-    return isinstance(value, str | Path | int | float)
+def _option(value: Any, hint: Any, name: str) -> Any:
+    """The value of an option; a value that is written as such (a number, a text, a path) stands for a tuple of one."""
+    is_tuple = get_origin(hint) is tuple
+    if is_tuple and isinstance(value, str | Path | int | float):
+        value = (value,)
+    if is_tuple and isinstance(value, list | tuple) and get_args(hint)[-1] is Ellipsis:
+        return tuple(_option(each, get_args(hint)[0], name) for each in value)
+    written = value is None or isinstance(value, str | Path | int | float | list | tuple | np.generic)
+    return typed(value, hint, name, "sample") if written else value
 
 
 def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:
@@ -185,6 +200,8 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
 
     Raises UserError for averaged weights of a run that keeps none, or pretrained ones of a run that had none.
     """
+    if weights not in (None, *get_args(Weights)):
+        raise UserError(f"weights must be {', '.join(get_args(Weights))} or None, not {weights!r}.")
     if weights == "ema" and "ema" not in checkpoint.groups:
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")

@@ -38,11 +38,13 @@ class Samples(ABC):
     def files(self) -> dict[str, bytes]:
         """The samples as files: the content of each by its name, the most important first."""
 
-    def save(self, folder: Path, *, replace: bool = False) -> list[Path]:
-        """Write `files` into an existing folder; returns them. Files of earlier samples are removed first.
+    def save(self, folder: str | Path, *, replace: bool = False) -> list[Path]:
+        """Write `files` into a folder; returns them. Files of earlier samples are removed first.
 
         replace: whether files of other origin that have these names are replaced. Raises UserError otherwise.
         """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         return sample_files.write(folder, self.files(), replace=replace)
 
 

@@ -19,6 +19,7 @@ from typing import (
     runtime_checkable,
 )
 
+import numpy as np
 import yaml
 
 from seedfast import untrusted
@@ -211,17 +212,22 @@ def from_mapping(template: C, values: Mapping[str, Any], *, where: str, prefix: 
                 raise UserError(f"{where}: {name} must be a mapping of its fields, not {value!r}.")
             changes[key] = from_mapping(current, value, where=where, prefix=f"{name}.")
         else:
-            changes[key] = _typed(value, hints[key], name, where)
+            changes[key] = typed(value, hints[key], name, where)
     return replace(template, **changes)  # type: ignore[type-var]
 
 
-def _typed(value: Any, hint: Any, name: str, where: str) -> Any:
-    """`value` as the type `hint`, where YAML's own types allow it without loss."""
+def typed(value: Any, hint: Any, name: str, where: str) -> Any:
+    """`value` as the type `hint`, where YAML's own types, NumPy's numbers and paths allow it without loss.
+
+    name: the key. Raises UserError for another type, naming the key.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(value, np.generic):
+        value = value.item()
     if origin in (Union, types.UnionType):
         for option in arguments:
             try:
-                return _typed(value, option, name, where)
+                return typed(value, option, name, where)
             except UserError:
                 continue
     elif origin is Literal:
@@ -230,9 +236,11 @@ def _typed(value: Any, hint: Any, name: str, where: str) -> Any:
     elif origin is tuple and isinstance(value, list | tuple):
         inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(inner) == len(value):
-            return tuple(_typed(item, kind, name, where) for item, kind in zip(value, inner, strict=True))
+            return tuple(typed(item, kind, name, where) for item, kind in zip(value, inner, strict=True))
     elif hint is float and (type(value) in (int, float) or _is_scientific(value)):
         return float(value)
+    elif hint is Path and isinstance(value, str | Path):
+        return Path(value)
     elif isinstance(hint, type) and type(value) is hint:
         return value
     expected = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)

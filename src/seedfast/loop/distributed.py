@@ -23,6 +23,8 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def _device(name: str, *, local_rank: int) -> torch.device:
     """The device of a name ("auto", "cpu", "cuda"), in deterministic mode."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, not {name!r}.")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but this PyTorch finds no CUDA device; pass --device cpu or auto.")
     # The same as use_deterministic_algorithms(True), which spends seconds on importing a compiler only to set the
@@ -46,7 +48,7 @@ def _store() -> Store:
     find the addresses of dead ones in it and wait for them. The count of restarts is one agent's, so it is no common
     prefix where there are several.
     """
-    store, _, _ = next(rendezvous("env://"))
+    store: Store = next(rendezvous("env://"))[0]
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
     return PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Any, Self
 
@@ -26,7 +27,9 @@ class Interrupt:
         return self._noted
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # Only the main thread can be interrupted; a training in another one ends with its process.
+        is_main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if is_main else ():
             self._before[number] = signal.signal(number, self._note)
         return self
 

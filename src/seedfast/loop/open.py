@@ -58,7 +58,7 @@ def open_session(
         stack.callback(distributed.finish)
         stack.enter_context(distributed.stopping())
         if distributed.is_main:
-            _claim(folder)
+            claim(folder)
             stack.enter_context(locked(folder))
         distributed.barrier()
         checkpoints = Checkpoints(folder, keep=run.keep)
@@ -116,8 +116,8 @@ def _listeners(session: Session) -> Listener:
     return Listeners(listeners, session.warn)
 
 
-def _claim(folder: Path) -> None:
-    """Make sure that the folder is, or can become, a run folder."""
+def claim(folder: Path) -> None:
+    """Make sure that the folder is, or can become, a run folder. Raises UserError if it is neither."""
     if is_checkpoint(folder):
         raise UserError(
             f"{folder} is a checkpoint, which is never changed: to continue from it, name its run folder with --out "
@@ -134,7 +134,7 @@ def _claim(folder: Path) -> None:
     if (
         folder.is_dir()
         and not (folder / "run.yaml").exists()
-        and any(not path.name.startswith(ours) for path in folder.iterdir())
+        and any(path.name.partition(".tmp-")[0] not in ours for path in folder.iterdir())
     ):
         raise UserError(
             f"{folder} has files in it and no run.yaml, so it is not a run of seedfast; choose an empty or new folder "

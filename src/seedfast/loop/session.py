@@ -19,6 +19,7 @@ from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
 from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.given_data import given_path
 from seedfast.loop.plan import Plan
 from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
@@ -129,7 +130,11 @@ def data_of(run: Run, checkpoint: Checkpoint | None) -> DataConfig:
     """The run's data, with the pretrained parts (a tokenizer) that a checkpoint holds: the hub is not asked again."""
     if checkpoint is None:
         return run.data
-    return run.data.from_checkpoint(checkpoint.assets, before=stored_run(run, checkpoint.folder).data)
+    data = run.data.from_checkpoint(checkpoint.assets, before=stored_run(run, checkpoint.folder).data)
+    given = given_path(checkpoint.run_folder)
+    if given and Path(data.path).name == given.name and not Path(data.path).exists():
+        return data.with_path(str(given))  # the data lie in a run folder that has been moved
+    return data
 
 
 def stored_run(template: Run, folder: Path) -> Run:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.progress import Progress
-from seedfast.loop.sample import save_demo
+from seedfast.loop.sample import has_diverged, save_demo
 from seedfast.loop.save import Retry, save
 from seedfast.loop.session import Session
 from seedfast.loop.tasks import prefetched_tasks
@@ -233,12 +233,17 @@ def _refuse_validation(session: Session, record: Mapping[str, Any]) -> None:
     """Stop the training if a validation loss is not finite. The checkpoint of this step is not committed."""
     broken = [weights for weights, score in record.items() if score["loss"] is None]
     if broken:
-        where = f"the validation loss of the {' and '.join(broken)} weights is not finite at step {session.state.step}"
-        session.note("stopped", reason=where)
-        raise TrainingStopped(
-            f"Training stopped: {where}. The checkpoints before it are as they were; train with a lower rate "
-            "(--optimizer.lr … --allow-change optimizer.lr), from an earlier one with --at STEP if that is not enough."
-        )
+        kinds = " and ".join(broken)
+        _stop(session, f"the validation loss of the {kinds} weights is not finite at step {session.state.step}")
+
+
+def _stop(session: Session, where: str) -> NoReturn:
+    """End the training between two steps; the checkpoints before it stay."""
+    session.note("stopped", reason=where)
+    raise TrainingStopped(
+        f"Training stopped: {where}. The checkpoints before it are as they were; train with a lower rate "
+        "(--optimizer.lr … --allow-change optimizer.lr), from an earlier one with --at STEP if that is not enough."
+    )
 
 
 def _warn(session: Session, record: Mapping[str, Any]) -> None:
@@ -251,7 +256,12 @@ def _warn(session: Session, record: Mapping[str, Any]) -> None:
 
 
 def _sample(session: Session) -> None:
-    """Event 8, on rank 0 only: its random numbers are keyed apart from those of training."""
+    """Event 8, on rank 0 only: its random numbers are keyed apart from those of training.
+
+    Raises TrainingStopped if the weights have diverged.
+    """
+    if has_diverged(session.state.average.network if session.state.average else session.state.network):
+        _stop(session, f"the weights are not finite at step {session.state.step}")
     if session.distributed.is_main:
         _, files = save_demo(session)
         names = [str(file.relative_to(session.folder)) for file in files]

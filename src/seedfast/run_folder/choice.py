@@ -49,7 +49,7 @@ def _itself(folder: Path, at: At) -> Checkpoint:
         step = CheckpointManifest.read(folder).step
     except (OSError, ValueError) as error:
         raise UserError(f"The checkpoint {folder} is damaged ({error}); name another one, or its run.") from error
-    if at not in ("best", step):
+    if isinstance(at, int) and at != step:
         raise UserError(f"{folder} is the checkpoint of step {step}; leave --at {at} out, or name its run folder.")
     checkpoint = Checkpoint(folder, step)
     if problems := checkpoint.open():

@@ -56,6 +56,7 @@ def _load(path: Path) -> dict[str, Tensor]:
         if int.from_bytes(file.read(8), "little") > _HEADER_LIMIT:
             raise ValueError(f"{path} has a header of more than {_HEADER_LIMIT} bytes")
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no file of tensors ({error})") from error
+    return tensors

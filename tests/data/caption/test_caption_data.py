@@ -219,12 +219,15 @@ def test_rows_that_are_repeated_or_mangled_are_named(pictures: Path, capsys: pyt
 
 
 def test_rows_of_json_lines_that_hold_no_example_are_named(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = '{"file_name": "1.png"}\nnonsense\n{"text": "a"}\n{"file_name": "1.png", "text": 7}\n'
+    more = '{"file_name": "1.png"}\n\n{"text": "a"}\n{"file_name": "1.png", "text": 7}\n'
     (pictures / "m.jsonl").write_text(rows_of("file_name", "text") + more)
     assert captions_of(load(pictures / "m.jsonl")) == CAPTIONS
     report = capsys.readouterr().err
-    for reason in ("17 (no caption", "18 (Expecting value", "19 (no image", "20 (captions must be a text"):
+    for reason in ("17 (no caption", "19 (no image", "20 (captions must be a text"):
         assert f"line {reason}" in report
+    (pictures / "m.jsonl").write_text(rows_of("file_name", "text") + "nonsense\n")
+    with pytest.raises(UserError, match=r"Line 17 of .*m\.jsonl is not JSON"):
+        load(pictures / "m.jsonl")
 
 
 def test_a_table_with_a_split_defines_what_validates(pictures: Path) -> None:
@@ -291,7 +294,7 @@ def test_assets_are_restored_from_a_folder(pictures: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("a.json", "{", {}, "not a JSON file"),
+        ("a.json", "{", {}, "is not JSON"),
         ("a.json", "[1]", {}, "must map files to lists of captions"),
         ("a.json", '{"0.png": [3]}', {}, "malformed"),
         ("a.json", "{}", {}, "lists no images"),

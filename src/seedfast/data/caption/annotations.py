@@ -5,14 +5,15 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seedfast.data.caption.tables import IMAGE, NUMBER, read_table
 from seedfast.data.image.folders import SPLIT_NAMES
-from seedfast.data.json_file import JSONMistake, load_json, parse_json
+from seedfast.data.image.sources import is_utf8
+from seedfast.data.json_rows import json_lines, read_json
 from seedfast.errors import UserError
 
 JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
@@ -41,7 +42,7 @@ def read_annotations(path: Path, skipped: list[str]) -> list[Annotation]:
         case ".json":
             return _json(path, skipped)
         case ending if ending in JSON_LINES:
-            return _rows(_json_lines(path, skipped), skipped)
+            return _rows(((f"line {line}", row) for line, row in json_lines(path)), skipped)
         case _:
             rows = ((f"line {line}", cells) for line, cells in read_table(path, skipped))
             return _rows(rows, skipped, listed=_list_in_a_cell)
@@ -60,7 +61,7 @@ def caption_list(value: Any) -> tuple[str, ...]:
 
 def _json(path: Path, skipped: list[str]) -> list[Annotation]:
     """{file: [captions]}, a Karpathy split, COCO annotations, or a list of objects."""
-    content = load_json(path)
+    content = read_json(path)
     try:
         if isinstance(content, dict) and isinstance(content.get("annotations"), list):
             return _coco(content)
@@ -96,26 +97,6 @@ def _karpathy(content: Mapping[str, Any]) -> list[Annotation]:
         for image in content["images"]
         if image["split"] in SPLIT_NAMES
     ]
-
-
-def _json_lines(path: Path, skipped: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The objects of JSON lines, such as the hub's metadata.jsonl, each with its line."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error}): convert it.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-            if not isinstance(row, dict):
-                raise JSONMistake("no object")
-            yield f"line {number}", row
-        except ValueError as error:
-            skipped.append(f"line {number} ({error}: {line[:60]!r})")
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
@@ -180,6 +161,8 @@ def with_split(annotations: Iterable[Annotation], wanted: str | None, title: str
         if earlier.split != split:
             raise UserError(f"{title} lists {name} in the split {earlier.split} and in {split}: keep it in one.")
         merged[place] = Annotation(earlier.name, earlier.captions + captions, split)
+    if odd := next((each for each in merged.values() if not is_utf8("".join((each.name, *each.captions)))), None):
+        raise UserError(f"{title} has half a character (a lone surrogate) in the entry of {odd.name!a}: fix it.")
     parts = {each.split for each in merged.values()}
     if parts <= {None} or parts == {"train"}:
         return [each._replace(split=None) for each in merged.values()]

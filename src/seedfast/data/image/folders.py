@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seedfast.data.image.decode import has_image_ending
-from seedfast.data.image.sources import ONE_CLASS, FileInfo, ImageFileSource, ImageSource
+from seedfast.data.image.sources import ONE_CLASS, FileInfo, ImageFileSource, ImageSource, is_utf8
 from seedfast.errors import UserError
 
 SPLIT_NAMES = {
@@ -42,21 +42,13 @@ def find_images(root: Path) -> Found:
         skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
         for file in (each for each in files if not each.startswith(".")):
             name = (inside / file).as_posix()
-            if not _is_utf8(name):
+            if not is_utf8(name):
                 skipped.append(f"{ascii(name)[1:-1]} (a name that is not UTF-8)")
             elif has_image_ending(file):
                 names.append(name)
             else:
                 skipped.append(f"{name} (not a picture)")
     return Found(sorted(names), skipped)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def folder_source(root: Path) -> ImageSource:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from seedfast.data.image.decode import ImageError, PixelArray, open_image, to_pixels
-from seedfast.data.json_file import load_json
+from seedfast.data.json_rows import read_json
 from seedfast.data.prepare import SourceFiles
 from seedfast.data.split import FirstOf
 from seedfast.errors import UserError
@@ -122,7 +122,7 @@ def json_source(path: Path) -> ImageSource:
     {"train": …, "validation": …}, each a list of {"image": path, "class": name, "caption": text} (the last two are
     optional) or a mapping of classes to lists of paths. Paths are relative to the file. Raises UserError otherwise.
     """
-    content = load_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or content.keys() != {"train", "validation"}:
         found = f"the keys {', '.join(content)}" if isinstance(content, dict) and content else "none"
         raise UserError(
@@ -135,6 +135,8 @@ def json_source(path: Path) -> ImageSource:
             name = str(entry["image"])
             names.append(name)
             label, caption = (entry.get(key) for key in ("class", "caption"))
+            if not is_utf8(f"{name}{label}{caption}"):
+                raise UserError(f"{path} has half a character (a lone surrogate) in the entry of {name!a}: fix it.")
             info.append(FileInfo(_text(label, ONE_CLASS), _text(caption, Path(name).stem), split))
     _check_distinct(path, names)
     return ImageFileSource(str(path), path.parent, tuple(names), info=tuple(info))
@@ -168,6 +170,15 @@ def _entries(entries: Any, where: str) -> list[Mapping[str, Any]]:
 def _text(value: Any, default: str) -> str:
     """A JSON value as text; null is the default."""
     return default if value is None else str(value)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written: not with half a character, as JSON's \\ud800 and some file names have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # ---- Hugging Face data sets -------------------------------------------------------------------------------------

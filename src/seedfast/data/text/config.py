@@ -85,13 +85,13 @@ class TextCorpus(Corpus):
     splits: Mapping[str, Mapping[str, int]]
     skipped: tuple[str, ...]
 
-    def introduction(self, drawn: int) -> list[str]:
+    def introduction(self, epochs: float) -> list[str]:
         train = self.train
         if not isinstance(train, PackedDataset):
             return []
         return [
             f"chats: {train.examples:,} examples, scored {train.targets:,} of {train.tokens:,} tokens, "
-            f"{drawn / len(train):.3g} epochs"
+            f"{epochs:.3g} epochs"
         ]
 
 

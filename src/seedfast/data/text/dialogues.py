@@ -112,8 +112,8 @@ def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
     if isinstance(made, Chat) and template is None:
         if made.pair is None:
             raise UserError(
-                f"{name} is a chat, which a tokenizer's chat template renders, and this tokenizer has none: set "
-                'data.tokenizer to that of a chat model, or give the rows a "prompt" and a "completion" as texts.'
+                f"{name} is a chat, whose messages a tokenizer's chat template renders, and this tokenizer has none: "
+                'set data.tokenizer to that of a chat model, or give the rows a "prompt" and a "completion" as texts.'
             )
         made = made.pair
     if isinstance(made, Pair):
@@ -144,8 +144,13 @@ def _check_texts(chat: Chat, tokenizer: Subwords, name: str) -> None:
 
 
 def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
-    """Write the examples of each split into `folder`, and return the counts of each split."""
+    """Write the examples of each split into `folder`, and return the counts of each split.
+
+    Raises UserError for an invalid row, and if all of several examples are equal.
+    """
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
+    first: Example | None = None
+    has_others = False
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))
 
@@ -161,6 +166,8 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
             if number == SKIPPED:
                 continue
             encoded = example(row, tokenizer, name)
+            first = first or encoded
+            has_others |= encoded != first
             tokens[number].write(np.array(encoded.ids))
             values = (encoded.scored, [len(encoded.ids)], [encoded.bytes])
             for file, value in zip(parts[number], values, strict=True):
@@ -169,4 +176,9 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
             counts[number]["bytes"] += encoded.bytes
             counts[number]["tokens"] += len(encoded.ids)
             bar.advance(sum(map(utf8_size, dialogue(row, name).texts)))
+    if (total := sum(count["documents"] for count in counts)) > 1 and not has_others:
+        raise UserError(
+            f"All {total} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "
+            "messages, or prompts and completions, differ."
+        )
     return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True}

@@ -132,7 +132,8 @@ class CaptionRequest:
                     pixels.append(torch.from_numpy(processor(image).copy()))
             except ImageError as error:
                 if file in self.named:
-                    raise UserError(f"{file} cannot be read as an image: {error}.") from None
+                    reason = error if file.exists() else "there is no such file"
+                    raise UserError(f"{file} cannot be read as an image: {reason}.") from None
                 skipped.append(f"{file} ({error})")
                 continue
             names.append(str(file))

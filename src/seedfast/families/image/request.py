@@ -155,7 +155,8 @@ class ImageRequest:
             with open_image(self.image) as image:
                 values = to_pixels(image, assets.size, assets.channels)
         except ImageError as error:
-            raise UserError(f"{self.image} cannot be read as an image: {error}.") from None
+            reason = error if self.image.exists() else "there is no such file"
+            raise UserError(f"{self.image} cannot be read as an image: {reason}.") from None
         return torch.from_numpy(values.copy()).float() / 127.5 - 1
 
 
