@@ -1,14 +1,14 @@
 """The configuration of text data: from files to windows of tokens."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from seedfast.console import say
-from seedfast.data.cache import file_digests, read_tokens, token_type
+from seedfast.data.cache import file_digests
 from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.data.split import no_validation
@@ -16,11 +16,12 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.named_source import located, named_source
 from seedfast.data.text.packing import PackedDataset
+from seedfast.data.text.prepared_splits import read_splits
 from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
-from seedfast.data.text.windows import DocumentWindows, Windows
+from seedfast.data.text.windows import DocumentWindows
 from seedfast.errors import UserError
 from seedfast.files import to_json
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
@@ -246,10 +247,15 @@ class TextData(DataConfig):
         summary, folder = prepared.summary, prepared.folder
         tokenizer = tokenizers.load(folder)
         if isinstance(source, ChatSource):
-            splits: Sequence[PackedDataset | Windows] = self._packed(source, folder, tokenizer)
-        else:
-            splits = self._windows(source, prepared, tokenizer)
-        train, held_out = splits
+            self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
+        train, held_out = read_splits(
+            source,
+            prepared,
+            tokenizer,
+            context=self.context,
+            prompt=self.prompt,
+            one_document=self.one_document_per_window,
+        )
         measured, name = (held_out, "validation") if len(held_out) else (train, "train")
         size = measured.bytes if isinstance(measured, PackedDataset) else summary[name]["bytes"]
         one_document = isinstance(held_out, DocumentWindows)
@@ -273,31 +279,6 @@ class TextData(DataConfig):
             splits={name: summary[name] for name in SPLITS},
             skipped=tuple(summary["skipped"]),
         )
-
-    def _packed(self, source: TextSource, folder: Path, tokenizer: Tokenizer) -> list[PackedDataset]:
-        """Both splits of prompts with completions or chats, whole examples packed into windows."""
-        self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
-        size, end = tokenizer.size, tokenizer.end_of_text
-        splits = [PackedDataset(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS]
-        if not all(packed.bytes for packed in splits if len(packed)):
-            raise UserError(f"All answers of a split of {source.title} are empty: fill them, or remove these rows.")
-        return splits
-
-    def _windows(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[Windows]:
-        """Both splits of text, cut into windows."""
-        kind = token_type(tokenizer.size)
-        streams = [read_tokens(prepared.folder / f"{name}.bin", kind) for name in SPLITS]
-        # A single text is one document, so its windows are the same either way.
-        windows = DocumentWindows if self.one_document_per_window and not source.is_one_text else Windows
-        return [
-            windows(
-                tokens if len(tokens) > self.context else tokens[:1],
-                self.context,
-                prompt=self.prompt,
-                end_of_text=tokenizer.end_of_text,
-            )
-            for tokens in streams
-        ]
 
     def _too_short(self, source: TextSource, corpus: TextCorpus) -> UserError:
         """The error for data that fills no window."""
