@@ -28,6 +28,7 @@ class OptionData:
         self._bases: dict[str, Callable[[Run], Run]] = {
             "document_mask": lambda run: _on(run, self._documents),
             "one_document_per_window": lambda run: _on(run, self._documents),
+            "TextData.date": lambda run: _on(run, self._chats, tokenizer=str(self._model_with_clock), context=96),
             "TextData.field": lambda run: _on(run, self._documents),
             "TextData.include": lambda run: _on(run, self._files),
             "TextData.exclude": lambda run: _on(run, self._files),
@@ -48,8 +49,9 @@ class OptionData:
             "Captioner.language_model": self._with_language_model_tokenizer,
             "PretrainedLM.path": self._of_the_language_models_shape,
         }
-        self._values: dict[str, Callable[[], Path | str]] = {
+        self._values: dict[str, Callable[[], Path | str | tuple[str, ...]]] = {
             "TextData.path": lambda: self._other_text,
+            "TextData.also": lambda: (str(self._other_text),),
             "ImageData.path": lambda: self._other_images,
             "CaptionData.path": lambda: self._captions / "captions.json",
             "CaptionData.images": lambda: self._captions / "others",
@@ -66,10 +68,11 @@ class OptionData:
         prepare = self._bases.get(f"{option.kind.__name__}.{option.field}") or self._bases.get(option.field)
         return prepare(run) if prepare else run
 
-    def value(self, option: Option) -> str | None:
+    def value(self, option: Option) -> str | tuple[str, ...] | None:
         """Another value of an option that is a path or about a file, or None for all other options."""
         make = self._values.get(f"{option.kind.__name__}.{option.field}")
-        return str(make()) if make else None
+        value = make() if make else None
+        return str(value) if isinstance(value, Path) else value
 
     @cached_property
     def _other_text(self) -> Path:
@@ -81,6 +84,22 @@ class OptionData:
         lines = self._text.splitlines()
         rows = [{"text": lines[i][: 9 + i % 5], "other": lines[i + 1]} for i in range(200)]
         return self._written("documents.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    @cached_property
+    def _chats(self) -> Path:
+        """Chats of one question each."""
+        words = self._text.split()[:200]
+        chats = [[{"role": "user", "content": word}, {"role": "assistant", "content": word[::-1]}] for word in words]
+        return self._written("chats.jsonl", "".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+
+    @cached_property
+    def _model_with_clock(self) -> Path:
+        """A model with a chat template that writes the date."""
+        from tests.helpers import tiny_models
+
+        folder = tiny_models.folder(self._folder / "clock", "gpt2", self._text)
+        (folder / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + tiny_models.CHAT)
+        return folder
 
     @cached_property
     def _files(self) -> Path:

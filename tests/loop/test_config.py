@@ -61,6 +61,27 @@ def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
         read_yaml(tmp_path / "x.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: 3\nsteps: 4\n", 'the key "steps" occurs twice .*line 2'),
+        ("optimizer:\n  lr: 1\n  lr: 2\n", 'the key "lr" occurs twice'),
+        ("a: " + "[" * 5000 + "]" * 5000, "it nests too deeply"),
+        ("a: 2001-99-99\n- b", "cannot be read as a YAML file"),
+    ],
+    ids=["twice", "twice inside", "deep", "malformed"],
+)
+def test_yaml_that_has_no_one_meaning_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_yaml_may_merge_mappings_and_dates_stay_texts(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("base: &b {lr: 1}\nother:\n  <<: *b\n  lr: 2\ndate: 2026-01-31\n", "utf-8-sig")
+    assert read_yaml(tmp_path / "x.yaml") == {"base": {"lr": 1}, "other": {"lr": 2}, "date": "2026-01-31"}
+
+
 def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("optimizer: {lr: 1e-3}\n")
     run = from_mapping(recipes.make("text-masked"), read_yaml(tmp_path / "x.yaml"), where="x")

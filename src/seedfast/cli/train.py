@@ -30,8 +30,8 @@ class Train:
 
     out: Path
     """The run folder (default: runs/RECIPE)."""
-    data: str | None = None
-    """Where the data is; the same as --data.path."""
+    data: tuple[str, ...] = ()
+    """Where the data is, in one place or several; the same as --data.path (and --data.also)."""
     model: str | None = None
     """The pretrained model to start from, a folder or a name on the Hugging Face hub; the same as --model.path."""
     config: Path | None = None
@@ -95,8 +95,8 @@ def parse_run(recipe: str, words: list[str]) -> Train:
     )
     if asked.run.recipe != fresh.recipe:
         raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
-    if asked.data is not None:
-        asked = replace(asked, run=replace(asked.run, data=asked.run.data.with_path(asked.data)))
+    if asked.data:
+        asked = replace(asked, run=replace(asked.run, data=asked.run.data.with_path(*asked.data)))
     if asked.model is not None:
         if asked.run.model.path is None:
             raise UserError(
@@ -128,6 +128,8 @@ def _introduce(opened: Session, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for text in opened.corpus.introduction(run.steps * run.batch_size):
+        console.print(text, highlight=False, soft_wrap=True)
     verb = "continues" if opened.state.step else "starts"
     where = f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}"
     console.print(where, highlight=False, soft_wrap=True)

@@ -8,6 +8,8 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from seedfast.errors import UserError
+
 Batch = dict[str, Tensor]
 """Named tensors whose first dimension is the example."""
 
@@ -68,6 +70,10 @@ class Corpus:
     fingerprint: Fingerprint
     sampling_weights: Tensor | None = field(default=None, kw_only=True)
 
+    def introduction(self, drawn: int) -> list[str]:
+        """Lines about the data that are printed before training. drawn: number of examples that the run draws."""
+        return []
+
 
 class DataConfig(ABC):
     """The configuration of a data source: a frozen dataclass, the `--data.*` flags."""
@@ -83,12 +89,18 @@ class DataConfig(ABC):
     def restore(self, folder: Path) -> Assets:
         """The assets that `Assets.save` wrote into `folder`."""
 
-    def with_path(self, path: str) -> Self:
-        """The same source, read from another path."""
+    def with_path(self, path: str, *others: str) -> Self:
+        """The same source, read from another path, or several. Raises UserError if it takes only one."""
+        if others:
+            raise UserError(f"This recipe takes one data set, not {path} and {' and '.join(others)}.")
         return replace(self, path=path)  # type: ignore[type-var]  # configurations are dataclasses
 
     def located(self) -> Self:
         """The same source with absolute paths."""
+        return self
+
+    def started(self) -> Self:
+        """The same source with what a new run fixes when it starts, such as the date."""
         return self
 
     def with_pretrained(self, parts: Mapping[str, str]) -> Self:

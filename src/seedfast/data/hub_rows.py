@@ -24,7 +24,13 @@ def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             rows = datasets.load_from_disk(str(folder))
-            rows = rows["train"] if isinstance(rows, datasets.DatasetDict) else rows
+            if isinstance(rows, datasets.DatasetDict):
+                if "train" not in rows:
+                    raise UserError(
+                        f"The data set {title} has no split called train (it has {', '.join(rows)}): name the folder "
+                        f"of a split, such as hf:{path}/{next(iter(rows), 'SPLIT')}."
+                    )
+                rows = rows["train"]
         else:
             # Without this the library retries an unreachable hub many times before it looks into its cache.
             why = huggingface.unreachable()

@@ -117,12 +117,35 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without keys that occur twice, of which YAML would take the last, and with dates as text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f'the key "{key.value}" occurs twice', key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError if there is none."""
+    """The mapping in a YAML file. Raises UserError if there is none, or a key occurs twice."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(path.read_text("utf-8-sig"), _Loader)
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as a YAML file: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise UserError(f"{path} cannot be read as a YAML file: it nests too deeply.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of a run's fields to values.")
     return content

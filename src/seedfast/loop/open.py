@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ def open_session(
         distributed.barrier()
         checkpoints = Checkpoints(folder, keep=run.keep)
         checkpoint = distributed.broadcast(checkpoints.newest(at=at) if distributed.is_main else None)
-        session = _build(run.located(), checkpoints, checkpoint, distributed, initialise)
+        run = run.located()
+        if checkpoint is None:
+            run = replace(run, data=distributed.broadcast(run.data.started() if distributed.is_main else run.data))
+        session = _build(run, checkpoints, checkpoint, distributed, initialise)
         if session.journal:
             stack.enter_context(session.journal)
         if checkpoint:

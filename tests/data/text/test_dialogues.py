@@ -78,14 +78,14 @@ def test_a_chat_is_rendered_by_the_template_and_only_the_assistant_is_scored(tok
         ({"messages": "hi"}, "that are no list"),
         ({"messages": [{"role": "assistant", "content": 3}]}, "which is no text"),
         ({"messages": [{"role": "assistant", "content": "a<|im_end|>b"}]}, r"contains '<\|im_end\|>'"),
-        ({"prompt": "x"}, 'lacks "completion"'),
+        ({"completion": "x"}, 'lacks "prompt"'),
         ({"prompt": "x", "completion": None}, "which is no text"),
     ],
     ids=str,
 )
 def test_bad_rows_are_refused_by_name(row: Any, sentence: str, tokenizer: Subwords) -> None:
-    with pytest.raises(UserError, match=f"Row a.jsonl:3 .*{sentence}"):
-        example(row, tokenizer, "a.jsonl:3")
+    with pytest.raises(UserError, match=f"Line 3 of a.jsonl .*{sentence}"):
+        example(row, tokenizer, "Line 3 of a.jsonl")
 
 
 def test_templates_that_cannot_be_trained_on_are_refused(tokenizer: Subwords) -> None:
@@ -100,7 +100,7 @@ def test_templates_that_cannot_be_trained_on_are_refused(tokenizer: Subwords) ->
 
     with pytest.raises(UserError, match="changes earlier messages"):
         example({"messages": CHAT}, made("{{ messages[-1]['content'] }}"), "row")
-    with pytest.raises(UserError, match="refuses a chat: no"):
+    with pytest.raises(UserError, match="refuses row: no"):
         example({"messages": CHAT}, made("{{ raise_exception('no') }}"), "row")
     endless = example({"messages": CHAT[:3]}, made("{% for m in messages %}{{ m['content'] }} {% endfor %}"), "row")
     assert endless.ids[-1] == tokenizer.end_of_text, "a completion that no template ends is ended"
@@ -112,10 +112,11 @@ def test_chats_are_recognised_by_the_fields_of_the_first_row(tmp_path: Path) -> 
         ("a", {"prompt": "x", "completion": "y"}, True),
         ("b", {"messages": CHAT}, True),
         ("c", {"text": "x", "prompt": "x", "completion": "y"}, False),
-        ("d", {"body": "x"}, False),
     ):
         source = as_chats(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"), "text")
         assert isinstance(source, ChatSource) == is_dialogue
+    with pytest.raises(UserError, match=r"fields are body\): set data\.field .* or, for dialogues, give rows"):
+        as_chats(file_source(write(tmp_path / "d.jsonl", [{"body": "x"}]), "text"), "text")
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(8, 12))

@@ -186,7 +186,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "def f():\n    return [{'prompt': 'a', 'completion': 'b'}, 'c']\n",
         "mine.py:f",
         {},
-        r'Row 1 of mine\.py:f lacks "prompt"',
+        r'Document 1 of mine\.py:f lacks "prompt"',
     ),
     "unused field": (
         TEXTS,

@@ -44,7 +44,7 @@ def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     parquet.write_table(pyarrow.table({"body": ROWS, "n": list(range(30))}), path, row_group_size=7)
     assert found(load(path, field="body")) == sorted(ROWS)
-    with pytest.raises(UserError, match=r'lacks the column "text" \(it has body, n\)'):
+    with pytest.raises(UserError, match=r'Row 0 of .* lacks the field "text" \(its fields are body, n\)'):
         load(path)
     with pytest.raises(UserError, match=r'Row 0 of .* has 0 in "n", which is no text'):
         load(path, field="n")
@@ -64,7 +64,7 @@ def test_hub_data_sets(tmp_path: Path, write: Writer) -> None:
     corpus = load(f"hf:{tmp_path / 'saved'}")
     assert found(corpus) == sorted(ROWS)
     assert load(f"hf:{tmp_path / 'saved'}").fingerprint == corpus.fingerprint
-    with pytest.raises(UserError, match=r'lacks the column "body" \(it has text\)'):
+    with pytest.raises(UserError, match=r'Row 0 of .* lacks the field "body" \(its fields are text\)'):
         load(f"hf:{tmp_path / 'saved'}", field="body")
     with pytest.raises(UserError, match=r"The data set hf:nobody/nothing cannot be loaded .*save_to_disk"):
         load("hf:nobody/nothing")
@@ -199,7 +199,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"a.jsonl": '["text"]\n'},
         "a.jsonl",
         {},
-        r"Line 1 .* lacks its fields \(it is no JSON object",
+        r"Item 1 .* lacks its fields \(it is no JSON object",
     ),
     "no text": (
         {"a.jsonl": '{"text": null}\n'},
@@ -208,8 +208,8 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         r'Line 1 .* has None in "text", which is no text',
     ),
     "half a character": ({"a.jsonl": '{"text": "a\\ud83c"}\n'}, "a.jsonl", {}, r"Line 1 .*U\+D83C"),
-    "deeply nested JSON": ({"a.jsonl": "[" * 100_000}, "a.jsonl", {}, r"Line 1 of .*a\.jsonl is not JSON"),
-    "JSONL not UTF-8": ({"a.jsonl": b'{"text": "\xe9"}\n'}, "a.jsonl", {}, r"Line 1 of .* is not JSON"),
+    "deeply nested JSON": ({"a.jsonl": "[" * 100_000}, "a.jsonl", {}, r"Item 1 of .*a\.jsonl is not JSON \(it nests"),
+    "JSONL not UTF-8": ({"a.jsonl": b'{"text": "\xe9"}\n'}, "a.jsonl", {}, r"Line 1 of .* is not UTF-8"),
     "vocabulary too small": (
         GOOD,
         ".",
@@ -228,7 +228,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"vocabulary": 300},
         r"data\.vocabulary \(300\) has no effect without data\.tokenizer bpe",
     ),
-    "idle field": (GOOD, ".", {"field": "body"}, r"data\.field \(body\) has no effect, because .* holds no JSONL"),
+    "idle field": (GOOD, ".", {"field": "body"}, r"data\.field \(body\) has no effect, because .* holds no rows"),
     "idle field of python": ({}, "python", {"field": "body"}, r"data\.field \(body\) has no effect"),
     "idle mode": (GOOD, "a.txt", {"mode": "code"}, r"data\.mode \(code\) has no effect, because .* is not a folder"),
     "idle include": ({}, "python", {"include": ("*.c",)}, r"data\.include \(\('\*\.c',\)\) has no effect"),

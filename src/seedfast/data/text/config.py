@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -11,20 +12,19 @@ from seedfast.data.cache import file_digests, read_tokens, token_type
 from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.data.text import tokenizers
-from seedfast.data.text.dialogues import ChatSource, as_chats
-from seedfast.data.text.own import OwnSource, own_source
+from seedfast.data.text.dialogues import ChatSource
+from seedfast.data.text.named_source import located, named_source
 from seedfast.data.text.packing import PackedDataset
-from seedfast.data.text.rows import reader_of
-from seedfast.data.text.sources import EXCLUDE, Mode, TextSource, file_source, folder_source, python_source
+from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
+from seedfast.data.text.tokenizers.chat import checked_day
 from seedfast.data.text.windows import DocumentWindows, Windows
 from seedfast.errors import UserError
 from seedfast.files import to_json
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
-from seedfast.user_code import names_function
 
-_FORMAT = 1  # version of the prepared data: increase it when the same input is prepared differently
+_FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
 
@@ -79,15 +79,27 @@ class TextCorpus(Corpus):
     splits: Mapping[str, Mapping[str, int]]
     skipped: tuple[str, ...]
 
+    def introduction(self, drawn: int) -> list[str]:
+        train = self.train
+        if not isinstance(train, PackedDataset):
+            return []
+        return [
+            f"chats: {train.examples:,} examples, scored {train.targets:,} of {train.tokens:,} tokens, "
+            f"{drawn / len(train):.3g} epochs"
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextData(DataConfig):
     """Text to train on, its tokenizer, its windows, and its validation split."""
 
     path: Annotated[str, MayChange()] = "python"
-    """Where the text is: python (the standard library's source code, on every machine), a file (text, .jsonl or
-    .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or hf:FOLDER), or a function of yours
-    that yields documents (path/to/file.py:function)."""
+    """Where the text is: python (the standard library's source code, on every machine), a file (of text, or of
+    rows: .jsonl, .json, .csv, .tsv, .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or
+    hf:FOLDER), or a function of yours that yields documents (path/to/file.py:function)."""
+
+    also: Annotated[tuple[str, ...], MayChange(), Example(("python",))] = ()
+    """Further data of the same kind, each named as in `path`: all documents are those of one data set."""
 
     tokenizer: Annotated[str, Example("bytes")] = "bpe"
     """characters, bytes, bpe (learned from the training split), a pretrained one's folder or hub name, or model
@@ -114,13 +126,17 @@ class TextData(DataConfig):
     """Patterns of the files and folders that are left out of a folder."""
 
     mode: Mode = "auto"
-    """Which endings are taken from a folder if `include` is empty: those of text (with .jsonl and .parquet), of source
-    code, or (auto) text and code, and .jsonl and .parquet where there is neither."""
+    """Which endings are taken from a folder if `include` is empty: those of text and rows, of source code, or (auto)
+    text and code, and rows where there is neither, apart from a README or a license."""
 
     field: Annotated[str, Example("other")] = "text"
-    """The field or column that holds the text, in JSONL, Parquet, Hugging Face data sets, and dicts of your function.
-    Rows without it that have a prompt and a completion, or messages (a chat), are used as such (not in Parquet): only
-    completions are scored."""
+    """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function.
+    Rows without it that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
+    instruction and output) are used as such: only the answers are scored."""
+
+    date: Annotated[str | None, Example("2001-02-03")] = None
+    """The day, YYYY-MM-DD, that a chat template which writes the date takes for the present one. A new run stores the
+    day on which it starts."""
 
     validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.1
     """The part that validates: whole documents by their keyed hash, or the end of a single plain file."""
@@ -131,13 +147,15 @@ class TextData(DataConfig):
             raise UserError(
                 f'data.include={self.include} replaces the endings of data.mode="{self.mode}": give one of them.'
             )
+        if self.date is not None:
+            checked_day(self.date)
 
     def load(self) -> TextCorpus:
         """Prepare the data, or take it from the cache. Raises UserError on unusable data."""
         if self.tokenizer == "model":
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
-        source = self._source()
-        given = None if self.tokenizer in _BUILT_IN else _existing_tokenizer(self.tokenizer)
+        source = named_source((self.path, *self.also), self)
+        given = self._given_tokenizer()
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
             "format": _FORMAT,
@@ -162,13 +180,28 @@ class TextData(DataConfig):
         # Empty files are not reported: nothing is lost with them, and Python packages have many.
         return self._corpus(source, prepare(source, options, fill, kind="text", unreported="empty"))
 
+    def with_path(self, path: str, *others: str) -> Self:
+        """The same configuration of the data in these places."""
+        return replace(self, path=path, also=others)
+
+    def started(self) -> Self:
+        """The same data with the present day as `date`, if the chat template of the tokenizer writes it."""
+        if self.date is None and self.tokenizer != "model" and tokenizers.reads_clock(self._given_tokenizer()):
+            return replace(self, date=date.today().isoformat())
+        return self
+
+    def _given_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that a run has stored, or a pretrained one; None for those that are built from the data."""
+        given = None if self.tokenizer in _BUILT_IN else _existing_tokenizer(self.tokenizer)
+        if self.date is None:
+            return given
+        if not tokenizers.reads_clock(given):
+            self._refuse_unused(("date",), "the tokenizer has no chat template that writes the date")
+        return tokenizers.on_date(given, self.date)
+
     def located(self) -> Self:
         """The same data with absolute paths (`python` is a name, even where a file or folder has this name)."""
-        changed: dict[str, Any] = {}
-        if self.path != "python":
-            file, colon, function = self.path.rpartition(":") if names_function(self.path) else (self.path, "", "")
-            if (path := Path(file).expanduser().absolute()).exists():
-                changed["path"] = f"{path}{colon}{function}"
+        changed: dict[str, Any] = {"path": located(self.path), "also": tuple(map(located, self.also))}
         if self.tokenizer not in _BUILT_IN and (path := Path(self.tokenizer).expanduser().absolute()).exists():
             changed["tokenizer"] = str(path)
         return replace(self, **changed)
@@ -186,42 +219,11 @@ class TextData(DataConfig):
         for name in names:
             refuse_unused(self, name, reason, "data.")
 
-    def _source(self) -> TextSource:
-        """The source that `path` names. Raises UserError if there is none, or an option has no effect on it."""
-        path = Path(self.path).expanduser().absolute()
-        is_named = self.path == "python" or self.path.startswith("hf:")
-        if is_named or not path.is_dir():
-            self._refuse_unused(("include", "exclude", "mode"), f'data.path="{self.path}" is not a folder')
-        if self.path == "python":
-            self._refuse_unused(("field",), "Python files have no fields")
-            return python_source()
-        if is_named:
-            from seedfast.data.text.hub import hub_source
-
-            return as_chats(hub_source(self.path.removeprefix("hf:"), self.field), self.field)
-        if path.is_dir():
-            source = folder_source(path, self.include, self.exclude, self.mode, self.field)
-        elif path.is_file():
-            source = file_source(path, self.field)
-        elif names_function(self.path):
-            source = own_source(self.path, self.field)
-        else:
-            raise UserError(
-                f'data.path="{self.path}" is neither a file nor a folder: name one, hf:NAME, path/to/file.py:function, '
-                "or python for the standard library's source code."
-            )
-        if isinstance(source, OwnSource):
-            if source.yields_texts:
-                self._refuse_unused(("field",), f"{source.title} yields texts without fields")
-        elif not any(reader_of(Path(name)) for name in source.names):
-            self._refuse_unused(("field",), f'data.path="{self.path}" holds no JSONL or Parquet')
-        return as_chats(source, self.field)
-
     def _corpus(self, source: TextSource, prepared: Prepared) -> TextCorpus:
         summary, folder = prepared.summary, prepared.folder
         tokenizer = tokenizers.load(folder)
         if isinstance(source, ChatSource):
-            splits: Sequence[PackedDataset | Windows] = self._packed(source, folder, tokenizer)
+            splits: Sequence[PackedDataset | Windows] = self._packed(source, prepared, tokenizer)
         else:
             splits = self._windows(source, prepared, tokenizer)
         train, held_out = splits
@@ -248,10 +250,10 @@ class TextData(DataConfig):
             skipped=tuple(summary["skipped"]),
         )
 
-    def _packed(self, source: TextSource, folder: Path, tokenizer: Tokenizer) -> list[PackedDataset]:
+    def _packed(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[PackedDataset]:
         """Both splits of prompts with completions or chats, whole examples packed into windows."""
         self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
-        size, end = tokenizer.size, tokenizer.end_of_text
+        folder, size, end = prepared.folder, tokenizer.size, tokenizer.end_of_text
         splits = [PackedDataset(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS]
         for name, packed in zip(SPLITS, splits, strict=True):
             if not len(packed):
@@ -259,6 +261,14 @@ class TextData(DataConfig):
                     f"No example of the {name} split of {source.title} fits into data.context={self.context} tokens: "
                     f"raise data.context, change data.validation={self.validation}, or add examples."
                 )
+            if not packed.bytes:
+                raise UserError(
+                    f"All answers of the {name} split of {source.title} are empty, so there is no text to write: fill "
+                    "them, or remove these rows."
+                )
+        if repeated := prepared.summary["repeated"]:
+            count, example = repeated
+            say(f"Repeated in {source.title}: {count} examples are equal to an earlier one, such as {example}.")
         if left_out := sum(packed.left_out for packed in splits):
             say(
                 f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "

@@ -1,23 +1,37 @@
 """Prompts with completions, and chats: which tokens are scored, and how they are prepared.
 
-Rows are {"prompt": …, "completion": …} or {"messages": [{"role": …, "content": …}, …]}. The loss covers only the tokens
-that the model has to write: completions, and the assistant's turns as the tokenizer's chat template renders them. A
-prompt is encoded by itself, exactly as it will be when the model is prompted.
+The loss covers only the tokens that the model has to write: completions, and the assistant's turns as the tokenizer's
+chat template renders them. A prompt is encoded by itself, exactly as it will be when the model is prompted.
+`row_forms` lists the rows that are read.
 """
 
-from collections.abc import Collection, Iterator
+import json
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seedfast.console import Bar
+from seedfast.console import Bar, say
 from seedfast.data.cache import TokenWriter, token_type
+from seedfast.data.json_rows import Row
 from seedfast.data.prepare import SPLITS
+from seedfast.data.text.chat_turns import rendered_turns
 from seedfast.data.text.packing import PARTS
-from seedfast.data.text.rows import Row, checked_text
+from seedfast.data.text.row_forms import (
+    FIELDS,
+    WANTED,
+    Chat,
+    Pair,
+    dialogue,
+    is_dialogue,
+    message_text,
+    refuse_unsupported,
+)
 from seedfast.data.text.sources import Document, TextSource
 from seedfast.data.text.split import SKIPPED, Split, utf8_size
 from seedfast.data.text.tokenizers import Subwords, Tokenizer
@@ -41,54 +55,43 @@ class ChatSource(TextSource):
     def check_unchanged(self) -> None:
         self.source.check_unchanged()
 
-    def first_row(self) -> Row | None:
-        return self.source.first_row()
-
-    def rows(self) -> Iterator[tuple[str, Row]]:
-        return self.source.rows()
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
+        return self.source.rows(FIELDS)
 
     def documents(self) -> Iterator[Document]:
         for name, row in self.rows():
-            texts = _texts(row, name)
+            texts = dialogue(row, name).texts
             yield Document(name, texts[0], texts)
 
 
-def is_chat(keys: Collection[str]) -> bool:
-    """Whether a row with these keys has messages, or a prompt and a completion."""
-    return "messages" in keys or ("prompt" in keys and "completion" in keys)
-
-
 def as_chats(source: TextSource, field: str) -> TextSource:
-    """The source as a `ChatSource` if its first row has no text field, but messages or a prompt and a completion."""
+    """The source as a `ChatSource` if its first row has no text field, and is a chat or a prompt with a completion.
+
+    Raises UserError for rows of a form that is not supported.
+    """
     first = source.first_row()
-    if first is None or field in first or not is_chat(first):
+    if first is None:
         return source
+    name, row = first
+    if field in row:
+        if is_dialogue(row):
+            say(
+                f"The rows of {source.title} are read as texts, and all tokens are scored, for they have the field "
+                f'"{field}": without it, they would be dialogues of which only the answers are scored.'
+            )
+        return source
+    if not is_dialogue(row):
+        refuse_unsupported(row, name)
+        raise UserError(
+            f'{name} lacks the field "{field}" (its fields are {", ".join(map(str, row))}): set data.field to the one '
+            f"that holds the text, or, for dialogues, {WANTED}."
+        )
+    if source.has_plain_texts:
+        raise UserError(
+            f"{source.title} holds dialogues ({name}) beside plain texts, which are prepared in different ways: choose "
+            "one kind with data.include."
+        )
     return ChatSource(source.title, source.root, source.names, skipped=source.skipped, source=source)
-
-
-def _texts(row: Row, name: str) -> list[str]:
-    """Every text of a row, the prompt first (for a chat: the messages before the assistant's first)."""
-    if "messages" in row:
-        messages = _messages(row, name)
-        first = next(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        return ["\n".join(m["content"] for m in messages[:first]), *(m["content"] for m in messages[first:])]
-    for key in ("prompt", "completion"):
-        if key not in row:
-            raise UserError(f'Row {name} lacks "{key}": a dialogue has messages, or a prompt and a completion.')
-    return [checked_text(row[key], key, f"Row {name}") for key in ("prompt", "completion")]
-
-
-def _messages(row: Row, name: str) -> list[dict[str, str]]:
-    messages = row["messages"]
-    if not isinstance(messages, list) or not all(
-        isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages
-    ):
-        raise UserError(f'Row {name} has "messages" that are no list of {{"role": …, "content": …}}: fix it.')
-    if not any(message["role"] == "assistant" for message in messages):
-        raise UserError(f"Row {name} has no message of the assistant, so no token would be scored: remove it.")
-    for message in messages:
-        checked_text(message["content"], "content", f"Row {name}")
-    return messages
 
 
 @dataclass(frozen=True)
@@ -105,51 +108,46 @@ def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
 
     Raises UserError for an invalid row, or a chat that the tokenizer's template cannot represent faithfully.
     """
-    end, size = tokenizer.end_of_text, 0
-    if "messages" in row:
-        parts, size = _encode_chat(_messages(row, name), tokenizer, name)
-    else:
-        prompt, completion = _texts(row, name)
+    end = tokenizer.end_of_text
+    made = dialogue(row, name)
+    template = tokenizer.chat_template if isinstance(tokenizer, Subwords) else None
+    if isinstance(made, Chat) and template is None:
+        if made.pair is None:
+            raise UserError(
+                f"{name} is a chat, which a tokenizer's chat template renders, and this tokenizer has none: set "
+                'data.tokenizer to that of a chat model, or give the rows a "prompt" and a "completion" as texts.'
+            )
+        made = made.pair
+    if isinstance(made, Pair):
         # As in sampling: an empty prompt is an end-of-text.
-        parts = [(tokenizer.encode(prompt) or [end], False), ([*tokenizer.encode(completion), end], True)]
-        size = utf8_size(completion)
+        prompt = tokenizer.encode(made.prompt) or [end]
+        parts = [(prompt, False), ([*tokenizer.encode(made.completion), end], True)]
+        size = utf8_size(made.completion)
+    else:
+        assert isinstance(tokenizer, Subwords)
+        assert template is not None
+        _refuse_special_tokens(made, tokenizer, name)
+        turns = rendered_turns(made, template, name)
+        parts = [(tokenizer.encode_chat(text), is_scored) for text, is_scored in turns]
+        size = sum(utf8_size(message_text(made.messages[place])) for place in made.scored)
     if end not in parts[-1][0]:
         parts.append(([end], True))
     ids = [token for some, _ in parts for token in some]
     return Example(ids, [scored for some, scored in parts for _ in some], size)
 
 
-def _encode_chat(
-    messages: list[dict[str, str]], tokenizer: Tokenizer, name: str
-) -> tuple[list[tuple[list[int], bool]], int]:
-    """The parts (ids, scored) of a chat up to the assistant's last turn, and the bytes of the assistant's messages."""
-    if not isinstance(tokenizer, Subwords) or tokenizer.chat_template is None:
-        raise UserError(
-            "Chats are rendered by a tokenizer's chat template, and this tokenizer has none: set data.tokenizer to "
-            "that of a chat model, or give the rows a prompt and a completion."
-        )
-    for message in messages:
-        if special := tokenizer.special_token_in(message["content"]):
-            raise UserError(f"Row {name} contains {special!r}, a special token of the chat template: fix or remove it.")
-    parts: list[tuple[list[int], bool]] = []
-    done = ""
-    for place, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        for stop, is_prompt in ((place, True), (place + 1, False)):
-            rendered = tokenizer.chat_template.render(messages[:stop], add_generation_prompt=is_prompt)
-            if not rendered.startswith(done):
-                raise UserError(
-                    f"The chat template changes earlier messages when a chat goes on (row {name}), so a turn would be "
-                    "trained in another form than it is prompted in: give each turn a row of its own."
-                )
-            parts.append((tokenizer.encode_chat(rendered[len(done) :]), not is_prompt))
-            done = rendered
-    return parts, sum(utf8_size(message["content"]) for message in messages if message["role"] == "assistant")
+def _refuse_special_tokens(chat: Chat, tokenizer: Subwords, name: str) -> None:
+    for text in (*map(message_text, chat.messages), json.dumps(chat.tools, ensure_ascii=False)):
+        if special := tokenizer.special_token_in(text):
+            raise UserError(f"{name} contains {special!r}, a special token of the chat template: fix or remove it.")
 
 
 def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
-    """Write the examples of each split into `folder`, and return the counts of each split."""
+    """Write the examples of each split into `folder`, and return the counts of each split.
+
+    "repeated" is the number of examples that are equal to an earlier one, and the name of the first; None without any.
+    """
+    digests = array("Q")  # of each row, 0 of skipped ones
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))
@@ -164,14 +162,29 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
         ]
         for (name, row), number in zip(source.rows(), split.assigned, strict=True):
             if number == SKIPPED:
+                digests.append(0)
                 continue
             encoded = example(row, tokenizer, name)
             tokens[number].write(np.array(encoded.ids))
+            digests.append(hash((tuple(encoded.ids), tuple(encoded.scored))) % (1 << 64))
             values = (encoded.scored, [len(encoded.ids)], [encoded.bytes])
             for file, value in zip(parts[number], values, strict=True):
                 file.write(np.array(value))
             counts[number]["documents"] += 1
             counts[number]["bytes"] += encoded.bytes
             counts[number]["tokens"] += len(encoded.ids)
-            bar.advance(sum(map(utf8_size, _texts(row, name))))
-    return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True}
+            bar.advance(sum(map(utf8_size, dialogue(row, name).texts)))
+    return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True, "repeated": _repeated(source, digests)}
+
+
+def _repeated(source: ChatSource, digests: Sequence[int]) -> tuple[int, str] | None:
+    """The number of rows whose digest is that of an earlier one, and the name of the first."""
+    found = np.array(digests, np.uint64)
+    _, firsts = np.unique(found, return_index=True)
+    again = np.ones(len(found), bool)
+    again[firsts] = False
+    again[found == 0] = False
+    if not again.any():
+        return None
+    name, _ = next(islice(source.rows(), int(again.argmax()), None))
+    return int(again.sum()), name

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import tokenizers
 
 from seedfast import huggingface
 from seedfast.data.hub_rows import hub_rows
-from seedfast.data.text.dialogues import is_chat
-from seedfast.data.text.rows import Row, checked_text
+from seedfast.data.json_rows import Row
+from seedfast.data.text.rows import text_field, without_nulls
 from seedfast.data.text.sources import Document, TextSource
 from seedfast.data.text.tokenizers import Subwords
 from seedfast.errors import UserError
@@ -26,35 +26,27 @@ class TextHubSource(TextSource):
     field: str = "text"
     dataset: Any = None
 
-    def first_row(self) -> Row | None:
-        return next(iter(self.dataset), None)
-
-    def rows(self) -> Iterator[tuple[str, Row]]:
-        for number, row in enumerate(self.dataset):
-            yield f"{number} of {self.title}", row
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
+        known = self.dataset.column_names
+        names = [name for name in known if columns is None or name in columns]
+        number = 0
+        for batch in self.dataset.select_columns(names).iter(batch_size=64 if columns is None else 1024):
+            for values in zip(*(batch[name] for name in names), strict=True):
+                yield f"Row {number} of {self.title}", without_nulls(dict(zip(names, values, strict=True)))
+                number += 1
 
     def documents(self) -> Iterator[Document]:
-        number = 0
-        for batch in self.dataset.select_columns([self.field]).iter(batch_size=1024):
-            for value in batch[self.field]:
-                text = checked_text(value, self.field, f"Row {number} of {self.title}")
-                yield Document(f"row {number}", number, (text,))
-                number += 1
+        for number, (place, row) in enumerate(self.rows({self.field})):
+            yield Document(f"row {number}", number, (text_field(row, self.field, place),))
 
 
 def hub_source(name: str, field: str) -> TextSource:
     """The training split of the data set NAME or NAME:CONFIGURATION, or a folder that `save_to_disk` wrote.
 
-    Raises UserError if it is neither on this machine nor reachable, or has no column `field` and none of chats.
+    Raises UserError if it is neither on this machine nor reachable.
     """
-    title = f"hf:{name}"
     dataset, root, names = hub_rows(name)
-    if field not in dataset.column_names and not is_chat(dataset.column_names):
-        raise UserError(
-            f'The data set {title} lacks the column "{field}" (it has {", ".join(dataset.column_names)}): '
-            "set data.field to the column that holds the text."
-        )
-    return TextHubSource(title, root, names, field=field, dataset=dataset)
+    return TextHubSource(f"hf:{name}", root, names, field=field, dataset=dataset)
 
 
 def pretrained_tokenizer(name: str) -> Subwords:

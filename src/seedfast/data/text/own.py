@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from seedfast.data.text.rows import Row, text_field
+from seedfast.data.json_rows import Row
+from seedfast.data.text.row_forms import FIELDS
+from seedfast.data.text.rows import text_field
 from seedfast.data.text.sources import Document, TextSource
 from seedfast.errors import UserError
 from seedfast.user_code import OwnFunction, own_function
 
-_FORMS = 'a text, or a dict with a text field, with "prompt" and "completion", or with "messages"'
+_FORMS = 'a text, or a dict with the fields of a row: a text, "prompt" and "completion", or "messages"'
 
 
 class _FirstPass(NamedTuple):
@@ -41,20 +43,20 @@ class OwnSource(TextSource):
         """Whether the first document is a text without fields."""
         return isinstance(self._first_pass.first, str)
 
-    def first_row(self) -> Row | None:
+    def first_row(self) -> tuple[str, Row]:
         first = self._first_pass.first
-        return None if isinstance(first, str) else first
+        return f"Document 0 of {self.title}", {self.field: first} if isinstance(first, str) else first
 
     def documents(self) -> Iterator[Document]:
         for number, (place, row) in enumerate(self.rows()):
-            yield Document(f"document {number}", number, (text_field(row, self.field, f"Document {place}"),))
+            yield Document(f"document {number}", number, (text_field(row, self.field, place),))
 
-    def rows(self) -> Iterator[tuple[str, Row]]:
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
         digest = hashlib.sha256()
         for number, document in enumerate(self._call()):
             row = {self.field: document} if isinstance(document, str) else document
             digest.update(self._canonical(row))
-            yield f"{number} of {self.title}", row
+            yield f"Document {number} of {self.title}", row
         if digest.hexdigest() != self._first_pass.digest:
             raise UserError(
                 f"{self.title} yields other documents when it is called again: every call must yield the same "
@@ -74,8 +76,12 @@ class OwnSource(TextSource):
 
     def _canonical(self, row: Row) -> bytes:
         """The fields that documents are made of, as bytes."""
-        keys = (self.field,) if self.field in row else ("messages", "prompt", "completion")
-        return json.dumps([row.get(key) for key in keys], sort_keys=True, default=repr).encode() + b"\n"
+        if self.field in row:
+            values: list[Any] = [row[self.field]]
+        else:
+            main = ("messages", "prompt", "completion")
+            values = [row.get(key) for key in main] + [[key, row[key]] for key in FIELDS if key in row.keys() - main]
+        return json.dumps(values, sort_keys=True, default=repr).encode() + b"\n"
 
     def _call(self) -> Iterator[Row | str]:
         """The documents of one call. Raises UserError if the function fails, or yields anything else."""

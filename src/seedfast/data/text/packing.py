@@ -31,6 +31,8 @@ class PackedDataset:
         fits = lengths <= context + 1
         self._packs = pack(lengths, np.flatnonzero(fits), context + 1)
         self.left_out = int((~fits).sum())
+        self.examples = int(fits.sum())
+        self.tokens = int(lengths[fits].sum())
         self.bytes = int(sizes[fits].sum())
         scored = np.add.reduceat(self._scored.astype(np.int64), self._starts[:-1]) if len(lengths) else lengths
         self.targets = int(scored[fits].sum())

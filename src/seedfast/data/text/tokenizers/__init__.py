@@ -24,6 +24,8 @@ __all__ = [
     "Tokenizer",
     "digest",
     "load",
+    "on_date",
+    "reads_clock",
     "safe_cuts",
     "save",
 ]
@@ -48,6 +50,17 @@ def load(folder: Path) -> Tokenizer:
             return Bytes()
         case _:
             return Subwords.load(folder)
+
+
+def reads_clock(tokenizer: Tokenizer | None) -> bool:
+    """Whether a tokenizer has a chat template that writes the date."""
+    template = tokenizer.chat_template if isinstance(tokenizer, Subwords) else None
+    return template is not None and template.reads_clock
+
+
+def on_date(tokenizer: Tokenizer | None, day: str) -> Tokenizer | None:
+    """The same tokenizer, of which the chat template takes this day, YYYY-MM-DD, for the present one."""
+    return tokenizer.on_date(day) if isinstance(tokenizer, Subwords) else tokenizer
 
 
 def digest(tokenizer: Tokenizer) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from seedfast.data.text.tokenizers.chat import CONFIG_FILE, TEMPLATE_FILE, ChatTemplate
+from seedfast.data.text.tokenizers.chat import CONFIG_FILE, DATE_FILE, TEMPLATE_FILE, ChatTemplate
 from seedfast.data.text.tokenizers.protocol import TokenArray, checked_ids, utf8
 from seedfast.files import to_json
 
@@ -46,6 +46,10 @@ class Subwords:
     def chat_template(self) -> ChatTemplate | None:
         """The chat template of a pretrained tokenizer, if it has one."""
         return ChatTemplate.of(self._about)
+
+    def on_date(self, date: str) -> "Subwords":
+        """The same tokenizer with a chat template that takes this day, YYYY-MM-DD, for the present one."""
+        return Subwords(self._core, self._end_name, {**self._about, DATE_FILE: date})
 
     def special_token_in(self, text: str) -> str | None:
         """The name of a special token that occurs in a text, if any."""
@@ -98,7 +102,7 @@ class Subwords:
     @staticmethod
     def load(folder: Path) -> "Subwords":
         """The tokenizer whose `files` were saved in `folder`."""
-        names = (CONFIG_FILE, TEMPLATE_FILE)
+        names = (CONFIG_FILE, TEMPLATE_FILE, DATE_FILE)
         about = {name: path.read_text("utf-8") for name in names if (path := folder / name).is_file()}
         core = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
         return Subwords(core, json.loads(about[CONFIG_FILE])["eos_token"], about)

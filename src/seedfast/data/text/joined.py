@@ -1,0 +1,53 @@
+"""Several sources as one: their documents one after the other."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from seedfast.data.json_rows import Row
+from seedfast.data.text.sources import Document, TextSource
+
+
+@dataclass(frozen=True)
+class JoinedSource(TextSource):
+    """The documents of several sources. Each source's keys are its own, so the same number twice is two documents."""
+
+    sources: tuple[TextSource, ...]
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of each file by the number of its source and its name."""
+        return {
+            f"{number}:{name}": digest
+            for number, source in enumerate(self.sources, 1)
+            for name, digest in source.contents.items()
+        }
+
+    @property
+    def has_plain_texts(self) -> bool:
+        return any(source.has_plain_texts or source.is_one_text for source in self.sources)
+
+    def check_unchanged(self) -> None:
+        for source in self.sources:
+            source.check_unchanged()
+
+    def first_row(self) -> tuple[str, Row] | None:
+        return next((row for source in self.sources if (row := source.first_row())), None)
+
+    def documents(self) -> Iterator[Document]:
+        for number, source in enumerate(self.sources, 1):
+            for name, key, texts in ((each.name, each.key, each.texts) for each in source.documents()):
+                yield Document(name, f"{number}:{key}", texts)
+
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
+        return chain.from_iterable(source.rows(columns) for source in self.sources)
+
+
+def joined(sources: Sequence[TextSource]) -> TextSource:
+    """The sources as one."""
+    first, *others = sources
+    if not others:
+        return first
+    title = " and ".join(source.title for source in sources)
+    skipped = tuple(each for source in sources for each in source.skipped)
+    return JoinedSource(title, first.root, (), skipped=skipped, sources=tuple(sources))
