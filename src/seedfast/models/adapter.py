@@ -1,6 +1,8 @@
 """Adapters: a few new weights added to a frozen pretrained network, through `peft`."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -72,6 +74,21 @@ class Adapter:
                     f"This model has no layers for model.adapter.targets={self.targets} with {self.kind}; "
                     f"its linear layers are called {', '.join(sorted(linear))}."
                 ) from error
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether a transformers model is inside a peft model, as `Adapter.wrap` returns it."""
+    return hasattr(model, "disable_adapter")  # peft is an optional package, so its class cannot be named here
+
+
+@contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """The peft model computes as its base alone. peft freezes the adapter meanwhile, and thaws a frozen one after."""
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    with model.disable_adapter():
+        yield
+    for parameter, is_trained in trained.items():
+        parameter.requires_grad_(is_trained)
 
 
 def _is_linear(part: nn.Module) -> bool:

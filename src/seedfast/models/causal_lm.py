@@ -79,7 +79,7 @@ class PretrainedLM(TokenModel):
         shape.vocab_size = max(shape.vocab_size, vocabulary)
         if self.dropout is not None:
             rates = [k for k, v in shape.to_dict().items() if k.endswith(_DROPOUT) and isinstance(v, int | float)]
-            if not rates:
+            if not rates and self.dropout:
                 raise UserError(f"{shape.model_type} has no dropout, so model.dropout has no effect: leave it out.")
             for rate in rates:
                 setattr(shape, rate, self.dropout)

@@ -15,6 +15,7 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.named_source import located, named_source
 from seedfast.data.text.packing import PackedDataset
+from seedfast.data.text.preferences import PreferenceDataset, PreferenceSource
 from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
@@ -35,7 +36,8 @@ class TextAssets:
 
     context: a window's length in tokens. prompt: number of preceding tokens given with it. one_document_per_window:
     whether a window holds one document, padded. validation_tokens: scored tokens of the validation split (all but the
-    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing.
+    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing. preferences: whether
+    each example is a pair of answers; tokens and bytes are those of the chosen ones.
     """
 
     tokenizer: Tokenizer
@@ -44,6 +46,7 @@ class TextAssets:
     validation_bytes: int
     prompt: int = 0
     one_document_per_window: bool = False
+    preferences: bool = False
 
     @property
     def tokens_per_byte(self) -> float:
@@ -54,6 +57,8 @@ class TextAssets:
         """Write text.json and the tokenizer's files into an existing folder."""
         tokenizers.save(self.tokenizer, folder)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tokenizer"}
+        if not self.preferences:
+            del values["preferences"]  # as in the files of versions before it
         (folder / "text.json").write_text(to_json(values), "utf-8")
 
     @staticmethod
@@ -81,6 +86,8 @@ class TextCorpus(Corpus):
 
     def introduction(self, drawn: int) -> list[str]:
         train = self.train
+        if isinstance(train, PreferenceDataset):
+            return [f"preferences: {len(train):,} pairs, {drawn / len(train):.3g} epochs"]
         if not isinstance(train, PackedDataset):
             return []
         return [
@@ -132,7 +139,8 @@ class TextData(DataConfig):
     field: Annotated[str, Example("other")] = "text"
     """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function.
     Rows without it that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
-    instruction and output) are used as such: only the answers are scored."""
+    instruction and output) are used as such: only the answers are scored. Rows with a chosen and a rejected answer are
+    for the recipe dpo."""
 
     date: Annotated[str | None, Example("2001-02-03")] = None
     """The day, YYYY-MM-DD, that a chat template which writes the date takes for the present one. A new run stores the
@@ -223,11 +231,11 @@ class TextData(DataConfig):
         summary, folder = prepared.summary, prepared.folder
         tokenizer = tokenizers.load(folder)
         if isinstance(source, ChatSource):
-            splits: Sequence[PackedDataset | Windows] = self._packed(source, prepared, tokenizer)
+            splits: Sequence[_Packed | Windows] = self._packed(source, prepared, tokenizer)
         else:
             splits = self._windows(source, prepared, tokenizer)
         train, held_out = splits
-        size = held_out.bytes if isinstance(held_out, PackedDataset) else summary["validation"]["bytes"]
+        size = held_out.bytes if isinstance(held_out, _Packed) else summary["validation"]["bytes"]
         one_document = isinstance(held_out, DocumentWindows)
         assets = TextAssets(
             tokenizer=tokenizer,
@@ -236,6 +244,7 @@ class TextData(DataConfig):
             one_document_per_window=one_document,
             validation_tokens=held_out.targets,
             validation_bytes=size,
+            preferences=isinstance(source, PreferenceSource),
         )
         # The data is the same if the ids and the windows are: files may be touched, moved or split differently.
         identity = {"prepared": file_digests(folder), "context": self.context} | (
@@ -250,11 +259,14 @@ class TextData(DataConfig):
             skipped=tuple(summary["skipped"]),
         )
 
-    def _packed(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[PackedDataset]:
-        """Both splits of prompts with completions or chats, whole examples packed into windows."""
+    def _packed(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> "list[_Packed]":
+        """Both splits of prompts with completions, chats or preferences: whole examples."""
         self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
         folder, size, end = prepared.folder, tokenizer.size, tokenizer.end_of_text
-        splits = [PackedDataset(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS]
+        kind = PreferenceDataset if isinstance(source, PreferenceSource) else PackedDataset
+        splits: list[_Packed] = [
+            kind(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS
+        ]
         for name, packed in zip(SPLITS, splits, strict=True):
             if not len(packed):
                 raise UserError(
@@ -274,6 +286,8 @@ class TextData(DataConfig):
                 f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
                 "tokens."
             )
+        if equal := sum(packed.equal for packed in splits if isinstance(packed, PreferenceDataset)):
+            say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
         return splits
 
     def _windows(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[Windows]:
@@ -297,6 +311,9 @@ class TextData(DataConfig):
             )
             for name in SPLITS
         ]
+
+
+_Packed = PackedDataset | PreferenceDataset
 
 
 def _existing_tokenizer(name: str) -> Tokenizer:

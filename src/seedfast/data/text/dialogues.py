@@ -60,8 +60,16 @@ class ChatSource(TextSource):
 
     def documents(self) -> Iterator[Document]:
         for name, row in self.rows():
-            texts = dialogue(row, name).texts
+            texts = self.texts(row, name)
             yield Document(name, texts[0], texts)
+
+    def texts(self, row: Row, name: str) -> list[str]:
+        """Every text of a row, the prompt first. name: the row's name in messages. Raises UserError for a bad row."""
+        return dialogue(row, name).texts
+
+    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> "list[Example]":
+        """The token ids of what a row is made of: itself. Raises UserError where they cannot be made (`example`)."""
+        return [example(row, tokenizer, name)]
 
 
 def as_chats(source: TextSource, field: str) -> TextSource:
@@ -164,16 +172,17 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
             if number == SKIPPED:
                 digests.append(0)
                 continue
-            encoded = example(row, tokenizer, name)
-            tokens[number].write(np.array(encoded.ids))
-            digests.append(hash((tuple(encoded.ids), tuple(encoded.scored))) % (1 << 64))
-            values = (encoded.scored, [len(encoded.ids)], [encoded.bytes])
-            for file, value in zip(parts[number], values, strict=True):
-                file.write(np.array(value))
-            counts[number]["documents"] += 1
-            counts[number]["bytes"] += encoded.bytes
-            counts[number]["tokens"] += len(encoded.ids)
-            bar.advance(sum(map(utf8_size, dialogue(row, name).texts)))
+            examples = source.examples(row, tokenizer, name)
+            digests.append(hash(tuple((tuple(each.ids), tuple(each.scored)) for each in examples)) % (1 << 64))
+            for each in examples:
+                tokens[number].write(np.array(each.ids))
+                values = (each.scored, [len(each.ids)], [each.bytes])
+                for file, value in zip(parts[number], values, strict=True):
+                    file.write(np.array(value))
+                counts[number]["documents"] += 1
+                counts[number]["bytes"] += each.bytes
+                counts[number]["tokens"] += len(each.ids)
+            bar.advance(sum(map(utf8_size, source.texts(row, name))))
     return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True, "repeated": _repeated(source, digests)}
 
 

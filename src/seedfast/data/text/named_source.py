@@ -7,6 +7,7 @@ from typing import Any
 from seedfast.data.text.dialogues import as_chats
 from seedfast.data.text.joined import joined
 from seedfast.data.text.own import own_source
+from seedfast.data.text.preferences import as_preferences
 from seedfast.data.text.sources import (
     TextSource,
     file_source,
@@ -35,7 +36,8 @@ def named_source(paths: Sequence[str], options: Any) -> TextSource:
     for name, reason in found[0][1].items():
         if all(name in unused for _, unused in found):
             refuse_unused(options, name, reason, "data.")
-    return as_chats(joined([source for source, _ in found]), options.field)
+    source = joined([source for source, _ in found])
+    return as_preferences(source, options.field) or as_chats(source, options.field)
 
 
 def located(path: str) -> str:
