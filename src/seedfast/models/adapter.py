@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 from torch import nn
 
 from seedfast.errors import UserError
@@ -31,9 +32,17 @@ class Adapter:
     targets: Annotated[tuple[str, ...], OnlyWith(kind=(*_LOW_RANK, "ia3")), Example(("c_attn",))] = ()
     """Names of the adapted layers, such as q_proj (default: every linear layer except the output layer; for ia3, the
     layers that peft lists for the architecture)."""
+    base_precision: Annotated[Literal["fp32", "bf16"], OnlyWith(kind=(*_LOW_RANK, "ia3"))] = "fp32"
+    """Type of the frozen weights: `bf16` halves their memory, and activations are bfloat16 too. The adapter stays in
+    float32."""
 
     def __post_init__(self) -> None:
         check(self, "model.adapter.")
+
+    @property
+    def base_type(self) -> torch.dtype:
+        """The type of the model that `wrap` takes."""
+        return torch.bfloat16 if self.base_precision == "bf16" else torch.float32
 
     def wrap(self, model: Any) -> Any:
         """A transformers model with frozen weights and the adapter; the model itself for the kind "none".

@@ -182,4 +182,4 @@ class PreferenceDataset:
 
 
 def _pairs(rows_RL: npt.NDArray[Any]) -> torch.Tensor:
-    return torch.from_numpy(rows_RL).unflatten(0, (-1, 2))
+    return torch.from_numpy(rows_RL.reshape(-1, 2, rows_RL.shape[1]))
