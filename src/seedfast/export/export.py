@@ -16,6 +16,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.export import diffusers_pipeline as pipelines
 from seedfast.export.card import language_model_card, simple_card
 from seedfast.files import to_json
+from seedfast.models.adapter import merged
 from seedfast.models.captioner import Captioner, CaptionerNetwork
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.causal_lm_network import CausalLMNetwork
@@ -87,7 +88,7 @@ def _write_language_model(
             # The embeddings are those of the base; peft would ask the hub to find that out.
             network.model.save_pretrained(folder, save_embedding_layers=False)
         else:
-            whole = plain if network.model is plain else network.model.merge_and_unload()
+            whole = plain if network.model is plain else merged(network.model)
             whole.save_pretrained(folder)
     if isinstance(tokenizer, Subwords):
         tokenizers.save(tokenizer, folder)

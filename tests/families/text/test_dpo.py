@@ -84,7 +84,9 @@ def test_the_loss_is_that_of_equation_7(pairs: Pairs) -> None:
     }  # fmt: skip
     assert terms.diagnostics.keys() == expected.keys()
     for name, values in expected.items():
-        assert terms.diagnostics[name].tolist() == pytest.approx([float(values.detach().sum()), 2.0], rel=1e-4, abs=1e-4), name
+        assert terms.diagnostics[name].tolist() == pytest.approx(
+            [float(values.detach().sum()), 2.0], rel=1e-4, abs=1e-4
+        ), name
     without_reference = policy[:, 0] - policy[:, 1]
     for twin in (BETA * without_reference, -margin, margin / BETA):
         assert (terms.total_B - preference_loss(twin)).abs().max() > 1e-2, "a twin is not seen"
