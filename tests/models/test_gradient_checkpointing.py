@@ -14,7 +14,7 @@ from seedfast.models.transformer import Transformer
 
 _GPT2 = json.dumps({"model_type": "gpt2", "vocab_size": 40, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2})
 MODELS = {
-    "own": lambda on: Transformer(layers=2, heads=2, width=16, dropout=0.3, gradient_checkpointing=on),
+    "own": lambda on: Transformer(layers=2, heads=2, width=16, init="gpt2", dropout=0.3, gradient_checkpointing=on),
     "gpt2": lambda on: PretrainedLM(architecture=_GPT2, dropout=0.3, gradient_checkpointing=on),
     "lora": lambda on: PretrainedLM(
         architecture=_GPT2, dropout=0.3, gradient_checkpointing=on, adapter=Adapter(kind="lora", dropout=0.2)
