@@ -23,6 +23,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
 from seedfast.models.transformer import Transformer
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.identities.captions import cached, uncached
 
 
@@ -46,7 +47,7 @@ def quality(split_by: str, folder: Path) -> None:
     with open_session(run, folder) as opened:
         if run_training(opened, Printed()).interrupted_by:
             sys.exit(1)
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     for metric in (CaptionQuality(decoding="greedy"), CaptionQuality(images=512)):
         began = time.perf_counter()

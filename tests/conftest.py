@@ -30,6 +30,7 @@ def _threads() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SEEDFAST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))  # the record of code that the user has run
 
 
 @pytest.fixture(scope="session")

@@ -47,3 +47,10 @@ def test_a_message_is_printed_verbatim_on_one_line(capsys: pytest.CaptureFixture
 def test_long_lists_are_abbreviated() -> None:
     assert abbreviate(["a", "b"], 2) == "a, b"
     assert abbreviate("abcde", 2) == "a, b, and 3 more"
+
+
+def test_of_several_processes_one_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        say("a notice")
+    assert capsys.readouterr().err == "a notice\n"

@@ -1,17 +1,19 @@
 """A sealed folder is whole or absent, and every kind of damage is named."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from seedfast import sealed_folder
-from seedfast.files import file_digest
-from seedfast.sealed_folder import MANIFEST, Manifest, committing, faults, is_attempt, new_folder, verify
+from seedfast import files
+from seedfast.files import UNFINISHED, file_digest, to_json
+from seedfast.sealed_folder import MANIFEST, Manifest, committing, discard, faults, new_folder, sweep, verify
 
 
 def write(folder: Path, content: bytes = b"abc") -> Path:
@@ -32,7 +34,7 @@ def test_a_committed_folder_verifies_and_its_manifest_lists_every_file(tmp_path:
     manifest = Manifest.read(folder)
     assert set(manifest.files) == {"a.bin", "inner/b.txt", "../shared.bin"}
     assert manifest.entries == {"step": 3}
-    assert [path.name for path in tmp_path.iterdir() if is_attempt(path)] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "shared.bin"], "nothing is left unfinished"
 
 
 @pytest.mark.parametrize(
@@ -112,18 +114,101 @@ with sealed_folder.committing(Path(sys.argv[1])) as attempt:
 """
 
 
-def test_a_killed_process_leaves_an_attempt_that_is_recognised(tmp_path: Path) -> None:
+def test_what_a_killed_process_leaves_is_swept_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "one"
     killed = subprocess.run([sys.executable, "-c", DIE, str(folder)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not folder.exists()
-    (left,) = sealed_folder.attempts(tmp_path, "one")
-    assert is_attempt(left)
-    assert is_attempt(left / "a.bin")
-    assert not is_attempt(folder)
-    assert sealed_folder.attempts(tmp_path, "two") == []
-    left.rename(tmp_path / f"one.tmp-{os.getpid()}")  # process ids are reused
-    assert verify(write(folder)) is None
+    (left,) = (tmp_path / UNFINISHED).iterdir()
+    assert (left / "one" / "a.bin").exists()
+    with committing(tmp_path / "two") as living:
+        (living.folder / "a.bin").write_bytes(b"abc")
+        for mine in ("notes.tmp-1", "one.tmp-99", f"{UNFINISHED}/mine"):
+            (tmp_path / mine).mkdir()
+            (tmp_path / mine / "notes").write_text("the user's")
+        assert sweep(tmp_path) == []
+        assert not left.exists()
+        assert (living.folder / "a.bin").exists(), "its process lives"
+    assert verify(tmp_path / "two") is None
+    assert len(list(tmp_path.rglob("notes"))) == 3
+
+
+def test_a_folder_that_cannot_be_removed_is_gone_by_its_name_and_removed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "one")
+
+    def refuse(path: str, **_: object) -> None:
+        raise PermissionError(1, "Operation not permitted", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.unlink", refuse)
+        with pytest.raises(PermissionError):
+            discard(folder)
+        assert not folder.exists()
+        assert [type(error) for error in sweep(tmp_path)] == [PermissionError]
+    assert sweep(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["shared.bin"]
+
+
+def manifest_naming(folder: Path, name: str) -> None:
+    """Seal a manifest whose one file has this name, as a stranger can."""
+    content = {"files": {name: {"size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}}}
+    seal = hashlib.sha256(to_json(content).encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(content | {"seal": seal}))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../secret", "/etc/passwd", "a/../../secret", "..", "", "../a/secret", "link", "pipe"]
+)
+def test_a_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"abc")
+    folder = tmp_path / "parent" / "one"
+    folder.mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(folder / "pipe")
+    manifest_naming(folder, name)
+    fault = verify(folder)
+    assert fault is not None
+    assert "names a file that is not used" in fault.problem
+
+
+@pytest.mark.parametrize("name", ["a.bin", "inner/a.bin", "../beside.bin", "link"])
+def test_names_and_links_inside_are_used(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    (folder / "inner").mkdir(parents=True)
+    for path in (folder / "a.bin", folder / "inner/a.bin", tmp_path / "beside.bin"):
+        path.write_bytes(b"abc")
+    (folder / "link").symlink_to("a.bin")
+    manifest_naming(folder, name)
+    assert verify(folder) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"files": {"a": 3}, "seal": ""}', '{"files": {"a": ["x", 1]}, "seal": 1}']
+)
+def test_a_manifest_that_would_harm_is_a_fault(content: str, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text(content)
+    fault = verify(tmp_path)
+    assert fault is not None
+    assert "cannot be read" in fault.problem
+
+
+def test_a_file_is_replaced_whole_by_processes_that_write_it_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "pointer.json"
+    contents = [bytes([65 + number]) * 200_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: files.commit(path, content), contents * 4))
+    assert path.read_bytes() in contents
+    assert [each.name for each in tmp_path.iterdir()] == ["pointer.json"]
+
+
+def test_a_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / f"pointer.json{UNFINISHED}").symlink_to("mine")
+    with pytest.raises(OSError, match="symbolic link"):
+        files.commit(tmp_path / "pointer.json", "new")
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_folders_of_version_0_1_verify(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_which_names_are_functions(name: str, expected: bool) -> None:
         ("own.py:f", None, r"own\.py:f names the file .*own\.py, which does not exist"),
         ("own.py:f", "g = 1\n", r"own\.py has no function called f"),
         ("own.py:g", "g = 1\n", r"own\.py has no function called g"),
-        ("own.txt:f", "g = 1\n", r"own\.txt is not a Python file"),
+        ("own.txt:f", "g = 1\n", r"own\.txt:f names no function: write it as"),
         (
             "own.py:f",
             "a = 1\nb = a / 0\n",
@@ -74,3 +74,22 @@ def test_a_failure_names_the_innermost_line_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="invalid literal") as caught:
         function.call()
     assert "own.py:outer raises ValueError at line 2 (invalid literal" in str(function.failure(caught.value))
+
+
+def test_a_file_may_define_dataclasses_with_postponed_annotations(tmp_path: Path) -> None:
+    """Their types are looked up in the module, by its name; it takes no other module's."""
+    import json
+    from dataclasses import fields
+    from typing import get_type_hints
+
+    (tmp_path / "json.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n"
+        "class Part:\n    pass\n\n\n@dataclass\nclass Whole:\n    part: Part | None = None\n"
+    )
+    whole = own_function(f"{tmp_path}/json.py:Whole").call
+    assert [field.name for field in fields(whole)] == ["part"]  # type: ignore[arg-type]
+    assert set(get_type_hints(whole)) == {"part"}
+    assert json.loads("1") == 1
+    import sys
+
+    assert sys.modules["json"] is json

@@ -7,7 +7,7 @@
     print(model.sample(prompt="Once upon a time", tokens=200))
     print(model.evaluate()["bits_per_byte"])
 
-The command line uses nothing else. A user's mistake raises `UserError`. Nothing heavy is imported before it is used.
+The command line is built on the same functions. A user's mistake raises `UserError`. Heavy imports wait for use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
 """The Python front door: `seedfast.recipe`, `seedfast.train`, `seedfast.load`, `seedfast.journal`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,17 +8,22 @@ from typing import Any, Literal
 from rich.console import Console
 
 from seedfast import recipes
+from seedfast.console import say
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
-from seedfast.evaluate.trained import Trained, Weights
+from seedfast.evaluate.trained import Trained
+from seedfast.export.best_model import keep_best_model
+from seedfast.loop import advice
 from seedfast.loop.config import Run, from_mapping
-from seedfast.loop.given_data import write_given
-from seedfast.loop.open import open_session
+from seedfast.loop.given_data import Given, given_path
+from seedfast.loop.open import claim, open_session
 from seedfast.loop.progress import Callback, Line, Silent
 from seedfast.loop.train import run_training
+from seedfast.run_folder.choice import At, Weights, find, run_folder_of
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
+from seedfast.user_code import named_by_user
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -46,15 +51,16 @@ def train(
     run: Run,
     out: str | Path,
     *,
-    data: Sequence[Any] | None = None,
+    data: Iterable[Any] | None = None,
     progress: Callable[[Entry], None] | None = None,
     allow_change: Sequence[str] = (),
     step: int | None = None,
 ) -> Trained:
-    """Train a run in the folder `out` and return the trained model; on a folder with a checkpoint, continue it.
+    """Train a run in the folder `out` and return its best model; on a folder with a checkpoint, continue it.
 
     data: the data themselves instead of `run.data.path`: a list of texts, of rows (mappings, such as chats), of images
-        (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder.
+        (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder, so
+        that the run is continued without them.
     progress: called with each entry of the journal (`step`, `loss`, … or `validation`). None prints a line.
     allow_change: fields that may differ from those of the run in the folder although that changes its meaning.
     step: continue from the checkpoint of this step; later checkpoints are moved away.
@@ -62,55 +68,74 @@ def train(
     finite. Ctrl-C raises KeyboardInterrupt after a checkpoint is saved: the same call continues.
     """
     folder = Path(out)
+    if not isinstance(run, Run):
+        raise UserError(f"run is {run!r:.40}, and no run: make one with seedfast.recipe.")
     if data is not None:
-        run = replace(run, data=run.data.with_path(str(write_given(data, folder / "data"))))
+        values = Given.of(data)
+        claim(folder)
+        run = replace(run, data=run.data.with_path(str(values.write(folder))))
+    elif (given := given_path(folder)) and run.data.path == recipes.make(run.recipe).data.path:
+        run = replace(run, data=run.data.with_path(str(given)))  # the data that were given when the run began
     with open_session(run.located(), folder, allow_change=tuple(allow_change), at=step) as session:
         if progress:
             outcome = run_training(session, Callback(progress))
         else:
             with Line(Console(stderr=True, markup=False, emoji=False, highlight=False)) as line:
                 outcome = run_training(session, line if session.distributed.is_main else Silent())
+        is_main = session.distributed.is_main
+        if is_main and outcome.interrupted_by is None:
+            for sentence in advice.conclusion(session):
+                say(sentence)
     if outcome.interrupted_by is not None:
         raise KeyboardInterrupt
-    return load(folder)
+    if is_main:
+        keep_best_model(folder)
+    return load(folder, trust=True)  # it is the caller's own run
 
 
 def load(
     folder: str | Path,
     *,
-    step: int | None = None,
+    step: At | None = None,
     weights: Weights | None = None,
     device: Device = "auto",
     data: str | Path | None = None,
+    trust: bool = False,
 ) -> Trained:
     """The trained model of a run folder, or a model's own folder as transformers or `seedfast export` writes it.
 
-    step: of the checkpoint (default: the newest). weights: "ema" (averaged, the default where there are some), "raw"
-    or "base" (the pretrained starting point). data: where the data is now, if it has moved.
-    Raises UserError if the folder holds no model, or no such step or weights.
+    folder: of a run, of one of its checkpoints, or of a model.
+    step: "best" (the default: by the run's validations of these weights; the newest where nothing was validated),
+        "newest", or the step of a checkpoint.
+    weights: "ema" (averaged, the default where there are some), "raw" or "base" (the pretrained starting point).
+    data: where the data is now, if it has moved; for a model's own folder, what to evaluate it on.
+    trust: run the Python files that the folder names (an own recipe, an own data source), which can do everything that
+        you can; what you have trained yourself in this folder needs no trust.
+    Raises UserError if the folder holds no model, no such step or weights, or needs a Python file without trust.
     """
     place = Path(folder)
     if is_bare(place):
-        if (step, weights, data) != (None, None, None):
-            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step, weights or data.")
-        return bare(place, device=device)
-    checkpoint = trained.find(place, at=step)
-    run = recipes.stored(checkpoint.folder)
+        if step not in (None, "best") or weights is not None:
+            raise UserError(f"{place} is a bare model, whose only weights are its own: give no step or weights.")
+        return bare(place, device=device, data=None if data is None else str(data))
+    checkpoint = find(place, at="best" if step is None else step, weights=weights)
+    run = recipes.stored(checkpoint.folder, trust=trust)
     if data is not None:
+        named_by_user(str(data))
         run = replace(run, data=run.data.with_path(str(data)))
-    return trained.load(run, checkpoint, weights=weights, device=device)
+    return replace(trained.load(run, checkpoint, weights=weights, device=device), trust=trust)
 
 
-def request_class(folder: Path) -> type[Any]:
+def request_class(folder: Path, *, trust: bool = False) -> type[Any]:
     """The class of the requests that the model in a folder takes: its fields are the options of `sample`.
 
-    Nothing of the network is read. Raises UserError if the folder holds no model.
+    Nothing of the network is read. trust: as in `load`. Raises UserError if the folder holds no model.
     """
     if is_bare(folder):
         return bare_request(folder)
-    checkpoint = trained.find(folder)
-    run = recipes.stored(checkpoint.folder)
-    generator = run.objective.build(run.data.restore(checkpoint.assets)).generator
+    checkpoint = find(folder)
+    run = recipes.stored(checkpoint.folder, trust=trust)
+    generator = run.objective.build(trained.restored_assets(run, checkpoint)).generator
     if generator is None:
         raise UserError(f"A model of {run.recipe} cannot be sampled from: its family has no generator.")
     kind: type[Any] = generator.Request
@@ -123,4 +148,4 @@ def journal(folder: str | Path) -> Table:
     One row for each journal line; `table["training/loss"]` has NaN where a line has no such number. `pandas.DataFrame(
     dict(table))` takes it as it is. Raises UserError if the folder holds no run, or its journal is damaged.
     """
-    return read_table(Path(folder))
+    return read_table(run_folder_of(Path(folder)))

@@ -1,6 +1,7 @@
 """Messages and progress bars of data preparation, on stderr."""
 
 import math
+import os
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -15,7 +16,9 @@ _NAMES = 10
 
 
 def say(message: str) -> None:
-    """Print one line on stderr."""
+    """Print one line on stderr; of several processes of a run, only rank 0 prints."""
+    if int(os.environ.get("RANK", 0)):
+        return
     Console(stderr=True, soft_wrap=True).print(message, markup=False, emoji=False, highlight=False)
 
 

@@ -1,10 +1,17 @@
 """Durable files: everything that must survive a kill or a power failure is written through here."""
 
+import fcntl
 import hashlib
 import json
+import math
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
+
+UNFINISHED = ".seedfast-unfinished"
+"""What is being written has this name, as a folder or as the end of a file's name, until it is committed."""
 
 
 def sync(path: Path) -> None:
@@ -16,18 +23,65 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def locked_file(path: Path, *, wait: bool = True) -> Iterator[int]:
+    """Hold the lock of a file, which is created if missing; yields its descriptor.
+
+    The kernel releases the lock when its holder dies. Another process may rename or remove the file meanwhile: the lock
+    that is held is that of the file which has this name. A link is not followed.
+    Raises BlockingIOError if another process holds it and `wait` is false; OSError if it cannot be opened.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _names(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    """Whether a path is still that of an open file."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def commit(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` atomically: a reader finds the old file or the new one, never a part."""
-    attempt = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    attempt.write_bytes(content.encode() if isinstance(content, str) else content)
-    sync(attempt)
-    attempt.replace(path)
+    """Replace `path` by `content` atomically: a reader finds the old file or the new one, never a part.
+
+    What a killed process leaves is overwritten by the next commit of the same path. An error leaves nothing.
+    """
+    attempt = path.with_name(path.name + UNFINISHED)
+    data = content.encode() if isinstance(content, str) else content
+    with locked_file(attempt) as descriptor:
+        try:
+            os.ftruncate(descriptor, 0)
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            os.fsync(descriptor)
+            attempt.replace(path)
+        except BaseException:
+            attempt.unlink(missing_ok=True)
+            raise
     sync(path.parent)
 
 
 def to_json(value: Any) -> str:
     """JSON with sorted keys. Raises ValueError for NaN and infinity, which standard JSON cannot hold."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with None for each number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256(path: Path) -> str:

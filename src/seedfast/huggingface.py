@@ -1,8 +1,10 @@
 """The Hugging Face hub: local files first, then the hub if it is reachable, otherwise an error in one sentence."""
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -43,9 +45,11 @@ def quiet() -> Iterator[None]:
 def fetch(what: str, name: str, read: Callable[..., T]) -> T:
     """The result of `read(source, local_files_only=…)`: local files first, then the hub if it is reachable.
 
+    Code that comes with a model is never run: without `trust_remote_code=False` transformers asks on the terminal.
     what: the subject of error messages, such as "The model". Raises UserError if it cannot be loaded.
     """
     folder = Path(name).expanduser()
+    read = partial(read, trust_remote_code=False)
     with quiet():
         try:
             return read(str(folder) if folder.exists() else name, local_files_only=True)
@@ -65,6 +69,17 @@ def fetch(what: str, name: str, read: Callable[..., T]) -> T:
             raise UserError(
                 f'{what} "{name}" cannot be loaded from the Hugging Face hub ({first_line(error)}).'
             ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, such as a model's config.json. Raises UserError if there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({first_line(error)}).") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object.")
+    return content
 
 
 def check_repository(name: str) -> None:

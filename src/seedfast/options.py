@@ -7,6 +7,7 @@
 rule that depends on anything but the options, such as the files on the disk, is enforced with `refuse_unused`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
@@ -76,6 +77,28 @@ class Between(Rule):
         return bool(above and below)
 
 
+_EPOCHS = re.compile(r"(\d+\.?\d*|\.\d+) ?epochs?")
+
+
+@dataclass(frozen=True)
+class Interval(Rule):
+    """A number of steps, or a number of epochs as a word such as "0.5epoch"."""
+
+    lowest: int
+
+    def description(self, prefix: str = "") -> str:
+        return f"at least {self.lowest} steps, or epochs such as 0.5epoch"
+
+    def allows(self, value: Any) -> bool:
+        return bool(epochs_of(value)) if isinstance(value, str) else bool(value >= self.lowest)
+
+
+def epochs_of(value: int | str) -> float | None:
+    """The number of epochs that an interval names; None for one in steps."""
+    named = _EPOCHS.fullmatch(value) if isinstance(value, str) else None
+    return float(named[1]) if named else None
+
+
 SET = object()
 """For `OnlyWith`: any value except None, 0, False and empty ones."""
 
@@ -112,9 +135,14 @@ class MayChange(Rule):
 
 @dataclass(frozen=True)
 class Formerly(Rule):
-    """The option's earlier name: an old run.yaml is migrated, and an old flag is refused with the present name."""
+    """The option's earlier name: an old run.yaml is migrated, and an old flag is refused with the present name.
+
+    note: what the option's value means now, if that has changed too; its configuration then converts stored values
+        (`migrated`).
+    """
 
     name: str
+    note: str = ""
 
 
 class Example(Rule):
@@ -211,6 +239,12 @@ def walk(options: Any, prefix: str = "") -> Iterator[tuple[str, Any, "Field[Any]
         inner = getattr(options, field.name)
         if is_dataclass(inner):
             yield from walk(inner, f"{prefix}{field.name}.")
+
+
+def classes(options: Any) -> dict[str, str]:
+    """The class of each configuration that a configuration contains, as "module:class", by its dotted name."""
+    inner = {name: type(getattr(owner, field.name)) for name, owner, field, _ in walk(options)}
+    return {name: f"{kind.__module__}:{kind.__qualname__}" for name, kind in inner.items() if is_dataclass(kind)}
 
 
 def may_change(options: Any) -> frozenset[str]:

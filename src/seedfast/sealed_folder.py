@@ -1,28 +1,35 @@
 """Folders that are either complete and verifiable, or absent: the commit protocol of checkpoints, caches and exports.
 
-Protocol: write every file into a fresh folder `NAME.tmp-PID` beside the target, hash the files, write `manifest.json`,
-fsync everything, rename the folder to NAME, fsync the parent. A process that is killed at any instant leaves either the
-whole folder or an attempt that is never read. A committed folder is never written to again.
+Protocol: write every file into a fresh folder in `.seedfast-unfinished` beside the target, hash the files, write
+`manifest.json`, fsync everything, rename the folder to its name, fsync the parent. A process that is killed at any
+instant leaves either the whole folder or an attempt that is never read. A committed folder is never written to again.
+
+    PARENT/.seedfast-unfinished/RANDOM/.seedfast-lock  a file that the living writer holds locked
+    PARENT/.seedfast-unfinished/RANDOM/NAME/           the folder that becomes PARENT/NAME
+
+`sweep` removes the attempts whose lock is free, which are those of dead processes, and nothing else: no other name says
+that a file is unneeded.
 
 The manifest holds the size and the SHA-256 of each file and, under "seal", the SHA-256 of its own other contents.
 Hashes are needed because a flipped byte loads silently from safetensors, as from any other format of raw arrays.
 """
 
+import errno
 import hashlib
-import json
 import os
-import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seedfast.files import FileDigest, file_digest, sha256, sync, to_json
+from seedfast.files import UNFINISHED, FileDigest, file_digest, locked_file, sha256, sync, to_json
+from seedfast.untrusted import leads_out, plain_path, read_json
 
 MANIFEST = "manifest.json"
-_ATTEMPT = re.compile(r"\.tmp-\d+$")
+_LOCK = ".seedfast-lock"
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,17 @@ class Manifest:
     @staticmethod
     def read(folder: Path) -> "Manifest":
         """The manifest of a committed folder. Raises OSError or ValueError if it cannot be read or was altered."""
+        content = read_json(folder / MANIFEST)
         try:
-            content = json.loads((folder / MANIFEST).read_bytes())
-            seal, files = content.pop("seal"), content["files"]
-        except (KeyError, TypeError, AttributeError) as error:
+            seal = content.pop("seal")
+            files = {name: _digest_of(known) for name, known in content["files"].items()}
+            actual = _seal_of(content)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"no manifest: {error!r}") from error
-        if seal != _seal_of(content):
+        if seal != actual:
             raise AlteredError("its own SHA-256 differs")
         entries = {key: value for key, value in content.items() if key != "files"}
-        return Manifest({name: _digest_of(known) for name, known in files.items()}, entries, seal)
+        return Manifest(files, entries, seal)
 
 
 class AlteredError(ValueError):
@@ -88,21 +97,112 @@ def committing(folder: Path) -> Iterator[Attempt]:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """The same without a manifest, for folders whose format belongs to other programs. `folder` is absent or empty."""
-    attempt = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    if attempt.exists():  # from a killed process that had the same id
-        shutil.rmtree(attempt)
-    attempt.mkdir(parents=True)
-    try:
+    """The same without a manifest, for folders whose format belongs to other programs. `folder` is absent or empty.
+
+    Files that the block writes beside its folder are committed too, before it, under their names.
+    """
+    with _slot(folder.parent) as slot:
+        attempt = slot / folder.name
+        attempt.mkdir()
         yield attempt
         for path in sorted(attempt.rglob("*"), reverse=True):
             sync(path)
         sync(attempt)
+        for path in slot.iterdir():
+            if path.name not in (_LOCK, attempt.name):
+                sync(path)
+                path.replace(folder.parent / path.name)
         attempt.rename(folder)
-    except BaseException:
-        shutil.rmtree(attempt, ignore_errors=True)
-        raise
-    sync(folder.parent)
+        sync(folder.parent)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, which is gone by its name in one instant.
+
+    Raises OSError if it cannot be renamed (it is whole then), or not be removed (`sweep` tries again).
+    """
+    with _slot(folder.parent) as slot:
+        folder.rename(slot / folder.name)
+        _remove(slot / folder.name)
+
+
+def sweep(parent: Path) -> list[OSError]:
+    """Remove what killed processes left of folders in `parent`; returns what went wrong, as it has no consequences."""
+    unfinished = parent / UNFINISHED
+    failed: list[OSError] = []
+    if not unfinished.is_dir() or unfinished.is_symlink():
+        return failed
+    try:
+        slots = list(unfinished.iterdir())
+    except OSError as error:
+        return [error]
+    for slot in slots:
+        try:
+            sweep_one(slot)
+        except OSError as error:
+            failed.append(error)
+    with suppress(OSError):
+        unfinished.rmdir()
+    return failed
+
+
+def sweep_one(slot: Path) -> bool:
+    """Remove what a killed process left in `.seedfast-unfinished`; False if its process lives. Raises OSError."""
+    if (slot / _LOCK).is_file():
+        try:
+            with locked_file(slot / _LOCK, wait=False):
+                _remove_slot(slot)
+        except BlockingIOError:
+            return False
+    elif slot.is_dir():
+        with suppress(OSError):  # killed before it had its lock, so it is empty, or it is not an attempt
+            slot.rmdir()
+    return True
+
+
+@contextmanager
+def _slot(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent/.seedfast-unfinished`, which no process sweeps while the block runs; then it is removed.
+
+    What cannot be removed stays in it, for `sweep`.
+    """
+    unfinished = parent / UNFINISHED
+    with ExitStack() as stack:
+        slot = None
+        while slot is None:
+            unfinished.mkdir(parents=True, exist_ok=True)
+            if leads_out(unfinished, parent):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(unfinished))
+            with suppress(FileNotFoundError):  # another process has tidied up meanwhile
+                new = Path(tempfile.mkdtemp(dir=unfinished))
+                stack.enter_context(locked_file(new / _LOCK))
+                slot = new
+        try:
+            yield slot
+        finally:
+            with suppress(OSError):
+                _remove_slot(slot)
+                unfinished.rmdir()
+
+
+def _remove_slot(slot: Path) -> None:
+    """Remove a slot, its lock last. Raises OSError."""
+    for path in slot.iterdir():
+        if path.name != _LOCK:
+            _remove(path)
+    (slot / _LOCK).unlink()
+    slot.rmdir()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or all of a folder that can be removed. Raises the first OSError."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        return
+    failed: list[BaseException] = []
+    shutil.rmtree(path, onerror=lambda _call, _path, error: failed.append(error[1]))
+    if failed:
+        raise failed[0]
 
 
 def seal(attempt: Attempt) -> None:
@@ -131,19 +231,23 @@ def faults(folder: Path) -> Iterator[Fault]:
         yield Fault(folder / MANIFEST, f"cannot be read ({error})")
     else:
         for name, known in manifest.files.items():
-            path = Path(os.path.normpath(folder / name))
+            try:
+                path = file_in(folder, name)
+            except ValueError as error:
+                yield Fault(folder / MANIFEST, f"names a file that is not used ({error})")
+                continue
             if problem := _problem(path, known):
                 yield Fault(path, problem)
 
 
-def attempts(parent: Path, name: str = "*") -> list[Path]:
-    """The attempts in a folder that killed processes left behind (of the target `name`, if given)."""
-    return [path for path in parent.glob(f"{name}.tmp-*") if _ATTEMPT.search(path.name)]
+def file_in(folder: Path, name: str) -> Path:
+    """The file of a sealed folder that its manifest names: inside it, or "../NAME", beside it.
 
-
-def is_attempt(path: Path) -> bool:
-    """Whether a path is an attempt or inside one."""
-    return any(_ATTEMPT.search(part) for part in path.parts)
+    Raises ValueError for a name or a link that leads anywhere else, and for anything but a regular file.
+    """
+    if name.startswith("../") and "/" not in (beside := name.removeprefix("../")):
+        return plain_path(folder.parent, beside)
+    return plain_path(folder, name)
 
 
 def _problem(path: Path, known: FileDigest) -> str | None:
@@ -163,4 +267,6 @@ def _seal_of(content: Mapping[str, Any]) -> str:
 def _digest_of(known: Any) -> FileDigest:
     """A manifest's entry of a file. Caches of version 0.1 hold the pair [size, SHA-256]."""
     size, digest = (known["size"], known["sha256"]) if isinstance(known, dict) else known
+    if not isinstance(size, int) or not isinstance(digest, str):
+        raise TypeError(f"{known!r:.60} is no digest of a file")
     return {"size": size, "sha256": digest}

@@ -136,7 +136,7 @@ def test_the_plain_loop_uses_the_optimizers_of_torch_with_equal_hyperparameters(
     network = Transformer(layers=1, heads=2, width=16, norm="layer").build(vocabulary=11, context=8, causal=True)
     config = OptimizerConfig(kind=kind, lr=1e-3, betas=(0.8, 0.9), eps=1e-7, weight_decay=0.2)
     if kind == "muon":
-        config = replace(config, matrix_lr=0.03, momentum=0.9)
+        config = replace(config, matrix_lr_factor=30.0, momentum=0.9)
     ours = config.build(network).parts
     plain = loop_overhead.torch_optimizers(config.build(network))
     assert [type(part) for part in ours] == [StackedMuon, torch.optim.AdamW][kind == "adamw" :]

@@ -26,6 +26,10 @@ def test_pictures_are_captioned_from_the_run_and_from_its_export(run: Path, stor
     theirs = seedfast("sample", tmp_path / "model", "--image", *pictures)
     assert theirs.returncode == 0, theirs.stderr
     assert theirs.stdout.splitlines() == ours.stdout.splitlines()[: len(theirs.stdout.splitlines())]
+    data = small_run("image-caption", story).data.path
+    measured = seedfast("evaluate", tmp_path / "model", "--only", "loss", "--data", data, "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(measured.stdout)["nats_per_token"] > 0
     bad = seedfast("sample", run, "--image", tmp_path / "none.png")
     assert bad.returncode == 2
     assert "none.png" in bad.stderr

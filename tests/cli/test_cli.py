@@ -490,6 +490,10 @@ def test_no_special_token_of_a_pretrained_tokenizer_is_ever_written(
         (["train", "image-diffusion", "--objective.process.times", "50"], "--objective.process.timesteps"),
         (["train", "text-embedding", "--data.apart", "True"], "--data.one-document-per-window"),
         (["train", "text-masked", "--schedule.final=0.1"], "--schedule.min-lr-factor"),
+        (
+            ["train", "text-masked", "--optimizer.matrix-lr", "0.02"],
+            "--optimizer.matrix-lr-factor, a multiple of --optimizer.lr",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
 )
@@ -500,3 +504,17 @@ def test_an_earlier_flag_is_answered_with_its_present_name(
     shown = capsys.readouterr().err
     assert f"is now called {present}." in shown
     assert shown.count("\n") == 1
+
+
+def test_what_the_output_cannot_encode_is_replaced(story: Path, tmp_path: Path) -> None:
+    """Of a training too, whose report is written whatever the terminal shows."""
+    text = tmp_path / "japanese.txt"
+    text.write_text("吾輩は猫である。名前はまだ無い。\n" * 40, "utf-8")
+    words = ["train", "text-autoregressive", *flags(small_run("text-autoregressive", text, steps=4)), "--out", "run"]
+    result = subprocess.run(
+        [sys.executable, "-m", "seedfast", *words],
+        capture_output=True, cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": "ascii:strict"}, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert b"?" in result.stdout
+    assert (tmp_path / "run/report.html").is_file()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import torch
 from tests.helpers import tiny_models
 
+from seedfast import api
 from seedfast.cli import main
 from seedfast.errors import UserError
 from seedfast.models.adapter import Adapter
@@ -90,7 +92,7 @@ def test_an_exported_model_loads_by_itself_and_is_the_runs(
     status, _, err = seedfast("export", runs / "full", "--out", tmp_path / "x", "--merge")
     assert (status, "no adapter to merge" in err) == (2, True)
     assert not (tmp_path / "x").exists()
-    assert not list(tmp_path.glob("*.tmp-*"))
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 def test_a_bare_model_folder_can_be_sampled_from_and_streamed(
@@ -114,6 +116,83 @@ def test_a_bare_model_folder_can_be_sampled_from_and_streamed(
     ):
         status, _, err = seedfast("sample", base, *flags)
         assert (status, sentence in err) == (2, True), err
+
+
+@torch.no_grad()
+def test_a_finished_run_holds_its_best_model_for_transformers(runs: Path, base: Path) -> None:
+    """As save_pretrained writes it; of an adapter, as a folder of peft."""
+    import peft
+
+    load = tiny_models.transformers.AutoModelForCausalLM.from_pretrained
+    for name, kind in (("full", load), ("lora", peft.AutoPeftModelForCausalLM.from_pretrained)):
+        folder = runs / name / "model"
+        best = json.loads((runs / name / "best.json").read_text())["raw"]
+        assert json.loads((folder / "checkpoint.json").read_text())["step"] == best["step"]
+        ours = api.load(runs / name, step=best["step"], device="cpu").network(ids(base))
+        torch.testing.assert_close(kind(folder).eval()(ids(folder)).logits, ours, atol=1e-5, rtol=1e-4)
+        assert not list((runs / name).glob("model.*")), "nothing else is left"
+
+
+def test_the_best_model_is_written_again_only_for_another_checkpoint(
+    base: Path, story: Path, seedfast: Run, tmp_path: Path
+) -> None:
+    words = [
+        "train", "finetune", "--model", base, "--data", story, "--out", tmp_path / "run", "--data.context", "32",
+        "--batch-size", "4", "--eval-every", "1", "--optimizer.lr", "0.01", "--steps",
+    ]  # fmt: skip
+    assert seedfast(*words, "1")[0] == 0
+    first = (tmp_path / "run/model/model.safetensors").stat()
+    assert seedfast(*words, "1")[0] == 0
+    assert (tmp_path / "run/model/model.safetensors").stat() == first, "it is still this checkpoint's"
+    assert seedfast(*words, "3")[0] == 0
+    assert (tmp_path / "run/model/model.safetensors").stat().st_ino != first.st_ino
+    assert json.loads((tmp_path / "run/model/checkpoint.json").read_text())["step"] == 3
+
+
+def test_an_adapter_folder_is_sampled_and_evaluated_with_its_base(
+    runs: Path, base: Path, story: Path, seedfast: Run, tmp_path: Path
+) -> None:
+    folder = runs / "lora/model"
+    words = ["--prompt", "the cat", "--tokens", "8", "--device", "cpu"]
+    best = json.loads((runs / "lora/best.json").read_text())["raw"]["step"]
+    status, from_folder, err = seedfast("sample", folder, *words)
+    assert status == 0, err
+    assert from_folder == seedfast("sample", runs / "lora", "--at", str(best), *words)[1]
+    losses = [
+        json.loads(seedfast("evaluate", place, "--data", story, "--json", "--device", "cpu")[1])["nats_per_token"]
+        for place in (folder, base)
+    ]
+    assert losses[0] < losses[1], "the adapter is in use"
+    moved = tmp_path / "adapter"
+    shutil.copytree(folder, moved)
+    config = json.loads((moved / "adapter_config.json").read_text()) | {"base_model_name_or_path": "/nowhere/base"}
+    (moved / "adapter_config.json").write_text(json.dumps(config))
+    status, _, err = seedfast("sample", moved)
+    assert (status, "/nowhere/base" in err) == (2, True), err
+    (folder / "adapter_model.safetensors").rename(moved / "away")
+    status, _, err = seedfast("sample", folder)
+    (moved / "away").rename(folder / "adapter_model.safetensors")
+    assert (status, "The adapter in" in err) == (2, True), err
+
+
+def test_a_model_continued_as_masked_diffusion_stays_one(
+    base: Path, story: Path, seedfast: Run, tmp_path: Path
+) -> None:
+    """Its export is sampled from by unmasking, and never read as a causal model."""
+    status, _, err = seedfast(
+        "train", "finetune-masked", "--model", base, "--data", story, "--out", tmp_path / "run", "--data.context",
+        "32", "--batch-size", "4", "--steps", "2", "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0, err
+    folder = tmp_path / "run/model"
+    words = ["--prompt", "the cat", "--tokens", "8", "--device", "cpu"]
+    status, text, err = seedfast("sample", folder, *words)
+    assert status == 0, err
+    assert text == seedfast("sample", tmp_path / "run", *words)[1]
+    assert json.loads(seedfast("evaluate", folder, "--data", story, "--json", "--device", "cpu")[1])["is_bound"]
+    assert "vllm serve" not in (folder / "README.md").read_text()
+    status, _, err = seedfast("train", "finetune", "--model", folder, "--data", story, "--out", tmp_path / "causal")
+    assert (status, "predicts masked tokens" in err) == (2, True), err
 
 
 def test_base_and_tuned_are_shown_and_measured_side_by_side(runs: Path, seedfast: Run) -> None:
@@ -150,16 +229,6 @@ def test_mistakes_are_sentences(runs: Path, base: Path, story: Path, seedfast: R
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_only_runs_of_transformers_models_are_exported(story: Path, seedfast: Run, tmp_path: Path) -> None:
-    from tests.helpers.runs import small_run, train_in
-
-    train_in(tmp_path / "run", small_run("text-autoregressive", story, steps=2))
-    status, _, err = seedfast("export", tmp_path / "run", "--out", tmp_path / "out")
-    assert (status, "neither transformers nor diffusers can load" in err) == (2, True)
-    status, _, err = seedfast("evaluate", tmp_path / "run", "--weights", "base")
-    assert (status, "no pretrained base" in err) == (2, True)
-
-
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     """In a process where transformers cannot be imported."""
     code = "import sys; sys.modules['transformers'] = None; from seedfast.cli import main; main(sys.argv[1:])"
@@ -168,6 +237,14 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> 
     assert result.returncode == 2
     assert "pip install" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_model_with_new_weights_has_no_base(story: Path, seedfast: Run, tmp_path: Path) -> None:
+    from tests.helpers.runs import small_run, train_in
+
+    train_in(tmp_path / "run", small_run("text-autoregressive", story, steps=2))
+    status, _, err = seedfast("evaluate", tmp_path / "run", "--weights", "base")
+    assert (status, "no pretrained base" in err) == (2, True)
 
 
 def test_an_adapter_needs_peft(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,16 @@ def test_sampling_writes_pictures(run: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_no_file_of_other_samples_stays_beside_the_new_ones(run: Path, tmp_path: Path) -> None:
     out = ["--steps", "2", "--out", str(tmp_path)]
-    (tmp_path / "notes.txt").write_text("mine")
+    for mine in ("notes.txt", "sample_0001_holiday.png"):
+        (tmp_path / mine).write_text("mine")
     assert seedfast("sample", str(run), "--num", "3", "--label", "few", "--strip", "2", "--gif", *out) == 0
     assert seedfast("sample", str(run), "--num", "2", *out) == 0
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["grid.png", "notes.txt", "sample_0000.png", "sample_0001.png"]
+    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
+    assert names == ["grid.png", "notes.txt", "sample_0000.png", "sample_0001.png", "sample_0001_holiday.png"]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/grid.png").write_text("mine")
+    assert seedfast("sample", str(run), "--num", "2", "--steps", "2", "--out", str(tmp_path / "own")) == 2
+    assert (tmp_path / "own/grid.png").read_text() == "mine"
 
 
 def test_fidelity_of_a_class_is_against_that_class(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

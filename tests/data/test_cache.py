@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.helpers.text_data import Writer
 from seedfast.data.cache import TokenWriter, cache_folder, read_tokens, token_type
 from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
+from seedfast.files import UNFINISHED
 
 
 @pytest.fixture
@@ -42,8 +44,6 @@ def test_prepared_data_are_reused(
 
 @pytest.mark.parametrize("option", [{"vocabulary": 301}, {"validation": 0.2}, {"exclude": ("doc00*",)}])
 def test_other_options_prepare_other_data(data: TextData, cache: Path, option: dict[str, object]) -> None:
-    from dataclasses import replace
-
     before = data.load().fingerprint
     assert replace(data, **option).load().fingerprint.digest != before.digest  # type: ignore[arg-type]
     assert data.load().fingerprint == before
@@ -126,11 +126,10 @@ def test_of_several_processes_one_prepares_the_data_and_the_others_wait(
 def test_a_killed_preparation_leaves_only_an_attempt(data: TextData, cache: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", DIE + LOAD, data.path], check=False)
     assert killed.returncode == -signal.SIGKILL
-    (left,) = (path for path in (cache / "text").iterdir() if path.is_dir())
-    assert (left / "train.bin").exists()
-    assert ".tmp-" in left.name
-    data.load()
-    assert ".tmp-" not in prepared(cache).name
+    (left,) = (cache / "text" / UNFINISHED).iterdir()
+    assert list(left.rglob("train.bin"))
+    replace(data, vocabulary=301).load()
+    assert prepared(cache).name != UNFINISHED, "the preparation of other data removes it too"
 
 
 def test_a_failed_preparation_leaves_nothing(data: TextData, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from seedfast.evaluate import trained
 from seedfast.evaluate.caption_quality import CaptionQuality, measure, nearest_captions
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.metrics import BleuCounts, words
+from seedfast.run_folder.choice import find
 
 CAPTIONS = ["a dog runs over the grass", "a cat sleeps", "two people sit on a bench", "the sea"]
 REFERENCES = [
@@ -31,6 +32,16 @@ def test_means_have_standard_errors() -> None:
     assert found["exact_match"].standard_error == pytest.approx(0.25)  # √(¼ · ¾ / 3)
     assert math.isnan(found["distinct_1"].standard_error)
     assert math.isnan(measure(CAPTIONS[:1], REFERENCES[:1])["exact_match"].standard_error)
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one image", "equal captions"])
+def test_cider_has_no_value_where_no_word_tells_images_apart(count: int) -> None:
+    found = measure(CAPTIONS[:1] * count, REFERENCES[:1] * count)
+    assert math.isnan(found["cider"].value)
+    assert found["cider"].record() == {"value": None, "standard_error": None}
+    assert str(found["cider"]) == "no value"
+    assert found["rouge_l"].value == 1
+    assert measure(CAPTIONS[:2], REFERENCES[:2])["cider"].value > 0
 
 
 def test_the_standard_error_of_bleu_is_the_jackknifes() -> None:
@@ -61,7 +72,7 @@ def test_the_baseline_is_the_nearest_training_image() -> None:
 
 
 def opened(folder: Path) -> Trained:
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 
@@ -89,6 +100,9 @@ def test_a_run_is_captioned_and_measured(run: Path, tmp_path: Path) -> None:
     assert record["metrics"]["cider"]["model"]["value"] == measure(captions, references)["cider"].value
     assert record["metrics"]["distinct_1"]["nearest_picture"]["standard_error"] is None
     assert len(report.table()) == 1 + len(record["metrics"])
+    single = CaptionQuality(images=1, decoding="greedy")(model)
+    assert single.record()["metrics"]["cider"]["model"]["value"] is None
+    assert "needs more than one image" in single.table()[-1]
     assert report.write_gallery(tmp_path).read_text().count('<div class="card">') == 5
 
 

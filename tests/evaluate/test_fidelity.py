@@ -21,6 +21,7 @@ from seedfast.evaluate.fidelity import Fidelity, Spread, compare, floor
 from seedfast.evaluate.image_distance import frechet_distance, precision_recall, raw_pixels
 from seedfast.evaluate.image_features import pretrained
 from seedfast.families.image.request import ImageRequest
+from seedfast.run_folder.choice import find
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -186,7 +187,7 @@ def test_a_run_of_text_has_no_images(story: Path, tmp_path: Path, capsys: pytest
 
 
 def test_the_metric_generates_the_classes_in_the_proportions_of_the_training_data(image_run: Path) -> None:
-    checkpoint = trained.find(image_run)
+    checkpoint = find(image_run, at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     measure = Fidelity(request=ImageRequest(num=12, steps=2), seeds=(1, 2))
     assert measure.fits(model) is None

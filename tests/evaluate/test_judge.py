@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,17 @@ from tests.helpers.runs import small_run, train_in
 
 from seedfast import recipes
 from seedfast.cli import main
+from seedfast.data.text import tokenizers
 from seedfast.errors import UserError
 from seedfast.evaluate import judge, trained
 from seedfast.evaluate.trained import Trained
+from seedfast.run_folder.choice import find
 
 TEXTS = ["the cat sees.", "a dog", "the bird hears th", "1 2 3"]
 
 
 def load(folder: Path) -> Trained:
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 
@@ -77,6 +80,73 @@ def test_real_texts_are_held_out_text_of_the_length(runs: dict[str, Path], story
     texts = judge.real_texts(by.assets, by.corpus.validation, 5, 10)
     assert len(texts) == 5
     assert all(text in held_out and 2 <= len(text) <= 10 for text in texts)
+
+
+@pytest.fixture(scope="module")
+def japanese(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge by bytes of text whose characters are three bytes each."""
+    folder = tmp_path_factory.mktemp("japanese")
+    sentences = "吾輩は猫である。名前はまだ無い。どこで生れたか頓と見当がつかぬ。" * 40
+    (folder / "text.txt").write_text(sentences)
+    by_bytes = replace(
+        small_run("text-autoregressive", folder / "text.txt", steps=2, eval_every=0).data, tokenizer="bytes"
+    )
+    run = small_run("text-autoregressive", folder / "text.txt", steps=2, eval_every=0, data=by_bytes)
+    train_in(folder / "run", run)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("tokens", [2, 5, 15])
+def test_every_byte_that_was_written_counts_once_also_inside_a_character(tokens: int, japanese: Path) -> None:
+    by = load(japanese)
+    request = by.generator.Request(num=6, tokens=tokens)
+    found = judge.Judge(by=by, request=request)(by)
+    for each in (found.samples, found.real_text):
+        assert each.bits_per_byte == pytest.approx(each.loss / math.log(2), rel=1e-9), "a token is a byte"
+    assert found.real_text.tokens == found.real_text.texts * (tokens - 1)
+
+
+def test_the_same_tokenizer_judges_the_very_tokens_that_were_written(japanese: Path) -> None:
+    by = load(japanese)
+    request = by.generator.Request(num=6, tokens=5)
+    written = by.sample(request, seed=1).tokens  # type: ignore[attr-defined]
+    with torch.no_grad():
+        log_q = [by.network(torch.tensor([ids[:-1]])).double().log_softmax(-1)[0] for ids in written if len(ids) > 1]
+    targets = [torch.tensor(ids[1:]) for ids in written if len(ids) > 1]
+    nats = [-each.gather(1, ids[:, None]).sum() for each, ids in zip(log_q, targets, strict=True)]
+    found = judge.Judge(by=by, request=request)(by).samples
+    assert found.loss == pytest.approx(float(sum(nats)) / sum(map(len, targets)), rel=1e-6)
+
+
+def test_another_tokenizer_judges_whole_characters() -> None:
+    convert = judge._Conversion(tokenizers.Bytes(), tokenizers.Characters("猫無"))
+    ids = list("無猫".encode())
+    cut = [*ids[1:], *ids[:2]]
+    assert convert(cut, [False] * len(cut)).ids == [0], "the whole character of those that are cut at both ends"
+    prompted = convert(ids, [True] * 3 + [False] * 3)
+    assert (prompted.ids, prompted.given) == ([1, 0], [True, False])
+    same = judge._Conversion(tokenizers.Bytes(), tokenizers.Bytes())
+    assert same(cut, [False] * len(cut)).ids == cut
+
+
+def test_a_prompt_is_given_and_not_scored(runs: dict[str, Path]) -> None:
+    by = load(runs["autoregressive"])
+    ids = by.tokenizer.encode("the cat sees")
+    whole = judge.score([judge.Passage(ids, [False] * 12)], by)
+    rest = judge.score([judge.Passage(ids, [True] * 8 + [False] * 4)], by)
+    assert (whole.tokens, rest.tokens) == (11, 4)
+    with torch.no_grad():
+        log_q = by.network(torch.tensor([ids[:-1]])).double().log_softmax(-1)[0]
+    nats = -log_q.gather(1, torch.tensor(ids[1:])[:, None])[-4:].mean()
+    assert rest.loss == pytest.approx(float(nats), rel=1e-6)
+
+
+def test_samples_of_one_token_are_counted_or_refused_in_a_sentence(runs: dict[str, Path]) -> None:
+    by = load(runs["autoregressive"])
+    with pytest.raises(UserError, match="None of the 3 samples has a token that the judge could score"):
+        judge.Judge(by=by, request=by.generator.Request(num=3, tokens=1))(by)
+    found = judge.Judge(by=by, request=by.generator.Request(num=3, tokens=1, prompt=("the cat",)))(by)
+    assert found.samples.tokens == found.samples.texts, "one token after a prompt has something to follow"
 
 
 def seedfast(*words: str) -> int:

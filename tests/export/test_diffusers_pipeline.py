@@ -20,15 +20,9 @@ from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.families.image.request import ImageRequest
 from seedfast.models.diffusers_unet import DiffusersUNet
+from seedfast.run_folder.choice import find
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-@pytest.fixture(scope="module")
-def image_run(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "run"
-    train_in(folder, small_run("image-diffusion", story, steps=4))
-    return folder
 
 
 def diffusers_run(story: Path, folder: Path, **options: Any) -> trained.Trained:
@@ -40,7 +34,7 @@ def diffusers_run(story: Path, folder: Path, **options: Any) -> trained.Trained:
         objective=ImageDiffusion(**{"conditional": False, **options}),
     )
     train_in(folder, run)
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 
@@ -148,8 +142,9 @@ def test_models_that_a_pipeline_could_not_reproduce_are_not_exported(
         export(model, tmp_path / "pipeline")
 
 
-def test_another_network_is_not_exported(image_run: Path, tmp_path: Path) -> None:
-    checkpoint = trained.find(image_run)
+def test_a_transformer_of_patches_is_not_exported(story: Path, tmp_path: Path) -> None:
+    train_in(tmp_path / "run", small_run("image-transformer", story, steps=1))
+    checkpoint = find(tmp_path / "run", at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     with pytest.raises(UserError, match="seedfast's own"):
         export(model, tmp_path / "pipeline")

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from seedfast.evaluate import trained
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import digest, read_tensors
 
 
 def outcome(folder: Path) -> tuple[str, list[Any]]:
     """The digest of the last checkpoint's tensors, and the journal without times."""
     lines = [{key: value for key, value in entry.items() if key != "time"} for entry in journal.read(folder)]
-    return digest(read_tensors(trained.find(folder).folder)), lines
+    return digest(read_tensors(find(folder, at="newest").folder)), lines
 
 
 def warnings_of(folder: Path) -> list[str]:

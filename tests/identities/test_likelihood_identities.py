@@ -260,7 +260,7 @@ class MasksTooMuch(MaskedObjective):
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
         inputs_BL = torch.full_like(task.inputs_BL, self.mask)
-        return changed(task, masked_BL=batch["scored"], inputs_BL=inputs_BL, scale_BK=torch.ones_like(task.scale_BK))
+        return changed(task, masked_BL=batch["scored"], inputs_BL=inputs_BL, scale_BL=torch.ones_like(task.scale_BL))
 
 
 def test_no_model_is_below_the_entropy_of_a_known_language() -> None:

@@ -132,7 +132,7 @@ class CountsFromZero(MaskedObjective):
             task,
             masked_BL=masked_BL,
             inputs_BL=task.targets_BL.masked_fill(masked_BL, self.mask),
-            scale_BK=(task.weight_B / masked_BL.sum(dim=1).clamp(min=1)).unsqueeze(1),
+            scale_BL=(task.weight_B / masked_BL.sum(dim=1).clamp(min=1)).unsqueeze(1).expand_as(task.scale_BL),
         )
 
 
@@ -141,7 +141,7 @@ class Unweighted(MaskedObjective):
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
-        return changed(task, scale_BK=torch.ones_like(task.scale_BK))
+        return changed(task, scale_BL=torch.ones_like(task.scale_BL))
 
 
 class CountsThePadding(MaskedObjective):
@@ -149,7 +149,7 @@ class CountsThePadding(MaskedObjective):
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
-        return changed(task, scale_BK=task.scale_BK * batch["scored"].shape[1] / task.weight_B.unsqueeze(1))
+        return changed(task, scale_BL=task.scale_BL * batch["scored"].shape[1] / task.weight_B.unsqueeze(1))
 
 
 def test_nelbo_three_ways() -> None:

@@ -21,12 +21,12 @@ from tests.loop.test_distributed import LAUNCH
 
 import seedfast
 from seedfast.errors import UserError
-from seedfast.evaluate import trained
 from seedfast.listeners import hub as hub_listener
 from seedfast.listeners import wandb
 from seedfast.loop.open import open_session
 from seedfast.loop.train import run_training
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 
 
 class WaitingFor(Silent):
@@ -58,7 +58,7 @@ def test_the_best_checkpoint_is_uploaded_and_can_be_sampled_from(story: Path, se
     assert str(tmp_path) not in (tmp_path / "copy/run.yaml").read_text(), "no folder of this machine"
     names = {str(file.relative_to(tmp_path / "copy")) for file in (tmp_path / "copy").rglob("*.*")}
     assert not any("optimizer" in name or "model.safetensors" in name for name in names)
-    original, copy = (trained.find(tmp_path / name, at=best) for name in ("run", "copy"))
+    original, copy = (find(tmp_path / name, at=best) for name in ("run", "copy"))
     assert not copy.problems()
     copied = copy.tensors("ema")["ema"]
     assert all(tensor.equal(copied[name]) for name, tensor in original.tensors("ema")["ema"].items())

@@ -66,7 +66,7 @@ def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
     [
         ("steps: 3\nsteps: 4\n", 'the key "steps" occurs twice .*line 2'),
         ("optimizer:\n  lr: 1\n  lr: 2\n", 'the key "lr" occurs twice'),
-        ("a: " + "[" * 5000 + "]" * 5000, "it nests too deeply"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested"),
         ("a: 2001-99-99\n- b", "cannot be read as a YAML file"),
     ],
     ids=["twice", "twice inside", "deep", "malformed"],

@@ -27,6 +27,7 @@ from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import digest, network_tensors, read_tensors
 from seedfast.verify.resume import compare, prove_resume
 
@@ -189,7 +190,7 @@ def test_tied_embeddings_come_back_tied(base: Path, story: Path, tmp_path: Path)
     for name, adapter in (("full", Adapter()), ("lora", LORA)):
         run = tuned(base, story, adapter=adapter, steps=4)
         train_in(tmp_path / name, run)
-        checkpoint = trained.find(tmp_path / name)
+        checkpoint = find(tmp_path / name, at="newest")
         stored = read_tensors(checkpoint.folder)
         assert not any("lm_head" in key for group in stored.values() for key in group), "tied weights are kept once"
         network = trained.load(run.located(), checkpoint, weights="raw").network
@@ -218,7 +219,7 @@ def test_frozen_weights_are_kept_once_and_shared_with_the_average(base: Path, st
         trained_names = {name for name, p in raw.items() if p.requires_grad}
         assert opened.state.tensors()["model"].keys() == opened.state.tensors()["ema"].keys() == trained_names
         assert {k.rpartition("/")[0] for k in opened.state.tensors()["optimizer"]} == trained_names
-    stored = read_tensors(trained.find(tmp_path).folder)
+    stored = read_tensors(find(tmp_path, at="newest").folder)
     assert not stored["frozen"].keys() & trained_names
     for name, tensor in stored["frozen"].items():
         assert torch.equal(tensor, raw[name]), "a frozen weight moved"
@@ -261,7 +262,7 @@ def test_a_started_run_does_not_need_its_base_model(
     monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "cache"))
     train_in(tmp_path / "run", recipes.stored(tmp_path / "run"))
     assert compare(tmp_path / "whole", tmp_path / "run")[0] is None
-    checkpoint = trained.find(tmp_path / "run")
+    checkpoint = find(tmp_path / "run", at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     model.sample(model.family.generator.Request(prompt=("the cat",), tokens=4), seed=1)
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -271,7 +272,7 @@ def test_a_started_run_does_not_need_its_base_model(
 def test_the_base_can_be_asked_beside_the_tuned_model(base: Path, story: Path, tmp_path: Path) -> None:
     run = tuned(base, story, adapter=LORA, steps=4)
     train_in(tmp_path, run)
-    network = trained.load(run.located(), trained.find(tmp_path), weights="base").network
+    network = trained.load(run.located(), find(tmp_path, at="newest"), weights="base").network
     theirs = tiny_models.transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     ids = torch.arange(24).view(2, 12)
     torch.testing.assert_close(network(ids), theirs(ids).logits)
@@ -316,7 +317,7 @@ def test_the_masked_family_continues_the_same_model(base: Path, story: Path, tmp
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
     validations = [e["validation"]["raw"]["loss"] for e in journal.read(tmp_path / "whole") if "validation" in e]
     assert validations[-1] < validations[0] - 0.1
-    model = trained.load(run.located(), trained.find(tmp_path / "whole"))
+    model = trained.load(run.located(), find(tmp_path / "whole", at="newest"))
     samples = model.sample(model.family.generator.Request(infill="the cat <gap:3> the dog"), seed=1)
     assert samples.texts[0].startswith("the cat ")
     assert samples.texts[0].endswith(" the dog")
@@ -335,9 +336,9 @@ def test_a_run_without_progress_stops_early_and_stays_stopped(story: Path, tmp_p
     assert stopped < 40
     best = json.loads((tmp_path / "best.json").read_text())["ema"]["step"]
     assert stopped == best + 3 * 2, "three validations after the best"
-    before = digest(read_tensors(trained.find(tmp_path).folder))
+    before = digest(read_tensors(find(tmp_path, at="newest").folder))
     assert train_in(tmp_path, hopeless).step == stopped, "the same command again trains no further"
-    assert digest(read_tensors(trained.find(tmp_path).folder)) == before
+    assert digest(read_tensors(find(tmp_path, at="newest").folder)) == before
     assert train_in(tmp_path, replace(hopeless, patience=4)).step > stopped, "more patience goes on"
     with pytest.raises(UserError, match="eval_every"):
         train_in(tmp_path, replace(hopeless, eval_every=1))

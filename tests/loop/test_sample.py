@@ -9,6 +9,7 @@ from seedfast.evaluate import trained
 from seedfast.loop.open import open_session
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 
 
 def samples_of(folder: Path) -> dict[str, bytes]:
@@ -37,7 +38,7 @@ def test_samples_during_training_use_the_averaged_weights(story: Path, tmp_path:
     fast = OptimizerConfig(lr=0.3)  # the averaged weights must differ enough to give other samples
     run = small_run("text-masked", story, steps=6, sample_every=6, save_every=6, optimizer=fast)
     train_in(tmp_path / "run", run)
-    checkpoint = trained.find(tmp_path / "run")
+    checkpoint = find(tmp_path / "run", at="newest")
     with open_session(run, tmp_path / "run") as opened:
         request = opened.family.generator.demo(opened.corpus.validation)
     texts = {

@@ -209,7 +209,7 @@ def test_a_file_too_large_for_the_disk_is_a_sentence(story: Path, tmp_path: Path
     ("optimizer", "peaks"),
     [
         (OptimizerConfig(lr=1e-2), {"adamw": 1e-2}),
-        (OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=3e-2), {"adamw": 1e-2, "muon": 3e-2}),
+        (OptimizerConfig(kind="muon", lr=1e-2, matrix_lr_factor=3), {"adamw": 1e-2, "muon": 3e-2}),
     ],
     ids=["adamw", "muon"],
 )

@@ -1,5 +1,6 @@
 """The optimizers: Muon agrees with torch's, and every parameter is in the right group."""
 
+import random
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from seedfast.errors import UserError
+from seedfast.loop.config import from_mapping
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.unet import UNet
@@ -112,10 +114,51 @@ def small_network() -> TransformerNetwork:
 
 
 def test_the_learning_rate_is_a_fraction_of_the_peak_of_each_optimizer() -> None:
-    optimizer = OptimizerConfig(kind="muon", lr=1e-2, matrix_lr=0.04).build(small_network())
+    optimizer = OptimizerConfig(kind="muon", lr=1e-2, matrix_lr_factor=4).build(small_network())
     assert optimizer.set_lr(0.5) == {"adamw": 0.5 * 1e-2, "muon": 0.5 * 0.04}
     assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [0.02, 0.005]
     assert OptimizerConfig(lr=1e-2).build(small_network()).set_lr(0.25) == {"adamw": 0.25 * 1e-2}
+
+
+def test_lr_scales_every_group_alike() -> None:
+    """The rate that is called lr is that of the whole network: a sweep over it moves Muon's matrices too."""
+    rates = [OptimizerConfig(kind="muon", lr=lr).build(small_network()).set_lr(1.0) for lr in (1e-2, 2e-2)]
+    assert rates == [{"adamw": 1e-2, "muon": 0.015}, {"adamw": 2e-2, "muon": 0.03}]
+
+
+RATES = [10 ** random.Random(n).uniform(-6, 0) for n in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "rate"),
+    [
+        ({"kind": "muon", "lr": 1e-2, "matrix_lr": None}, 0.015),
+        ({"kind": "muon", "lr": 3e-3, "matrix_lr": None}, 0.015),
+        ({"kind": "muon", "lr": "2e-3", "matrix_lr": "5e-2"}, 0.05),
+        *(({"kind": "muon", "lr": lr, "matrix_lr": rate}, rate) for lr, rate in zip(RATES, RATES[::-1], strict=True)),
+    ],
+)
+def test_a_stored_absolute_rate_of_the_matrices_is_migrated_to_the_last_bit(stored: Any, rate: float) -> None:
+    config = from_mapping(OptimizerConfig(), stored, where="run.yaml")
+    assert config.matrix_lr == rate
+    assert config.build(small_network()).set_lr(1.0)["muon"] == rate
+
+
+def test_some_rates_are_no_multiple_in_floating_point() -> None:
+    """Without the pair of numbers, the last bit of these would be lost."""
+    migrated = [
+        from_mapping(OptimizerConfig(), {"kind": "muon", "lr": lr, "matrix_lr": rate}, where="x").matrix_lr_factor
+        for lr, rate in zip(RATES, RATES[::-1], strict=True)
+    ]
+    assert {type(factor) for factor in migrated} == {float, tuple}
+
+
+def test_adamw_has_no_rate_of_matrices_to_migrate() -> None:
+    assert from_mapping(OptimizerConfig(), {"lr": 0.1, "matrix_lr": None}, where="x") == OptimizerConfig(lr=0.1)
+    with pytest.raises(UserError, match="has no effect without"):
+        from_mapping(OptimizerConfig(), {"lr": 0.1, "matrix_lr": 0.2}, where="x")
+    with pytest.raises(UserError, match="must be of type"):
+        from_mapping(OptimizerConfig(), {"kind": "muon", "matrix_lr": "fast"}, where="x")
 
 
 def step(optimizer: Optimizer, network: nn.Module) -> None:
@@ -143,10 +186,10 @@ def test_state_tensors_are_named_after_their_parameters_and_restored() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"matrix_lr": 0.01}, r"optimizer\.matrix_lr \(0\.01\) has no effect without optimizer\.kind muon"),
+        ({"matrix_lr_factor": 0.5}, r"optimizer\.matrix_lr_factor \(0\.5\) has no effect without optimizer\.kind muon"),
         ({"momentum": 0.9}, r"optimizer\.momentum \(0\.9\) has no effect without optimizer\.kind muon"),
         ({"lr": 0.0}, r"optimizer\.lr must be positive, not 0\.0"),
-        ({"kind": "muon", "matrix_lr": -1.0}, r"optimizer\.matrix_lr must be positive, not -1\.0"),
+        ({"kind": "muon", "matrix_lr_factor": -1.0}, r"optimizer\.matrix_lr_factor must be positive, not -1\.0"),
         ({"eps": 0.0}, r"optimizer\.eps must be positive, not 0\.0"),
         ({"betas": (0.9, 1.0)}, r"optimizer\.betas must be in \[0, 1\), not 1\.0"),
         ({"kind": "muon", "momentum": 1.0}, r"optimizer\.momentum must be in \[0, 1\), not 1\.0"),

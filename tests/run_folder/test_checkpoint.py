@@ -18,7 +18,7 @@ from tests.helpers.runs import small_run, train_in
 from seedfast import sealed_folder
 from seedfast.cli import main
 from seedfast.errors import UserError
-from seedfast.files import FileDigest, to_json
+from seedfast.files import FileDigest, file_digest, to_json
 from seedfast.run_folder import tensors
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints, step_name
 from seedfast.run_folder.records import BestRecord
@@ -58,6 +58,11 @@ def save_with_tensors(store: Checkpoints, step: int) -> None:
         return shared
 
     store.save(step, write, {})
+
+
+DAMAGED = ["", "{", "[]", '{"best": []}', to_json(state(1) | {"best": {"raw": 5}}), to_json(state(1) | {"best": 3}),
+           to_json(state(1, {"raw": 1})).replace('"step": 1', '"step": [1]')]  # fmt: skip
+"""Contents of a `state.json` that is not one."""
 
 
 @pytest.fixture
@@ -158,10 +163,47 @@ class TestRetention:
         store = Checkpoints(tmp_path, keep=2)
         for step in (1, 2, 3, 4):
             save(store, step)
-            (tmp_path / f"checkpoints/step-0000000{step}.tmp-99999").mkdir()
             store.update_pointers(step, {"raw": {"step": 1}})
         assert [c.step for c in store.committed()] == [1, 3, 4]
-        assert not list((tmp_path / "checkpoints").glob("*.tmp-*"))
+        assert len(list((tmp_path / "checkpoints").iterdir())) == 3
+
+    def test_what_cannot_be_removed_is_named_once_and_stops_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        store = Checkpoints(tmp_path, keep=1)
+
+        def refuse(path: str, **_: object) -> None:
+            raise PermissionError(1, "Operation not permitted", path)
+
+        save(store, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.unlink", refuse)
+            for step in (2, 3):
+                save(store, step)
+                store.update_pointers(step, {})
+        assert [c.step for c in store.committed()] == [3]
+        assert capsys.readouterr().err.count("cannot be removed (Operation not permitted)") == 1
+        store.update_pointers(3, {})
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"], "removed later"
+
+    def test_a_name_is_no_proof_that_a_file_is_unneeded(self, tmp_path: Path) -> None:
+        store = Checkpoints(tmp_path, keep=1)
+        save(store, 1)
+        for mine in ("notes.tmp-1", "checkpoints/notes.tmp-1", "checkpoints/step-00000009.tmp-1", "a.trash-2"):
+            (tmp_path / mine).mkdir()
+            (tmp_path / mine / "notes").write_text("the user's")
+        save(store, 2)
+        store.update_pointers(2, {})
+        assert len(list(tmp_path.rglob("notes"))) == 4
+
+    @pytest.mark.parametrize("left", ["step-00000009.tmp-1/model.safetensors", "step-00000001.trash-7/state.json",
+                                      "frozen.safetensors.tmp-5"])  # fmt: skip
+    def test_what_a_killed_process_of_version_0_1_left_is_removed(self, left: str, tmp_path: Path) -> None:
+        path = tmp_path / "checkpoints" / left
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"part")
+        save(Checkpoints(tmp_path), 2)
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
 
     def test_it_spares_the_best_ones_that_a_retained_checkpoint_refers_to(self, tmp_path: Path) -> None:
         store = Checkpoints(tmp_path, keep=2)
@@ -173,11 +215,13 @@ class TestRetention:
         store.update_pointers(5, {"raw": {"step": 4}})
         assert [c.step for c in store.committed()] == [4, 5]
 
-    def test_a_damaged_state_protects_nothing_and_stops_nothing(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("content", [*DAMAGED, None])
+    def test_a_damaged_state_protects_nothing_and_stops_nothing(self, content: str | None, tmp_path: Path) -> None:
         store = Checkpoints(tmp_path, keep=1)
         for step in (1, 2):
             save(store, step)
-        (tmp_path / "checkpoints/step-00000002/state.json").write_text("{")
+        state_file = tmp_path / "checkpoints/step-00000002/state.json"
+        state_file.unlink() if content is None else state_file.write_text(content)
         store.update_pointers(2, {})
         assert [c.step for c in store.committed()] == [2]
 
@@ -357,3 +401,50 @@ def test_quarantined_checkpoints_have_new_numbers(tmp_path: Path) -> None:
     assert [c.step for c in store.committed()] == [1]
     store.update_pointers(1, {})
     assert len(list((tmp_path / "checkpoints").glob("*.aside-*"))) == 2, "never removed"
+
+
+class TestStrangers:
+    """Checkpoints whose hashes are right and whose names are not."""
+
+    @pytest.mark.parametrize("place", ["checkpoints", "checkpoints/step-00000001", "checkpoints/step-00000001/a.bin"])
+    def test_a_link_out_of_the_run_folder_is_refused(self, place: str, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        save(Checkpoints(run), 1)
+        (run / place).rename(tmp_path / "elsewhere")
+        (run / place).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=r"link|intact"):
+            Checkpoints(run).newest()
+
+    def test_a_run_folder_may_itself_be_a_link(self, tmp_path: Path) -> None:
+        save(Checkpoints(tmp_path / "run"), 1)
+        (tmp_path / "link").symlink_to("run")
+        newest = Checkpoints(tmp_path / "link").newest()
+        assert newest is not None
+
+    def test_files_of_tensors_that_the_manifest_does_not_list_are_not_read(self, tmp_path: Path) -> None:
+        save_with_tensors(Checkpoints(tmp_path), 1)
+        checkpoint = Checkpoints(tmp_path).at(1)
+        assert checkpoint is not None
+        save_tensors({"x": torch.ones(1)}, checkpoint.folder / "more.safetensors")
+        assert set(checkpoint.tensors()) == {"model", "ema", "optimizer", "family", "frozen"}
+
+    @pytest.mark.parametrize("content", [b"", b"no tensors", (1 << 40).to_bytes(8, "little") + b"{}"])
+    def test_a_file_that_holds_no_tensors_is_a_value_error(self, content: bytes, tmp_path: Path) -> None:
+        def write(folder: Path) -> None:
+            (folder / "model.safetensors").write_bytes(content)
+            (folder / "state.json").write_text(to_json(state(1)))
+
+        Checkpoints(tmp_path).save(1, write, {})
+        checkpoint = Checkpoints(tmp_path).newest()
+        assert checkpoint is not None
+        with pytest.raises(ValueError, match=r"model\.safetensors"):
+            checkpoint.tensors()
+
+    def test_only_shared_weights_lie_beside_a_checkpoint(self, tmp_path: Path) -> None:
+        def write(folder: Path) -> dict[str, FileDigest]:
+            (folder.parent / "frozen-of-another.safetensors").write_bytes(b"abc")
+            return {"frozen-of-another.safetensors": file_digest(folder.parent / "frozen-of-another.safetensors")}
+
+        Checkpoints(tmp_path).save(1, write, {})
+        with pytest.raises(UserError, match="intact"):
+            Checkpoints(tmp_path).newest()

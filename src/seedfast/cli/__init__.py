@@ -3,6 +3,8 @@
 Nothing heavy is imported before a command is chosen, so `seedfast --help` answers at once.
 """
 
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -24,6 +26,7 @@ COMMANDS = {
     "push": "upload a model to the Hugging Face hub",
     "report": "a static page and plots of a run",
     "digest": "one SHA-256 over every tensor of the latest checkpoint",
+    "cache": "list the prepared data in the cache, or remove it",
     "verify": "prove it: resume after kills, mathematical identities, checkpoints",
     "completion": "print a completion script for bash, zsh or tcsh",
 }
@@ -37,13 +40,17 @@ Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training stopped ·
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. Exits with a status; a user's mistake is one sentence on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks must not end the command
+            stream.reconfigure(errors="replace")
     try:
         sys.exit(_run(words))
     except UserError as error:
         _print_error(str(error))
         sys.exit(2)
     except TrainingStopped as error:
-        _print_error(str(error))
+        if not int(os.environ.get("RANK", 0)):  # all processes of a run stop for the same reason
+            _print_error(str(error))
         sys.exit(3)
     except KeyboardInterrupt:
         _print_error("interrupted.")

@@ -17,6 +17,17 @@ from seedfast.options import default as default_of
 
 T = TypeVar("T")
 
+Trust = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(
+        help="Run the Python files that the run folder names (an own recipe, an own data source), which can do "
+        "everything that you can: read them first. Files that you have trained with yourself, in this folder, need no "
+        "--trust."
+    ),
+]
+"""The flag `--trust`."""
+
 
 def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, config: Sequence[Any] = ()) -> Any:
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.
@@ -37,6 +48,15 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, co
             raise mistake from None
         sys.stderr.write(shown.getvalue())
         raise
+
+
+def with_value(words: Sequence[str], flag: str) -> list[str]:
+    """The words with a bare flag written out as `--flag=True`, where all flags take values."""
+    following = [*words[1:], ""]
+    return [
+        f"{flag}=True" if word == flag and after not in ("True", "False") else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 class _HeldBack(io.StringIO):
@@ -101,7 +121,7 @@ def refuse_old_flags(words: Sequence[str], options: Any) -> None:
     for word in words:
         flag = re.match(r"--([a-z0-9_.-]+)", word)
         if flag and (new := known.get(flag[1].replace("_", "-"))):
-            raise UserError(f"--{flag[1]} is now called --{new}.")
+            raise UserError(f"--{flag[1]} is now {new}.")
 
 
 def _old_names(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -115,7 +135,8 @@ def _old_names(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         new = f"{prefix}{f.name}".replace("_", "-")
         for rule in rules(kind)[f.name]:
             if isinstance(rule, Formerly):
-                yield f"{prefix}{rule.name}".replace("_", "-"), new
+                note = f", {rule.note}" if rule.note else ""
+                yield f"{prefix}{rule.name}".replace("_", "-"), f"called --{new}{note}"
         inner = getattr(options, f.name, default_of(f))
         if is_dataclass(inner) and not isinstance(inner, type):
             flat = f.name in ("run", "request")

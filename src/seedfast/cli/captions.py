@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from seedfast.cli.arguments import Trust
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionArguments:
@@ -16,7 +18,7 @@ class CaptionArguments:
     """
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The run folder, or a checkpoint in it."""
     decoding: Literal["beam", "greedy", "nucleus"] = "beam"
     """How captions are decoded."""
     beams: int | None = None
@@ -31,10 +33,11 @@ class CaptionArguments:
     """Where the data is now, if it has moved; it has to be the same data."""
     weights: Literal["ema", "raw"] | None = None
     """Which weights to use (default: the averaged ones where there are some)."""
-    at: int | None = None
-    """Use the checkpoint of this step instead of the newest."""
+    at: int | Literal["best", "newest"] = "best"
+    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 def captions(words: list[str]) -> int:
@@ -43,6 +46,7 @@ def captions(words: list[str]) -> int:
     from seedfast.cli.evaluate import opened, show
     from seedfast.errors import UserError
     from seedfast.evaluate.caption_quality import CaptionQuality
+    from seedfast.run_folder.choice import run_folder_of
 
     metric = CaptionQuality(
         decoding=asked.decoding, beams=asked.beams, length_penalty=asked.length_penalty, images=asked.images
@@ -51,8 +55,8 @@ def captions(words: list[str]) -> int:
     if reason := metric.fits(model):
         raise UserError(reason)
     result = metric(model)
-    page = result.write_gallery(asked.run)
-    show(result, as_json=asked.json)
+    page = result.write_gallery(run_folder_of(asked.run))
+    show(result, model, as_json=asked.json)
     if not asked.json:
         print(f"gallery {page}")
     return 0

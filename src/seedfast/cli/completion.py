@@ -34,6 +34,7 @@ def _everything() -> Any:
     """The whole command line as one type, which only the completion script is made from."""
     from seedfast.cli import (
         COMMANDS,
+        cache,
         digest,
         evaluate,
         export,
@@ -73,6 +74,7 @@ def _everything() -> Any:
         "push": push.Push,
         "report": report.Report,
         "digest": digest.Digest,
+        "cache": cache.Cache,
         "verify": one_of({name: named(name, what, shape) for name, (what, shape) in PROOFS.items()}),
         "completion": Completion,
     }

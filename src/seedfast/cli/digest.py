@@ -2,28 +2,29 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
-    """One SHA-256 over every tensor of the newest checkpoint: weights, optimizer, averaged weights, family state.
+    """One SHA-256 over every tensor of a checkpoint: weights, optimizer, averaged weights, family state.
 
     Two runs with the same digest are the same to the last bit.
     """
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
-    at: int | None = None
-    """The checkpoint of this step instead of the newest."""
+    """The run folder, or a checkpoint in it."""
+    at: int | Literal["best", "newest"] = "newest"
+    """Which checkpoint: the newest, the best (by the run's validations), or that of a step."""
 
 
 def digest(words: list[str]) -> int:
     """Print a run's digest."""
     asked = tyro.cli(Digest, args=words, prog="seedfast digest")
-    from seedfast.evaluate import trained
     from seedfast.run_folder import train_state
+    from seedfast.run_folder.choice import find
 
-    print(train_state.digest(train_state.read_tensors(trained.find(asked.run, at=asked.at).folder)))
+    print(train_state.digest(train_state.read_tensors(find(asked.run, at=asked.at).folder)))
     return 0

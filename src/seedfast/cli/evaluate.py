@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class Evaluate:
     """
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The run folder, a checkpoint in it, or a model's own folder (of transformers, peft, diffusers or seedfast export)
+    with --data."""
     only: tuple[str, ...] = ()
     """The metrics to run: loss, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
     json: bool = False
@@ -40,11 +41,13 @@ class Evaluate:
     draws: int | None = None
     """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
     data: str | None = None
-    """Where the data is now, if it has moved; it has to be the same data."""
-    at: int | None = None
-    """Use the checkpoint of this step instead of the newest."""
+    """Where the data is now, if it has moved; it has to be the same data. For a model's own folder, what to
+    evaluate it on: all of a text, the validation split of images and captions."""
+    at: int | Literal["best", "newest"] = "best"
+    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,8 @@ def evaluate(words: list[str]) -> int:
     from seedfast.evaluate.evaluator import evaluate as measure
 
     options = {} if asked.draws is None else {"draws": asked.draws}
-    return show(measure(opened(asked), asked.only, options), as_json=asked.json)
+    model = opened(asked)
+    return show(measure(model, asked.only, options), model, as_json=asked.json)
 
 
 def _judge(words: list[str]) -> int:
@@ -84,7 +88,7 @@ def _judge(words: list[str]) -> int:
 
     if words[0].startswith("-"):
         raise UserError("Name the run first: seedfast evaluate RUN --samples N --judge RUN, then further flags.")
-    kind = api.request_class(Path(words[0]))
+    kind = api.request_class(Path(words[0]), trust="--trust" in words)
     asked: Any = parse(
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,
@@ -93,19 +97,24 @@ def _judge(words: list[str]) -> int:
     )
     if asked.draws is not None or asked.only:
         raise UserError("--draws and --only belong to the loss of the run itself; samples are drawn by --seed.")
-    judge = seedfast.load(asked.judge, device=asked.device)
+    judge = seedfast.load(asked.judge, device=asked.device, trust=asked.trust)
     request = replace(asked.sampling, num=asked.samples)
-    return show(Judge(by=judge, request=request, seed=asked.seed)(opened(asked)), as_json=asked.json)
+    model = opened(asked)
+    return show(Judge(by=judge, request=request, seed=asked.seed)(model), model, as_json=asked.json)
 
 
 def opened(asked: Any) -> "Trained":
-    """The model that the flags `run`, `at`, `weights`, `data` and `device` name."""
+    """The model that the flags `run`, `at`, `weights`, `data`, `device` and `trust` name."""
     import seedfast
 
-    return seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, data=asked.data)
+    where = {"device": asked.device, "data": asked.data, "trust": asked.trust}
+    return seedfast.load(asked.run, step=asked.at, weights=asked.weights, **where)
 
 
-def show(result: "Result", *, as_json: bool) -> int:
-    """Print a result."""
-    print(json.dumps(result.record()) if as_json else "\n".join(result.table()))
+def show(result: "Result", model: "Trained", *, as_json: bool) -> int:
+    """Print a result, with the step and the weights that it is of."""
+    if as_json:
+        print(json.dumps({"weights": model.weights, "step": model.step} | result.record()))
+    else:
+        print("\n".join([model.origin, *result.table()]))
     return 0

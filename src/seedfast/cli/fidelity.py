@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse
 from seedfast.families.image.request import ImageRequest
 
 
@@ -20,7 +20,7 @@ class Fidelity:
     """
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The run folder, or a checkpoint in it."""
     request: Annotated[ImageRequest, tyro.conf.arg(name="")] = field(
         default_factory=lambda: ImageRequest(num=2048, batch=256)
     )
@@ -33,14 +33,15 @@ class Fidelity:
     transformers, a folder or a name on the hub (default: raw pixels)."""
     weights: Literal["ema", "raw"] | None = None
     """Which weights to use (default: the averaged ones where there are some)."""
-    at: int | None = None
-    """Use the checkpoint of this step instead of the newest."""
+    at: int | Literal["best", "newest"] = "best"
+    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     data: str | None = None
     """Where the data is now, if it has moved; it has to be the same data."""
     json: bool = False
     """Print one JSON object instead of a table."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 def fidelity(words: list[str]) -> int:
@@ -53,4 +54,5 @@ def fidelity(words: list[str]) -> int:
     measure = metric.Fidelity(
         request=asked.request, seeds=asked.seeds or (1,), against=asked.against, features=asked.features
     )
-    return show(measure(opened(asked)), as_json=asked.json)
+    model = opened(asked)
+    return show(measure(model), model, as_json=asked.json)

@@ -8,12 +8,16 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Flickr30k:
-    """Convert a Flickr30k archive (zip or tar) or folder into a folder to train on: captions.json and images/."""
+    """Convert a Flickr30k archive or folder into a folder to train on: captions.json and images/.
+
+    With the table of the hub (flickr_annotations_30k.csv) also karpathy.json, the same with the usual split.
+    """
 
     archive: tyro.conf.Positional[Path]
-    """The archive, or a folder that it was unpacked into; a table of captions and the pictures are found in it."""
+    """The archive: zip or tar, or any of its parts (.z01, .zip.001, _part00); or a folder with the table of captions
+    and the pictures, unpacked or as archives."""
     out: Path
-    """The folder to make."""
+    """The folder to make; if it is there already, nothing is done."""
 
 
 def prepare(words: list[str]) -> int:
@@ -26,8 +30,10 @@ def prepare(words: list[str]) -> int:
     if words[0] != "flickr30k":
         raise UserError(f"There is no data set called {words[0]} to prepare; there is flickr30k.")
     asked = tyro.cli(Flickr30k, args=words[1:], prog="seedfast prepare flickr30k")
-    from seedfast.data.caption.flickr30k import unpack
+    from seedfast.data.caption.flickr30k import KARPATHY, unpack
 
     file, count = unpack(asked.archive, asked.out)
     print(f"{count:,} images with captions: seedfast train image-caption --data {file}")
+    if (split := file.with_name(KARPATHY)).is_file():
+        print(f"with the split of Karpathy and Fei-Fei: seedfast train image-caption --data {split}")
     return 0

@@ -9,6 +9,8 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from seedfast.cli.arguments import Trust
+
 _STYLES = {
     "mask": "cyan", "filled": "bold green", "changed": "bold red", "wrong": "bold red", "insert": "bold magenta",
     "delete": "bold yellow", "nothing": "dim",
@@ -31,6 +33,7 @@ class Preview:
     """Number of examples."""
     step: int | None = None
     """The training step of the curriculum (default: its end)."""
+    trust: Trust = False
 
 
 def preview(words: list[str]) -> int:
@@ -38,22 +41,29 @@ def preview(words: list[str]) -> int:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--samples")
     own.add_argument("--step")
+    own.add_argument("--trust", action="store_true")
     known, rest = own.parse_known_args(words)
     if not rest or {"-h", "--help"} & set(rest):
         tyro.cli(Preview, args=["--help"], prog="seedfast preview")
-    flags = [w for name, value in vars(known).items() if value is not None for w in (f"--{name}", value)]
+    given = {name: value for name, value in vars(known).items() if name != "trust" and value is not None}
+    flags = [w for name, value in given.items() for w in (f"--{name}", value)]
     asked = tyro.cli(Preview, args=[rest[0], *flags], prog="seedfast preview")
     from seedfast import recipes
     from seedfast.cli.train import parse_run
+    from seedfast.evaluate import trained
     from seedfast.evaluate.preview import preview as tasks
+    from seedfast.user_code import named_by, named_by_user
 
+    named_by_user(*rest)
     if (folder := Path(asked.what)).is_dir():
-        name = recipes.stored(folder).recipe
-        run = parse_run(name, [*rest[1:], "--out", asked.what]).run
+        stored = recipes.stored(trained.find(folder).folder, trust=known.trust)
+        parsed = parse_run(stored.recipe, [*rest[1:], "--out", asked.what], fresh=stored)
     else:
-        run = parse_run(asked.what, rest[1:]).run
+        parsed = parse_run(asked.what, rest[1:])
+    with named_by(parsed.out, trust=known.trust):
+        shown = tasks(parsed.run, count=asked.samples, step=asked.step)
     console = Console(highlight=False)
-    for number, task in enumerate(tasks(run, count=asked.samples, step=asked.step)):
+    for number, task in enumerate(shown):
         if number:
             console.print()
         for label, spans in zip(_LABELS, (task.source, task.inputs, task.targets), strict=True):

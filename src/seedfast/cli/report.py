@@ -11,13 +11,14 @@ class Report:
     """Write a static page and PNG plots from a run's journal; works while the run is still going on."""
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The run folder, or a checkpoint in it."""
 
 
 def report(words: list[str]) -> int:
     """Write a run's report and print where it is."""
     asked = tyro.cli(Report, args=words, prog="seedfast report")
     from seedfast.report import page
+    from seedfast.run_folder.choice import run_folder_of
 
-    print(page.write(asked.run))
+    print(page.write(run_folder_of(asked.run)))
     return 0

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse
 from seedfast.errors import UserError
 
 R = TypeVar("R")
@@ -17,16 +17,16 @@ R = TypeVar("R")
 _USAGE = """\
 usage: seedfast sample RUN [flags]      (seedfast sample RUN --help lists the flags of that run's kind of model)
 
-Complete, infill or draw samples with the newest checkpoint of the run in the folder RUN, or with the causal language
-model that a folder of transformers holds."""
+Complete, infill or draw samples with the best checkpoint of the run in the folder RUN, or with the model in a folder
+of transformers, peft or seedfast export."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Generic[R]):
-    """Sample from the newest checkpoint of a run."""
+    """Sample from a run."""
 
     run: tyro.conf.Positional[Path]
-    """The run folder, or the folder of a causal language model of transformers."""
+    """The run folder, a checkpoint in it, or a model's own folder, of transformers, peft or seedfast export."""
     request: Annotated[R, tyro.conf.arg(name="")]
     seed: int = 1
     """Sample i of a seed is always the same."""
@@ -39,10 +39,11 @@ class Sample(Generic[R]):
     """Sample with these weights too, by the same request and random numbers, and compare the texts' statistics."""
     stream: bool = False
     """Show the text while it is generated (autoregressive models, one sample)."""
-    at: int | None = None
-    """Use the checkpoint of this step instead of the newest."""
+    at: int | Literal["best", "newest"] = "best"
+    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    trust: Trust = False
 
 
 def sample(words: list[str]) -> int:
@@ -54,10 +55,15 @@ def sample(words: list[str]) -> int:
         return 0 if words else 2
     import seedfast
     from seedfast import api
+    from seedfast.cli.other_tools import refuse_foreign_flags
+    from seedfast.console import say
     from seedfast.evaluate.bare import is_bare
+    from seedfast.run_folder.choice import run_folder_of
+    from seedfast.run_folder.links import refuse_links
 
+    refuse_foreign_flags("sample", words[1:])
     asked: Any = parse(
-        Sample[api.request_class(Path(words[0]))],  # type: ignore[misc]
+        Sample[api.request_class(Path(words[0]), trust="--trust" in words)],  # type: ignore[misc]
         words,
         prog="seedfast sample",
         config=(tyro.conf.UseAppendAction,),
@@ -65,25 +71,33 @@ def sample(words: list[str]) -> int:
     if asked.beside and is_bare(asked.run):
         raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")
     console = Console()
-    kinds = [asked.beside, asked.weights] if asked.beside else [asked.weights]
-    models = [seedfast.load(asked.run, step=asked.at, weights=kind, device=asked.device) for kind in kinds]
+    where = {"device": asked.device, "trust": asked.trust}
+    models = [seedfast.load(asked.run, step=asked.at, weights=asked.weights, **where)]
+    if asked.beside:  # of the same step, so that only the weights differ
+        step = models[0].committed.step
+        models.insert(0, seedfast.load(asked.run, step=step, weights=asked.beside, **where))
     request = _streamed(asked.request, console) if asked.stream else asked.request
-    folder = asked.out or asked.run / "samples" / f"seed-{asked.seed}"
+    run_folder = run_folder_of(asked.run)
+    folder = asked.out or run_folder / "samples" / f"seed-{asked.seed}"
+    if not asked.out:
+        refuse_links(run_folder, f"samples/{folder.name}")
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
     samples = models[0].sample(request, seed=asked.seed)
+    say(models[0].origin)
     if asked.stream:
         console.file.write("\n")
     else:
         samples.show(console)
     if asked.out or not samples.printable:
-        _save(samples, folder)
+        _save(samples, folder, replace=not asked.out)
     return 0
 
 
-def _save(samples: Any, folder: Path) -> None:
+def _save(samples: Any, folder: Path, *, replace: bool) -> None:
+    """Write samples into a folder. replace: whether it is the run's own, so that nothing in it is the user's."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in samples.save(folder):
+    for file in samples.save(folder, replace=replace):
         print(file)
 
 
@@ -104,16 +118,18 @@ def _compare(models: list[Any], request: Any, seed: int, console: Console, folde
 
     Samples that cannot be printed, or that are to be saved, go to a folder of each kind's own.
     """
+    from seedfast.console import say
     from seedfast.evaluate.text_statistics import statistics
     from seedfast.families.text.request import TextSamples
 
     columns = {}
     for model in models:
         samples = model.sample(request, seed=seed)
+        say(model.origin)
         console.rule(f"{model.weights} weights", style="bold")
         samples.show(console)
         if save or not samples.printable:
-            _save(samples, folder / model.weights)
+            _save(samples, folder / model.weights, replace=not save)
         columns[model.weights] = statistics(samples.written) if isinstance(samples, TextSamples) else {}
     table = Table("", *columns)
     for name in next(iter(columns.values())):

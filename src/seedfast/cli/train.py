@@ -10,14 +10,17 @@ import tyro
 from rich.console import Console
 
 from seedfast import recipes
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import Trust, parse, with_value
+from seedfast.cli.other_tools import refuse_foreign_flags, refuse_foreign_keys
 from seedfast.errors import UserError
-from seedfast.loop.config import Run, from_mapping, read_yaml
+from seedfast.loop import advice
+from seedfast.loop.config import LENGTHS, Run, from_mapping, read_yaml, refuse_two_lengths
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Line, Silent
 from seedfast.loop.sample import save_demo
-from seedfast.loop.session import Session
+from seedfast.loop.session import Session, stored_run
 from seedfast.loop.train import run_training
+from seedfast.user_code import named_by, named_by_user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class Train:
     """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
     at: int | None = None
     """Continue from the checkpoint of this step; later ones are moved away and the journal is cut there."""
+    trust: Trust = False
     run: Annotated[Run, tyro.conf.arg(name="")]
 
 
@@ -52,7 +56,9 @@ def train(words: list[str]) -> int:
         print("\n".join(f"  {name:<21} {what}" for name, (_, what) in recipes.RECIPES.items()))
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     asked = parse_run(words[0], words[1:])
-    with open_session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
+    named_by_user(*words)
+    own = named_by(asked.out, trust=asked.trust)
+    with own, open_session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
         console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
         if opened.distributed.is_main:
             _introduce(opened, console)
@@ -68,27 +74,29 @@ def train(words: list[str]) -> int:
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
 
 
-def parse_run(recipe: str, words: list[str]) -> Train:
-    """The arguments of a recipe's training: recipe, then stored run or --config, then flags."""
+def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Train:
+    """The arguments of a recipe's training: recipe (`fresh` if given), then stored run or --config, then flags."""
+    refuse_foreign_flags("train", words)
+    lengths = [key for key in LENGTHS if any(word.partition("=")[0] == f"--{key}" for word in words)]
+    refuse_two_lengths(lengths, prefix="--")
     first = argparse.ArgumentParser(prog="seedfast train", add_help=False, allow_abbrev=False)
     first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
     first.add_argument("--config", type=Path)
     known, _ = first.parse_known_args(words)
-    run = fresh = recipes.make(recipe)
+    run = fresh = fresh or recipes.make(recipe)
     if (known.out / "run.yaml").is_file():
-        stored = recipes.stored(known.out)
-        if stored.recipe != fresh.recipe:
-            raise UserError(
-                f"{known.out} holds a run of the recipe {stored.recipe}, not of {recipe}; use another --out."
-            )
-        run = stored
+        run = stored_run(fresh, known.out)
     if known.config:
-        run = from_mapping(run, read_yaml(known.config), where=str(known.config))
+        values = read_yaml(known.config)
+        refuse_foreign_keys(known.config, values)
+        run = from_mapping(run, values, where=str(known.config))
         if run.recipe != fresh.recipe:
             raise UserError(f"{known.config} is of the recipe {run.recipe}, not of {fresh.recipe}.")
+    if lengths:  # another way to give the length replaces the one that the run has
+        run = replace(run, epochs=None, minutes=None)
     asked: Train = parse(
         Train,
-        words,
+        with_value(words, "--trust"),
         prog=f"seedfast train {recipe}",
         default=Train(out=known.out, config=known.config, run=run),
         config=(tyro.conf.FlagConversionOff,),
@@ -128,28 +136,34 @@ def _introduce(opened: Session, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for text in opened.corpus.introduction(run.steps * run.batch_size):
+    for text in opened.corpus.introduction(opened.plan.epoch(opened.plan.steps)):
         console.print(text, highlight=False, soft_wrap=True)
     verb = "continues" if opened.state.step else "starts"
-    where = f"{verb} at step {opened.state.step} of {run.steps} in {opened.folder}"
+    where = f"{verb} at step {opened.state.step} of {opened.plan.steps} in {opened.folder}"
     console.print(where, highlight=False, soft_wrap=True)
     for name, (old, new) in opened.changed.items():
         console.print(f"  changed: {name} {old} → {new}", highlight=False)
 
 
 def _conclude(opened: Session, console: Console) -> None:
-    """Print samples of the trained model, write the report, and print where everything is."""
+    """Write samples of the trained model, the report and the best model, and print them, where they are, and which step
+    is the best."""
+    from seedfast.export.best_model import keep_best_model
     from seedfast.report import page
 
     folder = opened.folder
     samples, files = save_demo(opened)
+    written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
     if samples is not None:
         samples.show(Console())
-    written = page.write(folder)
+    model = keep_best_model(folder)
+    for sentence in advice.conclusion(opened):
+        console.print(sentence, highlight=False, soft_wrap=True)
     for what, where in {
         "run": folder,
         "report": written,
         "plot": folder / "report" / "loss.png",
+        **({"model": model} if model else {}),
         **({"samples": files[0].parent if len(files) > 1 else files[0]} if files else {}),
     }.items():
         console.print(f"{what:<8} {where}", highlight=False, soft_wrap=True)

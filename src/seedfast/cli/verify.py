@@ -78,7 +78,10 @@ def _resume(words: list[str]) -> int:
         raise UserError(f"A proof of resumption needs at least 1 kill, not {asked.kills}.")
     with tempfile.TemporaryDirectory(prefix="seedfast-verify-") as temporary:
         folder = asked.folder or Path(temporary)
-        parse_run(asked.recipe, [*training[1:], "--out", str(folder / "killed")])  # a wrong flag is refused here, once
+        # A wrong flag is refused here, once.
+        run = parse_run(asked.recipe, [*training[1:], "--out", str(folder / "killed")]).run
+        if run.minutes is not None:
+            raise UserError("A proof trains twice to the same step: give --steps or --epochs instead of --minutes.")
         certificate = prove_resume(training, kills=asked.kills, folder=folder, seed=asked.kill_seed)
     if certificate.difference:
         print(f"NOT identical: {certificate.difference}.")

@@ -1,13 +1,13 @@
 """Prepared data in the cache: sealed folders, filled once, verified on every use."""
 
-import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,10 @@ import numpy.typing as npt
 from seedfast import sealed_folder
 from seedfast.console import say
 from seedfast.errors import UserError
+from seedfast.files import UNFINISHED, locked_file
 from seedfast.sealed_folder import Manifest
+
+_ATTEMPT_0_1 = re.compile(r"[0-9a-f]+\.tmp-\d+")
 
 TokenType = type[np.uint16] | type[np.uint32]
 
@@ -61,32 +64,103 @@ class TokenWriter:
 
 def read_tokens(path: Path, kind: TokenType) -> npt.NDArray[np.unsignedinteger]:
     """The ids in a file that `TokenWriter` wrote, memory-mapped."""
+    if not path.stat().st_size:  # an empty file cannot be mapped
+        return np.empty(0, kind)
     return np.asarray(np.memmap(path, np.dtype(kind).newbyteorder("<"), mode="r"))
 
 
 def cached_folder(
-    key: str, fill: Callable[[Path], dict[str, Any]], *, kind: str = "text"
+    key: str, fill: Callable[[Path], dict[str, Any]], *, kind: str = "text", title: str = ""
 ) -> tuple[Path, dict[str, Any]]:
     """The folder with this key in the cache, and its summary; `fill` writes a missing folder and returns the summary.
 
-    kind: the sub-folder of the cache. Of several processes that need the same folder, one fills it and the others wait.
-    A damaged folder is filled again. A killed process leaves nothing that is mistaken for a folder.
+    kind: the sub-folder of the cache. title: where the data comes from, for `seedfast cache`. Of several processes that
+    need the same folder, one fills it and the others wait. A damaged folder is filled again. A killed process leaves
+    nothing that is mistaken for a folder, and the next preparation removes it.
     """
     parent = cache_folder() / kind
     parent.mkdir(exist_ok=True)
     folder = parent / key
-    with _exclusive(parent / f"{key}.lock"):
+    with _exclusive(parent / f"{key}.lock") as lock:
+        os.utime(lock)  # when the folder was used
         if folder.exists():
             fault = sealed_folder.verify(folder)
             if fault is None:
                 return folder, Manifest.read(folder).entries["facts"]
             say(f"The prepared data in {folder} is damaged ({fault.file.name} {fault.problem}): it is prepared again.")
             shutil.rmtree(folder)
-        for left_over in sealed_folder.attempts(parent, key):
-            shutil.rmtree(left_over)
+        sealed_folder.sweep(parent)
         with sealed_folder.committing(folder) as attempt:
+            attempt.entries["title"] = title
             summary = attempt.entries["facts"] = fill(attempt.folder)
         return folder, summary
+
+
+class Entry(NamedTuple):
+    """A prepared folder in the cache, or what killed processes left (kind "unfinished").
+
+    title: where the data comes from; empty where it is not known. used: time of the last use, in seconds since 1970.
+    """
+
+    kind: str
+    path: Path
+    title: str
+    size: int
+    used: float
+
+
+def entries() -> list[Entry]:
+    """What the cache holds, the longest unused first."""
+    found = []
+    for parent in (path for path in cache_folder().iterdir() if path.is_dir()):
+        for path in parent.iterdir():
+            if path.name == UNFINISHED or _ATTEMPT_0_1.fullmatch(path.name):
+                found += [Entry("unfinished", each, "", _size(each), each.stat().st_mtime) for each in _attempts(path)]
+            elif path.is_dir() or path.suffix == ".json":  # a prepared folder, or hashes of the files of a source
+                lock = parent / f"{path.name}.lock"
+                used = (lock if lock.exists() else path).stat().st_mtime
+                found.append(Entry(parent.name, path, _title(path), _size(path), used))
+    return sorted(found, key=lambda entry: entry.used)
+
+
+def clear(entry: Entry) -> bool:
+    """Remove an entry; False if another process is preparing it. Raises OSError.
+
+    A training that uses the data has its files open, so it is not disturbed.
+    """
+    key = entry.path.name.partition(".tmp-")[0]
+    lock = entry.path.parent / f"{key}.lock"
+    try:
+        if entry.path.parent.name == UNFINISHED:
+            return sealed_folder.sweep_one(entry.path)
+        with locked_file(lock, wait=False):
+            if entry.path.is_dir():
+                shutil.rmtree(entry.path)
+            else:
+                entry.path.unlink(missing_ok=True)
+            lock.unlink()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _attempts(path: Path) -> Iterator[Path]:
+    """The attempts: of version 0.1 the path itself, otherwise what it holds."""
+    yield from path.iterdir() if path.name == UNFINISHED else (path,)
+
+
+def _title(path: Path) -> str:
+    """The title in a folder's manifest; empty if there is none (version 0.1 wrote none)."""
+    try:
+        return str(Manifest.read(path).entries.get("title", "")) if path.is_dir() else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def _size(path: Path) -> int:
+    """Bytes of all files."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -95,12 +169,12 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: Path) -> Iterator[int]:
     """Hold a lock file, waiting for it if necessary. The kernel releases the lock when its holder dies."""
-    with path.open("a") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = stack.enter_context(locked_file(path, wait=False))
         except BlockingIOError:
             say("Waiting for another process that is preparing the same data.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            lock = stack.enter_context(locked_file(path))
+        yield lock

@@ -70,8 +70,8 @@ class Corpus:
     fingerprint: Fingerprint
     sampling_weights: Tensor | None = field(default=None, kw_only=True)
 
-    def introduction(self, drawn: int) -> list[str]:
-        """Lines about the data that are printed before training. drawn: number of examples that the run draws."""
+    def introduction(self, epochs: float) -> list[str]:
+        """Lines about the data that are printed before training. epochs: the length of the run."""
         return []
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +22,12 @@ _RACY = 2_000_000_000  # ns: a file this young may change again within one tick 
 
 
 def signature(path: Path) -> Signature:
-    """The file's signature; () if it is missing or unreadable."""
+    """The file's signature; () if it is missing, unreadable, or no regular file (reading a pipe may never end)."""
     if not os.access(path, os.R_OK):
         return ()
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return ()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 

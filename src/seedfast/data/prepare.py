@@ -74,8 +74,9 @@ def prepare(
     """Take the prepared data from the cache, or have `fill` write it into a new folder.
 
     options: everything besides the files that shapes the prepared data, as JSON. fill: returns a summary with the list
-    "skipped": what could not be used, each with the reason; it is reported on stderr, except reasons `unreported`.
-    kind: the sub-folder of the cache. Raises UserError if the files change meanwhile.
+    "skipped", what could not be used, each with the reason, and may have "notes", sentences about the data; both are
+    reported on stderr, except reasons `unreported`. kind: the sub-folder of the cache. Raises UserError if the files
+    change meanwhile.
     """
     identity = {**options, "contents": source.contents, "skipped": source.skipped}
 
@@ -84,9 +85,11 @@ def prepare(
         source.check_unchanged()
         return summary
 
-    folder, summary = cached_folder(json_digest(identity)[:32], fill_and_check, kind=kind)
+    folder, summary = cached_folder(json_digest(identity)[:32], fill_and_check, kind=kind, title=source.title)
     if skipped := [name for name in summary["skipped"] if unreported is None or not name.endswith(f"({unreported})")]:
         say(f"Left out of {source.title}: {abbreviate(skipped)}.")
+    for note in summary.get("notes", ()):
+        say(note)
     return Prepared(folder, summary, identity)
 
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import torch
 
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset
-from seedfast.evaluate.evaluator import finite
+from seedfast.evaluate.evaluator import no_validation
 from seedfast.evaluate.text_statistics import distinct
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.generator import image_batch, spread
 from seedfast.families.caption.metrics import BleuCounts, CiderScorer, Words, rouge_l, words
 from seedfast.families.caption.request import CaptionRequest, Decoding
 from seedfast.families.caption.samples import CaptionSamples
+from seedfast.files import finite
 from seedfast.options import AtLeast, Between, OnlyWith, check
 from seedfast.report import caption_gallery
 from seedfast.report.format import measured, spaced
@@ -25,7 +26,7 @@ from seedfast.report.format import measured, spaced
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric over a set of images, with its standard error (NaN for one that has none, or for a single image)."""
+    """A metric over a set of images (NaN for one without a value), with its standard error (NaN: it has none)."""
 
     value: float
     standard_error: float = math.nan
@@ -35,7 +36,13 @@ class Measured:
         return {name: finite(value) for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
-        return measured(self.value, self.standard_error)
+        return "no value" if math.isnan(self.value) else measured(self.value, self.standard_error)
+
+
+_NO_CIDER = (
+    "CIDEr-D needs more than one image, with different captions: words weigh the more the fewer images have them, so "
+    "every caption of a single image would score 0."
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class CaptionReport:
     metrics: Mapping[str, Measured]
     baseline: Mapping[str, Measured]
     recipe: str
-    step: int
+    step: int | None
     weights: str
 
     def record(self) -> dict[str, Any]:
@@ -65,13 +72,13 @@ class CaptionReport:
     def table(self) -> list[str]:
         """As lines for a terminal."""
         header = ("", "model", "nearest picture")
-        return [f"{name:<14}{model:>20}{baseline:>20}" for name, model, baseline in (header, *self.rows())]
+        lines = [f"{name:<14}{model:>20}{baseline:>20}" for name, model, baseline in (header, *self.rows())]
+        return lines + ([_NO_CIDER] if math.isnan(self.metrics["cider"].value) else [])
 
     def write_gallery(self, folder: Path) -> Path:
         """Write captions.html, the images with their captions, into a folder; returns its path."""
-        return caption_gallery.write(
-            folder, self.samples, title=f"{self.recipe}, step {self.step}", metrics=self.rows()
-        )
+        title = self.recipe or "captions" if self.step is None else f"{self.recipe}, step {self.step}"
+        return caption_gallery.write(folder, self.samples, title=title, metrics=self.rows())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +102,7 @@ class CaptionQuality:
     def fits(self, model: Trained) -> str | None:
         """None for a captioner; otherwise the reason why not."""
         if isinstance(model.assets, CaptionAssets):
-            return None
+            return no_validation(model)
         return f"The run {model.run.recipe} trains no captioner, so it has no captions to measure."
 
     def __call__(self, model: Trained) -> CaptionReport:
@@ -119,7 +126,7 @@ class CaptionQuality:
             metrics=measure([captions[0].text for captions in samples.captions], references),
             baseline=measure(nearest, references),
             recipe=model.run.recipe,
-            step=model.committed.step,
+            step=model.step,
             weights=model.weights,
         )
 
@@ -127,16 +134,18 @@ class CaptionQuality:
 def measure(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Measured]:
     """exact_match, cider, rouge_l, bleu_1 … bleu_4, distinct_1 and distinct_2 of one caption for each image.
 
-    All count the words of `metrics.words`; CIDEr-D takes its document frequencies from these references. Standard
-    errors come from the spread between images: for BLEU, which is not a mean, by the jackknife.
+    All count the words of `metrics.words`; CIDEr-D takes its document frequencies from these references, and is NaN
+    where they give no word a weight, as for a single image. Standard errors come from the spread between images: for
+    BLEU, which is not a mean, by the jackknife.
     """
     pairs = [
         (words(caption), [words(reference) for reference in known])
         for caption, known in zip(captions, references, strict=True)
     ]
+    scorer = CiderScorer(references)
     means: dict[str, Callable[[Words, Sequence[Words]], float]] = {
         "exact_match": lambda candidate, known: float(candidate in known),
-        "cider": CiderScorer(references),
+        "cider": scorer if scorer.has_value else lambda candidate, known: math.nan,
         "rouge_l": rouge_l,
     }
     found = {name: _mean([metric(*pair) for pair in pairs]) for name, metric in means.items()}

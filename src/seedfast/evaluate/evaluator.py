@@ -1,18 +1,20 @@
 """Metrics of trained models: one file each, and one way to run all that fit.
 
-A metric is a frozen dataclass with its options as fields (an `Evaluator`), or a function of one's own from a trained
+A metric is a frozen dataclass with its options as fields (an `Evaluator`), or a function of the user from a trained
 model to numbers by name.
 """
 
 import importlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from numbers import Real
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
+from seedfast.files import finite
 from seedfast.user_code import own_function
 
 
@@ -74,21 +76,28 @@ class Numbers:
 
 @dataclass(frozen=True)
 class OwnMetric:
-    """A function of one's own, `path/to/file.py:function`: a trained model to numbers by name."""
+    """A function of the user, `path/to/file.py:function`: a trained model to numbers by name."""
 
     path: str
     name: ClassVar[str] = "own"
 
     def fits(self, model: Trained) -> str | None:
-        """It is for its author to know."""
+        """Every model."""
         return None
 
     def __call__(self, model: Trained) -> Numbers:
         """Call it. Raises UserError if it returns anything but numbers by name."""
-        function, located = own_function(self.path)
-        found = function(model)
-        if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
-            raise UserError(f"{located} must return numbers by name, such as {{'length': 3.5}}, not {found!r}.")
+        function = own_function(self.path)
+        try:
+            found = function.call(model)
+        except UserError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise function.failure(error) from error
+        if not isinstance(found, Mapping) or not all(isinstance(value, Real) for value in found.values()):
+            raise UserError(
+                f"{function.location} must return numbers by name, such as {{'length': 3.5}}, not {found!r}."
+            )
         return Numbers({str(name): float(value) for name, value in found.items()})
 
 
@@ -97,11 +106,14 @@ class Evaluation:
     """The results of several metrics of one model, by the metric's name."""
 
     results: Mapping[str, Result]
+    weights: str
+    step: int | None
 
     def record(self) -> dict[str, Any]:
-        """The values of the loss, and those of each other metric under its name."""
+        """Weights and step, the values of the loss, and those of each other metric under its name."""
+        model = {"weights": self.weights, "step": self.step}
         loss = self.results["loss"].record() if "loss" in self.results else {}
-        return loss | {name: result.record() for name, result in self.results.items() if name != "loss"}
+        return model | loss | {name: result.record() for name, result in self.results.items() if name != "loss"}
 
     def table(self) -> list[str]:
         """One table below the other, each after the first under its name."""
@@ -122,7 +134,9 @@ def chosen(model: Trained, only: Iterable[str], own: Mapping[str, Evaluator]) ->
     found: dict[str, Evaluator] = {}
     for name in names:
         if ":" in name:
-            found[name.rpartition(":")[2]] = OwnMetric(name)
+            file, _, function = name.rpartition(":")
+            taken = function in EVALUATORS or function in found
+            found[f"{Path(file).stem}.{function}" if taken else function] = OwnMetric(name)
             continue
         found[name] = own.get(name) or evaluator_class(name)()
         if reason := found[name].fits(model):
@@ -143,6 +157,8 @@ def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any
     Raises UserError for an unknown metric or option.
     """
     names = tuple(only)
+    if not names and (reason := no_validation(model)):
+        raise UserError(reason)
     for name in names:
         _refuse_unknown(name)
     own: dict[str, Evaluator] = {}
@@ -153,16 +169,22 @@ def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any
         known = own.get(owners[0]) or evaluator_class(owners[0])()
         values = {f.name: getattr(known, f.name) for f in fields(known)}  # type: ignore[arg-type]
         own[owners[0]] = evaluator_class(owners[0])(**values | {option: value})
-    return Evaluation({name: each(model) for name, each in chosen(model, names, own).items()})
+    results = {name: each(model) for name, each in chosen(model, names, own).items()}
+    return Evaluation(results, weights=model.weights, step=model.step)
+
+
+def no_validation(model: Trained) -> str | None:
+    """The reason why a model cannot be measured on held-out data, as a sentence; None where it has some."""
+    if len(model.corpus.validation):
+        return None
+    return (
+        "This run has no validation data, so there is nothing to measure it on: train with a validation split "
+        "(--data.validation), or name a metric that needs none with --only."
+    )
 
 
 def _options(name: str) -> set[str]:
     return {f.name for f in fields(evaluator_class(name))}  # type: ignore[arg-type]
-
-
-def finite(value: Any) -> Any:
-    """A value as JSON takes it: a number that is not finite is None."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rows(record: Mapping[str, Any], prefix: str = "") -> list[str]:

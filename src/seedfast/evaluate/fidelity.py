@@ -15,9 +15,10 @@ from torch import Tensor
 from seedfast import keys
 from seedfast.data.image.dataset import ImageAssets
 from seedfast.errors import UserError
+from seedfast.evaluate.evaluator import no_validation
 from seedfast.evaluate.image_distance import Features, features_of, frechet_distance, precision_recall, raw_pixels
 from seedfast.evaluate.trained import Trained
-from seedfast.families.image.request import ImageRequest
+from seedfast.families.image.request import NO_CLASS, ImageRequest
 from seedfast.families.image.samples import ImageSamples
 from seedfast.families.image.sampling import ImageGenerator
 from seedfast.user_code import own_function
@@ -167,7 +168,12 @@ class Fidelity:
         generator = cast("ImageGenerator", model.generator)
         features, name = self._features()  # first of all, because sampling takes minutes
         request = generator.with_training_classes(self.request)
-        real_NCSS = self._real_images(model, generator.conditioning.assets.classes)
+        classes = generator.conditioning.assets.classes
+        if not set(self.request.label) <= set(classes):
+            raise UserError(
+                f"Fidelity compares the images of classes, so --label {NO_CLASS} has no images: leave it out."
+            )
+        real_NCSS = self._real_images(model, classes)
         return compare(
             real_NCSS,
             [_images(model, request, seed) for seed in self.seeds],
@@ -188,6 +194,8 @@ class Fidelity:
 
     def _real_images(self, model: Trained, classes: Sequence[str]) -> Tensor:
         """The real images of the requested classes, or of all, uint8 [N, C, S, S]."""
+        if self.against == "validation" and (reason := no_validation(model)):
+            raise UserError(reason)
         split = model.corpus.train if self.against == "train" else model.corpus.validation
         batch = split.batch(list(range(len(split))))
         requested_K = torch.tensor([not self.request.label or name in self.request.label for name in classes])

@@ -6,23 +6,30 @@ text.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from seedfast.data.dataset import Dataset
+from seedfast.data.text import tokenizers
 from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import finite, rows
+from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.generator import Request
 from seedfast.families.text.request import TextSamples
+from seedfast.files import finite
 from seedfast.keys import Draws
 from seedfast.loop.validate import ratio_of_sums
 
@@ -33,10 +40,11 @@ _BATCH = 64
 class Judgement:
     """The likelihood of texts under a judge, and their variety.
 
-    loss: nats per token of the judge's tokens, without each text's first token, which follows nothing.
+    loss: nats per token of the judge's tokens, without each text's first token where that follows nothing.
     standard_error: of `loss`, from the spread between texts; NaN for a single one.
-    bits_per_byte: the same, over the UTF-8 bytes of what was scored.
-    variety: distinct-n, repetition and unigram entropy of the texts' tokens (see `statistics`).
+    bits_per_byte: the same, over the UTF-8 bytes of what was scored, also of a character's part.
+    tokens: the tokens that were scored. variety: distinct-n, repetition and unigram entropy of the tokens that were
+    written (see `statistics`).
     """
 
     loss: float
@@ -51,32 +59,66 @@ class Judgement:
         per_token = {"nats_per_token": self.loss, "standard_error": self.standard_error}
         return {
             **{name: finite(value) for name, value in per_token.items()},
-            "bits_per_byte": self.bits_per_byte,
+            "bits_per_byte": finite(self.bits_per_byte),
             "texts": self.texts,
             "tokens": self.tokens,
             **self.variety,
         }
 
 
-@torch.no_grad()
+class Passage(NamedTuple):
+    """A text as the judge's tokens. given: which of them were given to the writer, and are not scored."""
+
+    ids: list[int]
+    given: list[bool]
+
+    @property
+    def written(self) -> list[int]:
+        """The tokens that the writer wrote."""
+        return [id_ for id_, given in zip(self.ids, self.given, strict=True) if not given]
+
+    @property
+    def scored(self) -> list[bool]:
+        """Which tokens after the first are scored."""
+        return [not given for given in self.given[1:]]
+
+    @property
+    def scored_ids(self) -> list[int]:
+        """The tokens that are scored."""
+        return [id_ for id_, scored in zip(self.ids[1:], self.scored, strict=True) if scored]
+
+
 def judge(texts: Sequence[str], by: Trained) -> Judgement:
     """Score texts by an autoregressive model.
 
     Raises UserError if the judge is none, or if a text is too short or too long for it.
     """
+    tokenizer = _likelihood(by)[0].tokenizer
+    encoded = [tokenizer.encode(text) for text in texts]
+    return score([Passage(ids, [False] * len(ids)) for ids in encoded], by)
+
+
+@torch.no_grad()
+def score(passages: Sequence[Passage], by: Trained) -> Judgement:
+    """Score the written tokens of passages by an autoregressive model, each after those before it.
+
+    Raises UserError if the judge is none, or if a passage has nothing to score or is too long for it.
+    """
     assets, objective = _likelihood(by)
     tokenizer, context = assets.tokenizer, assets.context
-    encoded = [tokenizer.encode(text) for text in texts]
-    if not encoded or min(map(len, encoded)) < 2:
+    begin = tokenizer.beginning_of_text
+    if begin is not None:  # it is read before a text, so the first token follows something, and is scored
+        passages = [Passage([begin, *each.ids], [True, *each.given]) for each in passages]
+    if not passages or not all(each.scored_ids for each in passages):
         raise UserError("A judge needs texts of at least two tokens each: the first one follows nothing.")
-    if max(map(len, encoded)) > context + 1:
+    if (longest := max(len(each.ids) for each in passages)) > context + 1:
         raise UserError(
-            f"A text has {max(map(len, encoded))} tokens, but the judge was trained on {context} at most; "
+            f"A text has {longest} tokens, but the judge was trained on {context} at most; "
             "judge shorter texts, or train a judge with a longer context."
         )
     totals_N, weights_N = [], []
-    for start in range(0, len(encoded), _BATCH):
-        chunk = encoded[start : start + _BATCH]
+    for start in range(0, len(passages), _BATCH):
+        chunk = passages[start : start + _BATCH]
         task = objective.task(_padded(chunk), Draws(seed=0, scope="judge", positions_B=torch.arange(len(chunk))))
         with by.distributed.autocast():
             terms = objective.loss(by.network, task.to(by.distributed.device), by.state)
@@ -84,14 +126,14 @@ def judge(texts: Sequence[str], by: Trained) -> Judgement:
         weights_N.append(task.weight_B.double())
     loss, error = ratio_of_sums(torch.cat(totals_N), torch.cat(weights_N))
     tokens = int(torch.cat(weights_N).sum())
-    size = sum(len(tokenizer.decode(row[1:]).encode()) for row in encoded)
+    size = sum(tokenizer.byte_count(each.scored_ids) for each in passages)
     return Judgement(
         loss=loss,
         standard_error=error,
-        bits_per_byte=loss * tokens / (math.log(2) * size),
-        texts=len(encoded),
+        bits_per_byte=loss * tokens / (math.log(2) * size) if size else math.nan,
+        texts=len(passages),
         tokens=tokens,
-        variety=statistics(encoded),
+        variety=statistics([each.written for each in passages]),
     )
 
 
@@ -105,7 +147,7 @@ class Judged:
     judge: Path
     judge_of_same_data: bool
     weights: str
-    step: int
+    step: int | None
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
@@ -151,22 +193,67 @@ class Judge:
         assert self.by is not None
         assert self.request is not None
         _likelihood(self.by)  # refused before sampling takes its time
+        if reason := no_validation(model):
+            raise UserError(reason)
         corpus = model.corpus
         samples = model.sample(self.request, seed=self.seed)
         if not isinstance(samples, TextSamples) or not isinstance(model.assets, TextAssets):
             raise UserError(f"Only texts can be judged by a language model, and {model.run.recipe} generates none.")
-        long_enough = [text for text in samples.texts if len(text) > 1]
-        length = max(map(len, samples.tokens))
-        real = real_texts(model.assets, corpus.validation, len(samples.texts), length)
+        convert = _Conversion(model.assets.tokenizer, self.by.tokenizer)
+        written = [convert(*pair) for pair in zip(samples.tokens, samples.fixed, strict=True)]
+        long_enough = [each for each in written if each.scored_ids]
+        if not long_enough:
+            raise UserError(
+                f"None of the {len(written)} samples has a token that the judge could score, since the first of a text "
+                "follows nothing: ask for longer samples with --sampling.tokens."
+            )
+        length, given = max(map(len, samples.tokens)), min(map(_leading, samples.fixed))
+        windows = real_windows(model.assets, corpus.validation, len(written), length)
+        real = [convert(ids, [place < given for place in range(len(ids))]) for ids in windows]
         return Judged(
-            samples=judge(long_enough, self.by),
-            real_text=judge(real, self.by),
-            too_short=len(samples.texts) - len(long_enough),
+            samples=score(long_enough, self.by),
+            real_text=score([each for each in real if each.scored_ids], self.by),
+            too_short=len(written) - len(long_enough),
             judge=self.by.committed.folder,
             judge_of_same_data=_trained_on(self.by) == corpus.fingerprint.files,
             weights=model.weights,
-            step=model.committed.step,
+            step=model.step,
         )
+
+
+def _leading(fixed: Sequence[bool]) -> int:
+    """The number of tokens that were given at the beginning."""
+    return fixed.index(False) if False in fixed else len(fixed)
+
+
+_CUT = re.compile("^\ufffd{1,3}|\ufffd$")
+"""What is decoded from the bytes of a character that is cut off at either end of a text."""
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """From the tokens of a writer to those of a judge.
+
+    The same tokenizer takes them as they are: a text that is cut inside a character could not be encoded again to the
+    same tokens. Another one encodes the text of each run of given and of written tokens, without characters cut off.
+    """
+
+    writer: Tokenizer
+    judge: Tokenizer
+
+    @cached_property
+    def _is_same(self) -> bool:
+        return tokenizers.digest(self.writer) == tokenizers.digest(self.judge)
+
+    def __call__(self, ids: Sequence[int], given: Sequence[bool]) -> Passage:
+        if self._is_same:
+            return Passage(list(ids), list(given))
+        found = Passage([], [])
+        for is_given, run in groupby(zip(ids, given, strict=True), key=itemgetter(1)):
+            encoded = self.judge.encode(_CUT.sub("", self.writer.decode([id_ for id_, _ in run])))
+            found.ids.extend(encoded)
+            found.given.extend([is_given] * len(encoded))
+        return found
 
 
 def _trained_on(by: Trained) -> dict[str, str]:
@@ -184,21 +271,25 @@ def _likelihood(by: Trained) -> tuple[TextAssets, Objective[Any]]:
     return by.assets, objective
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Texts as a batch of windows; what pads them on the right is not scored, and no token before it sees it."""
-    length = max(map(len, rows))
-    tokens_BL = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
-    size_B1 = torch.tensor([[len(row)] for row in rows])
-    return {"tokens": tokens_BL, "scored": torch.arange(1, length) < size_B1}
+def _padded(passages: Sequence[Passage]) -> dict[str, Tensor]:
+    """Passages as a batch of windows; what pads them on the right is not scored, and no token before it sees it."""
+    length = max(len(each.ids) for each in passages)
+    tokens_BL = torch.tensor([[*each.ids, *[0] * (length - len(each.ids))] for each in passages])
+    scored_BL = torch.tensor([[*each.scored, *[False] * (length - len(each.ids))] for each in passages])
+    return {"tokens": tokens_BL, "scored": scored_BL}
+
+
+def real_windows(assets: TextAssets, validation: Dataset, count: int, length: int) -> list[list[int]]:
+    """`count` pieces of held-out text of up to `length` tokens, spread evenly over the split (fewer if it is small)."""
+    count = min(count, len(validation))
+    ids = [index * len(validation) // count for index in range(count)]
+    windows: list[list[int]] = validation.batch(ids)["tokens"][:, 1 : 1 + length].tolist()
+    end = assets.tokenizer.end_of_text
+    return [window[: window.index(end)] if end in window else window for window in windows]
 
 
 def real_texts(assets: TextAssets, validation: Dataset, count: int, length: int) -> list[str]:
-    """`count` pieces of held-out text of about `length` tokens, spread evenly over the split (fewer if it is small)."""
-    count = min(count, len(validation))
-    ids = [index * len(validation) // count for index in range(count)]
-    windows_NL = validation.batch(ids)["tokens"][:, 1 : 1 + length]
-    texts = []
-    for window in windows_NL.tolist():
-        end = window.index(assets.tokenizer.end_of_text) if assets.tokenizer.end_of_text in window else length
-        texts.append(assets.tokenizer.decode(window[:end]))
+    """The same as texts, of at least two tokens each, without characters that are cut off at their ends."""
+    windows = real_windows(assets, validation, count, length)
+    texts = [_CUT.sub("", text) for text in map(assets.tokenizer.decode, windows)]
     return [text for text in texts if len(assets.tokenizer.encode(text)) > 1]

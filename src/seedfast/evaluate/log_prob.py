@@ -27,9 +27,11 @@ def log_prob(model: "Trained", texts: Sequence[str], *, seed: int = 1) -> list[f
     draws = objective.measure.draws or 1
     found = []
     for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"Text {number + 1} is {text!r:.40} ({type(text).__name__}), and no text.")
         tokens = assets.tokenizer.encode(text)
         if not tokens:
-            raise UserError(f"Text {number + 1} is empty, so it has no tokens whose probability could be asked for.")
+            raise UserError(f"Text {number + 1} is empty, so it has no tokens to score.")
         stream = [assets.tokenizer.end_of_text, *tokens]  # a text begins after the end of another, as in training
         nats = 0.0
         for window, start in enumerate(range(0, len(tokens), assets.context)):
@@ -38,6 +40,12 @@ def log_prob(model: "Trained", texts: Sequence[str], *, seed: int = 1) -> list[f
                 "tokens": tokens_L.expand(draws, -1),
                 "scored": torch.ones(draws, len(tokens_L) - 1, dtype=torch.bool),
             }
+            if assets.prompt:  # the tokens before the window, at the end of the prompt's places
+                before = stream[1 : start + 1][-assets.prompt :]
+                empty = assets.prompt - len(before)
+                prompt_P = torch.tensor([assets.tokenizer.end_of_text] * empty + before)
+                batch["prompt"] = prompt_P.expand(draws, -1)
+                batch["prompt_real"] = (torch.arange(assets.prompt) >= empty).expand(draws, -1)
             keyed = Draws(
                 seed=seed, scope=f"log-prob/{window}", positions_B=number * draws + torch.arange(draws), group=draws
             )

@@ -1,18 +1,20 @@
 """The loss over the whole validation split: a likelihood, or a bound that is labelled as one."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.evaluator import finite, rows
+from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.measure import Measure
+from seedfast.files import finite
 from seedfast.loop.validate import validate
 from seedfast.options import AtLeast, check
+
+_TOKENS = 1 << 13  # in one forward pass of a bare model: as many as in one of the recipe finetune
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Likelihood:
     standard_error: of `loss`, over examples (windows of text) and, for a bound, over the masks that were drawn;
         NaN for a single example.
     diagnostics: the objective's, over the same examples.
+    step: None for a bare model.
     trained_on: the training loss, where that is no likelihood.
     """
 
@@ -32,17 +35,10 @@ class Likelihood:
     examples: int
     draws: int
     weights: str
-    step: int
+    step: int | None
     bytes: int | None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     trained_on: "Likelihood | None" = None
-
-    def _perplexity(self) -> dict[str, float]:
-        """exp of the loss, where the loss is the likelihood of tokens itself: a bound has no perplexity."""
-        measure = self.measure
-        if measure.is_bound or measure.loss_unit != "nats" or measure.weight_unit != "tokens":
-            return {}
-        return {"perplexity": math.exp(self.loss) if self.loss < 700 else math.inf}
 
     def record(self) -> dict[str, Any]:
         """The names of the command's contract: nats per token, bits per byte, their error, and what was counted."""
@@ -51,7 +47,7 @@ class Likelihood:
             f"{measure.loss_unit}_per_{measure.weight_unit.removesuffix('s')}": self.loss,
             "standard_error": self.standard_error,
             **{name: self.loss * factor for name, factor in measure.conversions.items()},
-            **self._perplexity(),
+            **({"perplexity": measure.perplexity(self.loss)} if measure.has_perplexity else {}),
             **{f"{name}_standard_error": self.standard_error * factor for name, factor in measure.conversions.items()},
             "is_bound": measure.is_bound,
             measure.weight_unit: self.weight,
@@ -59,7 +55,7 @@ class Likelihood:
             "examples": self.examples,
             "draws": self.draws,
             "weights": self.weights,
-            "step": self.step,
+            **({"step": self.step} if self.step is not None else {}),
             **({"diagnostics": dict(self.diagnostics)} if self.diagnostics else {}),
             **({"objective": self.trained_on.record()} if self.trained_on else {}),
         }
@@ -85,14 +81,16 @@ class Loss:
         check(self)
 
     def fits(self, model: Trained) -> str | None:
-        """Every run has a loss; a bare model has no data to measure it on."""
-        return None
+        """Every run with held-out data has a loss."""
+        return no_validation(model)
 
     def __call__(self, model: Trained) -> Likelihood:
         """Score the model on every validation example.
 
         Raises UserError if the data is not what the model was trained on, since the split would be another one.
         """
+        if reason := self.fits(model):
+            raise UserError(reason)
         family = model.family
         if self.draws not in (None, 1) and family.evaluated.measure.draws is None:
             raise UserError(f"draws={self.draws} has no effect: this family's loss is exact, so leave it out.")
@@ -100,15 +98,15 @@ class Loss:
         return self._measure(model, family.evaluated, trained_on)
 
     def _measure(self, model: Trained, objective: Objective[Any], trained_on: Likelihood | None = None) -> Likelihood:
-        validation, run = model.corpus.validation, model.run
+        validation = model.corpus.validation
         score = validate(
             objective,
             model.network,
             model.state,
             validation,
             range(len(validation)),
-            seed=run.seed,
-            batch_size=self.batch_size or max(32, 4 * (run.micro_batch or run.batch_size)),
+            seed=model.run.seed,
+            batch_size=self.batch_size or _batch_size(model),
             draws=self.draws or objective.measure.draws or 1,
             distributed=model.distributed,
         )
@@ -121,8 +119,15 @@ class Loss:
             examples=score.examples,
             draws=score.draws,
             weights=model.weights,
-            step=0 if model.weights == "base" else model.committed.step,
+            step=model.step,
             bytes=assets.validation_bytes if isinstance(assets, TextAssets) else None,
             diagnostics=score.diagnostics,
             trained_on=trained_on,
         )
+
+
+def _batch_size(model: Trained) -> int:
+    """Examples in one forward pass: by those of the run; a bare model has none, so windows by their length."""
+    if model.checkpoint is None and isinstance(model.assets, TextAssets):
+        return max(1, _TOKENS // model.assets.context)
+    return max(32, 4 * (model.run.micro_batch or model.run.batch_size))

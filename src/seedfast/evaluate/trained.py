@@ -1,12 +1,12 @@
 """A trained model taken out of its run folder, to sample from and to measure."""
 
-import json
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,22 +19,25 @@ from seedfast.errors import UserError
 from seedfast.evaluate.log_prob import log_prob
 from seedfast.families.family import Family
 from seedfast.families.generator import Generator, Request, Samples, State
-from seedfast.loop.config import Run
+from seedfast.loop.config import Run, typed
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.options import renamed
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.choice import Weights as Weights
+from seedfast.run_folder.choice import find as find
+from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.train_state import load_network
-
-Weights = Literal["ema", "raw", "base"]
-"""ema: averaged; raw: current; base: the pretrained starting point."""
+from seedfast.user_code import named_by
 
 
 @dataclass(frozen=True)
 class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
-    checkpoint: None for a bare model, the folder of another library's model.
+    checkpoint: None for a bare model, the folder of another library's model. trust: whether the user trusts the code
+    that the run folder names (see `user_code`). brought: the data to evaluate a bare model on.
     """
 
     run: Run
@@ -45,13 +48,31 @@ class Trained:
     weights: Weights
     checkpoint: Checkpoint | None
     distributed: DistributedContext
+    trust: bool = False
+    brought: Corpus | None = None
 
     @property
     def committed(self) -> Checkpoint:
         """The checkpoint. Raises UserError for a bare model, which has none."""
         if self.checkpoint is None:
-            raise UserError("A bare model folder has no run, so it has neither data nor numbers; name a run folder.")
+            raise UserError("A bare model folder has no run, so it has no checkpoints; name a run folder.")
         return self.checkpoint
+
+    @property
+    def step(self) -> int | None:
+        """The step of the weights: 0 for those that training began with, None for a bare model."""
+        if self.checkpoint is None:
+            return None
+        return 0 if self.weights == "base" else self.checkpoint.step
+
+    @property
+    def origin(self) -> str:
+        """Which weights these are, for people: "ema weights, step 500 (best) of runs/book"."""
+        if self.checkpoint is None:
+            return "the weights of a model's own folder"
+        best = self.checkpoint.best.get(self.weights)
+        note = " (best)" if best is not None and best.step == self.step else ""
+        return f"{self.weights} weights, step {self.step}{note} of {run_folder_of(self.checkpoint.folder)}"
 
     @property
     def generator(self) -> Generator[Any]:
@@ -69,11 +90,17 @@ class Trained:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The data that the model was trained on, with its split.
+        """The data that the model was trained on, with its split; of a bare model, the data that it was given.
 
-        Raises UserError if it is no longer the same data.
+        Raises UserError if it is no longer the same data, comes from code that may not run, or for a bare model without
+        data.
         """
-        corpus = data_of(self.run, self.committed).load()
+        if self.checkpoint is None:
+            if self.brought is None:
+                raise UserError("A bare model folder has no data of its own: name some with --data.")
+            return self.brought
+        with named_by(self.committed.run_folder, trust=self.trust):
+            corpus = data_of(self.run, self.committed).load()
         before = self.committed.fingerprint
         if before.digest != corpus.fingerprint.digest:
             raise UserError(
@@ -90,8 +117,12 @@ class Trained:
         """
         if request is None:
             request = make_request(self.generator.Request, options)
+        elif not isinstance(request, self.generator.Request):
+            raise UserError(f"Options of sampling are given by name, such as prompt={request!r:.40}.")
         elif options:
             raise UserError("Sampling takes a request or options, not both.")
+        if not isinstance(seed, int):
+            raise UserError(f"seed must be a whole number, not {seed!r}.")
         return generate(self.generator, self.network, self.state, request, seed=seed, distributed=self.distributed)
 
     def evaluate(self, *only: str, **options: Any) -> dict[str, Any]:
@@ -114,8 +145,7 @@ class Trained:
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.network.parameters())
-        where = f"step {self.checkpoint.step} of {self.checkpoint.folder.parents[1]}" if self.checkpoint else "bare"
-        return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.weights} weights, {where}>"
+        return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.origin}>"
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -126,42 +156,43 @@ class Trained:
 def make_request(kind: type[Any], options: dict[str, Any]) -> Request:
     """A request from options by name; a single value stands for a tuple of one.
 
-    Raises UserError for an unknown option, naming the nearest.
+    Raises UserError for an unknown option, naming the nearest, or a value of another type.
     """
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind)]
-    values = {}
+    values: dict[str, Any] = {}
+    old = renamed(kind)
     for name, value in options.items():
+        if name in old:
+            raise UserError(f"The option {name} is now called {old[name]}.")
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
             raise UserError(f"There is no option {name} of sampling from this model; {hint}")
-        is_tuple = get_origin(hints[name]) is tuple
-        values[name] = tuple(value) if isinstance(value, list) else (value,) if is_tuple and _single(value) else value
+        values[name] = _option(value, hints[name], name)
     request: Request = kind(**values)
     return request
 
 
-def _single(value: Any) -> bool:
-    return isinstance(value, str | Path | int | float)
+def _option(value: Any, hint: Any, name: str) -> Any:
+    """The value of an option; a value that is written as such (a number, a text, a path) stands for a tuple of one."""
+    is_tuple = get_origin(hint) is tuple
+    if is_tuple and isinstance(value, str | Path | int | float):
+        value = (value,)
+    if is_tuple and isinstance(value, list | tuple) and get_args(hint)[-1] is Ellipsis:
+        return tuple(_option(each, get_args(hint)[0], name) for each in value)
+    written = value is None or isinstance(value, str | Path | int | float | list | tuple | np.generic)
+    return typed(value, hint, name, "sample") if written else value
 
 
-def find(folder: Path, *, at: int | None = None) -> Checkpoint:
-    """The newest intact checkpoint of a run folder, or the one at step `at`. Raises UserError if there is none."""
-    checkpoint = Checkpoints(folder).newest(at=at)
-    if checkpoint is None:
-        raise UserError(f"{folder} has no checkpoint; train a run there first.")
-    return checkpoint
-
-
-def best_step(folder: Path, *, weights: Weights | None = None) -> int:
-    """The step of the best committed validation of a run, by the weights that `load` would take."""
-    path = folder / "best.json"
-    records: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    kind = weights or ("ema" if "ema" in records else "raw")
-    if kind not in records:
-        raise UserError(f"{folder} has no best checkpoint of {kind} weights yet; name a checkpoint with --at.")
-    return int(records[kind]["step"])
+def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:
+    """The assets of the data in a checkpoint. Raises UserError if they cannot be read."""
+    try:
+        return run.data.restore(checkpoint.assets)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{checkpoint.assets} does not hold what this run's data needs ({error!r}).") from error
 
 
 def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, device: str = "auto") -> Trained:
@@ -169,11 +200,13 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
 
     Raises UserError for averaged weights of a run that keeps none, or pretrained ones of a run that had none.
     """
+    if weights not in (None, *get_args(Weights)):
+        raise UserError(f"weights must be {', '.join(get_args(Weights))} or None, not {weights!r}.")
     if weights == "ema" and "ema" not in checkpoint.groups:
         raise UserError("This run keeps no averaged weights (its ema.half_life is 0); leave --weights out or say raw.")
     kind: Weights = weights or ("ema" if "ema" in checkpoint.groups else "raw")
     distributed = DistributedContext.single(device, run.precision)
-    assets = run.data.restore(checkpoint.assets)
+    assets = restored_assets(run, checkpoint)
     family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")

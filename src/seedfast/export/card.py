@@ -1,6 +1,5 @@
 """Model cards: what a model is, its numbers on held-out data, and how to use it, in Markdown with the hub's header."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,15 @@ from typing import Any
 import yaml
 
 from seedfast.data.text.config import TextData
+from seedfast.data.text.tokenizers import Characters, Subwords
 from seedfast.evaluate.trained import Trained
+from seedfast.export.usage import Usage, sections
 from seedfast.families.measure import Measure
 from seedfast.loop.config import Run, from_mapping, to_yaml
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder.records import BestRecord
+
+_PROMPT = "Once upon a time"
 
 
 def simple_card(model: Trained, title: str, tag: str, command: str) -> str:
@@ -29,33 +32,87 @@ def simple_card(model: Trained, title: str, tag: str, command: str) -> str:
     return "\n".join(lines)
 
 
-def language_model_card(model: Trained, config: PretrainedLM, *, adapter: bool) -> str:
-    """The card of a model for transformers, or of an adapter for peft."""
-    run, checkpoint, measure = model.run, model.committed, model.family.objective.measure
-    is_hub_name = config.path and not Path(config.path).is_absolute()
+def language_model_card(model: Trained, config: PretrainedLM, shape: Any, *, adapter: bool) -> str:
+    """The card of a fine-tuned model for transformers, or of its adapter for peft.
+
+    shape: the transformers configuration of the model.
+    """
+    is_hub_name = bool(config.path) and not Path(config.path).is_absolute()
     how = f", through an adapter ({config.adapter.kind})." if config.adapter.kind != "none" else "."
-    context = f" of {run.data.context} tokens" if isinstance(run.data, TextData) else ""
-    record = validation_of(model)
-    lines = [
-        "---",
+    tokenizer = model.tokenizer
+    usage = Usage(
+        shape,
+        has_chat=isinstance(tokenizer, Subwords) and tokenizer.chat_template is not None,
+        has_published_tokenizer=is_hub_name and isinstance(tokenizer, Subwords),
+        prompt=_PROMPT,
+        base=(config.path if is_hub_name else Path(config.path).name) if adapter else None,
+        rank=(config.adapter.rank or 8) if config.adapter.kind in ("lora", "rslora") else None,
+    )
+    header = [
         f"library_name: {'peft' if adapter else 'transformers'}",
         *([f"base_model: {config.path}"] if is_hub_name else []),
-        "tags: [seedfast, text-generation]",
+    ]
+    return _text(model, f"{Path(config.path).name or 'A language model'}, fine-tuned", header, how, usage)
+
+
+def text_card(model: Trained, shape: Any | None) -> str:
+    """The card of a text model that was trained from scratch.
+
+    shape: its transformers configuration; None for a network with modelling code of its own.
+    """
+    tokenizer = model.tokenizer
+    prompt = _PROMPT if not isinstance(tokenizer, Characters) else tokenizer.alphabet.strip()[:3] or "a"
+    usage = None if shape is None else Usage(shape, has_chat=False, has_published_tokenizer=False, prompt=prompt)
+    return _text(model, f"A language model ({model.run.recipe})", ["library_name: transformers"], ".", usage)
+
+
+def _text(model: Trained, title: str, header: list[str], how: str, usage: Usage | None) -> str:
+    run, checkpoint, measure = model.run, model.committed, model.family.evaluated.measure
+    context = f" of {run.data.context} tokens" if isinstance(run.data, TextData) else ""
+    record = validation_of(model)
+    is_masked = measure.is_bound
+    lines = [
+        "---",
+        *header,
+        f"tags: [seedfast, {'fill-mask' if is_masked else 'text-generation'}]",
         "---",
         "",
-        f"# {Path(config.path).name or 'A language model'}, fine-tuned",
+        f"# {title}",
         "",
-        f"Trained with `seedfast train {run.recipe}` for {checkpoint.step} steps of {run.batch_size} windows"
-        f"{context} on `{Path(run.data.path).name}`{how}",
+        f"Trained with `seedfast train {run.recipe}` for {checkpoint.step} steps of {run.batch_size} windows{context} "
+        f"on `{Path(run.data.path).name}`{how}",
         "",
-        *(_numbers(record, measure) if record else ()),
+        *(_numbers(record, model.family.objective.measure) if record else ()),
     ]
-    if measure.is_bound:
-        lines += ["It was trained as masked diffusion with bidirectional attention, so it is not a causal model.", ""]
-    kind = "peft import AutoPeftModelForCausalLM" if adapter else "transformers import AutoModelForCausalLM"
-    lines += ["```python", f"from {kind}", f'model = {kind.split()[-1]}.from_pretrained("PATH")', "```", ""]
+    if is_masked:
+        lines += ["It predicts masked tokens from both sides (masked diffusion), so it is not a causal model.", ""]
+    if usage is None:
+        lines += _own_code(is_masked=is_masked)
+    elif not is_masked:
+        lines += sections(usage)
+    lines += ["With seedfast:", "", "```bash", "seedfast sample PATH", "```", ""]
     lines += ["The whole run:", "", "```yaml", to_yaml(portable(run)).strip(), "```", ""]
     return "\n".join(lines)
+
+
+def _own_code(*, is_masked: bool) -> list[str]:
+    """How transformers uses a network whose modelling code is in the folder."""
+    kind = "AutoModelForMaskedLM" if is_masked else "AutoModelForCausalLM"
+    use = [
+        'inputs = tokenizer("[MASK]" * 8, return_tensors="pt", return_token_type_ids=False)',
+        'print(tokenizer.decode(model.unmask(inputs["input_ids"])[0]))',
+    ] if is_masked else [
+        'inputs = {"input_ids": torch.tensor([[tokenizer.bos_token_id]])}',
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=8)[0]))",
+    ]  # fmt: skip
+    return [
+        "With transformers and the code in this folder (modeling_seedfast.py):", "", "```python",
+        *(() if is_masked else ("import torch",)),
+        f"from transformers import {kind}, AutoTokenizer", "",
+        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
+        f'model = {kind}.from_pretrained("PATH", trust_remote_code=True)',
+        *use, "```", "",
+    ]  # fmt: skip
 
 
 def _numbers(record: BestRecord, measure: Measure) -> Iterator[str]:
@@ -63,11 +120,12 @@ def _numbers(record: BestRecord, measure: Measure) -> Iterator[str]:
     sign = "≤ " if measure.is_bound else ""
     error = f" ± {record.standard_error:.4f}" if record.standard_error is not None else ""
     yield from [f"On held-out data ({record.examples} windows that were not trained on):", "", "| | |", "|---|---|"]
-    yield f"| nats per token | {sign}{record.loss:.4f}{error} |"
+    unit = f"{measure.loss_unit.replace('_', ' ')} per {measure.weight_unit.removesuffix('s')}"
+    yield f"| {unit} | {sign}{record.loss:.4f}{error} |"
     for unit, factor in measure.conversions.items():
         yield f"| {unit.replace('_', ' ')} | {sign}{record.loss * factor:.4f} |"
-    if not measure.is_bound:
-        yield f"| perplexity (exact) | {math.exp(record.loss):.4f} |"
+    if measure.has_perplexity:
+        yield f"| perplexity (exact) | {measure.perplexity(record.loss):.4f} |"
     yield ""
 
 

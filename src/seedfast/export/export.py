@@ -1,26 +1,30 @@
 """A model as a folder that transformers, peft, diffusers or `seedfast sample` loads, with a model card."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from seedfast import huggingface, sealed_folder
 from seedfast.data.text import tokenizers
+from seedfast.data.text.config import STORED
 from seedfast.data.text.tokenizers import Subwords
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import CAPTIONER
+from seedfast.evaluate.bare.language_model import MASKED
 from seedfast.evaluate.trained import Trained
 from seedfast.export import diffusers_pipeline as pipelines
 from seedfast.export.card import language_model_card, simple_card
+from seedfast.export.hf_tokenizer import write_tokenizer
+from seedfast.export.own_text import text_writer
 from seedfast.files import to_json
+from seedfast.models import hf_causal_lm
 from seedfast.models.adapter import merged
 from seedfast.models.captioner import Captioner, CaptionerNetwork
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.causal_lm_network import CausalLMNetwork
 from seedfast.models.diffusers_unet import DiffusersNetwork
+from seedfast.models.unet import UNetNetwork
 from seedfast.run_folder.tensors import save_tensors
 from seedfast.run_folder.train_state import network_tensors
 
@@ -32,28 +36,36 @@ def export(model: Trained, folder: Path, *, merge: bool = False) -> None:
         the model that it belongs to.
     Raises UserError if only seedfast can load the network, or the folder is not empty.
     """
-    write = writer(model, merge=merge)
-    if write is None:
-        raise UserError(
-            f"The network of this run ({model.run.recipe}) is seedfast's own, which neither transformers nor diffusers "
-            "can load; fine-tuned models, captioners and runs of image-diffusers are exported."
-        )
+    write = writer(model, merge=merge) or _own_writer(model)
+    if merge and not isinstance(model.run.model, PretrainedLM):
+        raise UserError(f"A model of {model.run.recipe} has no adapter to merge; leave --merge out.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already; choose a new folder for --out.")
     with sealed_folder.new_folder(folder) as attempt:
         write(attempt)
 
 
+def _own_writer(model: Trained) -> Callable[[Path], None]:
+    """The function that writes one of seedfast's own networks.
+
+    Raises UserError for those that nothing else can load.
+    """
+    if isinstance(model.network, UNetNetwork):
+        return partial(pipelines.write, pipelines.pipeline(model), model)
+    if write := text_writer(model):
+        return write
+    raise UserError(
+        f"The network of this run ({model.run.recipe}) is seedfast's own, which neither transformers nor diffusers "
+        "can load; fine-tuned, autoregressive and masked text models, captioners and U-Nets are exported."
+    )
+
+
 def writer(model: Trained, *, merge: bool) -> Callable[[Path], None] | None:
-    """The function that writes the files of this model into a folder; None if only seedfast can load the network."""
+    """The function that writes the files of this model into a folder; None for seedfast's own networks."""
     network, config = model.network, model.run.model
     if isinstance(network, DiffusersNetwork):
-        if merge:
-            raise UserError("An image model has no adapter to merge; leave --merge out.")
         return partial(pipelines.write, pipelines.pipeline(model), model)
     if isinstance(network, CaptionerNetwork) and isinstance(config, Captioner):
-        if merge:
-            raise UserError("A captioner has no adapter to merge; leave --merge out.")
         return partial(_write_captioner, model, config)
     if not isinstance(network, CausalLMNetwork) or not isinstance(config, PretrainedLM):
         return None
@@ -80,9 +92,12 @@ def _write_language_model(
     tokenizer, plain = model.tokenizer, network.plain
     if isinstance(tokenizer, Subwords):
         plain.config.eos_token_id = plain.generation_config.eos_token_id = tokenizer.end_of_text
+    if model.family.objective.measure.is_bound:
+        setattr(plain.config, MASKED, True)  # otherwise nothing tells its weights from those of a causal model
+        plain.config.mask_token_id = tokenizer.size
     with huggingface.quiet():
         if adapter:
-            if not config.path or _vocabulary(config.architecture) != plain.config.vocab_size:
+            if not fits_its_base(model):
                 raise UserError("This adapter fits only the model that was created in its run; pass --merge.")
             network.model.peft_config["default"].base_model_name_or_path = config.path
             # The embeddings are those of the base; peft would ask the hub to find that out.
@@ -92,8 +107,19 @@ def _write_language_model(
             whole.save_pretrained(folder)
     if isinstance(tokenizer, Subwords):
         tokenizers.save(tokenizer, folder)
-    (folder / "README.md").write_text(language_model_card(model, config, adapter=adapter), "utf-8")
+    else:
+        write_tokenizer(tokenizer, folder, mask=False)
+        (folder / STORED).mkdir()
+        model.assets.save(folder / STORED)
+    (folder / "README.md").write_text(language_model_card(model, config, plain.config, adapter=adapter), "utf-8")
 
 
-def _vocabulary(architecture: str) -> Any:
-    return json.loads(architecture).get("vocab_size")
+def fits_its_base(model: Trained) -> bool:
+    """Whether a fine-tuned model has no adapter, or one that works on the pretrained model as it is."""
+    network, config = model.network, model.run.model
+    if not isinstance(network, CausalLMNetwork) or not isinstance(config, PretrainedLM):
+        return True
+    if network.model is network.plain:
+        return True
+    # A model that predicts masked tokens has a row for [MASK], and one with added tokens has rows for them.
+    return bool(config.path) and hf_causal_lm.vocabulary(config.architecture) == network.plain.config.vocab_size

@@ -13,7 +13,8 @@ from seedfast.export.export import writer
 from seedfast.files import FileDigest
 from seedfast.loop.config import to_yaml
 from seedfast.run_folder.checkpoint import Checkpoints
-from seedfast.sealed_folder import MANIFEST
+from seedfast.sealed_folder import file_in
+from seedfast.untrusted import regular
 
 _TIMEOUT = 120.0  # seconds without an answer of the hub
 
@@ -26,18 +27,15 @@ def write(model: Trained, folder: Path) -> None:
 def _write_run(model: Trained, folder: Path) -> None:
     """A run folder whose one checkpoint has the weights of the model, without the files that only training needs."""
     checkpoint, run = model.committed, portable(model.run)
-    omitted = {MANIFEST, "optimizer.safetensors", f"{'model' if model.weights == 'ema' else 'ema'}.safetensors"}
+    omitted = {"optimizer.safetensors", f"{'model' if model.weights == 'ema' else 'ema'}.safetensors"}
 
     def fill(attempt: Path) -> Mapping[str, FileDigest]:
-        for path in checkpoint.folder.iterdir():
-            if path.is_dir():
-                shutil.copytree(path, attempt / path.name)
-            elif path.name not in omitted:
-                shutil.copyfile(path, attempt / path.name)
+        for name in checkpoint.manifest.files.keys() - omitted:  # and nothing else that may lie in the folder
+            copy = attempt.parent / Path(name).name if name.startswith("../") else attempt / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file_in(checkpoint.folder, name), copy)
         (attempt / "run.yaml").write_text(to_yaml(run))
-        for name in checkpoint.state.shared:
-            shutil.copyfile(checkpoint.folder.parent / name, attempt.parent / name)
-        return checkpoint.state.shared
+        return checkpoint.shared
 
     Checkpoints(folder).save(checkpoint.step, fill, checkpoint.manifest.facts())
     (folder / "run.yaml").write_text(to_yaml(run))
@@ -49,9 +47,16 @@ def push(folder: Path, name: str, *, private: bool, message: str | None = None) 
     """Upload a folder to the Hugging Face hub and return its address.
 
     name: of the repository, USER/MODEL. private: if the repository does not exist, create it as a private one.
-    Raises UserError if the hub cannot be reached, refuses the upload or does not answer.
+    Raises UserError if the hub cannot be reached, refuses the upload or does not answer, or if the folder holds a link
+    that leads out of it, which would upload what it leads to.
     """
     huggingface.check_repository(name)
+    for path in folder.rglob("*"):
+        try:
+            if path.is_symlink() or not path.is_dir():
+                regular(path, folder)
+        except ValueError as error:
+            raise UserError(f"{folder} cannot be uploaded: {error}.") from None
     if reason := huggingface.unreachable():
         raise UserError(f"{name} cannot be pushed to: {reason}.")
     import huggingface_hub

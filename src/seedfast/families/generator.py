@@ -8,6 +8,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Dataset
+from seedfast.families import sample_files
 from seedfast.keys import Draws
 
 State = dict[str, Tensor]
@@ -34,8 +35,17 @@ class Samples(ABC):
         """Print the samples, or a line about them."""
 
     @abstractmethod
-    def save(self, folder: Path) -> list[Path]:
-        """Write the samples as files into an existing folder; returns the files, the most important first."""
+    def files(self) -> dict[str, bytes]:
+        """The samples as files: the content of each by its name, the most important first."""
+
+    def save(self, folder: str | Path, *, replace: bool = False) -> list[Path]:
+        """Write `files` into a folder; returns them. Files of earlier samples are removed first.
+
+        replace: whether files of other origin that have these names are replaced. Raises UserError otherwise.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return sample_files.write(folder, self.files(), replace=replace)
 
 
 RequestT = TypeVar("RequestT", bound=Request)

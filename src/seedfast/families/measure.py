@@ -1,5 +1,6 @@
 """What a loss is measured in, and how its diagnostics are read. Without torch: the report reads these values too."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,6 +41,17 @@ class Measure:
     metrics: Mapping[str, int] = field(default_factory=dict)
     alarms: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
+
+    @property
+    def has_perplexity(self) -> bool:
+        """Whether the loss is the likelihood of tokens itself, so that its exponential is a perplexity."""
+        return not self.is_bound and self.loss_unit == "nats" and self.weight_unit == "tokens"
+
+    def perplexity(self, loss: float) -> float:
+        """exp of nats per token; infinite above the range of floats, NaN for a measure without perplexity."""
+        if not self.has_perplexity:
+            return math.nan
+        return math.exp(loss) if loss < 700 else math.inf
 
     def as_json(self) -> dict[str, Any]:
         """The part of a checkpoint's manifest that describes the loss, for readers of the run folder."""

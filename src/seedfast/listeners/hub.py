@@ -1,6 +1,5 @@
 """Upload of each new best checkpoint to the Hugging Face hub, by `seedfast push` in a background process."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from seedfast.listeners.background import BackgroundProcess
 from seedfast.listeners.base import Listener, Warn
 from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.run_folder.journal import Entry
+from seedfast.untrusted import read_json
 
 PATIENCE = 300.0
 """Seconds that a finished run waits for its last upload."""
@@ -27,8 +27,7 @@ class HubListener(Listener):
         huggingface.check_repository(repository)
         self._folder, self._repository, self._warn = run_folder, repository, warn
         self._record_file = run_folder / "hub.json"
-        stored = json.loads(self._record_file.read_text()) if self._record_file.is_file() else {"step": None}
-        self._uploaded: int | None = stored["step"] if stored == self._record(stored["step"]) else None
+        self._uploaded: int | None = self._recorded()
         self._best = self._started = self._uploaded
         self._process: BackgroundProcess | None = None
 
@@ -75,6 +74,15 @@ class HubListener(Listener):
             return
         self._uploaded = self._started
         commit(self._record_file, to_json(self._record(self._uploaded)))
+
+    def _recorded(self) -> int | None:
+        """The step of the checkpoint that is recorded as uploaded; None if it is another one now, or not recorded."""
+        try:
+            stored = read_json(self._record_file)
+            step = stored["step"] if isinstance(stored, dict) else None
+        except (OSError, ValueError, KeyError):
+            return None
+        return step if isinstance(step, int) and stored == self._record(step) else None
 
     def _record(self, step: int | None) -> dict[str, Any]:
         """The contents of `hub.json` after the upload of this step; the seal identifies the checkpoint."""

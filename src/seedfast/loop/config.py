@@ -3,13 +3,26 @@
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
+import numpy as np
 import yaml
 
+from seedfast import untrusted
 from seedfast.data.dataset import DataConfig
 from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig
@@ -18,7 +31,19 @@ from seedfast.models.config import ModelConfig
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
-from seedfast.options import SET, Affects, AtLeast, Example, MayChange, MoreThan, OnlyWith, check, may_change, renamed
+from seedfast.options import (
+    SET,
+    Affects,
+    AtLeast,
+    Example,
+    Interval,
+    MayChange,
+    MoreThan,
+    OnlyWith,
+    check,
+    may_change,
+    renamed,
+)
 
 C = TypeVar("C")
 
@@ -40,6 +65,11 @@ class Run:
     ema: EMA = field(default_factory=EMA)
     steps: Annotated[int, AtLeast(1), MayChange()] = 1000
     """Optimizer steps of the whole run."""
+    epochs: Annotated[float | None, MoreThan(0), MayChange(), Example(0.1)] = None
+    """Instead of `steps`: passes over the training examples. The run is stored with the steps that they come to."""
+    minutes: Annotated[float | None, MoreThan(0), MayChange(), Example(1e-6)] = None
+    """Instead of `steps`: a time budget. A few steps and a validation are timed before the run begins, and the run is
+    stored with the steps that fit: the schedule ends with them, and --steps with their number gives the same bits."""
     batch_size: Annotated[int, AtLeast(1)] = 32
     """Examples in one optimizer step, over all processes."""
     micro_batch: Annotated[int | None, AtLeast(1), MayChange(), Example(2)] = None
@@ -52,8 +82,8 @@ class Run:
     """Arithmetic of the network. Weights and losses stay in float32; fp16 uses a gradient scaler."""
     device: Annotated[Literal["auto", "cpu", "cuda"], MayChange(), Affects("device"), Example("cuda")] = "auto"
     """`auto` uses CUDA where it is available."""
-    eval_every: Annotated[int, AtLeast(0), MayChange()] = 500
-    """Steps between validations; the end of the run is always validated, and 0 validates only there."""
+    eval_every: Annotated[int | str, Interval(0), MayChange()] = 500
+    """Steps between validations, or epochs (0.5epoch); the end is always validated, and 0 validates only there."""
     patience: Annotated[
         int | None,
         AtLeast(1),
@@ -63,13 +93,13 @@ class Run:
     ] = None
     """Early stopping: stop after this many validations without improvement; None disables it."""
     best_metric: Annotated[str, Affects("checkpoints"), Example("cider", recipe="image-caption")] = "loss"
-    """What the best checkpoint is chosen by: `loss` (of the validation), or a metric of the family."""
+    """What the best checkpoint is chosen by: `loss` (of the validation), `perplexity`, or a metric of the family."""
     eval_examples: Annotated[int | None, AtLeast(1)] = 512
     """Validation examples scored during training, a fixed keyed choice; None scores all."""
-    sample_every: Annotated[int, AtLeast(0), MayChange()] = 0
-    """Steps between demo samples, written to `samples/`; 0 writes them at the end only."""
-    save_every: Annotated[int, AtLeast(1), MayChange(), Affects("checkpoints"), Example(1, keep=9)] = 500
-    """Steps between checkpoints; the first and last step and every new best are saved as well."""
+    sample_every: Annotated[int | str, Interval(0), MayChange()] = 0
+    """Steps between demo samples, or epochs, written to `samples/`; 0 writes them at the end only."""
+    save_every: Annotated[int | str, Interval(1), MayChange(), Affects("checkpoints"), Example(1, keep=9)] = 500
+    """Steps between checkpoints, or epochs; the first and last step and every new best are saved as well."""
     keep: Annotated[int, AtLeast(1), MayChange(), Affects("checkpoints"), Example(1, save_every=1)] = 2
     """Newest checkpoints that are retained, besides the best."""
     log_every: Annotated[int, AtLeast(1), MayChange(), Affects("progress"), Example(2)] = 10
@@ -93,9 +123,20 @@ class Run:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.epochs is not None and self.minutes is not None:
+            raise UserError(f"epochs ({self.epochs:g}) and minutes ({self.minutes:g}) both set the length: give one.")
         for key, value in flatten(asdict(self)).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{key} must be a finite number, not {value}.")
+
+    def migrated(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields to replace; another way to give the length of the run replaces the one that this run has.
+
+        Raises UserError for two lengths.
+        """
+        lengths = [key for key in LENGTHS if values.get(key) is not None]
+        refuse_two_lengths(lengths)
+        return {**dict.fromkeys(LENGTHS[1:]), **values} if lengths else values
 
     def located(self) -> "Run":
         """The same run, complete in itself: absolute paths, and pretrained parts resolved.
@@ -104,6 +145,17 @@ class Run:
         """
         model = self.model.located()
         return replace(self, model=model, data=self.data.located().with_pretrained(model.pretrained_parts()))
+
+
+LENGTHS = ("steps", "epochs", "minutes")
+"""The fields that give the length of a run, of which one may be given."""
+
+
+def refuse_two_lengths(given: Sequence[str], prefix: str = "") -> None:
+    """Raise UserError if more than one length of a run is given."""
+    if len(given) > 1:
+        named = " and ".join(f"{prefix}{key}" for key in given)
+        raise UserError(f"{named} both set the length of the run: give one of them.")
 
 
 def to_yaml(run: Run) -> str:
@@ -117,52 +169,40 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without keys that occur twice, of which YAML would take the last, and with dates as text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f'the key "{key.value}" occurs twice', key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError if there is none, or a key occurs twice."""
     try:
-        content = yaml.load(path.read_text("utf-8-sig"), _Loader)
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        content = untrusted.read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a YAML file: {' '.join(str(error).split())}") from error
-    except RecursionError:
-        raise UserError(f"{path} cannot be read as a YAML file: it nests too deeply.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of a run's fields to values.")
     return content
 
 
+@runtime_checkable
+class _Migrating(Protocol):
+    """A configuration that converts stored values whose meaning has changed."""
+
+    def migrated(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values as they are written now."""
+        ...
+
+
 def from_mapping(template: C, values: Mapping[str, Any], *, where: str, prefix: str = "") -> C:
     """`template`, a dataclass, with these fields replaced; nested mappings replace fields of nested dataclasses.
 
-    Earlier names of fields are migrated (`options.Formerly`).
+    Earlier names of fields are migrated (`options.Formerly`), and values whose meaning changed (`migrated`).
     Raises UserError for an unknown key or a value of the wrong type, naming the key.
     """
     hints = get_type_hints(type(template))
     known = {f.name for f in fields(template)}  # type: ignore[arg-type]
     changes: dict[str, Any] = {}
-    migrated = renamed(type(template))
+    earlier = renamed(type(template))
+    if isinstance(template, _Migrating):
+        values = template.migrated(values)
     for given, value in values.items():
-        key = given if given in known else migrated.get(given, given)
+        key = given if given in known else earlier.get(given, given)
         name = f"{prefix}{key}"
         if key not in known:
             raise UserError(f"{where} has the unknown key {name}; known are: {', '.join(sorted(known))}.")
@@ -172,17 +212,22 @@ def from_mapping(template: C, values: Mapping[str, Any], *, where: str, prefix: 
                 raise UserError(f"{where}: {name} must be a mapping of its fields, not {value!r}.")
             changes[key] = from_mapping(current, value, where=where, prefix=f"{name}.")
         else:
-            changes[key] = _typed(value, hints[key], name, where)
+            changes[key] = typed(value, hints[key], name, where)
     return replace(template, **changes)  # type: ignore[type-var]
 
 
-def _typed(value: Any, hint: Any, name: str, where: str) -> Any:
-    """`value` as the type `hint`, where YAML's own types allow it without loss."""
+def typed(value: Any, hint: Any, name: str, where: str) -> Any:
+    """`value` as the type `hint`, where YAML's own types, NumPy's numbers and paths allow it without loss.
+
+    name: the key. Raises UserError for another type, naming the key.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(value, np.generic):
+        value = value.item()
     if origin in (Union, types.UnionType):
         for option in arguments:
             try:
-                return _typed(value, option, name, where)
+                return typed(value, option, name, where)
             except UserError:
                 continue
     elif origin is Literal:
@@ -191,9 +236,11 @@ def _typed(value: Any, hint: Any, name: str, where: str) -> Any:
     elif origin is tuple and isinstance(value, list | tuple):
         inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(inner) == len(value):
-            return tuple(_typed(item, kind, name, where) for item, kind in zip(value, inner, strict=True))
+            return tuple(typed(item, kind, name, where) for item, kind in zip(value, inner, strict=True))
     elif hint is float and (type(value) in (int, float) or _is_scientific(value)):
         return float(value)
+    elif hint is Path and isinstance(value, str | Path):
+        return Path(value)
     elif isinstance(hint, type) and type(value) is hint:
         return value
     expected = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)

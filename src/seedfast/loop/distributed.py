@@ -1,16 +1,20 @@
 """The device, the precision and the ranks of a run. A single process is the simplest case."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from seedfast.errors import UserError
+from seedfast.errors import TrainingStopped, UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 T = TypeVar("T")
@@ -19,6 +23,8 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def _device(name: str, *, local_rank: int) -> torch.device:
     """The device of a name ("auto", "cpu", "cuda"), in deterministic mode."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, not {name!r}.")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but this PyTorch finds no CUDA device; pass --device cpu or auto.")
     # The same as use_deterministic_algorithms(True), which spends seconds on importing a compiler only to set the
@@ -33,6 +39,19 @@ def _device(name: str, *, local_rank: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def _store() -> Store:
+    """The store by which the processes of this start of the group find each other.
+
+    torchrun's static rendezvous keeps one store over restarts (`--max-restarts`): without a prefix the processes would
+    find the addresses of dead ones in it and wait for them. The count of restarts is one agent's, so it is no common
+    prefix where there are several.
+    """
+    store: Store = next(rendezvous("env://"))[0]
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 @dataclass(frozen=True)
@@ -56,8 +75,9 @@ class DistributedContext:
         if world == 1:
             return cls.single(device, precision)
         place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-        return cls(place, precision, int(os.environ["RANK"]), world)
+        rank = int(os.environ["RANK"])
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", store=_store(), rank=rank, world_size=world)
+        return cls(place, precision, rank, world)
 
     @property
     def is_main(self) -> bool:
@@ -107,6 +127,21 @@ class DistributedContext:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Raise TrainingStopped instead of the error by which this process notices that another one has ended."""
+        try:
+            yield
+        except RuntimeError as error:
+            # gloo raises plain RuntimeErrors that name its source files.
+            if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come before the sentence
+            raise TrainingStopped(
+                f"Another process of this training has ended, so process {self.rank} of {self.world_size} stops too; "
+                "the checkpoints are intact: run the same command again to continue."
+            ) from error
 
     def finish(self) -> None:
         """Leave the distributed job."""

@@ -3,7 +3,8 @@
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,51 @@ from PIL import Image
 from seedfast.errors import UserError
 from seedfast.sealed_folder import new_folder
 
-_DOCUMENTS = "documents.jsonl"
+_FOLDER, _DOCUMENTS = "data", "documents.jsonl"
 
 
-def write_given(data: Sequence[Any], folder: Path) -> Path:
-    """Write texts, rows, images or (image, label) pairs into `folder`; returns the path for `data.path`.
+def given_path(run_folder: Path) -> Path | None:
+    """The path for `data.path` of the data that were written into a run folder; None where there are none."""
+    folder = run_folder / _FOLDER
+    documents = folder / _DOCUMENTS
+    return documents if documents.is_file() else folder if folder.is_dir() else None
 
-    Raises UserError for an empty sequence, values of another or of several kinds, or a folder with other data.
-    """
-    kinds = {_kind(value) for value in data}
-    if len(kinds) != 1 or not kinds <= {"texts", "rows", "images", "pairs"}:
-        found = " and ".join(sorted(kinds)) or "nothing"
-        raise UserError(f"data must be texts, rows, images or (image, label) pairs, all of one kind, not {found}.")
-    kind = kinds.pop()
-    if kind in ("texts", "rows"):
-        rows = [{"text": text} for text in data] if kind == "texts" else data
-        files = {_DOCUMENTS: _lines(rows)}
-    else:
-        files = _images(data if kind == "pairs" else [(image, "image") for image in data])
-    if int(os.environ.get("RANK", 0)) == 0:
-        _write(files, folder)
-    return folder / _DOCUMENTS if kind in ("texts", "rows") else folder
+
+@dataclass(frozen=True)
+class Given:
+    """Checked values. files: the content of each file by its name. documents: whether they are texts or rows."""
+
+    files: Mapping[str, bytes]
+    documents: bool
+
+    @staticmethod
+    def of(data: Iterable[Any]) -> "Given":
+        """Texts, rows, images or (image, label) pairs.
+
+        Raises UserError for an empty sequence, or values of another or of several kinds.
+        """
+        if isinstance(data, str | bytes | Path | Mapping) or not isinstance(data, Iterable):
+            raise UserError(
+                f"data is {data!r:.40}, and not a list of texts, rows, images or pairs: name a file or folder in "
+                "data.path."
+            )
+        values = list(data)
+        kinds = {_kind(value) for value in values}
+        if len(kinds) != 1 or not kinds <= {"texts", "rows", "images", "pairs"}:
+            found = " and ".join(sorted(kinds)) or "nothing"
+            raise UserError(f"data must be texts, rows, images or (image, label) pairs, all of one kind, not {found}.")
+        kind = kinds.pop()
+        if kind in ("texts", "rows"):
+            rows = [{"text": text} for text in values] if kind == "texts" else values
+            return Given({_DOCUMENTS: _lines(rows)}, documents=True)
+        return Given(_images(values if kind == "pairs" else [(image, "image") for image in values]), documents=False)
+
+    def write(self, run_folder: Path) -> Path:
+        """Write them into a run folder; returns the path for `data.path`. Raises UserError if it has other data."""
+        folder = run_folder / _FOLDER
+        if int(os.environ.get("RANK", 0)) == 0:
+            _write(self.files, folder)
+        return folder / _DOCUMENTS if self.documents else folder
 
 
 def _kind(value: Any) -> str:
@@ -59,7 +84,7 @@ def _images(pairs: Sequence[tuple[Any, Any]]) -> dict[str, bytes]:
     files = {}
     for number, (image, label) in enumerate(pairs):
         name = str(label)
-        if not name or name in (".", "..") or "/" in name or "\0" in name:
+        if label is None or not name or name.startswith(".") or "/" in name or "\0" in name:
             raise UserError(f"The label {label!r} cannot be the name of a folder: choose another.")
         files[f"{name}/{number:08d}.png"] = _png(image, number)
     return files
@@ -83,7 +108,8 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
         found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         if found != files:
             raise UserError(
-                f"{folder} holds other data than is given now, which the run was trained on: use another run folder."
+                f"{folder} holds other data than is given now: use another run folder, or remove it if nothing has "
+                "been trained."
             )
         return
     with new_folder(folder) as attempt:

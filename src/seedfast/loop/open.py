@@ -10,20 +10,25 @@ from typing import Any
 
 import torch
 
-from seedfast import keys
+from seedfast import keys, user_code
+from seedfast.console import say
 from seedfast.data.dataset import describe_difference
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
-from seedfast.files import commit
+from seedfast.files import UNFINISHED, commit
 from seedfast.listeners.base import Listener, Listeners
 from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.listeners.wandb import WandbListener
+from seedfast.loop import advice
+from seedfast.loop.budget import Speed, measure
 from seedfast.loop.config import Run, changes, refuse_changes, settings, to_yaml
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of, stored_run
 from seedfast.optim.ema import Average
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.choice import is_checkpoint
 from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.lock import locked
 from seedfast.run_folder.train_state import TrainState
@@ -51,8 +56,9 @@ def open_session(
         raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
     with ExitStack() as stack:
         stack.callback(distributed.finish)
+        stack.enter_context(distributed.stopping())
         if distributed.is_main:
-            _claim(folder)
+            claim(folder)
             stack.enter_context(locked(folder))
         distributed.barrier()
         checkpoints = Checkpoints(folder, keep=run.keep)
@@ -60,7 +66,10 @@ def open_session(
         run = run.located()
         if checkpoint is None:
             run = replace(run, data=distributed.broadcast(run.data.started() if distributed.is_main else run.data))
+        if run.minutes is not None:
+            run = _within_budget(run, run.minutes, checkpoints, checkpoint, distributed, initialise)
         session = _build(run, checkpoints, checkpoint, distributed, initialise)
+        cautions = list(advice.cautions(session.run, session.plan, len(session.corpus.validation)))
         if session.journal:
             stack.enter_context(session.journal)
         if checkpoint:
@@ -68,15 +77,31 @@ def open_session(
         else:
             _start(session)
         session.corpus = session.family.objective.cache_frozen_features(session.state.network, session.corpus)
+        for caution in cautions:
+            say(f"seedfast: WARNING: {caution}")
         if distributed.is_main:
+            _remember(folder)
             session.listeners = _listeners(session)
             session.announce_best()
         try:
-            yield session
+            with distributed.stopping():
+                yield session
         finally:
             session.listeners.close(finished=session.last_event == "finished")
         distributed.barrier()  # a rank that exits early would leave the others blocked
         session.network = session.state.network  # the wrapper must be gone before its process group is
+
+
+def _remember(folder: Path) -> None:
+    """Let the user's own code run from this folder from now on, without `--trust`."""
+    try:
+        user_code.remember(folder)
+    except OSError as error:
+        print(
+            f"seedfast: WARNING: {error.filename} cannot be written ({error.strerror}), so later commands on {folder} "
+            "need --trust to run your code",
+            file=sys.stderr,
+        )
 
 
 def _listeners(session: Session) -> Listener:
@@ -91,13 +116,25 @@ def _listeners(session: Session) -> Listener:
     return Listeners(listeners, session.warn)
 
 
-def _claim(folder: Path) -> None:
-    """Make sure that the folder is, or can become, a run folder."""
-    ours = ("lock", "journal.jsonl", "run.yaml", "data")  # what a start that was killed at once can have left
+def claim(folder: Path) -> None:
+    """Make sure that the folder is, or can become, a run folder. Raises UserError if it is neither."""
+    if is_checkpoint(folder):
+        raise UserError(
+            f"{folder} is a checkpoint, which is never changed: to continue from it, name its run folder with --out "
+            "and its step with --at."
+        )
+    ours = (
+        "lock",
+        "journal.jsonl",
+        "run.yaml",
+        "data",
+        "budget.json",
+        UNFINISHED,
+    )  # what a start that was killed at once can have left
     if (
         folder.is_dir()
         and not (folder / "run.yaml").exists()
-        and any(not path.name.startswith(ours) for path in folder.iterdir())
+        and any(path.name.partition(".tmp-")[0] not in ours for path in folder.iterdir())
     ):
         raise UserError(
             f"{folder} has files in it and no run.yaml, so it is not a run of seedfast; choose an empty or new folder "
@@ -107,6 +144,29 @@ def _claim(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The run folder {folder} cannot be made: {error.strerror}.") from error
+
+
+def _within_budget(
+    run: Run,
+    minutes: float,
+    checkpoints: Checkpoints,
+    checkpoint: Checkpoint | None,
+    distributed: DistributedContext,
+    initialise: Callable[[Any], None] | None,
+) -> Run:
+    """The run with the steps that fit into its budget: those that were measured when it began, or are measured now."""
+    if checkpoint:
+        return replace(run, minutes=None, steps=Speed.read(checkpoints.run_folder).steps(minutes))
+    trial = _build(run, checkpoints, None, distributed, initialise)
+    if trial.journal:
+        trial.journal.close()
+    trial.corpus = trial.family.objective.cache_frozen_features(trial.state.network, trial.corpus)
+    speed = measure(trial, minutes)
+    if distributed.is_main:
+        speed.write(checkpoints.run_folder)
+    steps = speed.steps(minutes)
+    say(f"{minutes:g} minutes are {steps} steps of {speed.step_seconds:.3g} s; --steps {steps} gives the same bits.")
+    return replace(run, minutes=None, steps=steps)
 
 
 def _build(
@@ -121,8 +181,10 @@ def _build(
     corpus = data.load() if distributed.is_main else None
     distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
     corpus = corpus or data.load()
+    run = with_steps(run, len(corpus.train))
     family = run.objective.build(corpus.assets)
-    if run.best_metric not in (known := ("loss", *family.objective.measure.metrics)):
+    units = family.objective.measure
+    if run.best_metric not in (known := ("loss", *(("perplexity",) if units.has_perplexity else ()), *units.metrics)):
         raise UserError(f"best_metric must be one of {', '.join(known)} for this family, not {run.best_metric}.")
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
@@ -145,6 +207,7 @@ def _build(
         family=family,
         network=distributed.wrap(network),
         state=state,
+        plan=Plan.of(run, len(corpus.train)),
         order=Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights),
         checkpoints=checkpoints,
         journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
@@ -165,6 +228,8 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
             f"pass --steps {checkpoint.step} or more, or go back to an earlier checkpoint with --at."
         )
     checkpoint.release()
+    if jump := advice.rate_jump(stored_run(session.run, checkpoint.folder), session.run, session.plan, checkpoint.step):
+        say(f"seedfast: WARNING: {jump}")
     if session.journal is None:
         return
     session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)

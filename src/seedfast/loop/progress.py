@@ -65,10 +65,13 @@ class Line:
         units = " ".join(
             f"{name.replace('_', ' ')} {self._loss * factor:.3f}" for name, factor in measure.conversions.items()
         )
+        if measure.has_perplexity:
+            units += f"  perplexity {measure.perplexity(self._loss):.4g}"
+        epoch = f"  epoch {entry['epoch']:.2f}" if "epoch" in entry else ""
         left = (run.steps - step) * entry["weight"] / self._rate
         done = "━" * (_BAR * step // run.steps)
         return (
-            f"{done:─<{_BAR}} step {step}/{run.steps}  loss {self._loss:.3f}  {units}  {_lr(entry['lr'])}  "
+            f"{done:─<{_BAR}} step {step}/{run.steps}{epoch}  loss {self._loss:.3f}  {units}  {_lr(entry['lr'])}  "
             f"{self._rate:,.0f} {measure.weight_unit}/s  {_clock(left)} left"
         )
 
@@ -81,6 +84,8 @@ class Line:
                 continue
             converted: dict[str, Any] = dict(score)
             units = " ".join(f"{name.replace('_', ' ')} {converted[name]:.3f}" for name in measure.conversions)
+            if measure.has_perplexity:
+                units += f"  perplexity {measure.perplexity(score['loss']):.4g}"
             best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
             sign = "≤ " if measure.is_bound else ""
             error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"

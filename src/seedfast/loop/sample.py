@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from seedfast import phases
+from seedfast.errors import UserError
 from seedfast.families.generator import Generator, RequestT, Samples, State
 from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
@@ -26,7 +27,13 @@ def generate(
     """Samples of a network, which is in evaluation mode meanwhile.
 
     Sample i does not depend on the number of samples, and sampling leaves the randomness of training alone.
+    Raises UserError for a network whose training has diverged.
     """
+    if has_diverged(network):
+        raise UserError(
+            "The weights are not finite, because the training has diverged: nothing can be generated with them; "
+            "name an earlier checkpoint with --at."
+        )
     positions_B = torch.arange(request.count, device=distributed.device)
     draws = Draws(seed=seed, scope="sample", positions_B=positions_B, group=request.count)
     was_training = network.training
@@ -35,6 +42,12 @@ def generate(
         samples = generator.generate(network, request, draws, state)
     network.train(was_training)
     return samples
+
+
+def has_diverged(network: nn.Module) -> bool:
+    """Whether weights are not finite, or so large that what is computed with them overflows."""
+    weights = [parameter for parameter in network.parameters() if parameter.is_floating_point()]
+    return not bool(torch.isfinite(torch.nn.utils.get_total_norm(weights)))
 
 
 def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
@@ -47,10 +60,11 @@ def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
     if generator is None:
         return None, []
     network = state.average.network if state.average else state.network
-    request = generator.demo(session.corpus.validation)
+    corpus = session.corpus
+    request = generator.demo(corpus.validation if len(corpus.validation) else corpus.train)
     samples = generate(
         generator, network, state.family, request, seed=session.run.seed, distributed=session.distributed
     )
     folder = session.folder / "samples" / step_name(state.step)
     folder.mkdir(parents=True, exist_ok=True)
-    return samples, samples.save(folder)
+    return samples, samples.save(folder, replace=True)

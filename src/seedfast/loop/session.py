@@ -19,6 +19,9 @@ from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
 from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.given_data import given_path
+from seedfast.loop.plan import Plan
+from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, Score
 from seedfast.run_folder.records import BestRecord
@@ -38,6 +41,7 @@ class Session:
     network: nn.Module  # as the loss calls it: wrapped for several processes
     state: TrainState
     order: Order
+    plan: Plan
     checkpoints: Checkpoints
     journal: Journal | None  # on rank 0 only
     listeners: Listener = field(default_factory=Listener)  # on rank 0 only
@@ -49,7 +53,7 @@ class Session:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The origin of a checkpoint, for its manifest: versions, hardware, data, units of the loss."""
+        """The origin of a checkpoint, for its manifest: versions, hardware, data, units of the loss, classes."""
         return {
             "versions": {
                 "seedfast": VERSION,
@@ -63,6 +67,7 @@ class Session:
             },
             "fingerprint": self.corpus.fingerprint.digest,
             "measure": self.family.objective.measure.as_json(),
+            "classes": classes(self.run),
         }
 
     def save(self) -> None:
@@ -72,6 +77,7 @@ class Session:
         manifest = {
             **self.provenance,
             "journal": self.journal.size if self.journal else 0,
+            "epoch": self.plan.epoch(self.state.step),
             "validation": self.validation if self.validation and self.validated == self.state.step else None,
         }
         self.checkpoints.save(self.state.step, self._write, manifest)
@@ -80,9 +86,11 @@ class Session:
         self.announce_best()
 
     def announce_best(self) -> None:
-        """Tell the listeners which committed checkpoint is the best, if there is one."""
+        """Tell the listeners which committed checkpoint is the best; of a run without validation, the newest."""
         if best := self.state.best.get("ema" if self.state.average else "raw"):
             self.listeners.on_best(best.step)
+        elif not len(self.corpus.validation) and self.state.step:
+            self.listeners.on_best(self.state.step)
 
     def update_pointers(self) -> None:
         """Make the pointers and the retained checkpoints those of this state. Idempotent."""
@@ -103,8 +111,9 @@ class Session:
             self.journal.event(event, step=self.state.step, **details)
 
     def warn(self, reason: str) -> None:
-        """Print a warning on stderr and note it."""
-        print(f"seedfast: WARNING: {reason}", file=sys.stderr)
+        """Print a warning on stderr and note it, on rank 0."""
+        if self.distributed.is_main:
+            print(f"seedfast: WARNING: {reason}", file=sys.stderr)
         self.note("warning", reason=reason)
 
     def _write(self, folder: Path) -> Mapping[str, FileDigest]:
@@ -121,7 +130,11 @@ def data_of(run: Run, checkpoint: Checkpoint | None) -> DataConfig:
     """The run's data, with the pretrained parts (a tokenizer) that a checkpoint holds: the hub is not asked again."""
     if checkpoint is None:
         return run.data
-    return run.data.from_checkpoint(checkpoint.assets, before=stored_run(run, checkpoint.folder).data)
+    data = run.data.from_checkpoint(checkpoint.assets, before=stored_run(run, checkpoint.folder).data)
+    given = given_path(checkpoint.run_folder)
+    if given and Path(data.path).name == given.name and not Path(data.path).exists():
+        return data.with_path(str(given))  # the data lie in a run folder that has been moved
+    return data
 
 
 def stored_run(template: Run, folder: Path) -> Run:

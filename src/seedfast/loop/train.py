@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.progress import Progress
-from seedfast.loop.sample import save_demo
+from seedfast.loop.sample import has_diverged, save_demo
 from seedfast.loop.save import Retry, save
 from seedfast.loop.session import Session
 from seedfast.loop.tasks import prefetched_tasks
@@ -53,12 +53,12 @@ def run_training(session: Session, progress: Progress) -> Outcome:
     Raises TrainingStopped when the loss is not finite (or the budget of skipped steps is spent); the checkpoints
     committed before stay as they are.
     """
-    run, state = session.run, session.state
+    plan, state = session.plan, session.state
     if _stalled(session):  # early stopping had ended this run, which is only opened again
         session.note("finished")
         return Outcome(state.step)
     retry = Retry()
-    with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, run.steps)) as prefetched:
+    with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, plan.steps)) as prefetched:
         for step, tasks in prefetched:
             began = time.perf_counter()
             sys.audit(phases.STEP, step)
@@ -67,20 +67,21 @@ def run_training(session: Session, progress: Progress) -> Outcome:
                 save(session, retry, last=True)
                 session.note("interrupted")
                 return Outcome(step, stop)
-            entry = _update(session, step, tasks, weight)
+            entry = update(session, step, tasks, weight)
             state.step = step + 1
             seconds = time.perf_counter() - began
             progress.step(session, entry, seconds)
             session.record({**entry, "time": {"seconds": round(seconds, 6)}})
-            final = state.step == run.steps
+            final = state.step == plan.steps
             improved = False
-            if final or (run.eval_every and state.step % run.eval_every == 0):
+            is_due = final or (plan.eval_every and state.step % plan.eval_every == 0)
+            if is_due and len(session.corpus.validation):
                 record, improved = _validate(session)
                 progress.validation(session, record)
                 final = final or _stalled(session)
-            if run.sample_every and state.step % run.sample_every == 0:
+            if plan.sample_every and state.step % plan.sample_every == 0:
                 _sample(session)
-            if final or improved or save_again or state.step % run.save_every == 0:
+            if final or improved or save_again or state.step % plan.save_every == 0:
                 save(session, retry, last=final)
             if final:
                 break
@@ -97,10 +98,10 @@ def agree(session: Session, tasks: list[Task], stop: int | None, save_again: boo
     return sum(weights), max((number for number in signals if number is not None), default=None), any(retries)
 
 
-def _update(session: Session, step: int, tasks: list[Task], weight: float) -> StepEntry:
+def update(session: Session, step: int, tasks: list[Task], weight: float) -> StepEntry:
     """Events 3 to 5: one optimizer step, or none if it would not be finite. Returns the journal's entry."""
     run, state, optimizer = session.run, session.state, session.state.optimizer
-    lr = optimizer.set_lr(run.schedule.lr_multiplier(step, run.steps) * state.plateau.scale)
+    lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * state.plateau.scale)
     optimizer.zero_grad()
     loss, diagnostics = gradient(session, step, tasks, weight)
     for part in optimizer.parts:
@@ -110,6 +111,7 @@ def _update(session: Session, step: int, tasks: list[Task], weight: float) -> St
     finite = math.isfinite(loss) and math.isfinite(norm)
     entry: StepEntry = {
         "step": step + 1,
+        "epoch": session.plan.epoch(step + 1),
         "loss": loss if finite else None,
         "gradient_norm": norm if finite else None,
         "lr": lr,
@@ -184,8 +186,12 @@ def _digest(session: Session, step: int, loss: float, norm: float) -> str:
 
 
 def _validate(session: Session) -> tuple[dict[str, Any], bool]:
-    """Event 7. Returns the record, and whether any kind of weights is the best so far."""
+    """Event 7. Returns the record, and whether any kind of weights is the best so far.
+
+    Raises TrainingStopped if the loss is not finite: nothing that is trained from here on would be of use.
+    """
     run, state, objective = session.run, session.state, session.family.objective
+    epoch = session.plan.epoch(state.step)
     sys.audit(phases.VALIDATE, state.step)
     networks = {"raw": state.network} | ({"ema": state.average.network} if state.average else {})
     began = time.perf_counter()
@@ -203,23 +209,41 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             draws=objective.measure.draws or 1,
             distributed=session.distributed,
         )
-        record[weights] = score.record(objective.measure.conversions)
+        record[weights] = score.record(objective.measure)
         best = state.best.get(weights)
-        value = score.measured(run.best_metric)
+        value = score.measured(run.best_metric, objective.measure)
         sign = objective.measure.metrics.get(run.best_metric, -1)
         known = best if best is not None and best.metric == run.best_metric else None
-        if math.isfinite(score.loss) and (known is None or sign * value > sign * known.value):
+        if math.isfinite(score.loss) and math.isfinite(value) and (known is None or sign * value > sign * known.value):
             error = record[weights]["standard_error"]
             state.best[weights] = BestRecord(
-                state.step, score.loss, error, score.examples, score.draws, run.best_metric, value
+                state.step, score.loss, error, score.examples, score.draws, run.best_metric, value, epoch
             )
             improved = True
     state.plateau.observe(run.schedule, score.loss)  # the averaged weights where there are some
     session.validation, session.validated = record, state.step
     seconds = round(time.perf_counter() - began, 6)
-    session.record({"step": state.step, "validation": record, "time": {"seconds": seconds}})
+    session.record({"step": state.step, "epoch": epoch, "validation": record, "time": {"seconds": seconds}})
+    _refuse_validation(session, record)
     _warn(session, record)
     return record, improved
+
+
+def _refuse_validation(session: Session, record: Mapping[str, Any]) -> None:
+    """Stop the training if a validation loss is not finite. The checkpoint of this step is not committed."""
+    broken = [weights for weights, score in record.items() if score["loss"] is None]
+    if broken:
+        kinds = " and ".join(broken)
+        _stop(session, f"the validation loss of the {kinds} weights is not finite at step {session.state.step}")
+
+
+def _stop(session: Session, where: str) -> NoReturn:
+    """End the training between two steps; the checkpoints before it stay."""
+    session.note("stopped", reason=where)
+    raise TrainingStopped(
+        f"Training stopped: {where}. The checkpoints before it are as they were; train with a lower rate "
+        "(--optimizer.lr … --allow-change optimizer.lr), from an earlier one with --at STEP if that is not enough."
+    )
 
 
 def _warn(session: Session, record: Mapping[str, Any]) -> None:
@@ -232,7 +256,12 @@ def _warn(session: Session, record: Mapping[str, Any]) -> None:
 
 
 def _sample(session: Session) -> None:
-    """Event 8, on rank 0 only: its random numbers are keyed apart from those of training."""
+    """Event 8, on rank 0 only: its random numbers are keyed apart from those of training.
+
+    Raises TrainingStopped if the weights have diverged.
+    """
+    if has_diverged(session.state.average.network if session.state.average else session.state.network):
+        _stop(session, f"the weights are not finite at step {session.state.step}")
     if session.distributed.is_main:
         _, files = save_demo(session)
         names = [str(file.relative_to(session.folder)) for file in files]
@@ -244,4 +273,6 @@ def _stalled(session: Session) -> bool:
     """Whether early stopping applies: the last `patience` validations brought no improvement."""
     run, state = session.run, session.state
     best = state.best.get("ema" if state.average else "raw")
-    return run.patience is not None and best is not None and state.step - best.step >= run.patience * run.eval_every
+    if run.patience is None or best is None:
+        return False
+    return state.step - best.step >= run.patience * session.plan.eval_every

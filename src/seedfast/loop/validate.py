@@ -1,7 +1,7 @@
 """Validation: the training loss on fixed examples with fixed keys, as a sum over a sum, with its standard error."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Objective, TaskT
 from seedfast.families.generator import State
+from seedfast.families.measure import Measure
+from seedfast.files import finite
 from seedfast.keys import Draws
 from seedfast.loop.distributed import DistributedContext
 
@@ -35,16 +37,23 @@ class Score:
     draws: int
     diagnostics: dict[str, float] = field(default_factory=dict)
 
-    def measured(self, name: str) -> float:
-        """The loss, or a diagnostic by its name. Raises UserError if no example of this validation has it."""
-        if name != "loss" and name not in self.diagnostics:
-            raise UserError(f"No validated example has the metric {name}; raise eval_examples or choose another.")
-        return self.loss if name == "loss" else self.diagnostics[name]
+    def measured(self, name: str, measure: Measure) -> float:
+        """The loss, its perplexity, or a diagnostic by its name.
 
-    def record(self, units: Mapping[str, float]) -> dict[str, Any]:
+        Raises UserError if no example of this validation has it.
+        """
+        if name in ("loss", "perplexity"):
+            return self.loss if name == "loss" else measure.perplexity(self.loss)
+        if name not in self.diagnostics:
+            raise UserError(f"No validated example has the metric {name}; raise eval_examples or choose another.")
+        return self.diagnostics[name]
+
+    def record(self, measure: Measure) -> dict[str, Any]:
         """As JSON values, with the loss in other units too; a number that is not finite becomes None."""
-        values = {**asdict(self), **{unit: self.loss * factor for unit, factor in units.items()}}
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        units = {unit: self.loss * factor for unit, factor in measure.conversions.items()}
+        perplexity = {"perplexity": measure.perplexity(self.loss)} if measure.has_perplexity else {}
+        values: dict[str, Any] = finite({**asdict(self), **units, **perplexity})
+        return values
 
 
 def chosen_examples(size: int, limit: int | None, seed: int) -> Sequence[int]:

@@ -4,11 +4,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from seedfast.errors import UserError
+from seedfast.huggingface import first_line
 from seedfast.models.four_bit import is_linear, quantise_layers, restore_layers
 from seedfast.options import AtLeast, Between, Example, MoreThan, OnlyWith, check
 
@@ -111,3 +114,20 @@ def without_adapter(model: Any) -> Iterator[None]:
         yield
     for parameter, is_trained in trained.items():
         parameter.requires_grad_(is_trained)
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """A transformers model with the adapter that peft wrote into `folder`.
+
+    Raises UserError if peft is missing, or the adapter cannot be read or belongs to another model.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError("Adapters need peft: pip install 'seedfast[finetune]'.") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about GPT-2's transposed layers, which peft handles correctly
+        try:
+            return peft.PeftModel.from_pretrained(model, str(folder))
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"The adapter in {folder} cannot be used ({first_line(error)}).") from error

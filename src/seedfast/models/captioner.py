@@ -16,6 +16,7 @@ from seedfast.errors import UserError
 from seedfast.models import vit as vision
 from seedfast.models.attention import CrossAttention
 from seedfast.models.config import ModelConfig
+from seedfast.models.hf_causal_lm import refuse_masked
 from seedfast.models.import_gpt2 import from_gpt2
 from seedfast.models.kv_cache import KVCache
 from seedfast.models.network import Network
@@ -92,6 +93,7 @@ class Captioner(ModelConfig):
             located = replace(located, path=_absolute(self.path), architecture=vision.architecture(self.path))
         if self.language_model and Path(self.language_model).expanduser().exists():
             # If the folder is gone, its architecture is in `decoder` already; only a new run needs it (`initialise`).
+            refuse_masked(self.language_model)
             source = from_gpt2(Path(self.language_model).expanduser())
             located = replace(located, language_model=_absolute(self.language_model), decoder=source.config)
         return located

@@ -73,7 +73,7 @@ class PretrainedLM(TokenModel):
         del outputs
         located = self.located()
         shape = hf_causal_lm.configuration(located.architecture, attention=self.attention)
-        longest = getattr(shape, "max_position_embeddings", None)  # an architecture need not have a longest context
+        longest = hf_causal_lm.longest_context(located.architecture)
         if longest is not None and context > longest:
             raise UserError(f"The context of this model is {longest} tokens, so --data.context cannot be {context}.")
         shape.vocab_size = max(shape.vocab_size, vocabulary)

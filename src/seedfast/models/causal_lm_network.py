@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -114,6 +115,11 @@ class CausalLMNetwork(TokenNetwork[TransformersCache]):
         """The linear layer of the language modelling head."""
         layer: nn.Module = self.plain.get_output_embeddings()
         return layer
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the architecture takes a key-value cache; the first GPT, for instance, has none."""
+        return "past_key_values" in signature(self.plain.base_model.forward).parameters
 
     def cache(self, batch: int, length: int | None = None) -> TransformersCache:
         """An empty cache, which grows as needed. Raises UserError for a network that is not causal."""

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seedfast.errors import UserError
+from seedfast.huggingface import first_line
 from seedfast.models.config import ImageModel
 from seedfast.models.network import Network
 from seedfast.models.unet import check_levels, check_size
@@ -70,15 +73,48 @@ class DiffusersUNet(ImageModel):
 
 
 class DiffusersNetwork(Network):
-    """The network of `DiffusersUNet.build`."""
+    """The network of `DiffusersUNet.build`, or one that was stored.
 
-    def __init__(self, unet: nn.Module, classes: int) -> None:
+    patch: height and width of the blocks of pixels that are channels of the U-Net.
+    """
+
+    def __init__(self, unet: nn.Module, classes: int, *, patch: int = 1) -> None:
         super().__init__()
-        self.unet, self.classes = unet, classes
+        self.unet, self.classes, self.patch = unet, classes, patch
 
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:
         """The network's output at this time (in units of 1/1000 for diffusers), [B, C, S, S]."""
         if self.classes > 1 and label_B is None:
             label_B = torch.full_like(time_B, self.classes, dtype=torch.int64)
+        if self.patch > 1:
+            x_BCSS = F.pixel_unshuffle(x_BCSS, self.patch)
         output: Tensor = self.unet(x_BCSS, time_B * 1000, class_labels=label_B, return_dict=False)[0]
-        return output
+        return F.pixel_shuffle(output, self.patch) if self.patch > 1 else output
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredUNet(ImageModel):
+    """A U-Net that diffusers stored in the folder `path`. patch: as in `DiffusersNetwork`."""
+
+    path: str
+    patch: int = 1
+
+    def build(self, *, size: int, channels: int, classes: int) -> DiffusersNetwork:
+        """The network with its weights.
+
+        Raises UserError if diffusers is missing, or the U-Net cannot be read or is of another size.
+        """
+        try:
+            from diffusers import UNet2DModel
+        except ModuleNotFoundError:
+            raise UserError("This network needs diffusers: pip install 'seedfast[diffusers]'.") from None
+        try:
+            unet = UNet2DModel.from_pretrained(self.path, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"{self.path} holds no U-Net of diffusers ({first_line(error)}).") from error
+        shape = unet.config
+        found = (shape.in_channels, shape.sample_size * self.patch, shape.num_class_embeds)
+        expected = (channels * self.patch**2, size, classes + 1 if classes > 1 else None)
+        if found != expected:
+            raise UserError(f"The U-Net in {self.path} has {found} channels, pixels and classes, not {expected}.")
+        return DiffusersNetwork(unet, classes, patch=self.patch)

@@ -55,7 +55,7 @@ class FourBitLinear(nn.Linear):
         """layer: an `nn.Linear`, or the `Conv1D` of transformers, whose weight is transposed."""
         nn.Module.__init__(self)
         self.is_transposed = not isinstance(layer, nn.Linear)
-        self.type = layer.weight.dtype
+        self.original_type = layer.weight.dtype
         weight = layer.weight.detach().T if self.is_transposed else layer.weight.detach()
         self.out_features, self.in_features = weight.shape
         packed, scale = quantise(weight)
@@ -69,12 +69,12 @@ class FourBitLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        output: Tensor = _Product.apply(input, self)
+        output: Tensor = _Product.apply(input, self)  # type: ignore[no-untyped-call]
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
     def plain(self) -> nn.Module:
         """A layer of the original class with the weight that this one computes with."""
-        weight = self.expanded(self.type)
+        weight = self.expanded(self.original_type)
         made: Any
         if self.is_transposed:
             from transformers.pytorch_utils import Conv1D

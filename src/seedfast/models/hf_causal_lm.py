@@ -2,19 +2,77 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from seedfast import huggingface
 from seedfast.errors import UserError
+from seedfast.models.masked_checkpoints import masked_model
+
+_CONTEXT_NAMES = (
+    "max_position_embeddings",  # transformers' attribute map gives it to GPT-2 (n_positions) and its relatives
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "context_length",
+)
 
 
-def architecture(name: str) -> str:
-    """The transformers configuration of a causal language model, as JSON. Raises UserError for any other model."""
+def longest_context(architecture: str) -> int | None:
+    """The largest number of positions of an architecture; None if it has no limit of its own."""
+    shape = configuration(architecture, attention="eager")
+    values = (getattr(shape, name, None) for name in _CONTEXT_NAMES)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+def attention(architecture: str) -> Literal["sdpa", "eager"]:
+    """The attention implementation that transformers has for an architecture: sdpa if it can."""
+    shape = configuration(architecture, attention="eager")
+    kind = huggingface.transformers().MODEL_FOR_CAUSAL_LM_MAPPING[type(shape)]
+    return "sdpa" if kind._supports_sdpa else "eager"
+
+
+def vocabulary(architecture: str) -> int:
+    """The number of rows of an architecture's embedding. The JSON leaves out what is the type's default."""
+    rows: int = configuration(architecture, attention="eager").vocab_size
+    return rows
+
+
+def refuse_masked(name: str) -> None:
+    """Raise UserError if a local folder holds a model that predicts masked tokens."""
+    path = Path(name).expanduser() / "config.json"
+    if path.is_file():
+        _refuse_masked(name, huggingface.read_json(path))
+
+
+def _refuse_masked(name: str, config: Mapping[str, Any]) -> None:
+    if why := masked_model(config):
+        raise UserError(
+            f"{name} holds a model that predicts masked tokens from both sides ({why}), not a causal language model; "
+            "seedfast import makes a masked run of one that has GPT-2's architecture."
+        )
+
+
+def architecture(name: str, *, masked: bool = False) -> str:
+    """The transformers configuration of a causal language model, as JSON. Raises UserError for any other model.
+
+    masked: whether a model that was continued as masked diffusion is expected.
+    """
+    if not masked:
+        refuse_masked(name)
     transformers = huggingface.transformers()
-    shape = huggingface.fetch("The model", name, transformers.AutoConfig.from_pretrained)
+    # Without a value, transformers asks on the terminal whether a model's own code may run.
+    read = partial(transformers.AutoConfig.from_pretrained, trust_remote_code=False)
+    shape = huggingface.fetch("The model", name, read)
+    if not masked:
+        _refuse_masked(name, shape.to_diff_dict())  # a name on the hub has no file to look into before
     known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     if type(shape) not in known:
         raise UserError(f"{name} is of the type {shape.model_type}, which is not a causal language model.")
@@ -69,7 +127,7 @@ def weights(name: str, shape: Any, *, dtype: torch.dtype = torch.float32) -> Any
     """
     transformers = huggingface.transformers()
     rows = shape.vocab_size
-    own = json.loads(architecture(name)).get("vocab_size", type(shape)().vocab_size)
+    own = vocabulary(architecture(name, masked=True))
     model, found = huggingface.fetch(
         "The model",
         name,

@@ -120,6 +120,11 @@ class TokenNetwork(Network, ABC, Generic[CacheT]):
 
     head: OutputLayer
 
+    @property
+    def has_cache(self) -> bool:
+        """Whether it can keep the state of earlier positions; otherwise all are computed again for each new one."""
+        return True
+
     @abstractmethod
     def hidden_states(self, inputs: SequenceInputs[CacheT]) -> Tensor:
         """The input of the output layer, [B, L, W]; with `where_N` only at those positions, [N, W]."""

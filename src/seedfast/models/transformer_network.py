@@ -141,7 +141,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         *blocks, last = self.blocks
         for block in blocks:
             x_BLW = self._through(block, x_BLW, context)
-        x = self._through(last, x_BLW, context, where_N)
+        x: Tensor = self._through(last, x_BLW, context, where_N)
         if inputs.cache is not None:
             inputs.cache.length += length
         x = self.norm(x if where_N is not None else x[:, -length:])
@@ -155,10 +155,12 @@ class TransformerNetwork(TokenNetwork[KVCache]):
 
         Dropout draws the same masks then: the state of torch's generator is kept with the inputs.
         """
-        if self.config.gradient_checkpointing and torch.is_grad_enabled() and context.cache is None:
-            x: Tensor = checkpoint(block, x_BLW, context, where_N, use_reentrant=False)
-        else:
-            x = block(x_BLW, context, where_N)
+        is_recomputed = self.config.gradient_checkpointing and torch.is_grad_enabled() and context.cache is None
+        x: Tensor = (
+            checkpoint(block, x_BLW, context, where_N, use_reentrant=False)
+            if is_recomputed
+            else block(x_BLW, context, where_N)
+        )
         return x
 
     def _embed(self, inputs: SequenceInputs[KVCache]) -> Tensor:

@@ -141,7 +141,7 @@ class PretrainedVision(nn.Module):
             values = dict(json.loads(architecture))
             with huggingface.quiet(), nullcontext() if random_weights else no_init_weights():
                 shape = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
-                self.model = transformers.AutoModel.from_config(shape, dtype=torch.float32)
+                self.model = transformers.AutoModel.from_config(shape, dtype=torch.float32, trust_remote_code=False)
         except (ValueError, KeyError, TypeError, ImportError) as error:
             raise UserError(
                 f"model.architecture is not the configuration of a vision model: {huggingface.first_line(error)}"

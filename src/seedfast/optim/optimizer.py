@@ -1,14 +1,19 @@
 """The optimizers: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from seedfast.models.network import Network
 from seedfast.optim.muon import StackedMuon
-from seedfast.options import AtLeast, Between, Example, MoreThan, OnlyWith, check
+from seedfast.options import AtLeast, Between, Example, Formerly, MoreThan, OnlyWith, check
+
+_MATRIX_LR_FACTOR = 1.5
+_EARLIER_MATRIX_LR = 0.015  # the default when `matrix_lr` was an absolute rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,20 +24,54 @@ class OptimizerConfig:
     """`muon` orthogonalises the momentum of hidden matrices and filters (Jordan et al. 2024) and uses AdamW for all
     other parameters."""
     lr: Annotated[float, MoreThan(0)] = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of every parameter; with `kind muon` that of AdamW's, and the matrices' is a multiple."""
     betas: Annotated[tuple[float, float], Between(0, 1, open_high=True), Example((0.5, 0.6))] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     eps: Annotated[float, MoreThan(0)] = 1e-8
     """AdamW's constant against division by zero."""
     weight_decay: Annotated[float, AtLeast(0)] = 0.1
     """Decoupled weight decay of matrices and embeddings; gains and biases have none."""
-    matrix_lr: Annotated[float | None, MoreThan(0), OnlyWith(kind="muon"), Example(0.05)] = None
-    """Peak learning rate of Muon's matrices (default 0.015)."""
+    matrix_lr_factor: Annotated[
+        float | tuple[float, float] | None,
+        MoreThan(0),
+        OnlyWith(kind="muon"),
+        Formerly("matrix_lr", note="a multiple of --optimizer.lr"),
+        Example(5.0),
+    ] = None
+    """Peak learning rate of Muon's matrices as a multiple of `lr` (default 1.5). Two numbers stand for the multiple
+    that makes it the first one when `lr` is the second one."""
     momentum: Annotated[float | None, Between(0, 1, open_high=True), OnlyWith(kind="muon"), Example(0.5)] = None
     """Nesterov momentum of Muon (default 0.95)."""
 
     def __post_init__(self) -> None:
         check(self, "optimizer.")
+
+    @property
+    def matrix_lr(self) -> float:
+        """Peak learning rate of Muon's matrices."""
+        factor = _MATRIX_LR_FACTOR if self.matrix_lr_factor is None else self.matrix_lr_factor
+        if isinstance(factor, tuple):
+            rate, at_lr = factor
+            return rate * (self.lr / at_lr)  # in this order, so that it is exactly `rate` at that lr
+        return self.lr * factor
+
+    def migrated(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of a stored configuration, with an earlier version's absolute `matrix_lr` as a multiple of `lr`.
+
+        The rate of the matrices stays the same to the last bit.
+        """
+        if "matrix_lr" not in values:
+            return values
+        kept = {key: value for key, value in values.items() if key != "matrix_lr"}
+        rate, is_muon = values["matrix_lr"], kept.get("kind", self.kind) == "muon"
+        if rate is None and not is_muon:
+            return kept
+        try:
+            rate = _EARLIER_MATRIX_LR if rate is None else float(rate)
+            factor = _factor(rate, float(kept.get("lr", self.lr)))
+        except (TypeError, ValueError, ZeroDivisionError):  # no numbers: named when the values are read
+            factor = rate
+        return {**kept, "matrix_lr_factor": factor if is_muon else rate}
 
     def build(self, network: nn.Module) -> "Optimizer":
         """The optimizer of a network, with the usual parameter groups."""
@@ -42,7 +81,7 @@ class OptimizerConfig:
             parts.append(
                 StackedMuon(
                     groups.matrices,
-                    lr=self.matrix_lr if self.matrix_lr is not None else 0.015,
+                    lr=self.matrix_lr,
                     momentum=self.momentum if self.momentum is not None else 0.95,
                     weight_decay=self.weight_decay,
                 )
@@ -55,6 +94,15 @@ class OptimizerConfig:
         if adamw:
             parts.append(torch.optim.AdamW(adamw, lr=self.lr, betas=self.betas, eps=self.eps, fused=True))
         return Optimizer(parts, dict(network.named_parameters()))
+
+
+def _factor(rate: float, lr: float) -> float | tuple[float, float] | None:
+    """The multiple of `lr` that is exactly `rate`: the default, one number, or where rounding allows none, the pair."""
+    if lr * _MATRIX_LR_FACTOR == rate:
+        return None
+    near = rate / lr
+    candidates = (near, math.nextafter(near, math.inf), math.nextafter(near, 0.0))
+    return next((factor for factor in candidates if lr * factor == rate), (rate, lr))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from seedfast.errors import UserError
-from seedfast.user_code import own_function
+from seedfast.user_code import named_by, named_by_user, own_function
 
 if TYPE_CHECKING:
     from seedfast.loop.config import Run
@@ -64,6 +64,7 @@ def _own(name: str) -> "Run":
     run = function.call()
     if not isinstance(run, Run):
         raise UserError(f"{name} returns {run!r}, which is not a Run.")
+    named_by_user(run.data.path)
     return replace(_normalised(run), recipe=function.location)
 
 
@@ -76,14 +77,47 @@ def _normalised(run: "Run") -> "Run":
     return from_mapping(run, yaml.safe_load(to_yaml(run)), where="the recipe")
 
 
-def stored(folder: Path) -> "Run":
-    """The run that a run folder (or a checkpoint in it) holds. Raises UserError if it holds none."""
+def stored_name(folder: Path) -> str:
+    """The name of the recipe of the run in a folder. Raises UserError if the folder holds no run."""
     from seedfast.loop.config import read_yaml
-    from seedfast.loop.session import stored_run
 
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.yaml.")
     name = read_yaml(folder / "run.yaml").get("recipe")
     if not isinstance(name, str):
         raise UserError(f"{folder / 'run.yaml'} does not say which recipe the run started from.")
-    return stored_run(make(name), folder)
+    return name
+
+
+def stored(folder: Path, *, trust: bool = False) -> "Run":
+    """The run that a run folder (or a checkpoint in it) holds.
+
+    An own recipe's file is executed only if a class of the run is defined in it, and with consent (see `user_code`).
+    Raises UserError without it, or if the folder holds no run.
+    """
+    from seedfast.loop.session import stored_run
+
+    name = stored_name(folder)
+    template = _of_built_in_classes(name, folder) if ":" in name else make(name)
+    if template is None:
+        with named_by(folder.parents[1] if folder.parent.name == "checkpoints" else folder, trust=trust):
+            template = make(name)
+    return stored_run(template, folder)
+
+
+def _of_built_in_classes(name: str, checkpoint: Path) -> "Run | None":
+    """A run of an own recipe with the defaults of its classes; None if one of them is not seedfast's, or not known."""
+    from seedfast.options import classes
+    from seedfast.run_folder.records import CheckpointManifest
+
+    try:
+        stored = CheckpointManifest.read(checkpoint).classes
+    except (OSError, ValueError):
+        return None
+    runs = [make(each) for each in RECIPES]
+    parts = {(key, kind): getattr(run, key) for run in runs for key, kind in classes(run).items() if "." not in key}
+    wanted: dict[str, Any] = {key: parts.get((key, kind)) for key, kind in stored.items() if "." not in key}
+    if wanted.keys() != {key for key, _ in parts} or None in wanted.values():
+        return None
+    run = replace(runs[0], recipe=name, **wanted)
+    return run if classes(run) == stored else None

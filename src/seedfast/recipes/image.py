@@ -23,21 +23,20 @@ def image_transformer() -> Run:
 
 
 def image_diffusers() -> Run:
-    """The same with the U-Net of diffusers, without classes: `seedfast export` writes it as a DDIMPipeline."""
-    return _image("image-diffusers", DiffusersUNet(), ImageDiffusion(conditional=False))
+    """The same with the U-Net of diffusers: `seedfast export` writes it as a pipeline of diffusers."""
+    return _image("image-diffusers", DiffusersUNet())
 
 
 def _image(
     recipe: str,
     model: ImageModel,
-    objective: ImageDiffusion = ImageDiffusion(),  # noqa: B008
     *,
     lr: float = 1e-3,
     steps: int = 1500,
 ) -> Run:
     return Run(
         recipe=recipe,
-        objective=objective,
+        objective=ImageDiffusion(),
         data=ImageData(),
         model=model,
         optimizer=OptimizerConfig(lr=lr, betas=(0.9, 0.99), weight_decay=0.0),

@@ -18,6 +18,7 @@ from seedfast.report.html import Markup, element, join, table
 from seedfast.report.run_folder import Folder
 from seedfast.report.style import CSS
 from seedfast.report.theme import DARK, LIGHT
+from seedfast.run_folder.links import refuse_links
 from seedfast.version import VERSION
 
 _SUBJECTS = {
@@ -48,9 +49,10 @@ _EVENTS_SHOWN = 200
 def write(run_folder: Path) -> Path:
     """Write `report.html` and the plots in `report/` (`loss.png`, `loss-dark.png`, …); returns the path of the page.
 
-    Reads only the run folder, also during training. Raises UserError if it is no run folder.
+    Reads only the run folder, also during training. Raises UserError if it is no run folder, or links lead out.
     """
     folder = folders.read(run_folder)
+    refuse_links(run_folder, "report", "report.html")
     history = histories.read(run_folder)
     pictures = _draw(folder, history)
     place = run_folder / "report"

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seedfast.errors import UserError
 from seedfast.families.measure import Measure
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.records import CheckpointManifest
+from seedfast.untrusted import read_bytes, read_json, read_yaml
 
 _EARLIER_SHOWN = 10  # steps
 _SAMPLES_SHOWN = 20_000  # characters of a text file of samples
 _PICTURES = {".png": "image/png", ".gif": "image/gif"}
 _PICTURES_SHOWN = 8
+_LARGEST = 64 << 20  # bytes of a file
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def _run(path: Path) -> tuple[str, Mapping[str, Any]]:
     if not path.is_dir():
         raise UserError(f"There is no run folder {path}.")
     try:
-        text = (path / "run.yaml").read_text()
-        run = yaml.safe_load(text)
+        run = read_yaml(path / "run.yaml")
+        text = (path / "run.yaml").read_text("utf-8")
     except FileNotFoundError as error:
         raise UserError(f"{path} has no run.yaml, so it is not a run of seedfast.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path / 'run.yaml'} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(run, dict) or not isinstance(run.get("steps"), int) or "recipe" not in run:
         raise UserError(
@@ -104,7 +104,7 @@ def _run(path: Path) -> tuple[str, Mapping[str, Any]]:
 def _json(path: Path) -> Mapping[str, Any]:
     """A pointer; empty before the first commit."""
     try:
-        value = json.loads(path.read_text())
+        value = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -124,17 +124,26 @@ def _best(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def _events(path: Path) -> list[Mapping[str, Any]]:
     """The events. A line that is incomplete (still being written, or cut by a kill) is skipped."""
-    if not path.is_file():
-        return []
     events: list[Mapping[str, Any]] = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in _content(path, path.parent).decode(errors="replace").splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict):
             events.append(event)
     return events
+
+
+def _content(path: Path, run_folder: Path) -> bytes:
+    """The contents of a file that the report copies; none of a missing one. Raises UserError for a link that leads out
+    of the run folder, which would publish what the user keeps elsewhere, and for a file that is too large."""
+    try:
+        return read_bytes(path, limit=_LARGEST, root=run_folder)
+    except FileNotFoundError:
+        return b""
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
 
 
 def _manifest(checkpoint: Checkpoint) -> CheckpointManifest | None:
@@ -152,7 +161,9 @@ def _samples(path: Path) -> tuple[list[SampleFile], list[SampleFile]]:
     *before, newest = steps
     texts, pictures = sorted(newest.glob("*.txt")), [f for f in sorted(newest.iterdir()) if f.suffix in _PICTURES]
     latest = [_text(file, path.parent) for file in texts] + [
-        SampleFile(str(file.relative_to(path.parent)), picture=file.read_bytes(), media=_PICTURES[file.suffix])
+        SampleFile(
+            str(file.relative_to(path.parent)), picture=_content(file, path.parent), media=_PICTURES[file.suffix]
+        )
         for file in pictures[:_PICTURES_SHOWN]
     ]
     count = min(len(before), _EARLIER_SHOWN)
@@ -162,8 +173,7 @@ def _samples(path: Path) -> tuple[list[SampleFile], list[SampleFile]]:
 
 
 def _text(path: Path, run_folder: Path) -> SampleFile:
-    with path.open(errors="replace") as file:
-        text = file.read(_SAMPLES_SHOWN + 1)
+    text = _content(path, run_folder).decode(errors="replace").replace("\r\n", "\n")
     if len(text) > _SAMPLES_SHOWN:
         text = f"{text[:_SAMPLES_SHOWN]}\n\n[… truncated]"
     return SampleFile(str(path.relative_to(run_folder)), text)
@@ -172,12 +182,12 @@ def _text(path: Path, run_folder: Path) -> SampleFile:
 def _owner_is_alive(path: Path) -> bool:
     """By the process id in the lock file. Trying the lock itself could make a process that starts now fail."""
     try:
-        owner = re.fullmatch(r"process (\d+) on (.+)", path.read_text().strip())
+        owner = re.fullmatch(r"process (\d+) on (.+)", read_bytes(path, limit=_LARGEST).decode().strip())
         if owner is None or owner[2] != socket.gethostname():
             return False
         os.kill(int(owner[1]), 0)
     except PermissionError:
         return True  # the process of another user, but alive
-    except OSError:
+    except (OSError, OverflowError, ValueError):
         return False
     return True

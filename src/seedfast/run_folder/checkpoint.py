@@ -10,10 +10,7 @@ the hashes of its manifest before it is used. It holds everything that is needed
 """
 
 import fcntl
-import json
-import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +21,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from seedfast import sealed_folder
 from seedfast.errors import UserError
 from seedfast.files import FileDigest, commit, sync, to_json
+from seedfast.run_folder.links import refuse_links
 from seedfast.run_folder.records import BestRecord, CheckpointManifest, SavedState
+from seedfast.run_folder.tidying import Tidying
 from seedfast.sealed_folder import MANIFEST
+from seedfast.untrusted import leads_out, read_json, regular
 
 if TYPE_CHECKING:  # the report reads checkpoints without torch
     from torch import Tensor
@@ -33,8 +33,9 @@ if TYPE_CHECKING:  # the report reads checkpoints without torch
     from seedfast.data.dataset import Fingerprint
     from seedfast.run_folder.tensors import Groups
 
+_SHARED = re.compile(r"frozen-[0-9a-f]{16}\.safetensors")
 _COMMITTED = re.compile(r"step-(\d{8,})")
-_LEFTOVER = re.compile(r"\.(tmp|trash)-\d+$")
+_FINGERPRINT_LIMIT = 1 << 30  # bytes; it has a line for each source file
 
 
 def step_name(step: int) -> str:
@@ -65,16 +66,19 @@ class Checkpoint:
         return self.state.best
 
     @property
-    def run_yaml(self) -> Path:
-        """The resolved run."""
-        return self.folder / "run.yaml"
+    def run_folder(self) -> Path:
+        """The folder of the run."""
+        return self.folder.parent.parent
 
     @cached_property
     def fingerprint(self) -> "Fingerprint":
         """The identity of the data that the run is trained on."""
         from seedfast.data.dataset import Fingerprint
 
-        return Fingerprint(**json.loads((self.folder / "data.json").read_text()))
+        try:
+            return Fingerprint(**read_json(self.folder / "data.json", limit=_FINGERPRINT_LIMIT))
+        except TypeError as error:
+            raise ValueError(f"{self.folder / 'data.json'} is no fingerprint of data: {error}") from error
 
     @property
     def assets(self) -> Path:
@@ -84,8 +88,22 @@ class Checkpoint:
     @property
     def groups(self) -> frozenset[str]:
         """The groups of tensors that this checkpoint has: "model", "ema", "optimizer", "family", "frozen"."""
-        own = {Path(name).stem for name in self.manifest.files if re.fullmatch(r"\w+\.safetensors", name)}
-        return frozenset(own | ({"frozen"} if self.state.shared else set()))
+        return frozenset(self.tensor_files)
+
+    @property
+    def shared(self) -> dict[str, FileDigest]:
+        """The files beside the checkpoints that this one needs (frozen weights), by name."""
+        files = self.manifest.files
+        return {name.removeprefix("../"): digest for name, digest in files.items() if name.startswith("../")}
+
+    @property
+    def tensor_files(self) -> dict[str, Path]:
+        """The files of tensors by group, as the manifest lists them: what else lies in the folder is not read."""
+        own = [name for name in self.manifest.files if re.fullmatch(r"\w+\.safetensors", name)]
+        files = {Path(name).stem: sealed_folder.file_in(self.folder, name) for name in own}
+        for name in self.shared:
+            files["frozen"] = sealed_folder.file_in(self.folder, f"../{name}")
+        return files
 
     def tensors(self, *groups: str) -> "Groups":
         """The tensors of these groups (without arguments: of all) by group and name, on the CPU.
@@ -94,7 +112,7 @@ class Checkpoint:
         """
         from seedfast.run_folder.tensors import load_groups
 
-        return load_groups(self.folder, self.state.shared, groups or None)
+        return load_groups(self.tensor_files, groups or None)
 
     def network_tensors(self, weights: str) -> "dict[str, Tensor]":
         """Every tensor of the network by name, with the "raw" or the averaged ("ema") weights."""
@@ -103,7 +121,11 @@ class Checkpoint:
 
     def problems(self) -> list[str]:
         """Hash every file; one sentence for each that is not as it was committed. Empty if the checkpoint is intact."""
-        return [f"{fault.file} {fault.problem}" for fault in sealed_folder.faults(self.folder)]
+        if leads_out(self.folder, self.folder.parent):
+            return [f"{self.folder} is a link that leads out of the run folder"]
+        problems = [f"{fault.file} {fault.problem}" for fault in sealed_folder.faults(self.folder)]
+        strange = [] if problems else [name for name in self.shared if not _SHARED.fullmatch(name)]
+        return problems + [f"{self.folder / MANIFEST} names {name}, which is no shared weights" for name in strange]
 
     def open(self) -> list[str] | None:
         """Verify the checkpoint and protect it from removal until `release` or the end of this process.
@@ -115,9 +137,11 @@ class Checkpoint:
             return []
         self.release()
         try:
-            manifest = (self.folder / MANIFEST).open("rb")
+            manifest = regular(self.folder / MANIFEST, self.folder).open("rb")
         except OSError:
             return [f"{self.folder / MANIFEST} is missing"] if self.folder.is_dir() else None
+        except ValueError as error:
+            return [str(error)]
         fcntl.flock(manifest, fcntl.LOCK_SH)
         problems = self.problems() if self.folder.is_dir() else None
         if problems == []:
@@ -134,17 +158,17 @@ class Checkpoint:
     def is_in_use(self) -> bool:
         """Whether another process holds it open. Training itself is kept out by the lock of the run folder."""
         try:
-            with (self.folder / MANIFEST).open("rb") as handle:
+            with regular(self.folder / MANIFEST, self.folder).open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:
+        except (OSError, ValueError):
             return False  # no process opens a checkpoint without a manifest
         return False
 
     def _signature(self) -> "_Signature | None":
         """What changes when a file is written; None if a file is missing."""
-        files = (self.folder / name for name in (MANIFEST, *self.manifest.files))
+        files = [self.folder / name for name in (MANIFEST, *self.manifest.files)]
         try:
             return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files))
         except OSError:
@@ -176,11 +200,13 @@ class Checkpoints:
         self.run_folder = run_folder
         self.folder = run_folder / "checkpoints"
         self.keep = keep
+        self._tidying = Tidying()
 
     def committed(self) -> list[Checkpoint]:
-        """Every committed checkpoint, oldest first."""
+        """Every committed checkpoint, oldest first. Raises UserError for a link that leads out of the run folder."""
         if not self.folder.is_dir():
             return []
+        refuse_links(self.run_folder, self.folder.name)
         matches = ((path, _COMMITTED.fullmatch(path.name)) for path in self.folder.iterdir())
         return sorted((Checkpoint(path, int(m[1])) for path, m in matches if m), key=lambda c: c.step)
 
@@ -227,7 +253,7 @@ class Checkpoints:
         if folder.exists():
             return  # a validation and the saving interval can fall on the same step
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.clean()
+        self._tidying.sweep(self.folder)
         with sealed_folder.committing(folder) as attempt:
             attempt.outside.update(write(attempt.folder) or {})
             attempt.entries.update(facts, step=step)
@@ -236,7 +262,8 @@ class Checkpoints:
         """Write `latest.json` and `best.json` for the state at `step`, and remove the checkpoints not retained.
 
         best: the best validation by kind of weights. Retained are the newest `keep`, the best ones of this state and of
-        each retained one (as a run may be resumed from it), and those that another process has open. Idempotent.
+        each retained one (as a run may be resumed from it), and those that another process has open. One that cannot be
+        removed is named once on stderr and stays. Idempotent. Raises OSError if a pointer cannot be written.
         """
         commit(self.run_folder / "latest.json", to_json({"step": step, "checkpoint": step_name(step)}))
         commit(self.run_folder / "best.json", to_json(best))
@@ -246,8 +273,8 @@ class Checkpoints:
             retained |= _best_steps(checkpoint)
         for old in committed[: -self.keep]:
             if old.step not in retained and not old.is_in_use():
-                _remove(old.folder)
-        self.clean()
+                self._tidying.discard(old.folder)
+        self._tidying.sweep(self.folder)
 
     def quarantine_after(self, step: int) -> list[Path]:
         """Rename the checkpoints later than `step` (damaged ones, or those that a rewind abandons) to `*.aside-N`.
@@ -265,12 +292,6 @@ class Checkpoints:
             sync(self.folder)
         return moved
 
-    def clean(self) -> None:
-        """Remove what killed processes left behind. The lock of the run folder keeps other writers out."""
-        for path in [*self.folder.iterdir(), *self.run_folder.iterdir()]:
-            if _LEFTOVER.search(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
 
 def _best_steps(checkpoint: Checkpoint) -> set[int]:
     """The steps of the best validations that a checkpoint refers to; none if it is damaged."""
@@ -278,13 +299,6 @@ def _best_steps(checkpoint: Checkpoint) -> set[int]:
         return {record.step for record in checkpoint.best.values()}
     except (OSError, ValueError):
         return set()
-
-
-def _remove(folder: Path) -> None:
-    """Rename first: a kill during the removal then leaves a folder that is no checkpoint by its name."""
-    trash = folder.with_name(f"{folder.name}.trash-{os.getpid()}")
-    folder.rename(trash)
-    shutil.rmtree(trash)
 
 
 def _warn(checkpoint: Checkpoint, problems: list[str]) -> None:

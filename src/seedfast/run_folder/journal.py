@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict
 
 from seedfast.errors import UserError
+from seedfast.files import finite
+from seedfast.untrusted import regular
 from seedfast.version import VERSION
+
+_LONGEST = 16 << 20  # bytes of a line
 
 
 class Score(TypedDict):
-    """The validation of one kind of weights. Further keys are the loss in other units."""
+    """The validation of one kind of weights. Further keys are the loss in other units, and its perplexity."""
 
     loss: float | None
     standard_error: float | None
@@ -32,6 +36,8 @@ class StepEntry(TypedDict):
     """The line of an optimizer step. loss and gradient_norm are None where they were not finite."""
 
     step: int
+    epoch: NotRequired[float]
+    """Passes over the training examples so far."""
     loss: float | None
     gradient_norm: float | None
     lr: dict[str, float]
@@ -47,6 +53,7 @@ class ValidationEntry(TypedDict):
     """The line of a validation: the score of each kind of weights ("raw", "ema")."""
 
     step: int
+    epoch: NotRequired[float]
     validation: dict[str, Score]
     time: NotRequired[dict[str, float]]
 
@@ -73,8 +80,11 @@ class Journal:
         """Bytes in the file. A checkpoint stores the size, and a resumed run cuts the journal to it."""
 
     def record(self, entry: Entry) -> None:
-        """Append one line. If the disk is full, the line waits in memory and the next `flush` raises."""
-        self._waiting.append(json.dumps(entry, allow_nan=False).encode() + b"\n")
+        """Append one line, with None for a number that is not finite, for which JSON has no word.
+
+        If the disk is full, the line waits in memory and the next `flush` raises.
+        """
+        self._waiting.append(json.dumps(finite(entry), allow_nan=False).encode() + b"\n")
         with suppress(OSError):
             self._write()
 
@@ -138,16 +148,23 @@ class Journal:
 
 
 def read(run_folder: Path) -> Iterator[dict[str, Any]]:
-    """The entries in order, without an incomplete last line. Raises UserError for a line that is not JSON."""
+    """The entries in order, without an incomplete last line. Raises UserError for a line that is no entry."""
     path = run_folder / "journal.jsonl"
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
+    try:
+        lines = regular(path, run_folder).open("rb")
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
+    with lines:
+        for number, line in enumerate(iter(lambda: lines.readline(_LONGEST), b""), start=1):
+            if not line.endswith(b"\n") and len(line) < _LONGEST:
                 return
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                entry = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}, is not JSON ({error}); restore the journal.") from error
+            if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+                raise UserError(f"{path}, line {number}, is not an entry of a journal; restore the journal.")
+            yield entry
 
 
 def follow(run_folder: Path, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seedfast.errors import UserError
+from seedfast.run_folder.links import refuse_links
 
 
 @contextmanager
 def locked(run_folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder. The kernel releases it when the owner dies, also by SIGKILL.
 
-    Raises UserError with the name of the owner if another process holds it.
+    Raises UserError with the name of the owner if another process holds it, or for links that lead out of the folder.
     """
+    refuse_links(run_folder)
     with (run_folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

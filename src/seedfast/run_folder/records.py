@@ -1,6 +1,5 @@
 """The JSON files of a checkpoint as typed values: `manifest.json`, `state.json`, and the best validations in it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from seedfast import sealed_folder
 from seedfast.families.measure import Measure
 from seedfast.files import FileDigest
 from seedfast.run_folder.journal import Score
+from seedfast.untrusted import read_json
 
 STATE = "state.json"
 
@@ -26,11 +26,18 @@ class BestRecord:
     metric: str
     """The metric that chose it: "loss", or one of the metrics of the family."""
     value: float
+    epoch: float | None = None
+    """The passes over the training examples until then; None in earlier versions."""
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> "BestRecord":
-        """A record of `state.json`; the earliest checkpoints have no metric but the loss."""
-        return BestRecord(**{"metric": "loss", "value": record["loss"], **record})
+        """A record of `state.json`; the earliest checkpoints have no metric but the loss.
+
+        Raises TypeError or KeyError for anything else.
+        """
+        found = BestRecord(**{"metric": "loss", "value": record["loss"], **record})
+        _require(found, step=int, loss=float | int, examples=int, draws=int, metric=str, value=float | int)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,9 @@ class CheckpointManifest:
     files: size and SHA-256 of each file by its path relative to the checkpoint.
     versions, topology: of the software; of device, processes and threads.
     fingerprint: digest of the data. measure: units of the loss. journal: bytes of `journal.jsonl` at the commit.
+    epoch: passes over the training examples; None in earlier versions.
     validation: scores of the validation at this very step by kind of weights ("raw", "ema"); None without one.
+    classes: the classes of the run's parts, so that a run of an own recipe is opened without the recipe's file.
     seal: SHA-256 of the manifest, which identifies the checkpoint.
     """
 
@@ -51,7 +60,9 @@ class CheckpointManifest:
     fingerprint: str | None = None
     measure: Measure = field(default_factory=Measure)
     journal: int = 0
+    epoch: float | None = None
     validation: Mapping[str, Score] | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)
     seal: str
 
     def facts(self) -> dict[str, Any]:
@@ -66,14 +77,23 @@ class CheckpointManifest:
         named = {name: value for name, value in manifest.entries.items() if name in _FIELDS}
         measure = manifest.entries.get("measure") or manifest.entries.get("family") or {}  # "family" in version 0.1
         try:
-            return CheckpointManifest(
+            found = CheckpointManifest(
                 files=manifest.files, seal=manifest.seal, **{**named, "measure": Measure.from_json(measure)}
             )
+            _require(found, step=int, versions=dict, topology=dict, journal=int, validation=dict | None, classes=dict)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"no manifest of a checkpoint: {error}") from error
+        return found
 
 
 _FIELDS = {f.name for f in fields(CheckpointManifest)}
+
+
+def _require(record: Any, **kinds: Any) -> None:
+    """Raise TypeError for a field of another kind: checkpoints may come from strangers."""
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(record, name), kind):
+            raise TypeError(f"{name} is {value!r:.60}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +117,9 @@ class SavedState:
     @staticmethod
     def read(folder: Path) -> "SavedState":
         """The state in a checkpoint folder. Raises OSError or ValueError if it cannot be read."""
-        stored = json.loads((folder / STATE).read_text())
+        stored = read_json(folder / STATE)
         try:
-            return SavedState(
+            found = SavedState(
                 step=stored["step"],
                 skipped=stored["skipped"],
                 plateau=stored["plateau"],
@@ -107,5 +127,7 @@ class SavedState:
                 scaler=stored["scaler"],
                 shared=stored.get("shared", stored.get("kept", {})),  # "kept" in version 0.1
             )
+            _require(found, step=int, skipped=int, plateau=dict, scaler=dict, shared=dict)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder / STATE} is not the state of a checkpoint: {error}") from error
+        return found

@@ -5,7 +5,6 @@ name that contains their hash. The manifest of each checkpoint lists that file w
 or changed counts as damage of the checkpoint, and no checkpoint needs the place that the base once came from.
 """
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -13,10 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seedfast.files import FileDigest, file_digest, sync
+from seedfast.files import FileDigest, file_digest
 
 FROZEN = "frozen"
 """The group of the weights that no step of the run changes."""
+
+_HEADER_LIMIT = 16 << 20  # bytes: of about 100,000 tensors
 
 Groups = dict[str, dict[str, Tensor]]
 """Tensors by group ("model", "ema", "optimizer", "family", "frozen") and name."""
@@ -31,30 +32,31 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_shared(tensors: Mapping[str, Tensor], folder: Path) -> tuple[str, FileDigest]:
-    """Commit frozen weights to one file in `folder`; returns its name and digest. Raises OSError.
+    """Write frozen weights to one file in `folder`, an attempt's parent; returns its name and digest. Raises OSError.
 
-    The same weights give the same name, so a repeated call replaces the file by an equal one.
+    The same weights give the same name, so the commit replaces the file by an equal one.
     """
-    attempt = folder / f"{FROZEN}.safetensors.tmp-{os.getpid()}"
+    path = folder / f"{FROZEN}.safetensors"
+    save_tensors(tensors, path)
+    digest = file_digest(path)
+    return path.rename(folder / f"{FROZEN}-{digest['sha256'][:16]}.safetensors").name, digest
+
+
+def load_groups(files: Mapping[str, Path], groups: Collection[str] | None = None) -> Groups:
+    """The tensors of files by group, on the CPU; other groups' files are not opened.
+
+    groups: None loads all; a group without a file is absent from the result.
+    Raises OSError, or ValueError for a file that is not in the format.
+    """
+    return {group: _load(path) for group, path in files.items() if groups is None or group in groups}
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:  # https://huggingface.co/docs/safetensors: the header's length comes first
+        if int.from_bytes(file.read(8), "little") > _HEADER_LIMIT:
+            raise ValueError(f"{path} has a header of more than {_HEADER_LIMIT} bytes")
     try:
-        save_tensors(tensors, attempt)
-        digest = file_digest(attempt)
-        path = folder / f"{FROZEN}-{digest['sha256'][:16]}.safetensors"
-        sync(attempt)
-        attempt.replace(path)
-    finally:
-        attempt.unlink(missing_ok=True)
-    sync(folder)
-    return path.name, digest
-
-
-def load_groups(folder: Path, shared: Collection[str], groups: Collection[str] | None = None) -> Groups:
-    """The tensors of a checkpoint folder by group and name, on the CPU; other groups are not opened.
-
-    shared: names of the files of frozen weights beside the folder. groups: None loads all; a group that the
-    checkpoint does not have is absent from the result.
-    """
-    paths = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-    for name in shared:
-        paths[FROZEN] = folder.parent / name
-    return {group: load_file(path) for group, path in paths.items() if groups is None or group in groups}
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no file of tensors ({error})") from error
+    return tensors

@@ -91,7 +91,7 @@ class TrainState:
             load_network(self.average.network, groups.get("ema", groups["model"]) | frozen)
         device = next(self.network.parameters()).device
         self.family = {name: tensor.to(device) for name, tensor in groups.get("family", {}).items()}
-        self.step, self.skipped, self.shared = saved.step, saved.skipped, dict(saved.shared)
+        self.step, self.skipped, self.shared = saved.step, saved.skipped, checkpoint.shared
         self.plateau, self.best = Plateau(**saved.plateau), dict(saved.best)
         if saved.scaler:
             self.scaler.load_state_dict(dict(saved.scaler))
@@ -130,7 +130,7 @@ def read_tensors(folder: Path, groups: Collection[str] | None = None) -> Groups:
 
     "frozen" is the group of the weights that no step of the run changes.
     """
-    return load_groups(folder, SavedState.read(folder).shared, groups)
+    return load_groups(Checkpoint(folder, 0).tensor_files, groups)
 
 
 def digest(groups: Mapping[str, Mapping[str, Tensor]]) -> str:

@@ -6,6 +6,7 @@ switch for being killed: the loop announces its phases, and the interpreter anno
 
 import json
 import os
+import re
 import runpy
 import signal
 import sys
@@ -14,10 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from seedfast import phases
+from seedfast.files import UNFINISHED
 
 Moment = Literal["step", "validate", "save", "write", "rename", "pointer", "retire"]
 
 
+_ATTEMPT = re.compile(rf"/checkpoints/{re.escape(UNFINISHED)}/[^/]+/step-\d+")
 _PHASES = {"step": phases.STEP, "validate": phases.VALIDATE, "save": phases.SAVE}
 
 
@@ -65,15 +68,13 @@ class Saboteur:
             case "step" | "validate" | "save":
                 return event == _PHASES[self.plan.moment]
             case "write":
-                return event == "open" and "/checkpoints/step-" in first and ".tmp-" in first and self._third_write()
+                return event == "open" and _ATTEMPT.search(first) is not None and self._third_write()
             case "rename":
-                return (
-                    event == "os.rename" and "/checkpoints/step-" in first and first.rpartition("/")[2].count(".") == 1
-                )
+                return event == "os.rename" and _ATTEMPT.search(first) is not None
             case "pointer":
-                return event == "os.rename" and "latest.json.tmp-" in first
+                return event == "os.rename" and first.endswith(f"latest.json{UNFINISHED}")
             case "retire":
-                return event == "shutil.rmtree" and ".trash-" in first
+                return event == "shutil.rmtree" and _ATTEMPT.search(first) is not None
 
     def _third_write(self) -> bool:
         """In the middle of a checkpoint: some files are there, some are not."""

@@ -1,13 +1,17 @@
 """Images with captions from every kind of source, split by image; what is left out is reported."""
 
+import csv
+import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tests.helpers.text_data import hub_folder
 
 from seedfast.data.caption.config import CaptionData
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus
@@ -67,6 +71,31 @@ def table(delimiter: str, header: str, *, quoted: bool = False, numbered: bool =
     return "\n".join(lines) + "\n"
 
 
+def pandas_table() -> str:
+    rows = [(name, caption) for name, captions in CAPTIONS.items() for caption in captions]
+    return ",image,caption\n" + "".join(f'{index},{name},"{text}"\n' for index, (name, text) in enumerate(rows))
+
+
+def rows_of(image: str, caption: str) -> str:
+    rows = [{image: name, caption: text} for name, captions in CAPTIONS.items() for text in captions]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def lists_table(write: Callable[[list[str]], str], splits: str = "") -> str:
+    """The hub's annotations of Flickr30k: captions as a list in the first column, the file in the last but one."""
+    rows = [[write(captions), "[0, 1]", "train", name, str(i)] for i, (name, captions) in enumerate(CAPTIONS.items())]
+    for row, split in zip(rows, splits.split(), strict=False):
+        row[2] = split
+    table = io.StringIO()
+    csv.writer(table).writerows([["raw", "sentids", "split", "filename", "img_id"], *rows])
+    return table.getvalue()
+
+
+def wide_table() -> str:
+    rows = "".join(f'{name},"{first}","{second}"\n' for name, (first, second) in CAPTIONS.items())
+    return "image,caption_1,caption_2\n" + rows
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -77,8 +106,36 @@ def table(delimiter: str, header: str, *, quoted: bool = False, numbered: bool =
         ("commas.csv", table(",", "image,caption", quoted=True, numbered=False)),
         ("commas.csv", table(",", "", quoted=True)),
         ("tokens.token", table("\t", "", numbered=False).replace(".png\t", ".png#0\t")),
+        ("UPPER.JSON", "\ufeff" + json.dumps(CAPTIONS)),
+        ("semicolons.CSV", table(";", "image;caption", quoted=True, numbered=False)),
+        ("index.csv", pandas_table()),
+        ("windows.csv", "\ufeff" + table(",", "image,caption", quoted=True, numbered=False).replace("\n", "\r\n")),
+        ("metadata.csv", table(",", "file_name,text", quoted=True, numbered=False)),
+        ("metadata.jsonl", rows_of("file_name", "text")),
+        ("rows.json", "[" + rows_of("image", "caption").strip().replace("\n", ",") + "]"),
+        ("lists.csv", lists_table(json.dumps)),
+        ("lists.csv", lists_table(repr)),
+        ("wide.csv", wide_table()),
     ],
-    ids=["json", "coco", "pipes with header", "pipes", "commas with header", "commas", "tabs"],
+    ids=[
+        "json",
+        "coco",
+        "pipes with header",
+        "pipes",
+        "commas with header",
+        "commas",
+        "tabs",
+        "upper case and a byte order mark",
+        "semicolons",
+        "the index of pandas",
+        "Windows",
+        "the hub's table",
+        "the hub's JSON lines",
+        "a list of objects",
+        "lists in JSON",
+        "lists in Python",
+        "a column for each caption",
+    ],
 )
 def test_every_list_format_gives_the_same_captions(name: str, content: str, pictures: Path) -> None:
     (pictures / name).write_text(content)
@@ -128,6 +185,88 @@ def test_a_malformed_row_is_reported(pictures: Path, capsys: pytest.CaptureFixtu
     assert "lost its bar" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("row", [3, 15], ids=["in the middle", "at the end"])
+def test_a_quotation_mark_that_is_not_closed_costs_only_its_own_row(
+    row: int, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = table(",", "image,caption", quoted=True, numbered=False).splitlines()
+    lines[1 + row] = lines[1 + row].removesuffix('"')
+    (pictures / "r.csv").write_text("\n".join(lines) + "\n")
+    found = captions_of(load(pictures / "r.csv"))
+    name, number = NAMES[row // 2], row % 2
+    assert found == CAPTIONS | {name: [CAPTIONS[name][1 - number]]}
+    assert f"line {row + 2} (a quotation mark that is not closed" in capsys.readouterr().err
+
+
+def test_a_caption_may_span_lines_and_hold_quotation_marks(pictures: Path) -> None:
+    rows = [f'{name},"a ""big"" dog,\nand a cat of {i}"' for i, name in enumerate(NAMES)]
+    (pictures / "r.csv").write_text("image,caption\n" + "\n".join(rows) + "\n")
+    assert captions_of(load(pictures / "r.csv"))["3.png"] == ['a "big" dog, and a cat of 3']
+
+
+def test_rows_that_are_repeated_or_mangled_are_named(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table(",", "image,caption", quoted=True, numbered=False)
+    again = '2.png,"picture 2 of one"\n3.png,"two" many\n4.png\n'
+    (pictures / "r.csv").write_text(rows + again)
+    assert captions_of(load(pictures / "r.csv")) == CAPTIONS
+    report = capsys.readouterr().err
+    for place in (
+        "line 18 (2.png with the same caption again)",
+        "line 19 (text after a closing quotation mark",
+        "line 20 ('4.png')",
+    ):
+        assert place in report
+
+
+def test_rows_of_json_lines_that_hold_no_example_are_named(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = '{"file_name": "1.png"}\n\n{"text": "a"}\n{"file_name": "1.png", "text": 7}\n'
+    (pictures / "m.jsonl").write_text(rows_of("file_name", "text") + more)
+    assert captions_of(load(pictures / "m.jsonl")) == CAPTIONS
+    report = capsys.readouterr().err
+    for reason in ("17 (no caption", "19 (no image", "20 (captions must be a text"):
+        assert f"line {reason}" in report
+    (pictures / "m.jsonl").write_text(rows_of("file_name", "text") + "nonsense\n")
+    with pytest.raises(UserError, match=r"Line 17 of .*m\.jsonl is not JSON"):
+        load(pictures / "m.jsonl")
+
+
+def test_a_table_with_a_split_defines_what_validates(pictures: Path) -> None:
+    (pictures / "t.csv").write_text(lists_table(json.dumps, "train val test train train val test train"))
+    options: dict[str, Any] = {"validation": CaptionData.validation}
+    corpus = load(pictures / "t.csv", **options)
+    assert corpus.validation.names == ["1.png", "5.png"]
+    assert corpus.train.names == ["0.png", "3.png", "4.png", "7.png"]
+    assert load(pictures / "t.csv", validation_split="test", **options).validation.names == ["2.png", "6.png"]
+    with pytest.raises(UserError, match="has its own split"):
+        load(pictures / "t.csv")
+
+
+def test_a_folder_in_the_layout_of_the_hub_is_found_by_its_metadata(pictures: Path) -> None:
+    (pictures / "metadata.jsonl").write_text(rows_of("file_name", "text"))
+    assert captions_of(load(pictures)) == CAPTIONS
+    for split, names in {"train": NAMES[:6], "validation": NAMES[6:]}.items():
+        (pictures / "hub" / split).mkdir(parents=True)
+        for name in names:
+            (pictures / name).rename(pictures / "hub" / split / name)
+        rows = [{"file_name": name, "text": CAPTIONS[name]} for name in names]
+        (pictures / "hub" / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    split = load(pictures / "hub", validation=CaptionData.validation)
+    assert split.validation.names == ["validation/6.png", "validation/7.png"]
+    assert len(split.train) == 6
+    (pictures / "metadata.csv").write_text("file_name,text\n")
+    with pytest.raises(UserError, match=r"holds metadata\.jsonl and metadata\.csv: name one of them"):
+        load(pictures)
+
+
+def test_images_lie_beside_the_list_or_in_its_folder_images(pictures: Path) -> None:
+    (pictures / "a.json").write_text(json.dumps(CAPTIONS))
+    (pictures / "images").mkdir()
+    assert captions_of(load(pictures / "a.json")) == CAPTIONS, "beside, although there is images/"
+    for name in NAMES:
+        (pictures / name).rename(pictures / "images" / name)
+    assert captions_of(load(pictures / "a.json")) == CAPTIONS
+
+
 def test_cut_captions_are_reported_and_batches_are_padded_to_their_longest_caption(
     pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,11 +294,25 @@ def test_assets_are_restored_from_a_folder(pictures: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("a.json", "{", {}, "not a JSON file"),
+        ("a.json", "{", {}, "is not JSON"),
         ("a.json", "[1]", {}, "must map files to lists of captions"),
         ("a.json", '{"0.png": [3]}', {}, "malformed"),
         ("a.json", "{}", {}, "lists no images"),
-        ("a.csv", "image;caption\n0.png;a text\n", {}, "line 2 .*separated by"),
+        ("a.csv", "image caption\n0.png a text\n", {}, "line 1 is 'image caption'.*separated by"),
+        ("a.json", '{"0.png": ["x"], "1.png": ["y"], "0.png": ["z"]}', {}, 'the key "0.png" twice'),
+        (
+            "a.json",
+            json.dumps(
+                [
+                    {"image": name, "caption": "x", "split": split}
+                    for name, split in [("0.png", "train"), ("1.png", "val"), ("./0.png", "val")]
+                ]
+            ),
+            {},
+            "in the split train and in validation",
+        ),
+        ("a.json", json.dumps([{"image": "0.png", "caption": "x", "split": "val"}]), {}, "needs images that train"),
+        ("a.json", '{"0.png": ["\\ud800"], "1.png": ["x"]}', {}, "half a character"),
         ("a.json", json.dumps(coco() | {"annotations": [{"image_id": 100, "caption": None}]}), {}, "malformed"),
         (
             "a.json",
@@ -182,7 +335,6 @@ def test_assets_are_restored_from_a_folder(pictures: Path, tmp_path: Path) -> No
             r"data.vocabulary \(300\) has no effect without data.tokenizer bpe",
         ),
         ("a.json", json.dumps(CAPTIONS), {"tokenizer": "model"}, "language_model"),
-        ("a.json", json.dumps({"0.png": ["x"]}), {}, "holds 1 usable images"),
     ],
 )
 def test_unusable_data_is_refused_in_a_sentence(
@@ -259,11 +411,45 @@ def test_flickr30k_is_unpacked_from_its_archive(pictures: Path) -> None:
     assert count == len(NAMES)
     assert json.loads(file.read_text()) == CAPTIONS
     assert captions_of(load(file)) == CAPTIONS
-    with pytest.raises(UserError, match=r"captions\.json already"):
-        unpack(pictures / "flickr.zip", pictures / "out")
+    before = file.stat().st_mtime_ns
+    assert unpack(pictures / "flickr.zip", pictures / "out") == (file, len(NAMES))
+    assert file.stat().st_mtime_ns == before, "it is already there"
     (pictures / "no.zip").write_bytes(b"x")
     with pytest.raises(UserError, match="not a zip or tar"):
         unpack(pictures / "no.zip", pictures / "other")
+    assert not (pictures / "other").exists(), "complete or absent"
+    (pictures / "full").mkdir()
+    (pictures / "full/mine.txt").touch()
+    with pytest.raises(UserError, match="is not empty"):
+        unpack(pictures / "flickr.zip", pictures / "full")
+
+
+def test_flickr30k_in_the_layout_of_the_hub(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder with the table of annotations, whose captions are lists in JSON, and the images as a zip."""
+    hub = pictures / "hub"
+    hub.mkdir()
+    with zipfile.ZipFile(hub / "flickr30k-images.zip", "w") as packed:
+        for name in NAMES[:-1]:
+            packed.write(pictures / name, f"flickr30k-images/{name}")
+        packed.writestr("__MACOSX/flickr30k-images/._0.png", "x")
+    (hub / "flickr_annotations_30k.csv").write_text(lists_table(json.dumps, "train val test train train val test"))
+    (hub / "README.md").write_text("about")
+    file, count = unpack(hub, pictures / "out")
+    assert count == 7
+    assert "7.png (missing)" in capsys.readouterr().err
+    assert captions_of(load(file)) == {name: CAPTIONS[name] for name in NAMES[:-1]}
+    split = load(file.with_name("karpathy.json"), validation=CaptionData.validation)
+    assert split.validation.names == ["1.png", "5.png"]
+    whole = pictures / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as packed:
+        for path in hub.iterdir():
+            packed.write(path, f"flickr30k/{path.name}")
+    assert unpack(whole, pictures / "nested")[1] == 7, "the repository as one archive"
+    (hub / "flickr30k-images").mkdir()
+    for name in NAMES[:-1]:
+        (hub / "flickr30k-images" / name).write_bytes((pictures / name).read_bytes())
+    assert unpack(hub, pictures / "again")[1] == 7
+    assert "flickr30k-images.zip are already there" in capsys.readouterr().err
 
 
 def test_the_vocabulary_is_learned_from_training_captions_alone(pictures: Path) -> None:
@@ -281,3 +467,21 @@ def test_the_vocabulary_is_learned_from_training_captions_alone(pictures: Path) 
 def test_old_run_files_name_the_validation_split_held_out(pictures: Path) -> None:
     data = from_mapping(CaptionData(), {"path": str(pictures / "k.json"), "held_out": "test"}, where="run.yaml")
     assert data.validation_split == "test"
+
+
+def test_without_validation_all_images_train_with_a_warning(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "a.json").write_text(json.dumps(CAPTIONS))
+    (pictures / "b.json").write_text(json.dumps({"0.png": ["x"]}))
+    for name, options, count in (("a.json", {"validation": 0.0}, len(NAMES)), ("b.json", {}, 1)):
+        corpus = load(pictures / name, **options)
+        assert (len(corpus.train), len(corpus.validation)) == (count, 0)
+        assert "has no validation split" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_loses_text_is_refused(pictures: Path, tmp_path: Path) -> None:
+    lossy = hub_folder(tmp_path / "lossy", ["picture one"], lowercase=True)
+    (pictures / "a.json").write_text(json.dumps({name: ["A Picture"] for name in NAMES}))
+    with pytest.raises(UserError, match=r"does not give back a caption of 0\.png: 'A Picture' becomes 'a picture'"):
+        load(pictures / "a.json", tokenizer=str(lossy))
+    with pytest.raises(UserError, match=r"characters.* is for texts"):
+        load(pictures / "a.json", tokenizer="characters")

@@ -1,6 +1,7 @@
 """Sources of images: folders, JSON lists, Hugging Face data sets, functions; unreadable images are named."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.helpers.image_data import image_data, write_image
 
 from seedfast.data.dataset import describe_difference
 from seedfast.data.image.config import ImageData
+from seedfast.data.image.folders import split_folders
 from seedfast.errors import UserError
 
 
@@ -58,7 +60,7 @@ def test_files_that_are_not_images_are_named_and_left_out(folder: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    "broken", [RuntimeError, TypeError, AttributeError, LookupError, NotImplementedError, EOFError]
+    "broken", [RuntimeError, TypeError, AttributeError, LookupError, NotImplementedError, EOFError, ZeroDivisionError]
 )
 def test_any_error_of_a_decoder_names_the_image(
     broken: type[Exception], folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,11 +77,57 @@ def test_any_error_of_a_decoder_names_the_image(
     assert "at byte 7" in skipped
 
 
+def test_a_name_that_is_not_utf_8_is_named_and_left_out(folder: Path) -> None:
+    write_image(folder / "cat/x.png")
+    (folder / "cat/x.png").rename(folder / "cat" / os.fsdecode(b"caf\xe9.png"))
+    assert image_data(folder).load().skipped == ("cat/caf\\udce9.png (a name that is not UTF-8)",)
+
+
 def test_a_linked_class_folder_is_named_and_left_out(folder: Path, tmp_path: Path) -> None:
     (folder / "wolf").symlink_to(folder / "dog")
     corpus = image_data(folder).load()
     assert corpus.skipped == ("wolf (link to a folder)",)
     assert corpus.assets.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("names", "used"),
+    [
+        (("train", "val"), {"train": "train", "val": "validation"}),
+        (("Training", "VALID"), {"Training": "train", "VALID": "validation"}),
+        (("train", "validation", "test"), {"train": "train", "validation": "validation"}),
+        (("train", "test"), {"train": "train", "test": "validation"}),
+        (("train", "val", "extra"), {"train": "train", "val": "validation"}),
+        (("train",), {"train": None}),
+        (("val", "test"), {}),
+        (("train", "bus", "car"), {}),
+        (("cat", "dog"), {}),
+    ],
+)
+def test_folders_of_a_split_are_told_from_classes(names: tuple[str, ...], used: dict[str, str | None]) -> None:
+    assert split_folders(names) == used
+
+
+def test_classes_lie_below_the_folders_of_a_given_split(tmp_path: Path) -> None:
+    for number in range(12):
+        place = f"{('train', 'train', 'val')[number % 3]}/{'cat' if number < 6 else 'dog'}/{number}.PNG"
+        write_image(tmp_path / "set" / place, seed=number)
+    write_image(tmp_path / "set/train/stray.png", seed=20)
+    write_image(tmp_path / "set/test/cat/30.png", seed=30)
+    corpus = ImageData(path=str(tmp_path / "set"), size=8, channels=1).load()
+    assert corpus.assets.classes == ("cat", "dog")
+    assert (len(corpus.train), len(corpus.validation), corpus.assets.counts) == (8, 4, (4, 4))
+    assert corpus.skipped == ("test (1 pictures beside train and val)", "train/stray.png (in no class's folder)")
+    with pytest.raises(UserError, match="has its own split"):
+        ImageData(path=str(tmp_path / "set"), size=8, channels=1, validation=0.3).load()
+
+
+def test_a_folder_of_training_images_alone_only_wraps_the_classes(tmp_path: Path) -> None:
+    for number in range(12):
+        write_image(tmp_path / "set/train" / ("cat" if number % 2 else "dog") / f"{number}.png", seed=number)
+    corpus = image_data(tmp_path / "set").load()
+    assert corpus.assets.classes == ("cat", "dog")
+    assert len(corpus.validation) == 3
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -113,16 +161,19 @@ def test_a_null_class_is_no_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON file"),
+        ("{", "is not JSON"),
         ("[]", '"train" and "validation"'),
         ('{"test": []}', '"train" and "validation"'),
         ('{"train": [], "validation": [], "test": []}', "it has the keys train, validation, test"),
+        ('{"train": [], "validation": [], "train": []}', 'the key "train" twice'),
+        ('{"train": ' + "[" * 200_000, "is not JSON"),
         ('{"train": ["a.png"], "validation": []}', 'with the key "image"'),
         ('{"train": [{"image": 3}], "validation": []}', 'with the key "image"'),
         ('{"train": {"cat": "a.png"}, "validation": []}', "map classes to lists"),
         ('{"train": [{"image": "a"}], "validation": [{"image": "a"}]}', "more than once"),
         ('{"train": [{"image": "a"}], "validation": [{"image": "./a"}]}', r"lists a again as \./a"),
         ('{"train": [{"image": "a\\u0000"}], "validation": []}', 'with the key "image"'),
+        ('{"train": [{"image": "a\\ud800"}], "validation": [{"image": "b"}]}', "half a character"),
         ('{"train": [{"image": "a"}], "validation": [{"image": "b"}]}', r"no usable images \(left out: a .*, b .*\)"),
     ],
 )

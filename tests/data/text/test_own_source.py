@@ -154,7 +154,12 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "none": ("def f():\n    pass\n", "mine.py:f", {}, r"returns None \(NoneType\), which is no sequence of documents"),
     "one text": ("def f():\n    return 'abc'\n", "mine.py:f", {}, r"returns 'abc' \(str\), which is no sequence"),
     "one row": ("def f():\n    return {'text': 'abc'}\n", "mine.py:f", {}, r"returns .*\(dict\), which is no sequence"),
-    "one document": ("def f():\n    return ['abc']\n", "mine.py:f", {}, r"holds 1 usable document"),
+    "one document": (
+        "def f():\n    return ['abc']\n",
+        "mine.py:f",
+        {},
+        r"has 3 tokens to predict, fewer than one window",
+    ),
     "empty documents": (
         "def f():\n    return ['', '']\n",
         "mine.py:f",
@@ -213,7 +218,7 @@ def test_mistakes_are_named_in_a_sentence(case: str, tmp_path: Path, cache: Path
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert sentence.endswith(".")
-    assert not list((cache / "text").glob("*.tmp-*"))
+    assert not list((cache / "text").glob("*unfinished*"))
 
 
 def test_a_name_that_only_looks_like_a_function_is_a_file(tmp_path: Path) -> None:

@@ -136,19 +136,15 @@ def test_the_introduction_counts_what_is_scored(tmp_path: Path) -> None:
     corpus = load(tmp_path / "rows.jsonl")
     train = corpus.train
     assert isinstance(train, PackedDataset)
-    (line,) = corpus.introduction(drawn=3 * len(train))
+    (line,) = corpus.introduction(epochs=3)
     assert line == (f"chats: {train.examples} examples, scored {train.targets} of {train.tokens} tokens, 3 epochs")
     assert train.examples == corpus.splits["train"]["documents"]
     assert train.tokens == corpus.splits["train"]["tokens"]
     lines(tmp_path / "texts.jsonl", TEXTS)
-    assert load(tmp_path / "texts.jsonl", context=8).introduction(drawn=9) == []
+    assert load(tmp_path / "texts.jsonl", context=8).introduction(epochs=9) == []
 
 
-def test_repeated_examples_and_unused_dialogues_are_named(tmp_path: Path, capsys: Any) -> None:
-    lines(tmp_path / "rows.jsonl", [*PAIRS, PAIRS[3], PAIRS[5]])
-    load(tmp_path / "rows.jsonl")
-    message = f"2 examples are equal to an earlier one, such as Line {len(PAIRS) + 1} of"
-    assert message in capsys.readouterr().err
+def test_dialogues_that_are_read_as_texts_are_named(tmp_path: Path, capsys: Any) -> None:
     lines(tmp_path / "both.jsonl", [row | {"text": "a text of its own"} for row in PAIRS])
     load(tmp_path / "both.jsonl", context=8)
     assert "are read as texts, and all tokens are scored" in capsys.readouterr().err
@@ -192,6 +188,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "an unknown form": ("a.csv", "x,y\n1,2\n", r"Line 2 of .*fields are x, y\): set data.field .*messages"),
     "chats without a template": ("a.json", json.dumps(CHATS), "Item 1 of .* this tokenizer has none"),
     "an unclosed quotation mark": ("a.csv", 'text,n\n"a,1\nb,2\n', "begins on line 2 of"),
+    "equal dialogues": ("a.jsonl", '{"prompt": "a", "completion": "b"}\n' * 9, "All 9 examples of .* are equal"),
     "empty answers": ("a.jsonl", '{"prompt": "a", "completion": ""}\n{"prompt": "b", "completion": ""}\n', "are empty"),
 }
 

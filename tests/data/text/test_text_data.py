@@ -12,8 +12,10 @@ import pytest
 from tests.helpers.text_data import Writer, hub_folder, stream, texts
 
 from seedfast import recipes
+from seedfast.data.caption.config import CaptionData
 from seedfast.data.dataset import describe_difference
 from seedfast.data.fingerprint import hash_files, signature
+from seedfast.data.image.config import ImageData
 from seedfast.data.text import split as split_module
 from seedfast.data.text import tokenizers
 from seedfast.data.text.config import TextAssets, TextData
@@ -82,6 +84,7 @@ def test_uniform_bytes_cost_exactly_eight_bits_each(write: Writer) -> None:
     assert nats_per_token / math.log(2) * one.assets.tokens_per_byte == 8
     # Of documents, end-of-texts add tokens, but no bytes.
     folder = write({"two.txt": text})
+    write({"one.txt": text.upper()})
     two = TextData(path=str(folder), tokenizer="bytes", context=20).load()
     assert two.assets.validation_tokens == len(text.encode()) + 1
     assert two.assets.validation_bytes == len(text.encode())
@@ -235,6 +238,11 @@ def test_lossy_tokenizers_are_refused_by_document(documents: dict[str, str], wri
     assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(documents.values())
     with pytest.raises(UserError, match=r"does not give back the document .*doc\d\d\.txt: 'Document.*'document"):
         TextData(path=folder, tokenizer=lossy, context=16).load()
+    for name, row in (("prompt", ("The cat", "sees")), ("completion", ("the cat", "Sees"))):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps(dict(zip(("prompt", "completion"), row, strict=True))) + "\n")
+        with pytest.raises(UserError, match=rf"does not give back Line 1 of .*{name}\.jsonl: '[TS]"):
+            TextData(path=str(path), tokenizer=lossy, context=16).load()
 
 
 def test_importing_text_data_imports_no_optional_library() -> None:
@@ -243,12 +251,25 @@ def test_importing_text_data_imports_no_optional_library() -> None:
     assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []
 
 
-def test_located_paths_are_absolute_and_python_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_located_paths_are_absolute_and_names_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "python").mkdir()
+    names = ("model", "bpe", "bytes", "characters")
+    for name in ("python", "hf:some", "glyphs", "mine", *names):
+        (tmp_path / name).mkdir()
     (tmp_path / "here.txt").write_text("text")
-    assert TextData(path="python").located().path == "python"
+    for name in ("python", "hf:some"):
+        assert TextData(path=name).located().path == name
     assert TextData(path="here.txt").located().path == str(tmp_path / "here.txt")
+    for name in names:
+        assert TextData(tokenizer=name).located().tokenizer == name
+        assert CaptionData(tokenizer=name).located().tokenizer == name
+    assert TextData(tokenizer="mine").located().tokenizer == str(tmp_path / "mine")
+    for kind in (ImageData, CaptionData):
+        for name in ("glyphs", "hf:some"):
+            assert kind(path=name).located().path == name
+    assert CaptionData(processor="model").located().processor == "model"
+    with_model = TextData(tokenizer="model").located().with_pretrained({"tokenizer": "/the/model"})
+    assert with_model.tokenizer == "/the/model"
 
 
 def test_families_without_prompts_refuse_them(write: Writer) -> None:
@@ -296,10 +317,9 @@ def test_one_document_per_window_pads_instead_of_packing(padded: bool, write: Wr
     assert bool(joined) != padded, "packed windows continue after an end-of-text"
 
 
-def test_digest_and_cache_key_are_those_of_earlier_versions(write: Writer, cache: Path) -> None:
-    """Pinned: runs of version 0.1 resume on the same data, which is not prepared again."""
+def test_the_digest_is_that_of_earlier_versions(write: Writer) -> None:
+    """Pinned: runs of version 0.1 resume on the same data."""
     folder = write({f"{n}.txt": f"document {n}, " * 9 for n in range(4)})
     data = TextData(path=str(folder), tokenizer="bytes", context=8)
     assert data.load().fingerprint.digest[:16] == "2e315a82067f4d3e"
     assert replace(data, one_document_per_window=True).load().fingerprint.digest[:16] == "f0d65c4c6c99d337"
-    assert [path.name for path in (cache / "text").iterdir() if path.is_dir()] == ["83181a1aa2ec9ed6447641011296b214"]

@@ -113,7 +113,7 @@ def test_unusable_files_are_left_out_and_named(write: Writer, capsys: pytest.Cap
         assert found(corpus) == ["good text", "more of it"]
         assert set(corpus.skipped) == wanted
         message = capsys.readouterr().err
-        assert message.count("\n") == 1
+        assert message.count("\n") == 2, "the second line is about the split"
         assert all((name in message) == ("empty" not in name) for name in wanted)  # nothing is missed of an empty one
     assert set(corpus.fingerprint.files) == {"a.txt", "b.txt", "empty.txt", "latin.txt", "gone.txt"}
 
@@ -127,7 +127,7 @@ def test_row_files_of_a_folder_are_read_alone_or_with_mode_text(write: Writer) -
 
 @pytest.mark.parametrize("ending", ["py", "js", "ts", "go", "java", "cs", "cpp", "c"])
 def test_code_mode_takes_every_usual_ending_from_any_depth(ending: str, write: Writer) -> None:
-    folder = write({f"a/b/{n}.{ending}": "x = 1;\n" * 20 for n in range(4)} | {"notes.txt": "prose " * 50})
+    folder = write({f"a/b/{n}.{ending}": f"x = {n};\n" * 20 for n in range(4)} | {"notes.txt": "prose " * 50})
     corpus = TextData(path=str(folder), tokenizer="bytes", context=8, mode="code").load()
     assert sum(side["documents"] for side in corpus.splits.values()) == 4
     assert torch.equal(corpus.train.batch([0])["tokens"][0, :4], torch.tensor([256, *b"x ="]))
@@ -179,15 +179,8 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
     ),
     "unreadable bytes": ({"a.py": b"\xff", "b.c": b"\xfe"}, ".", {}, r"no usable documents \(besides a.py \(not UTF-8"),
     "no match of include": (GOOD, ".", {"include": ("*.c",)}, r"matches data\.include=\('\*\.c',\)"),
-    "one document": ({"a.txt": "text" * 9}, ".", {}, r"holds 1 usable document, .*one plain file"),
     "only empty ones": ({"a.txt": "", "b.txt": ""}, ".", {}, r"holds no usable documents"),
     "short validation": (GOOD, ".", {"context": 200}, r"The train split .* has \d+ tokens .*data\.context=200"),
-    "short end": (
-        {"a.txt": "x" * 90},
-        "a.txt",
-        {"context": 10},
-        r"The validation split .* has 9 tokens .*data\.context=10",
-    ),
     "no JSON": ({"a.jsonl": '{"text": "a"}\n{text}\n'}, "a.jsonl", {}, r"Line 2 of .*a\.jsonl is not JSON"),
     "no field": (
         {"a.jsonl": '{"text": "a"}\n\n{"body": "b"}\n'},
@@ -216,12 +209,6 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"tokenizer": "bpe", "vocabulary": 100},
         r"data\.vocabulary=100 is too small",
     ),
-    "vocabulary too large": (
-        GOOD,
-        ".",
-        {"tokenizer": "bpe"},
-        r"data\.vocabulary=2048 is too large: .* supports \d+ tokens",
-    ),
     "idle vocabulary": (
         GOOD,
         ".",
@@ -239,8 +226,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"mode": "code", "include": ("*",)},
         r'replaces the endings of data\.mode="code"',
     ),
-    "all validates": (GOOD, ".", {"validation": 1.0}, r"data\.validation must be in \(0, 1\), not 1\.0"),
-    "none validates": (GOOD, ".", {"validation": 0.0}, r"data\.validation must be in \(0, 1\), not 0\.0"),
+    "all validates": (GOOD, ".", {"validation": 1.0}, r"data\.validation must be in \[0, 1\), not 1\.0"),
     "no context": (GOOD, ".", {"context": 0}, r"data\.context must be at least 1, not 0"),
     "no tokenizer": (
         GOOD,
@@ -261,4 +247,4 @@ def test_bad_input_is_refused_in_a_sentence(case: str, write: Writer, cache: Pat
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert sentence.endswith(".")
-    assert not list((cache / "text").glob("*.tmp-*"))
+    assert not list((cache / "text").glob("*unfinished*"))

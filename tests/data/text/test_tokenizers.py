@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.helpers.text_data import hub_folder
 
 from seedfast.data.text import tokenizers
-from seedfast.data.text.bpe import spread, train_bpe
+from seedfast.data.text.bpe import capped, spread, train_bpe
+from seedfast.data.text.hub import pretrained_tokenizer
 from seedfast.data.text.tokenizers import END_OF_TEXT, Bytes, Characters, Subwords, Tokenizer, subwords
 from seedfast.errors import UserError
 
@@ -24,7 +25,7 @@ PROSE = [f"def say_{n}(what):\n    print('naïve café', what * {n})  # it isn't
 
 @cache
 def bpe() -> Subwords:
-    return train_bpe(PROSE, total=sum(map(len, PROSE)), vocabulary=320, title="prose")
+    return train_bpe(PROSE, total=sum(map(len, PROSE)), vocabulary=320)
 
 
 def every_kind() -> list[Tokenizer]:
@@ -41,6 +42,19 @@ def test_round_trip(text: str) -> None:
         (many,) = tokenizer.encode_many([text])
         assert many.tolist() == ids
         assert tokenizer.decode_many([many]) == [text]
+
+
+@pytest.mark.parametrize("tokenizer", every_kind(), ids=lambda each: type(each).__name__)
+def test_the_bytes_of_tokens_add_up_to_those_of_their_text(tokenizer: Tokenizer) -> None:
+    """Also of tokens that hold a part of a character, whose text alone is longer: U+FFFD has three bytes."""
+    text = PROSE[1]
+    ids = tokenizer.encode(text)
+    assert tokenizer.byte_count(ids) == len(text.encode())
+    assert sum(tokenizer.byte_count([id_]) for id_ in ids) == len(text.encode())
+    assert tokenizer.byte_count([tokenizer.end_of_text, *ids, tokenizer.end_of_text]) == len(text.encode())
+    if not isinstance(tokenizer, Characters):
+        alone = "".join(tokenizer.decode([id_]) for id_ in tokenizer.encode("猫"))
+        assert len(alone.encode()) > 3 == tokenizer.byte_count(tokenizer.encode("猫"))
 
 
 def test_bpe_is_shorter_than_bytes() -> None:
@@ -124,14 +138,17 @@ def test_cut_checks_the_tokens_of_a_pretrained_tokenizer() -> None:
     assert Subwords(core, "</s>").cut("a b" * 300) == 0
 
 
-def test_the_vocabulary_has_the_requested_size_or_is_refused() -> None:
+def test_the_vocabulary_has_the_requested_size_or_what_the_text_supports() -> None:
     assert bpe().size == 320
     total = sum(map(len, PROSE))
     with pytest.raises(UserError, match=r"data\.vocabulary=256 is too small for bpe.*257"):
-        train_bpe(PROSE, total=total, vocabulary=256, title="prose")
-    with pytest.raises(UserError, match=r"data\.vocabulary=9999 is too large: the training split of prose supports"):
-        train_bpe(PROSE, total=total, vocabulary=9999, title="prose")
-    assert train_bpe(PROSE, total=total, vocabulary=257, title="prose").size == 257
+        train_bpe(PROSE, total=total, vocabulary=256)
+    most = train_bpe(PROSE, total=total, vocabulary=9999)
+    assert 320 < most.size < 9999
+    (sentence,) = capped(most, 9999, "prose")
+    assert f"prose supports {most.size} tokens, so the vocabulary has these instead of 9,999" in sentence
+    assert not capped(bpe(), 320, "prose")
+    assert train_bpe(PROSE, total=total, vocabulary=257).size == 257
 
 
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 500))
@@ -156,7 +173,7 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import subwords
 from seedfast.data.text.bpe import train_bpe
 texts = [open(tokenizers.__file__, encoding="utf-8").read()[n::2] for n in range(2)] * 3
-print(tokenizers.digest(train_bpe(texts, total=10**6, vocabulary=600, title="it")))
+print(tokenizers.digest(train_bpe(texts, total=10**6, vocabulary=600)))
 """
 
 
@@ -176,8 +193,6 @@ def test_bpe_is_the_same_in_every_process_at_every_thread_count() -> None:
 
 
 def test_a_saved_pretrained_tokenizer_does_not_need_its_model(tmp_path: Path) -> None:
-    from seedfast.data.text.hub import pretrained_tokenizer
-
     source = hub_folder(tmp_path / "hub", PROSE)
     ours = pretrained_tokenizer(str(source))
     assert (ours.size, ours.end_of_text) == (300, 0)
@@ -204,9 +219,64 @@ def test_ids_may_have_gaps(tmp_path: Path) -> None:
 
 
 def test_a_pretrained_tokenizer_that_is_missing_or_has_no_end_of_sequence_is_refused(tmp_path: Path) -> None:
-    from seedfast.data.text.hub import pretrained_tokenizer
-
     with pytest.raises(UserError, match="no end-of-sequence token"):
         pretrained_tokenizer(str(hub_folder(tmp_path / "endless", PROSE, eos=None)))
     with pytest.raises(UserError, match=r'"nobody/nothing" cannot be loaded .*without a network, name a folder'):
         pretrained_tokenizer("nobody/nothing")
+
+
+def files_of(core: library.Tokenizer, folder: Path) -> Path:
+    """vocab.json and merges.txt, as the library writes them."""
+    folder.mkdir()
+    core.model.save(str(folder))
+    return folder
+
+
+def trained(*special: str) -> library.Tokenizer:
+    """A byte-level byte-pair encoding of the library."""
+    core = library.ByteLevelBPETokenizer()
+    core.train_from_iterator(PROSE, vocab_size=300, special_tokens=list(special), show_progress=False)
+    return core._tokenizer
+
+
+@pytest.mark.parametrize(
+    ("special", "end"),
+    [
+        (("<|endoftext|>",), "<|endoftext|>"),
+        (("<s>", "<pad>", "</s>", "<unk>", "<mask>"), "</s>"),
+        ((), "<|endoftext|>"),
+    ],
+    ids=["as GPT-2", "as RoBERTa", "without special tokens"],
+)
+def test_tokenizers_are_read_from_files_alone(special: tuple[str, ...], end: str, tmp_path: Path) -> None:
+    core = trained(*special)
+    (tmp_path / "json").mkdir()
+    core.save(str(tmp_path / "json/tokenizer.json"))
+    parts = files_of(core, tmp_path / "parts")
+    for path in (parts, tmp_path / "json", tmp_path / "json/tokenizer.json"):
+        found = pretrained_tokenizer(str(path))
+        assert found.size == core.get_vocab_size() + (not special)
+        assert found.decode([found.end_of_text]) == end
+        assert len(found.never_generate) == max(0, len(special) - 1)
+        for text in PROSE[:3]:
+            assert found.encode(text) == core.encode(text).ids
+            assert found.decode(found.encode(text)) == text
+        copy = tmp_path / f"copy of {path.name}"
+        copy.mkdir()
+        tokenizers.save(found, copy)
+        assert tokenizers.load(copy) == found
+
+
+def test_a_tokenizer_that_a_run_stored_is_read_from_its_file(tmp_path: Path) -> None:
+    for kind in every_kind():
+        tokenizers.save(kind, tmp_path)
+        assert pretrained_tokenizer(str(tmp_path / "tokenizer.json")).encode("ab") == kind.encode("ab")
+
+
+def test_files_of_no_byte_level_tokenizer_are_refused(tmp_path: Path) -> None:
+    pieces = library.models.BPE({"▁": 0, "a": 1, "▁a": 2}, [("▁", "a")])
+    with pytest.raises(UserError, match=r"not byte-level \('▁' stands for no byte\)"):
+        pretrained_tokenizer(str(files_of(library.Tokenizer(pieces), tmp_path / "pieces")))
+    (tmp_path / "tokenizer.json").write_text('{"model": 3}')
+    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer of the library"):
+        pretrained_tokenizer(str(tmp_path / "tokenizer.json"))

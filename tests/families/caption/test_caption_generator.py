@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tests.helpers.captions import build, draws
 
 from seedfast.data.caption.dataset import CaptionCorpus
@@ -52,6 +53,28 @@ def test_captions_do_not_depend_on_the_images_in_the_batch(decoding: Any, corpus
     for one, other in zip(together, alone, strict=True):
         for a, b in zip(one, other, strict=True):
             assert a.log_probability == pytest.approx(b.log_probability, rel=1e-4)
+
+
+def test_a_folder_stands_for_its_images(
+    corpus: CaptionCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processor = corpus.assets.processor
+    for name in ("b.png", "in/a.JPG", "c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), "red").save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    request = CaptionRequest(image=((tmp_path, tmp_path / "b.png"),))
+    assert request.count == 4
+    found = request.read(processor)
+    assert found.names == tuple(str(tmp_path / name) for name in ("b.png", "in/a.JPG", "b.png"))
+    assert len(found.pixels_BCSS) == 3
+    assert "c.png (not a picture)" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"c\.png cannot be read as an image: not a picture"):
+        CaptionRequest(image=((tmp_path / "c.png",),)).read(processor)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="There is no picture in"):
+        _ = CaptionRequest(image=((tmp_path / "empty",),)).count
 
 
 def test_the_demo_is_spread_over_the_validation_images(corpus: CaptionCorpus) -> None:

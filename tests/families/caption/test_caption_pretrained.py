@@ -24,6 +24,7 @@ from seedfast.loop.open import open_session
 from seedfast.models.captioner import Captioner, CaptionerNetwork
 from seedfast.models.transformer import Transformer
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import read_tensors
 from seedfast.verify.resume import compare
 
@@ -107,7 +108,7 @@ def test_a_frozen_encoder_is_loaded_stored_once_and_never_trained(kind: str, sto
         )
         assert opened.corpus.train.images.features_MPU is not None  # type: ignore[attr-defined]
     train_in(tmp_path / "run", run.located())
-    newest = trained.find(tmp_path / "run")
+    newest = find(tmp_path / "run", at="newest")
     groups = read_tensors(newest.folder)
     assert not any("encoder" in name for name in groups["model"] | groups["optimizer"])
     assert any(name.startswith("encoder.") for name in groups["frozen"])
@@ -168,7 +169,7 @@ def test_a_decoder_starts_from_a_language_model(story: Path, tmp_path: Path) -> 
     assert torch.equal(held["blocks.1.mlp.up.weight"], theirs["transformer.h.1.mlp.c_fc.weight"].T)
     shutil.rmtree(tmp_path / "gpt2")  # a started run does not need it any more
     train_in(tmp_path / "run", run)
-    newest = trained.find(tmp_path / "run")
+    newest = find(tmp_path / "run", at="newest")
     assert trained.load(recipes.stored(newest.folder), newest)
     with pytest.raises(UserError, match="gpt2 is not the folder of a transformers model"):
         train_in(tmp_path / "another", replace(run, data=replace(run.data, tokenizer="bytes")))

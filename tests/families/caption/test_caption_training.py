@@ -9,9 +9,9 @@ from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast import recipes
 from seedfast.errors import UserError
-from seedfast.evaluate import trained
 from seedfast.loop.open import open_session
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 
 
 def test_a_run_continues_from_its_newest_checkpoint_and_keeps_the_best_beside_it(story: Path, tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_run_continues_from_its_newest_checkpoint_and_keeps_the_best_beside_it
     kept = {int(path.name[5:]) for path in (tmp_path / "run/checkpoints").glob("step-*")}
     best = json.loads((tmp_path / "run/best.json").read_text())
     assert kept == {12, *(record["step"] for record in best.values())}
-    newest = trained.find(tmp_path / "run")
+    newest = find(tmp_path / "run", at="newest")
     assert recipes.stored(newest.folder) == run.located(), "the configuration is in every checkpoint"
 
 

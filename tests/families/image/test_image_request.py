@@ -1,5 +1,6 @@
 """Requests for images: invalid ones, the labels of each image, frames, thresholds."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_invalid_requests_are_refused(options: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label": ("x",)}, 'no class "x"; there are a, b, c'),
+        ({"label": ("x",)}, 'no class "x"; there are a, b, c, and none for any class'),
         ({"steps": 101}, "1 to 100 steps, not 101"),
         ({"churn": 5.0, "sampler": "heun"}, "the schedule cosine, for which its network was not trained"),
         ({"image": Path("nowhere.png")}, r"nowhere.png cannot be read as an image"),
@@ -84,6 +85,11 @@ def test_images_are_divided_among_labels_and_the_first_labels_get_the_remainder(
     mixed = ImageRequest(num=9, all_classes=True).labels(ASSETS, conditional=True)
     assert [mixed.count(k) for k in range(3)] == [5, 3, 1]
     assert ImageRequest(num=2).labels(ASSETS, conditional=True) == [3, 3]
+    assert ImageRequest(num=3, label=("b", "None")).labels(ASSETS, conditional=True) == [1, 1, 3]
+    named = replace(ASSETS, classes=("a", "b", "none"))
+    assert ImageRequest(num=1, label=("none",)).labels(named, conditional=True) == [2], "a class with this name"
+    with pytest.raises(UserError, match=r"guidance 2\.0 needs a class besides"):
+        ImageRequest(num=3, label=("none",), guidance=2.0).labels(ASSETS, conditional=True)
 
 
 def test_the_demo_shows_the_largest_classes(family: Family) -> None:

@@ -25,6 +25,7 @@ from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Plateau, Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
 
 FAST = OptimizerConfig(lr=0.1)
@@ -57,7 +58,7 @@ def split(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(whole: Path, run: Run) -> Trained:
-    return trained.load(run, trained.find(whole))
+    return trained.load(run, find(whole, at="newest"))
 
 
 def images(model: Trained, **options: Any) -> Tensor:
@@ -196,7 +197,7 @@ def test_divergence_leaves_the_checkpoint_before_it(story: Path, tmp_path: Path)
     run = small_run("image-diffusion", story, steps=8, save_every=1, clip=None, optimizer=OptimizerConfig(lr=1e30))
     with pytest.raises(TrainingStopped, match="not finite"):
         train_in(tmp_path, run)
-    checkpoint = trained.find(tmp_path)
+    checkpoint = find(tmp_path, at="newest")
     assert checkpoint.step >= 1
     assert checkpoint.problems() == []
 

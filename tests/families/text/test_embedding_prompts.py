@@ -17,6 +17,7 @@ from seedfast.families.text.embedding import Embedding, EmbeddingNetwork, Embedd
 from seedfast.families.text.request import TextSamples
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
+from seedfast.run_folder.choice import find
 
 LENGTH, PROMPT = 4, 3
 LIKELY = 0.8
@@ -153,7 +154,7 @@ def test_a_run_on_files_learns_what_follows_their_beginnings(conditioning: str, 
         steps=600, batch_size=32, micro_batch=None, eval_every=0, save_every=600,
     )  # fmt: skip
     train_in(tmp_path / "run", run)
-    checkpoint = trained.find(tmp_path / "run")
+    checkpoint = find(tmp_path / "run", at="newest")
     model = trained.load(recipes.stored(checkpoint.folder), checkpoint)
     for first, then in ("aB", "bC", "cD", "dA"):
         request = EmbeddingRequest(prompt=(first * 8,), num=20, tokens=8, guidance=2.0)

@@ -16,13 +16,13 @@ from tests.helpers.runs import small_run, train_in, train_until
 import seedfast
 from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
-from seedfast.evaluate import trained
 from seedfast.families.text.embedding import EmbeddingRequest
 from seedfast.families.text.request import TextSamples
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
 
 
@@ -52,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_generation_uses_the_averaged_weights_by_default(finished: Path) -> None:
-    checkpoint = trained.find(finished)
+    checkpoint = find(finished, at="newest")
     stored = {kind: load_file(checkpoint.folder / f"{kind}.safetensors") for kind in ("ema", "model")}
     for weights, kind in ((None, "ema"), ("ema", "ema"), ("raw", "model")):
         model = seedfast.load(finished, weights=weights)  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def test_generation_uses_the_averaged_weights_by_default(finished: Path) -> None
 
 
 def test_a_checkpoint_holds_tensors_and_plain_text_and_no_code(finished: Path) -> None:
-    for file in trained.find(finished).folder.rglob("*"):
+    for file in find(finished, at="newest").folder.rglob("*"):
         if file.is_file():
             assert file.suffix in (".safetensors", ".json", ".yaml"), file
             assert load_file(file) if file.suffix == ".safetensors" else file.read_text()

@@ -26,6 +26,7 @@ from seedfast.loop.open import open_session
 from seedfast.loop.validate import chosen_examples, validate
 from seedfast.report import page
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
 
 RAMPS = Weights(
@@ -46,7 +47,7 @@ def run_of(story: Path, **options: Any) -> Run:
 
 
 def load(folder: Path) -> Trained:
-    checkpoint = trained.find(folder)
+    checkpoint = find(folder, at="newest")
     return trained.load(recipes.stored(checkpoint.folder), checkpoint)
 
 

@@ -19,7 +19,7 @@ from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, Onl
 from seedfast.user_code import names_function
 
 _VOCABULARY, _SIZE = 1024, 32
-_NOT_PATHS = ("bpe", "bytes", "model")
+_NOT_PATHS = ("bpe", "bytes", "characters", "model")
 """Values of tokenizer and processor that are no paths."""
 
 Kind = Literal["glyphs", "hub", "function", "list"]
@@ -38,8 +38,9 @@ class CaptionData(DataConfig):
 
     path: Annotated[str, MayChange()] = "glyphs"
     """The images and captions: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON
-    file ({file: [captions]}, a Karpathy split, COCO annotations), Flickr30k's table (.csv), a Hugging Face data set
-    (hf:NAME, hf:FOLDER), or path/to/file.py:function, which yields (image, captions) pairs."""
+    file ({file: [captions]}, [{image, caption}], a Karpathy split, COCO annotations), JSON lines, a table (Flickr's,
+    CSV), a folder in the hub's layout (metadata.jsonl or .csv), a Hugging Face data set (hf:NAME, hf:FOLDER), or
+    path/to/file.py:function, which yields (image, captions) pairs."""
 
     images: str | None = None
     """For JSON and tables: the folder of the images (default: images/ beside the file if it exists, or its folder)."""
@@ -49,7 +50,7 @@ class CaptionData(DataConfig):
     the face)."""
 
     validation_split: Annotated[Literal["val", "test"] | None, Formerly("held_out"), Example("test")] = None
-    """For Karpathy splits: the part that validates (default val); the other is not used."""
+    """For lists with a split (Karpathy's): the part that validates (default val); the other is not used."""
 
     image_field: Annotated[str | None, Example("picture")] = None
     """For Hugging Face data sets: the column of the images (default image)."""
@@ -77,9 +78,9 @@ class CaptionData(DataConfig):
     context: Annotated[int, AtLeast(2), Example(6)] = 48
     """The longest caption in tokens, including its end; longer captions are cut."""
 
-    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05
-    """The fraction of the images that validates, chosen by the keyed hash of each image's content (a Karpathy split
-    has its own)."""
+    validation: Annotated[float, Between(0, 1, open_high=True)] = 0.05
+    """The fraction of the images that validates, chosen by the keyed hash of each image's content; 0 trains on all (a
+    Karpathy split has its own)."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -104,7 +105,7 @@ class CaptionData(DataConfig):
         if self._kind == "function":
             file, _, function = self.path.rpartition(":")
             return replace(self, path=f"{Path(file).expanduser().absolute()}:{function}")
-        named = {"path": self.path} if self._kind != "glyphs" else {}
+        named = {"path": self.path} if self._kind == "list" else {}
         named |= {"images": self.images} if self.images else {}
         named |= {key: name for key in ("tokenizer", "processor") if (name := getattr(self, key)) not in _NOT_PATHS}
         found = {key: Path(name).expanduser().absolute() for key, name in named.items()}
@@ -131,6 +132,8 @@ class CaptionData(DataConfig):
         """The tokenizer, or None if it is learned."""
         if self.tokenizer in ("bpe", "bytes"):
             return tokenizers.Bytes() if self.tokenizer == "bytes" else None
+        if self.tokenizer == "characters":
+            raise UserError('data.tokenizer "characters" is for texts; captions take bpe, bytes or a pretrained one.')
         folder = Path(self.tokenizer).expanduser()
         if _is_assets(folder):
             return tokenizers.load(folder)
@@ -164,15 +167,15 @@ class CaptionData(DataConfig):
 
     def _listed(self) -> CaptionSource:
         path = Path(self.path).expanduser().absolute()
-        if not path.is_file():
+        if not path.exists():
             raise UserError(
-                f"data.path {self.path} is not a file that lists images with captions: name a .json or .csv file, "
-                "hf:NAME, path/to/file.py:function, or glyphs."
+                f"data.path {self.path} is not a file that lists images with captions: name a .json, .jsonl or .csv "
+                "file, a folder with metadata.jsonl, hf:NAME, path/to/file.py:function, or glyphs."
             )
         folder = Path(self.images).expanduser().absolute() if self.images else None
-        source = listed_captions(path, folder, self.validation_split or "val")
+        source = listed_captions(path, folder, self.validation_split)
         if source.has_split:
-            refuse_unused(self, "validation", "a Karpathy split defines what validates", "data.")
+            refuse_unused(self, "validation", f"{self.path} has its own split", "data.")
         else:
             refuse_unused(self, "validation_split", f"data.path {self.path} is no Karpathy split", "data.")
         return source

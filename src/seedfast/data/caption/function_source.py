@@ -12,7 +12,7 @@ from PIL import Image
 
 from seedfast.data.caption.annotations import caption_list
 from seedfast.data.caption.sources import CaptionedImage, CaptionSource
-from seedfast.data.image.decode import open_image
+from seedfast.data.image.decode import ImageError, decoding, open_image
 from seedfast.errors import UserError
 from seedfast.user_code import OwnFunction, own_function
 
@@ -104,4 +104,9 @@ def _in_memory(image: Any, where: str) -> Image.Image:
 
 
 def _digest(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.mode} {image.size}\n".encode() + image.tobytes()).hexdigest()
+    try:
+        with decoding():
+            content = image.tobytes()
+    except ImageError as error:  # it is named and left out where it is read
+        content = str(error).encode()
+    return hashlib.sha256(f"{image.mode} {image.size}\n".encode() + content).hexdigest()

@@ -16,18 +16,19 @@ from seedfast.data.cache import cached_folder, file_digests
 from seedfast.data.caption.dataset import CaptionAssets, CaptionCorpus, CaptionDataset, MappedImages
 from seedfast.data.caption.sources import CaptionSource
 from seedfast.data.dataset import Fingerprint
-from seedfast.data.image.decode import DECODE_ERRORS
+from seedfast.data.image.decode import ImageError
 from seedfast.data.image.glyphs import BLANK
 from seedfast.data.image.processor import Processor
 from seedfast.data.image.split import assign_splits
 from seedfast.data.prepare import SPLITS, json_digest, prepare
+from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
-from seedfast.data.text.bpe import train_bpe
-from seedfast.data.text.tokenizers import TokenArray, Tokenizer
+from seedfast.data.text.bpe import capped, train_bpe
+from seedfast.data.text.tokenizers import TokenArray, Tokenizer, encode_lossless
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
-_FORMAT = 1  # of the prepared data: raise it when the same input is prepared differently
+_FORMAT = 2  # of the prepared data: raise it when the same input is prepared differently
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,19 @@ class PreparedImages:
             "validation": validation,
             "tokenizer": vocabulary if tokenizer is None else tokenizers.digest(tokenizer),
         }
-        folder, _ = cached_folder(
+        folder, summary = cached_folder(
             json_digest(identity)[:32],
             lambda attempt: _encode(self.source.title, self.folder, tokenizer, vocabulary, validation, attempt),
             kind="captions",
+            title=self.source.title,
         )
-        return self._corpus(folder, context)
+        for note in summary.get("notes", ()):
+            say(note)
+        corpus = self._corpus(folder, context)
+        if not len(corpus.validation):
+            why = "none of its images can validate" if validation else "data.validation is 0"
+            say(no_validation(self.source.title, why))
+        return corpus
 
     def _corpus(self, folder: Path, context: int) -> CaptionCorpus:
         """The examples of both splits, from the folders of both stages."""
@@ -133,23 +141,17 @@ def _read(source: CaptionSource, processor: Processor, folder: Path) -> dict[str
             try:
                 with load(processor.size) as image:
                     pixels = processor(image).tobytes()
-            except DECODE_ERRORS as error:
-                skipped.append(f"{name} ({_reason(error)})")
+            except ImageError as error:
+                skipped.append(f"{name} ({error})")
                 continue
             file.write(pixels)
             for part, value in zip(index, (name, split_key, split, captions), strict=True):
                 index[part].append(value)
             bar.advance(1)
-    if len(index["names"]) < 2:
-        raise UserError(f"{source.title} holds {len(index['names']) or 'no'} usable images: {abbreviate(skipped)}.")
+    if not index["names"]:
+        raise UserError(f"{source.title} holds no usable images: {abbreviate(skipped)}.")
     (folder / "index.json").write_text(to_json(index), "utf-8")
     return {"skipped": skipped}
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 def _encode(
@@ -157,19 +159,18 @@ def _encode(
 ) -> dict[str, Any]:
     """Split the images, learn the tokenizer from the training captions if there is none, and encode all captions."""
     index = json.loads((images / "index.json").read_text("utf-8"))
-    splits = assign_splits(index["keys"], index["roles"], validation)
-    for split in SPLITS:
-        if split not in splits:
-            raise UserError(f"{title} has no image in its {split} split: add more images.")
+    splits, notes = assign_splits(index["keys"], index["roles"], validation, title=title)
     texts = [[" ".join(caption.split()) for caption in captions] for captions in index["captions"]]
     if tokenizer is None:
         train = [
             caption for captions, split in zip(texts, splits, strict=True) if split == "train" for caption in captions
         ]
-        tokenizer = train_bpe(train, total=sum(map(len, train)), vocabulary=vocabulary, title=title)
+        tokenizer = train_bpe(train, total=sum(map(len, train)), vocabulary=vocabulary)
+        notes += capped(tokenizer, vocabulary, title)
     tokenizers.save(tokenizer, folder)
     (folder / "index.json").write_text(to_json({"roles": splits, "captions": texts, "names": index["names"]}), "utf-8")
-    ids = tokenizer.encode_many([caption for captions in texts for caption in captions])
+    names = [f"a caption of {name}" for name, captions in zip(index["names"], texts, strict=True) for _ in captions]
+    ids = encode_lossless(tokenizer, names, [caption for captions in texts for caption in captions])
     np.save(folder / "tokens.npy", np.concatenate(ids).astype(np.uint32))
     np.save(folder / "lengths.npy", np.array([len(each) for each in ids], np.int64))
-    return {}
+    return {"notes": notes}

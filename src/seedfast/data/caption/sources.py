@@ -1,4 +1,4 @@
-"""Sources of images with captions: lists in JSON and CSV, Hugging Face data sets, glyphs."""
+"""Sources of images with captions: lists in JSON and tables, Hugging Face data sets, glyphs."""
 
 import hashlib
 import io
@@ -10,14 +10,16 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from seedfast.data.caption.annotations import Annotation, read_json, read_table
+from seedfast.console import abbreviate
+from seedfast.data.caption.annotations import Annotation, read_annotations, with_split
 from seedfast.data.image.decode import open_image
+from seedfast.data.image.folders import SPLIT_NAMES
 from seedfast.data.image.glyphs import SplitBy, glyph_source
 from seedfast.data.prepare import SourceFiles
 from seedfast.errors import UserError
 
 LoadImage = Callable[[int], Image.Image]
-"""Loads an image; one that is drawn instead of read is drawn at this size. Raises one of `decode.DECODE_ERRORS`."""
+"""Loads an image; one that is drawn instead of read is drawn at this size. Raises ImageError."""
 
 
 class CaptionedImage(NamedTuple):
@@ -137,30 +139,62 @@ def row_captions(name: str, image_column: str, caption_column: str) -> CaptionSo
     return RowSource(f"hf:{name}", root, names, rows=rows, image_column=image_column, caption_column=caption_column)
 
 
-def listed_captions(path: Path, images: Path | None, validation_split: Literal["val", "test"]) -> CaptionSource:
-    """The images that a JSON or CSV file lists.
+def listed_captions(path: Path, images: Path | None, validation_split: Literal["val", "test"] | None) -> CaptionSource:
+    """The images that a JSON file, JSON lines or a table list, or the metadata file of a folder.
 
-    images: their folder (default: images/ beside the file if it exists, else the file's folder). validation_split: the
-    split of a Karpathy file that validates; the other is not used. Raises UserError for an unknown format.
+    images: their folder (default: images/ beside the file if they are there, else the file's folder).
+    validation_split: the part of a given split that validates; the other is not used. Raises UserError for an unknown
+    format.
     """
     skipped: list[str] = []
-    annotations = read_json(path, validation_split) if path.suffix == ".json" else read_table(path, skipped)
+    files = _metadata(path) if path.is_dir() else {path: ""}
+    listed: list[Annotation] = []
+    for file, below in files.items():
+        found = read_annotations(file, skipped)
+        split = SPLIT_NAMES[below.lower()] if below else None
+        listed += [Annotation(f"{below}/{each.name}", each.captions, split) for each in found] if below else found
+    annotations = with_split(listed, validation_split, str(path))
     if not annotations:
-        why = f": {skipped[0]} is not an image and a caption, separated by |, a comma or a tab" if skipped else ""
-        raise UserError(f"{path} lists no images with captions{why}.")
-    root = images or (path.parent / "images" if (path.parent / "images").is_dir() else path.parent)
+        raise UserError(f"{path} lists no images with captions" + (f": {abbreviate(skipped)}." if skipped else "."))
+    root = images or _image_folder(path if path.is_dir() else path.parent, annotations[0].name)
     if not root.is_dir():
         raise UserError(f"The image folder {root} does not exist: name it in data.images.")
-    merged: dict[str, Annotation] = {}
-    for name, captions, split in annotations:
-        earlier = merged.get(name, Annotation(name, (), split))
-        merged[name] = Annotation(name, earlier.captions + captions, split)
-    found = [each for each in merged.values() if any(caption.strip() for caption in each.captions)]
-    skipped += [f"{name} (no caption)" for name in merged.keys() - {each.name for each in found}]
+    has_caption = {each.name: any(caption.strip() for caption in each.captions) for each in annotations}
+    usable = [each for each in annotations if has_caption[each.name]]
+    skipped += [f"{name} (no caption)" for name, has_one in has_caption.items() if not has_one]
     return ListSource(
         str(path),
         root,
-        tuple(each.name for each in found),
+        tuple(each.name for each in usable),
         skipped=tuple(sorted(skipped)),
-        annotations=tuple(found),
+        annotations=tuple(usable),
     )
+
+
+METADATA = ("captions.json", "metadata.jsonl", "metadata.csv")
+"""Files that list the images of the folder that they lie in; metadata.* is the layout of the hub."""
+
+
+def _metadata(folder: Path) -> dict[Path, str]:
+    """The list of a folder's images, or those of its sub-folders for the splits, with the sub-folder's name."""
+    if found := _list_in(folder):
+        return {found: ""}
+    parts = [each for each in sorted(folder.iterdir()) if each.is_dir() and each.name.lower() in SPLIT_NAMES]
+    if below := {found: each.name for each in parts if (found := _list_in(each))}:
+        return below
+    raise UserError(
+        f"The folder {folder} holds none of {', '.join(METADATA)}: name the file that lists its images and captions."
+    )
+
+
+def _list_in(folder: Path) -> Path | None:
+    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    if len(found) > 1:
+        raise UserError(f"The folder {folder} holds {' and '.join(path.name for path in found)}: name one of them.")
+    return found[0] if found else None
+
+
+def _image_folder(beside: Path, first: str) -> Path:
+    """images/ if it exists, unless the first image of the list lies beside the list itself."""
+    inside = beside / "images"
+    return inside if inside.is_dir() and ((inside / first).exists() or not (beside / first).exists()) else beside

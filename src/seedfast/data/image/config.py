@@ -9,28 +9,29 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import torch
 
-from seedfast.console import Bar, abbreviate
+from seedfast.console import Bar, abbreviate, say
 from seedfast.data.cache import file_digests
 from seedfast.data.dataset import DataConfig, Fingerprint
 from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
 from seedfast.data.image.dataset import ImageAssets, ImageCorpus, ImageDataset
-from seedfast.data.image.decode import DECODE_ERRORS
+from seedfast.data.image.decode import ImageError
+from seedfast.data.image.folders import folder_source
 from seedfast.data.image.glyphs import BLANK, GlyphClass, SplitBy, glyph_source
 from seedfast.data.image.sources import (
     LIST_READERS,
     ImageEntry,
     ImageSource,
-    folder_source,
     function_source,
     hub_source,
 )
 from seedfast.data.image.split import assign_splits
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
+from seedfast.data.split import no_validation
 from seedfast.errors import UserError
 from seedfast.files import to_json
 from seedfast.options import Between, Example, Formerly, MayChange, MoreThan, OnlyWith, check, refuse_unused
 
-_FORMAT = 2  # of the prepared data: raise it when the same input is prepared differently
+_FORMAT = 3  # of the prepared data: raise it when the same input is prepared differently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,10 @@ class ImageData(DataConfig):
     """Images, their classes, and their split into training and validation."""
 
     path: Annotated[str, MayChange()] = "glyphs"
-    """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with one sub-folder for each
-    class, a JSON file that lists images with their split, a Hugging Face data set (hf:NAME, hf:FOLDER), or
-    path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8 array) and its class (or None)."""
+    """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with a sub-folder for each
+    class (train/CLASS and val/CLASS are a given split), a JSON file that lists images with their split, a Hugging Face
+    data set (hf:NAME, hf:FOLDER), or path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8
+    array) and its class (or None)."""
 
     size: Annotated[int, Between(4, 4096)] = 32
     """Height and width in pixels, to which the centre square is resized."""
@@ -60,8 +62,10 @@ class ImageData(DataConfig):
     label_field: Annotated[str | None, Example("kind")] = None
     """For Hugging Face data sets: the column of the classes (default: all images are of one class)."""
 
-    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.05
-    """The part of the images that validates, chosen by the keyed hash of their names; a JSON file has its own split."""
+    validation: Annotated[float, Between(0, 1, open_high=True)] = 0.05
+    """The part of the images that validates, chosen by the keyed hash of their names; 0 trains on all. Copies of an
+    image stay together, and each class keeps an image that trains. A JSON file, and a folder with train/ and val/, have
+    their own split."""
 
     balance: Annotated[Balance | None, Example(None)] = None
     """Class-balanced sampling: how often the images of each class are drawn, by inverse frequency, effective number or
@@ -98,6 +102,8 @@ class ImageData(DataConfig):
     def load(self) -> ImageCorpus:
         """Prepare the images, or take them from the cache. Raises UserError on unusable data."""
         source = self._source()
+        if source.has_split:
+            refuse_unused(self, "validation", f"{self.path} has its own split", "data.")
         channels = self.channels or source.channels
         prepared = prepare(
             source,
@@ -109,9 +115,9 @@ class ImageData(DataConfig):
         return self._corpus(source, prepared, channels)
 
     def located(self) -> Self:
-        """The same data with an absolute path (`glyphs` is a name, even if there is a folder of that name)."""
+        """The same data with an absolute path; `glyphs` and `hf:…` are no paths."""
         file, colon, function = self.path.rpartition(":") if self._is_function else (self.path, "", "")
-        if self.path == "glyphs" or not Path(file).exists():
+        if self.path == "glyphs" or self._is_hub or not Path(file).exists():
             return self
         return replace(self, path=f"{Path(file).absolute()}{colon}{function}")
 
@@ -129,9 +135,8 @@ class ImageData(DataConfig):
             return function_source(self.path)
         if path.is_dir():
             return folder_source(path)
-        if path.suffix in LIST_READERS and path.is_file():
-            refuse_unused(self, "validation", f"{self.path} has its own split", "data.")
-            return LIST_READERS[path.suffix](path)
+        if path.suffix.lower() in LIST_READERS and path.is_file():
+            return LIST_READERS[path.suffix.lower()](path)
         raise UserError(
             f'data.path="{self.path}" is neither a folder of images nor a JSON file that lists them: name one, '
             "hf:NAME, path/to/file.py:function, or glyphs."
@@ -157,22 +162,25 @@ class ImageData(DataConfig):
             for entry in source.images():
                 try:
                     pixels = entry.read(self.size, channels).tobytes()
-                except DECODE_ERRORS as error:
-                    skipped.append(f"{entry.name} ({' '.join(str(error).split())[:80] or type(error).__name__})")
+                except ImageError as error:
+                    skipped.append(f"{entry.name} ({error})")
                     continue
                 file.write(pixels)
                 entries.append(entry)
                 bar.advance(1)
         left_out = f" (left out: {abbreviate(skipped)})" if skipped else ""
-        if len(entries) < 2:
-            raise UserError(f"{source.title} holds {len(entries) or 'no'} usable images{left_out}: add more.")
-        splits = assign_splits([e.split_key for e in entries], [e.split for e in entries], self.validation)
-        for split in SPLITS:
-            if split not in splits:
-                raise UserError(f"{source.title} has no image in its {split} split{left_out}: add more.")
+        if not entries:
+            raise UserError(f"{source.title} holds no usable images{left_out}: add more.")
+        splits, notes = assign_splits(
+            [e.split_key for e in entries],
+            [e.split for e in entries],
+            self.validation,
+            title=f"{source.title}{left_out}",
+            labels=[e.label for e in entries],
+        )
         index = {"roles": splits, "labels": [e.label for e in entries], "captions": [e.caption for e in entries]}
         (folder / "index.json").write_text(to_json(index), "utf-8")
-        return {"skipped": skipped}
+        return {"skipped": skipped, "notes": notes}
 
     def _corpus(self, source: ImageSource, prepared: Prepared, channels: int) -> ImageCorpus:
         index = json.loads((prepared.folder / "index.json").read_text("utf-8"))
@@ -187,6 +195,9 @@ class ImageData(DataConfig):
         counts = torch.bincount(splits["train"].labels_N, minlength=len(classes)).tolist()
         if 0 in counts:
             raise UserError(f'{source.title} has no training image of the class "{classes[counts.index(0)]}".')
+        if not len(splits["validation"]):
+            why = "none of its images can validate" if self.validation else "data.validation is 0"
+            say(no_validation(source.title, why))
         return ImageCorpus(
             train=splits["train"],
             validation=splits["validation"],

@@ -50,7 +50,7 @@ class ImageDataset:
     def __init__(
         self, pixels_MCSS: PixelArray, rows: Sequence[int], labels: Sequence[int], captions: Sequence[str]
     ) -> None:
-        self._pixels_MCSS, self._rows_N = pixels_MCSS, np.array(rows)
+        self._pixels_MCSS, self._rows_N = pixels_MCSS, np.array(rows, np.int64)
         self.labels_N = torch.tensor(labels, dtype=torch.int64)
         self.captions = captions
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from seedfast.data.image.decode import PixelArray
+from seedfast.data.image.decode import ImageError, PixelArray
 from seedfast.data.image.sources import ImageEntry, ImageSource, Read
 
 FACES = {
@@ -106,7 +106,7 @@ def _glyph_reader(path: Path, character: str) -> Read:
 def draw(path: Path, character: str, size: int) -> PixelArray:
     """A character in white on black, uint8 [size, size]: centred, on a fixed baseline, shrunk if it is too large.
 
-    Raises ValueError for a character without ink.
+    Raises ImageError for a character without ink.
     """
     from PIL import Image, ImageDraw
 
@@ -114,7 +114,7 @@ def draw(path: Path, character: str, size: int) -> PixelArray:
     while True:
         left, top, right, bottom = _font(path, em).getbbox(character, anchor="ls")
         if right <= left or bottom <= top:
-            raise ValueError(BLANK)
+            raise ImageError(BLANK)
         if (right - left <= size and bottom - top <= size) or em <= 4:
             break
         em -= max(1, em // 12)  # a wide ligature or a tall bracket is shrunk
@@ -125,5 +125,5 @@ def draw(path: Path, character: str, size: int) -> PixelArray:
     ImageDraw.Draw(image).text((x, baseline), character, fill=255, font=_font(path, em), anchor="ls")
     values = np.asarray(image, np.uint8)
     if not values.any():
-        raise ValueError(BLANK)
+        raise ImageError(BLANK)
     return values

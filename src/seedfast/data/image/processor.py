@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from seedfast import huggingface
-from seedfast.data.image.decode import PixelArray, to_pixels, upright
+from seedfast.data.image.decode import PixelArray, decoding, to_pixels, upright
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
@@ -33,7 +33,7 @@ class Processor(Protocol):
     def std(self) -> tuple[float, ...]: ...
 
     def __call__(self, image: Image.Image) -> PixelArray:
-        """The pixels. Raises one of `decode.DECODE_ERRORS`."""
+        """The pixels. Raises ImageError."""
         ...
 
     def files(self) -> dict[str, str]:
@@ -88,7 +88,8 @@ class PretrainedProcessor:
         return np.asarray(pixels).round().clip(0, 255).astype(np.uint8)
 
     def __call__(self, image: Image.Image) -> PixelArray:
-        return self._run(upright(image).convert("RGB"))
+        with decoding():
+            return self._run(upright(image).convert("RGB"))
 
     def files(self) -> dict[str, str]:
         return {FILE: to_json(json.loads(self._processor.to_json_string()))}

@@ -1,7 +1,7 @@
-"""Sources of images: folders, lists in JSON, Hugging Face data sets, functions of your own."""
+"""Sources of images: lists in JSON, Hugging Face data sets, functions of your own."""
 
+import hashlib
 import io
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,8 +12,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from seedfast.data.image.decode import PixelArray, open_image, to_pixels
+from seedfast.data.image.decode import ImageError, PixelArray, open_image, to_pixels
+from seedfast.data.json_rows import read_json
 from seedfast.data.prepare import SourceFiles
+from seedfast.data.split import FirstOf
 from seedfast.errors import UserError
 from seedfast.user_code import own_function
 
@@ -21,7 +23,7 @@ ONE_CLASS = "picture"
 """The class of images without a class."""
 
 Read = Callable[[int, int], PixelArray]
-"""(size, channels) → the pixels of an image. Raises one of `decode.DECODE_ERRORS`."""
+"""(size, channels) → the pixels of an image. Raises ImageError."""
 
 
 class ImageEntry(NamedTuple):
@@ -52,6 +54,11 @@ class ImageFiles(SourceFiles):
 class ImageSource(ImageFiles, ABC):
     """Images that are read from files."""
 
+    @property
+    def has_split(self) -> bool:
+        """Whether the source itself defines the split."""
+        return False
+
     @abstractmethod
     def images(self) -> Iterator[ImageEntry]:
         """All images."""
@@ -75,9 +82,15 @@ class ImageFileSource(ImageSource):
 
     info: tuple[FileInfo, ...] = ()
 
+    @property
+    def has_split(self) -> bool:
+        return any(each.split is not None for each in self.info)
+
     def images(self) -> Iterator[ImageEntry]:
+        first_of = FirstOf()
         for name, (label, caption, split) in zip(self.names, self.info, strict=True):
-            yield ImageEntry(name, name, label, caption, split, _file_reader(self.root / name))
+            key = first_of(self.contents[name], name)
+            yield ImageEntry(name, key, label, caption, split, _file_reader(self.root / name))
 
     def identity(self) -> Any:
         return self.info
@@ -95,41 +108,9 @@ def _failing_reader(reason: str) -> Read:
     """A reader that always fails, for entries without an image."""
 
     def read(size: int, channels: int) -> PixelArray:
-        raise ValueError(reason)
+        raise ImageError(reason)
 
     return read
-
-
-# ---- folders ----------------------------------------------------------------------------------------------------
-
-
-def folder_source(root: Path) -> ImageSource:
-    """The images of a folder, with one class for each sub-folder; without sub-folders all are of one class.
-
-    Raises UserError if there are none.
-    """
-    extensions = Image.registered_extensions()
-    names: list[str] = []
-    skipped: list[str] = []
-    for folder, folders, files in os.walk(root, onerror=lambda error: skipped.append(f"{error.filename} (unreadable)")):
-        inside = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        linked = [inside / name for name in folders if (Path(folder) / name).is_symlink()]  # os.walk enters none
-        skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
-        for file in (each for each in files if not each.startswith(".")):
-            name = (inside / file).as_posix()
-            if Path(file).suffix.lower() in extensions:
-                names.append(name)
-            else:
-                skipped.append(f"{name} (not a picture)")
-    nested = [name for name in names if "/" in name]
-    if nested and len(nested) < len(names):
-        skipped += [f"{name} (in no class's folder)" for name in names if "/" not in name]
-        names = nested
-    if not names:
-        raise UserError(f"There is no picture in {root}: add a sub-folder of pictures for each class.")
-    info = [FileInfo(Path(name).parts[0] if nested else ONE_CLASS, Path(name).stem, None) for name in sorted(names)]
-    return ImageFileSource(str(root), root, tuple(sorted(names)), info=tuple(info), skipped=tuple(sorted(skipped)))
 
 
 # ---- lists ------------------------------------------------------------------------------------------------------
@@ -141,10 +122,7 @@ def json_source(path: Path) -> ImageSource:
     {"train": …, "validation": …}, each a list of {"image": path, "class": name, "caption": text} (the last two are
     optional) or a mapping of classes to lists of paths. Paths are relative to the file. Raises UserError otherwise.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON file ({error}).") from None
+    content = read_json(path)
     if not isinstance(content, dict) or content.keys() != {"train", "validation"}:
         found = f"the keys {', '.join(content)}" if isinstance(content, dict) and content else "none"
         raise UserError(
@@ -157,13 +135,15 @@ def json_source(path: Path) -> ImageSource:
             name = str(entry["image"])
             names.append(name)
             label, caption = (entry.get(key) for key in ("class", "caption"))
+            if not is_utf8(f"{name}{label}{caption}"):
+                raise UserError(f"{path} has half a character (a lone surrogate) in the entry of {name!a}: fix it.")
             info.append(FileInfo(_text(label, ONE_CLASS), _text(caption, Path(name).stem), split))
     _check_distinct(path, names)
     return ImageFileSource(str(path), path.parent, tuple(names), info=tuple(info))
 
 
 LIST_READERS: Mapping[str, Callable[[Path], ImageSource]] = {".json": json_source}
-"""The formats of files that list images, by their suffix."""
+"""The formats of files that list images, by their suffix in lower case."""
 
 
 def _check_distinct(path: Path, names: Sequence[str]) -> None:
@@ -192,6 +172,15 @@ def _text(value: Any, default: str) -> str:
     return default if value is None else str(value)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written: not with half a character, as JSON's \\ud800 and some file names have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 # ---- Hugging Face data sets -------------------------------------------------------------------------------------
 
 
@@ -205,12 +194,16 @@ class HubImageSource(ImageSource):
 
     def images(self) -> Iterator[ImageEntry]:
         names = getattr(self.rows.features.get(self.label), "names", None) if self.label else None
+        first_of = FirstOf()
         for number, row in enumerate(self.rows):
             label = ONE_CLASS if self.label is None else _class_name(row[self.label], names)
-            read = _failing_reader("no picture") if row[self.image] is None else _file_reader(_file(row[self.image]))
+            cell = row[self.image] or {"bytes": None, "path": None}
+            has_image = cell["bytes"] is not None or cell["path"]
+            read = _file_reader(_file(cell)) if has_image else _failing_reader("no picture")
             if label is None:
                 read = _failing_reader("no class")
-            yield ImageEntry(f"row {number}", str(number), label or "", label or "", None, read)
+            key = first_of(_content(row[self.image]) if row[self.image] else str(number), str(number))
+            yield ImageEntry(f"row {number}", key, label or "", label or "", None, read)
 
 
 def _class_name(value: Any, names: Sequence[str] | None) -> str | None:
@@ -218,6 +211,12 @@ def _class_name(value: Any, names: Sequence[str] | None) -> str | None:
     if value is None or (names and value < 0):
         return None
     return names[value] if names else str(value)
+
+
+def _content(cell: Mapping[str, Any]) -> str:
+    """A digest of an image's file; of one outside the data set, its path."""
+    content = cell["bytes"] if cell["bytes"] is not None else str(cell["path"]).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _file(cell: Mapping[str, Any]) -> Path | IO[bytes]:
@@ -246,6 +245,7 @@ class FunctionSource(ImageSource):
     function_name: str = ""
 
     def images(self) -> Iterator[ImageEntry]:
+        first_of = FirstOf()
         for number, pair in enumerate(self.function()):
             if not isinstance(pair, tuple) or len(pair) != 2:
                 raise UserError(f"{self.title} must yield pairs (image, class or None), but item {number} is {pair!r}.")
@@ -254,7 +254,8 @@ class FunctionSource(ImageSource):
             def read(size: int, channels: int, image: Image.Image = image) -> PixelArray:
                 return to_pixels(image, size, channels)
 
-            yield ImageEntry(f"image {number}", str(number), label, label, None, read)
+            key = first_of(hashlib.sha256(image.tobytes()).hexdigest(), str(number))
+            yield ImageEntry(f"image {number}", key, label, label, None, read)
 
     def identity(self) -> Any:
         return self.function_name

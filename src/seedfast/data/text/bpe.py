@@ -6,7 +6,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from seedfast.console import Bar
-from seedfast.data.text.tokenizers import END_OF_TEXT, Subwords
+from seedfast.data.text.tokenizers import END_OF_TEXT, Subwords, Tokenizer
 from seedfast.errors import UserError
 
 SMALLEST = 257
@@ -16,11 +16,11 @@ BUDGET = 1 << 26
 """Largest number of characters that merges are learned from; longer data is sampled evenly."""
 
 
-def train_bpe(texts: Iterable[str], *, total: int, vocabulary: int, title: str) -> Subwords:
+def train_bpe(texts: Iterable[str], *, total: int, vocabulary: int) -> Subwords:
     """Learn `vocabulary` tokens, end-of-text as the last id included. The same texts give the same tokenizer.
 
-    total: an upper bound on the texts' characters. title: the texts' name in messages.
-    Raises UserError if the vocabulary is too small for all bytes or larger than the texts support.
+    Texts with too few different pairs support fewer tokens (see `capped`). total: an upper bound on the texts'
+    characters. Raises UserError if the vocabulary is too small for all bytes.
     """
     if vocabulary < SMALLEST:
         raise UserError(
@@ -38,13 +38,18 @@ def train_bpe(texts: Iterable[str], *, total: int, vocabulary: int, title: str) 
     )
     with Bar("Training the tokenizer", min(total, BUDGET)) as bar:
         core.train_from_iterator(_with_progress(spread(texts, total, BUDGET), bar), trainer)
-    if (learned := core.get_vocab_size() + 1) < vocabulary:
-        raise UserError(
-            f"data.vocabulary={vocabulary} is too large: the training split of {title} supports {learned} tokens; "
-            f"set data.vocabulary to {learned} or less, or add text."
-        )
     core.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return Subwords(core, END_OF_TEXT)
+
+
+def capped(tokenizer: Tokenizer, vocabulary: int, title: str) -> list[str]:
+    """The sentence about a learned tokenizer that is smaller than the `vocabulary` asked for, if it is."""
+    if tokenizer.size >= vocabulary:
+        return []
+    return [
+        f"The training split of {title} supports {tokenizer.size:,} tokens, so the vocabulary has these instead of "
+        f"{vocabulary:,}."
+    ]
 
 
 def spread(texts: Iterable[str], total: int, budget: int) -> Iterator[str]:

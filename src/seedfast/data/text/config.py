@@ -11,6 +11,7 @@ from seedfast.console import say
 from seedfast.data.cache import file_digests, read_tokens, token_type
 from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
+from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.named_source import located, named_source
@@ -25,9 +26,13 @@ from seedfast.errors import UserError
 from seedfast.files import to_json
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
 
+STORED = "seedfast"
+"""The folder in an exported model that holds the assets of `TextAssets.save`."""
 _FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
+_NOT_PATHS = (*_BUILT_IN, "model")
+"""Values of tokenizer that are no paths, even where a file or folder has this name."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,9 @@ class TextAssets:
 
     context: a window's length in tokens. prompt: number of preceding tokens given with it. one_document_per_window:
     whether a window holds one document, padded. validation_tokens: scored tokens of the validation split (all but the
-    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing. preferences: whether
-    each example is a pair of answers; tokens and bytes are those of the chosen ones.
+    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing. Both are those of
+    the training split where no validation split is. preferences: whether each example is a pair of answers; tokens and
+    bytes are those of the chosen ones.
     """
 
     tokenizer: Tokenizer
@@ -84,15 +90,15 @@ class TextCorpus(Corpus):
     splits: Mapping[str, Mapping[str, int]]
     skipped: tuple[str, ...]
 
-    def introduction(self, drawn: int) -> list[str]:
+    def introduction(self, epochs: float) -> list[str]:
         train = self.train
         if isinstance(train, PreferenceDataset):
-            return [f"preferences: {len(train):,} pairs, {drawn / len(train):.3g} epochs"]
+            return [f"preferences: {len(train):,} pairs, {epochs:.3g} epochs"]
         if not isinstance(train, PackedDataset):
             return []
         return [
             f"chats: {train.examples:,} examples, scored {train.targets:,} of {train.tokens:,} tokens, "
-            f"{drawn / len(train):.3g} epochs"
+            f"{epochs:.3g} epochs"
         ]
 
 
@@ -109,11 +115,11 @@ class TextData(DataConfig):
     """Further data of the same kind, each named as in `path`: all documents are those of one data set."""
 
     tokenizer: Annotated[str, Example("bytes")] = "bpe"
-    """characters, bytes, bpe (learned from the training split), a pretrained one's folder or hub name, or model
-    (that of the pretrained model)."""
+    """characters, bytes, bpe (learned from the training split), model (that of the pretrained model), or a pretrained
+    one: its hub name, its folder (also with vocab.json and merges.txt), or its tokenizer.json."""
 
     vocabulary: Annotated[int | None, OnlyWith(tokenizer="bpe"), Example(270, vocabulary=265)] = None
-    """The number of tokens that bpe learns, end-of-text included (default 2048)."""
+    """The most tokens that bpe learns, end-of-text included (default 2048); a short text supports fewer."""
 
     context: Annotated[int, AtLeast(1)] = 256
     """The length of a window in tokens."""
@@ -146,8 +152,9 @@ class TextData(DataConfig):
     """The day, YYYY-MM-DD, that a chat template which writes the date takes for the present one. A new run stores the
     day on which it starts."""
 
-    validation: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.1
-    """The part that validates: whole documents by their keyed hash, or the end of a single plain file."""
+    validation: Annotated[float, Between(0, 1, open_high=True)] = 0.1
+    """The part that validates: whole documents by their keyed hash (equal ones, and rows of one prompt, together), or
+    the end of a single plain file and of documents longer than that part; 0 trains on everything."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -163,6 +170,24 @@ class TextData(DataConfig):
         if self.tokenizer == "model":
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
         source = named_source((self.path, *self.also), self)
+        corpus, why = self._load(source, self.validation), "data.validation is 0"
+        if self.validation and not (len(corpus.train) and len(corpus.validation)):
+            corpus, why = self._load(source, 0), f"it is too small for data.validation={self.validation:g}"
+        if not len(corpus.train):
+            raise self._too_short(source, corpus)
+        if left_out := sum(packed.left_out for packed in _packed_splits(corpus)):
+            say(
+                f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
+                "tokens."
+            )
+        if not len(corpus.validation):
+            say(no_validation(source.title, why))
+        if equal := sum(packed.equal for packed in _packed_splits(corpus) if isinstance(packed, PreferenceDataset)):
+            say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
+        return corpus
+
+    def _load(self, source: TextSource, validation: float) -> TextCorpus:
+        """The corpus with this part as validation split; a split that is shorter than a window is empty."""
         given = self._given_tokenizer()
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
@@ -170,7 +195,7 @@ class TextData(DataConfig):
             "plain": source.is_one_text,
             "field": self.field,
             "dialogues": isinstance(source, ChatSource),
-            "validation": self.validation,
+            "validation": validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
             "vocabulary": vocabulary,
         }
@@ -181,7 +206,7 @@ class TextData(DataConfig):
                 folder,
                 kind=self.tokenizer,
                 vocabulary=vocabulary,
-                validation=self.validation,
+                validation=validation,
                 given=given,
             )
 
@@ -208,9 +233,9 @@ class TextData(DataConfig):
         return tokenizers.on_date(given, self.date)
 
     def located(self) -> Self:
-        """The same data with absolute paths (`python` is a name, even where a file or folder has this name)."""
+        """The same data with absolute paths; `python`, `hf:…` and the built-in tokenizers are no paths."""
         changed: dict[str, Any] = {"path": located(self.path), "also": tuple(map(located, self.also))}
-        if self.tokenizer not in _BUILT_IN and (path := Path(self.tokenizer).expanduser().absolute()).exists():
+        if self.tokenizer not in _NOT_PATHS and (path := Path(self.tokenizer).expanduser().absolute()).exists():
             changed["tokenizer"] = str(path)
         return replace(self, **changed)
 
@@ -231,18 +256,19 @@ class TextData(DataConfig):
         summary, folder = prepared.summary, prepared.folder
         tokenizer = tokenizers.load(folder)
         if isinstance(source, ChatSource):
-            splits: Sequence[_Packed | Windows] = self._packed(source, prepared, tokenizer)
+            splits: Sequence[_Packed | Windows] = self._packed(source, folder, tokenizer)
         else:
             splits = self._windows(source, prepared, tokenizer)
         train, held_out = splits
-        size = held_out.bytes if isinstance(held_out, _Packed) else summary["validation"]["bytes"]
+        measured, name = (held_out, "validation") if len(held_out) else (train, "train")
+        size = measured.bytes if isinstance(measured, _Packed) else summary[name]["bytes"]
         one_document = isinstance(held_out, DocumentWindows)
         assets = TextAssets(
             tokenizer=tokenizer,
             prompt=self.prompt,
             context=self.context,
             one_document_per_window=one_document,
-            validation_tokens=held_out.targets,
+            validation_tokens=measured.targets,
             validation_bytes=size,
             preferences=isinstance(source, PreferenceSource),
         )
@@ -259,58 +285,50 @@ class TextData(DataConfig):
             skipped=tuple(summary["skipped"]),
         )
 
-    def _packed(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> "list[_Packed]":
+    def _packed(self, source: TextSource, folder: Path, tokenizer: Tokenizer) -> "list[_Packed]":
         """Both splits of prompts with completions, chats or preferences: whole examples."""
         self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
-        folder, size, end = prepared.folder, tokenizer.size, tokenizer.end_of_text
+        size, end = tokenizer.size, tokenizer.end_of_text
         kind = PreferenceDataset if isinstance(source, PreferenceSource) else PackedDataset
         splits: list[_Packed] = [
             kind(folder, name, vocabulary=size, context=self.context, padding=end) for name in SPLITS
         ]
-        for name, packed in zip(SPLITS, splits, strict=True):
-            if not len(packed):
-                raise UserError(
-                    f"No example of the {name} split of {source.title} fits into data.context={self.context} tokens: "
-                    f"raise data.context, change data.validation={self.validation}, or add examples."
-                )
-            if not packed.bytes:
-                raise UserError(
-                    f"All answers of the {name} split of {source.title} are empty, so there is no text to write: fill "
-                    "them, or remove these rows."
-                )
-        if repeated := prepared.summary["repeated"]:
-            count, example = repeated
-            say(f"Repeated in {source.title}: {count} examples are equal to an earlier one, such as {example}.")
-        if left_out := sum(packed.left_out for packed in splits):
-            say(
-                f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
-                "tokens."
-            )
-        if equal := sum(packed.equal for packed in splits if isinstance(packed, PreferenceDataset)):
-            say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
+        if not all(packed.bytes for packed in splits if len(packed)):
+            raise UserError(f"All answers of a split of {source.title} are empty: fill them, or remove these rows.")
         return splits
 
     def _windows(self, source: TextSource, prepared: Prepared, tokenizer: Tokenizer) -> list[Windows]:
         """Both splits of text, cut into windows."""
-        for name in SPLITS:
-            if (targets := prepared.summary[name]["tokens"] - 1) < self.context:
-                raise UserError(
-                    f"The {name} split of {source.title} has {targets} tokens to predict, fewer than one window of "
-                    f"data.context={self.context}: lower data.context, change data.validation={self.validation}, or "
-                    "add text."
-                )
         kind = token_type(tokenizer.size)
+        streams = [read_tokens(prepared.folder / f"{name}.bin", kind) for name in SPLITS]
         # A single text is one document, so its windows are the same either way.
         windows = DocumentWindows if self.one_document_per_window and not source.is_one_text else Windows
         return [
             windows(
-                read_tokens(prepared.folder / f"{name}.bin", kind),
+                tokens if len(tokens) > self.context else tokens[:1],
                 self.context,
                 prompt=self.prompt,
                 end_of_text=tokenizer.end_of_text,
             )
-            for name in SPLITS
+            for tokens in streams
         ]
+
+    def _too_short(self, source: TextSource, corpus: TextCorpus) -> UserError:
+        """The error for data that fills no window."""
+        if isinstance(corpus.train, _Packed):
+            return UserError(
+                f"No example of the train split of {source.title} fits into data.context={self.context} tokens: raise "
+                "data.context, or add examples."
+            )
+        return UserError(
+            f"The train split of {source.title} has {corpus.splits['train']['tokens'] - 1} tokens to predict, fewer "
+            f"than one window of data.context={self.context}: lower data.context, or add text."
+        )
+
+
+def _packed_splits(corpus: TextCorpus) -> "list[_Packed]":
+    """The splits of chats, of prompts with completions and of preferences; none of a corpus of text."""
+    return [split for split in (corpus.train, corpus.validation) if isinstance(split, _Packed)]
 
 
 _Packed = PackedDataset | PreferenceDataset
@@ -319,8 +337,9 @@ _Packed = PackedDataset | PreferenceDataset
 def _existing_tokenizer(name: str) -> Tokenizer:
     """A tokenizer that a run has stored, or a pretrained one."""
     folder = Path(name).expanduser()
-    if (folder / "text.json").is_file():
-        return tokenizers.load(folder)
+    for stored in (folder, folder / STORED):
+        if (stored / "text.json").is_file():
+            return tokenizers.load(stored)
     from seedfast.data.text.hub import pretrained_tokenizer
 
     return pretrained_tokenizer(name)

@@ -6,11 +6,9 @@ chat template renders them. A prompt is encoded by itself, exactly as it will be
 """
 
 import json
-from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from seedfast.data.text.row_forms import (
 )
 from seedfast.data.text.sources import Document, TextSource
 from seedfast.data.text.split import SKIPPED, Split, utf8_size
-from seedfast.data.text.tokenizers import Subwords, Tokenizer
+from seedfast.data.text.tokenizers import Subwords, Tokenizer, begin, encode_lossless
 from seedfast.errors import UserError
 
 
@@ -122,19 +120,19 @@ def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
     if isinstance(made, Chat) and template is None:
         if made.pair is None:
             raise UserError(
-                f"{name} is a chat, which a tokenizer's chat template renders, and this tokenizer has none: set "
-                'data.tokenizer to that of a chat model, or give the rows a "prompt" and a "completion" as texts.'
+                f"{name} is a chat, whose messages a tokenizer's chat template renders, and this tokenizer has none: "
+                'set data.tokenizer to that of a chat model, or give the rows a "prompt" and a "completion" as texts.'
             )
         made = made.pair
     if isinstance(made, Pair):
-        # As in sampling: an empty prompt is an end-of-text.
-        prompt = tokenizer.encode(made.prompt) or [end]
-        parts = [(prompt, False), ([*tokenizer.encode(made.completion), end], True)]
+        prompt, completion = (ids.tolist() for ids in encode_lossless(tokenizer, [name] * 2, made.texts))
+        # As in sampling, where the model reads the beginning of the text first.
+        parts = [(begin(tokenizer, prompt), False), ([*completion, end], True)]
         size = utf8_size(made.completion)
     else:
         assert isinstance(tokenizer, Subwords)
         assert template is not None
-        _refuse_special_tokens(made, tokenizer, name)
+        _check_texts(made, tokenizer, name)
         turns = rendered_turns(made, template, name)
         parts = [(tokenizer.encode_chat(text), is_scored) for text, is_scored in turns]
         size = sum(utf8_size(message_text(made.messages[place])) for place in made.scored)
@@ -144,19 +142,23 @@ def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
     return Example(ids, [scored for some, scored in parts for _ in some], size)
 
 
-def _refuse_special_tokens(chat: Chat, tokenizer: Subwords, name: str) -> None:
-    for text in (*map(message_text, chat.messages), json.dumps(chat.tools, ensure_ascii=False)):
+def _check_texts(chat: Chat, tokenizer: Subwords, name: str) -> None:
+    """Raise UserError for a text with a special token, or one that the tokenizer does not give back."""
+    texts = [*map(message_text, chat.messages), json.dumps(chat.tools, ensure_ascii=False)]
+    for text in texts:
         if special := tokenizer.special_token_in(text):
             raise UserError(f"{name} contains {special!r}, a special token of the chat template: fix or remove it.")
+    encode_lossless(tokenizer, [name] * len(texts), texts)
 
 
 def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
     """Write the examples of each split into `folder`, and return the counts of each split.
 
-    "repeated" is the number of examples that are equal to an earlier one, and the name of the first; None without any.
+    Raises UserError for an invalid row, and if all of several examples are equal.
     """
-    digests = array("Q")  # of each row, 0 of skipped ones
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
+    first: list[Example] | None = None
+    has_others = False
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))
 
@@ -170,10 +172,10 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
         ]
         for (name, row), number in zip(source.rows(), split.assigned, strict=True):
             if number == SKIPPED:
-                digests.append(0)
                 continue
             examples = source.examples(row, tokenizer, name)
-            digests.append(hash(tuple((tuple(each.ids), tuple(each.scored)) for each in examples)) % (1 << 64))
+            first = first or examples
+            has_others |= examples != first
             for each in examples:
                 tokens[number].write(np.array(each.ids))
                 values = (each.scored, [len(each.ids)], [each.bytes])
@@ -183,17 +185,9 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
                 counts[number]["bytes"] += each.bytes
                 counts[number]["tokens"] += len(each.ids)
             bar.advance(sum(map(utf8_size, source.texts(row, name))))
-    return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True, "repeated": _repeated(source, digests)}
-
-
-def _repeated(source: ChatSource, digests: Sequence[int]) -> tuple[int, str] | None:
-    """The number of rows whose digest is that of an earlier one, and the name of the first."""
-    found = np.array(digests, np.uint64)
-    _, firsts = np.unique(found, return_index=True)
-    again = np.ones(len(found), bool)
-    again[firsts] = False
-    again[found == 0] = False
-    if not again.any():
-        return None
-    name, _ = next(islice(source.rows(), int(again.argmax()), None))
-    return int(again.sum()), name
+    if (total := sum(count["documents"] for count in counts)) > 1 and not has_others:
+        raise UserError(
+            f"All {total} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "
+            "messages, or prompts and completions, differ."
+        )
+    return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True}

@@ -14,7 +14,7 @@ from seedfast.data.hub_rows import hub_rows
 from seedfast.data.json_rows import Row
 from seedfast.data.text.rows import text_field, without_nulls
 from seedfast.data.text.sources import Document, TextSource
-from seedfast.data.text.tokenizers import Subwords
+from seedfast.data.text.tokenizers import Subwords, Tokenizer, from_files
 from seedfast.errors import UserError
 from seedfast.files import to_json
 
@@ -49,11 +49,13 @@ def hub_source(name: str, field: str) -> TextSource:
     return TextHubSource(f"hf:{name}", root, names, field=field, dataset=dataset)
 
 
-def pretrained_tokenizer(name: str) -> Subwords:
-    """The tokenizer of a Hugging Face model, by folder or hub name.
+def pretrained_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a Hugging Face model, by folder or hub name, or of the files that `from_files` reads.
 
     Raises UserError if it is neither on this machine nor reachable, has no fast form or no end-of-sequence token.
     """
+    if (known := from_files(Path(name).expanduser())) is not None:
+        return known
     wrapper = huggingface.fetch("The tokenizer", name, huggingface.transformers().AutoTokenizer.from_pretrained)
     core = getattr(wrapper, "backend_tokenizer", None)
     if not isinstance(core, tokenizers.Tokenizer):

@@ -6,7 +6,7 @@ from typing import Any
 
 from seedfast.data.text.dialogues import as_chats
 from seedfast.data.text.joined import joined
-from seedfast.data.text.own import own_source
+from seedfast.data.text.own import OwnSource, own_source
 from seedfast.data.text.preferences import as_preferences
 from seedfast.data.text.sources import (
     TextSource,
@@ -23,58 +23,64 @@ from seedfast.user_code import names_function
 PYTHON = "python"
 """The name of the standard library's source code."""
 
-_Unused = dict[str, str]
-"""The options that have no effect on a source, and why."""
-
 
 def named_source(paths: Sequence[str], options: Any) -> TextSource:
     """The source that the paths name together. options: a configuration with `include`, `exclude`, `mode` and `field`.
 
     Raises UserError if there is none, or an option has no effect on any of them.
     """
-    found = [_named(path, options) for path in paths]
-    for name, reason in found[0][1].items():
-        if all(name in unused for _, unused in found):
-            refuse_unused(options, name, reason, "data.")
-    source = joined([source for source, _ in found])
+    if not any(_is_folder(path) for path in paths):
+        for name in ("include", "exclude", "mode"):
+            refuse_unused(options, name, f'data.path="{paths[0]}" is not a folder', "data.")
+    sources = [_source(path, options) for path in paths]
+    reasons = [_without_field(path, source) for path, source in zip(paths, sources, strict=True)]
+    if reasons[0] and all(reasons):
+        refuse_unused(options, "field", reasons[0], "data.")
+    source = joined(sources)
     return as_preferences(source, options.field) or as_chats(source, options.field)
 
 
 def located(path: str) -> str:
     """The absolute path of a file, a folder or a function; every other name as it is."""
-    if path == PYTHON:  # even where a file or folder has this name
+    if path == PYTHON or path.startswith("hf:"):  # even where a file or folder has this name
         return path
     file, colon, function = path.rpartition(":") if names_function(path) else (path, "", "")
     absolute = Path(file).expanduser().absolute()
     return f"{absolute}{colon}{function}" if absolute.exists() else path
 
 
-def _named(name: str, options: Any) -> tuple[TextSource, _Unused]:
-    path = Path(name).expanduser().absolute()
-    unused = dict.fromkeys(("include", "exclude", "mode"), f'data.path="{name}" is not a folder')
+def _is_folder(name: str) -> bool:
+    return name != PYTHON and not name.startswith("hf:") and Path(name).expanduser().is_dir()
+
+
+def _source(name: str, options: Any) -> TextSource:
     if name == PYTHON:
-        return python_source(), unused | {"field": "Python files have no fields"}
+        return python_source()
     if name.startswith("hf:"):
         from seedfast.data.text.hub import hub_source
 
-        return hub_source(name.removeprefix("hf:"), options.field), unused
+        return hub_source(name.removeprefix("hf:"), options.field)
     if not is_utf8(name):
         raise UserError(f'The name of data.path="{printable(name)}" is not UTF-8: rename it.')
+    path = Path(name).expanduser().absolute()
     if path.is_dir():
-        source = folder_source(path, options.include, options.exclude, options.mode, options.field)
-        unused = {}
-    elif path.is_file():
-        source = file_source(path, options.field)
-    elif names_function(name):
-        own = own_source(name, options.field)
-        return own, unused | ({"field": f"{own.title} yields texts without fields"} if own.yields_texts else {})
-    elif path.exists():
+        return folder_source(path, options.include, options.exclude, options.mode, options.field)
+    if path.is_file():
+        return file_source(path, options.field)
+    if names_function(name):
+        return own_source(name, options.field)
+    if path.exists():
         raise UserError(f'data.path="{name}" is no regular file, and data is read several times: store it in a file.')
-    else:
-        raise UserError(
-            f'data.path="{name}" is neither a file nor a folder: name one, hf:NAME, path/to/file.py:function, '
-            "or python for the standard library's source code."
-        )
-    if source.first_row() is None:
-        unused["field"] = f'data.path="{name}" holds no rows (JSONL, JSON, CSV or Parquet)'
-    return source, unused
+    raise UserError(
+        f'data.path="{name}" is neither a file nor a folder: name one, hf:NAME, path/to/file.py:function, or python '
+        "for the standard library's source code."
+    )
+
+
+def _without_field(name: str, source: TextSource) -> str | None:
+    """Why the option `field` has no effect on a source; None if it has one."""
+    if name == PYTHON:
+        return "Python files have no fields"
+    if isinstance(source, OwnSource):
+        return f"{source.title} yields texts without fields" if source.yields_texts else None
+    return None if source.first_row() else f'data.path="{name}" holds no rows (JSONL, JSON, CSV or Parquet)'

@@ -1,6 +1,8 @@
 """The split: which documents are trained on and which validate, found in one pass over all text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,52 +11,69 @@ import numpy.typing as npt
 
 from seedfast import keys
 from seedfast.console import abbreviate
+from seedfast.data.split import Integers, far_notice, hold_out, is_far, is_too_small
 from seedfast.data.text.sources import TextSource
 from seedfast.errors import UserError
 
-TRAIN, VALIDATION, SKIPPED = 0, 1, 2
+TRAIN, VALIDATION, SKIPPED, CUT = 0, 1, 2, 3
+
+_FEW = 1e-4
+"""Copies that hold less than this part of the bytes, such as the shortest files of source code, are left alone."""
 
 
 @dataclass(frozen=True)
 class Split:
     """The assignment of documents to splits.
 
-    assigned: TRAIN, VALIDATION or SKIPPED for each document, uint8. boundary: of a source that is one text, the
-    character at which validation begins. bytes: size of all usable documents in UTF-8. skipped: what was left out, each
-    with the reason. alphabet: all characters, sorted, if requested.
+    assigned: TRAIN, VALIDATION, SKIPPED or CUT for each document, uint8. boundaries: of each document that is CUT, by
+    its number, the character at which validation begins. bytes: size of all usable documents in UTF-8. skipped: what
+    was left out, each with the reason. notes: what is to be reported about the split. alphabet: all characters, sorted,
+    if requested.
     """
 
     assigned: npt.NDArray[np.uint8]
-    boundary: int
+    boundaries: Mapping[int, int]
     bytes: int
     skipped: tuple[str, ...]
+    notes: tuple[str, ...]
     alphabet: str
 
 
 class Passage(NamedTuple):
-    """A document, or a part of a single text, with its split: TRAIN or VALIDATION."""
+    """A document, or a part of one that is cut, with its split: TRAIN or VALIDATION."""
 
     split: int
     name: str
     texts: Iterable[str]
 
 
-def split_documents(source: TextSource, validation: float, *, need_alphabet: bool) -> Split:
+class _Sizes(NamedTuple):
+    """Of each document: its bytes (0 if it is unusable), its characters, the hash of its key, that of its content."""
+
+    bytes: Integers
+    characters: Integers
+    ranks: Integers
+    contents: Integers
+
+
+def split_documents(source: TextSource, validation: float, *, need_alphabet: bool, may_cut: bool = True) -> Split:
     """Read everything once: which documents are usable, their sizes, and their splits.
 
-    validation: the part of the bytes that validates.
+    validation: the part of the bytes that validates; 0: none. may_cut: whether a document can be divided. Raises
+    UserError if no document is usable.
     """
-    sizes: list[int] = []
-    ranks: list[int] = []
+    columns = tuple(array("q") for _ in range(4))
     skipped = list(source.skipped)
-    characters = 0
     alphabet = np.zeros(0x110000 if need_alphabet else 0, bool)
     for document in source.documents():
-        size, reason = 0, "empty"
+        size, characters, reason = 0, 0, "empty"
+        content = hashlib.blake2b(digest_size=8)
         try:
             for text in document.texts:
-                size += utf8_size(text)
+                encoded = text.encode()
+                size += len(encoded)
                 characters += len(text)
+                content.update(encoded)
                 if need_alphabet:
                     alphabet[np.frombuffer(text.encode("utf-32-le"), "<u4")] = True
         except (UnicodeDecodeError, OSError) as error:
@@ -63,66 +82,126 @@ def split_documents(source: TextSource, validation: float, *, need_alphabet: boo
             if source.is_one_text:
                 raise UserError(f"The file {source.title} is {reason}: name a file of text in UTF-8.")
             skipped.append(f"{document.name} ({reason})")
-        sizes.append(size)
-        ranks.append(keys.derive(0, "validation split", document.key))
+        rank = keys.derive(0, "validation split", document.key)
+        values = size, characters, rank, int.from_bytes(content.digest(), "little", signed=True)
+        for column, value in zip(columns, values, strict=True):
+            column.append(value)
+    sizes = _Sizes(*(np.frombuffer(column, np.int64) for column in columns))
+    if not sizes.bytes.any():
+        besides = f" (besides {abbreviate(skipped)})" if skipped else ""
+        raise UserError(f"{source.title} holds no usable documents{besides}: add text.")
+    assigned, notes = _assign(source, sizes, validation, may_cut)
+    cut = np.flatnonzero(assigned == CUT).tolist()
     return Split(
-        assigned=_assign(source, np.array(sizes, np.int64), np.array(ranks, np.int64), validation, skipped),
-        boundary=int(characters * (1 - validation)),  # as usual in the field: the first int(0.9 n) characters train
-        bytes=sum(sizes),
+        assigned=assigned,
+        # As usual in the field: the first int(0.9 n) characters train.
+        boundaries={number: int(int(sizes.characters[number]) * (1 - validation)) for number in cut},
+        bytes=int(sizes.bytes.sum()),
         skipped=tuple(skipped),
+        notes=tuple(notes),
         alphabet=np.flatnonzero(alphabet).astype("<u4").tobytes().decode("utf-32-le"),
     )
 
 
 def _assign(
-    source: TextSource,
-    sizes: npt.NDArray[np.int64],
-    ranks: npt.NDArray[np.int64],
-    validation: float,
-    skipped: Sequence[str],
-) -> npt.NDArray[np.uint8]:
-    """Documents validate in the order of their keyed hashes until they hold the requested part of the bytes.
+    source: TextSource, sizes: _Sizes, validation: float, may_cut: bool
+) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """The split of each document, and what is to be reported about it.
 
-    A document's hash depends on its key alone, so adding or removing files moves few others to the other split.
+    Documents of one key (the rows of a prompt) or of one content are a group, which `hold_out` assigns to one split.
+    If the result is far from the wanted part, the rows of a group larger than that are assigned one by one. If still
+    too little validates, documents larger than the wanted part are cut, as a single text is.
     """
-    assigned = np.where(sizes > 0, TRAIN, SKIPPED).astype(np.uint8)
-    if source.is_one_text:
-        return assigned
-    usable = np.flatnonzero(sizes)
-    if len(usable) < 2:
-        besides = f" (besides {abbreviate(skipped)})" if skipped else ""
-        raise UserError(
-            f"{source.title} holds {len(usable) or 'no'} usable document{'s' * (len(usable) != 1)}{besides}, but at "
-            "least one is needed to train and another to validate: add documents, or name one plain file, "
-            "which is cut in two."
+    usable = np.flatnonzero(sizes.bytes)
+    assigned = np.full(len(sizes.bytes), SKIPPED, np.uint8)
+    assigned[usable] = CUT if source.is_one_text and validation else TRAIN
+    if source.is_one_text or not validation:
+        return assigned, []
+    unit = "documents" if may_cut else "examples"
+    bytes_D, contents_D = sizes.bytes[usable], sizes.contents[usable]
+    total = int(bytes_D.sum())
+    ranks_D, notes = sizes.ranks[usable], list[str]()
+    _, first, place_D = np.unique(contents_D, return_index=True, return_inverse=True)
+    if may_cut and total - int(bytes_D[first].sum()) > _FEW * total:
+        ranks_D = ranks_D[first][place_D]  # a copy has the key of the first document of its content
+        notes.append(
+            f"{len(usable) - len(first):,} of {len(usable):,} {unit} of {source.title} are copies of others: equal "
+            f"{unit} are in the same split."
         )
-    by_rank = usable[np.argsort(ranks[usable], kind="stable")]
-    count = int(np.searchsorted(np.cumsum(sizes[by_rank]), validation * sizes.sum())) + 1
-    # Equal keys (prompts that occur twice) stay together: no validation prompt is trained on.
-    count = int(np.searchsorted(ranks[by_rank], ranks[by_rank[count - 1]], side="right"))
-    assigned[by_rank[: min(count, len(usable) - 1)]] = VALIDATION
-    return assigned
+    held_D = _hold_out_groups(bytes_D, ranks_D, validation)
+    if is_far(bytes_D[held_D].sum(), total, validation):
+        large_D = _group_sizes(bytes_D, ranks_D) > validation * total
+        own = {content: keys.derive(0, "validation split", content) for content in set(contents_D[large_D].tolist())}
+        rows_D = np.array([own.get(c, rank) for c, rank in zip(contents_D.tolist(), ranks_D.tolist(), strict=True)])
+        if len(np.unique(rows_D)) > len(np.unique(ranks_D)):
+            ranks_D, held_D = rows_D, _hold_out_groups(bytes_D, rows_D, validation)
+            notes.append(
+                f"{large_D.sum():,} of {len(usable):,} {unit} of {source.title} share a prompt with so many others "
+                "that they are split one by one: validation prompts are trained on too."
+            )
+    assigned[usable[held_D]] = VALIDATION
+    cut = usable[bytes_D > validation * total]
+    if may_cut and len(cut) and is_too_small(bytes_D[held_D].sum(), total, validation):
+        assigned[usable] = TRAIN
+        assigned[cut] = CUT
+        return assigned, [*notes, _cut_notice(source, set(cut.tolist()), validation)]
+    why = f"whole {unit} validate"
+    return assigned, notes + far_notice(source.title, int(bytes_D[held_D].sum()), total, "bytes", validation, why)
+
+
+def _hold_out_groups(bytes_D: Integers, ranks_D: Integers, validation: float) -> npt.NDArray[np.bool_]:
+    """Which documents validate, bool [D]; those of equal rank are in one split."""
+    ranks_G, group_D = np.unique(ranks_D, return_inverse=True)
+    sizes_G = np.bincount(group_D, weights=bytes_D).astype(np.int64)
+    return hold_out(sizes_G, ranks_G, validation)[group_D]
+
+
+def _group_sizes(bytes_D: Integers, ranks_D: Integers) -> npt.NDArray[np.float64]:
+    """The bytes of each document's group, [D]."""
+    _, group_D = np.unique(ranks_D, return_inverse=True)
+    sizes_G = np.bincount(group_D, weights=bytes_D)
+    return np.asarray(sizes_G[group_D], np.float64)
+
+
+def _cut_notice(source: TextSource, cut: set[int], validation: float) -> str:
+    names = [document.name for number, document in enumerate(source.documents()) if number in cut]
+    return (
+        f"Whole documents of {source.title} would make a validation split that is far too small, so the last "
+        f"{validation:g} of {abbreviate(names)} validates and the rest trains."
+    )
 
 
 def passages(source: TextSource, split: Split) -> Iterator[Passage]:
     """The passages of both splits, in the source's order."""
-    for document, number in zip(source.documents(), split.assigned, strict=True):
-        if source.is_one_text:
-            yield Passage(TRAIN, document.name, _between(document.texts, 0, split.boundary))
-            texts = next(source.documents()).texts
-            yield Passage(VALIDATION, document.name, _between(texts, split.boundary, None))
-        elif number != SKIPPED:
-            yield Passage(int(number), document.name, document.texts)
+    for number, (document, side) in enumerate(zip(source.documents(), split.assigned.tolist(), strict=True)):
+        if side == CUT:
+            before, after = _cut(document.texts, split.boundaries[number])
+            yield Passage(TRAIN, document.name, before)
+            yield Passage(VALIDATION, document.name, after)
+        elif side != SKIPPED:
+            yield Passage(side, document.name, document.texts)
 
 
-def _between(texts: Iterable[str], start: int, stop: int | None) -> Iterator[str]:
-    """The characters start … stop-1 of the concatenated texts."""
-    position = 0
-    for text in texts:
-        if stop is not None and stop <= position:
-            return
-        yield text[max(0, start - position) : None if stop is None else stop - position]
-        position += len(text)
+def _cut(texts: Iterable[str], boundary: int) -> tuple[Iterator[str], Iterator[str]]:
+    """The characters 0 … boundary-1 of the concatenated texts, and the others. The first part must be read first."""
+    rest = iter(texts)
+    left = ""
+
+    def before() -> Iterator[str]:
+        nonlocal left
+        position = 0
+        for text in rest:
+            yield text[: boundary - position]
+            position += len(text)
+            if position > boundary:
+                left = text[boundary - position :]
+                return
+
+    def after() -> Iterator[str]:
+        yield left
+        yield from rest
+
+    return before(), after()
 
 
 def utf8_size(text: str) -> int:

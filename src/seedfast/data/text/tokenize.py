@@ -11,12 +11,11 @@ from seedfast.console import Bar
 from seedfast.data.cache import TokenWriter, token_type
 from seedfast.data.prepare import SPLITS
 from seedfast.data.text import dialogues, tokenizers
-from seedfast.data.text.bpe import train_bpe
+from seedfast.data.text.bpe import capped, train_bpe
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.sources import TextSource
 from seedfast.data.text.split import TRAIN, Passage, Split, passages, split_documents, utf8_size
-from seedfast.data.text.tokenizers import TokenArray, Tokenizer
-from seedfast.errors import UserError
+from seedfast.data.text.tokenizers import Tokenizer
 
 _PIECE = 1 << 17  # characters that are encoded as one
 _BATCH = 1 << 21  # characters that are encoded together
@@ -45,14 +44,17 @@ def fill_folder(
     kind: "characters", "bytes" or "bpe" (of `vocabulary` tokens), unless a tokenizer is `given`. validation: the part
     of the bytes that validates. Raises UserError on unusable data.
     """
-    split = split_documents(source, validation, need_alphabet=kind == "characters" and given is None)
+    need_alphabet = kind == "characters" and given is None
+    is_text = not isinstance(source, ChatSource)
+    split = split_documents(source, validation, need_alphabet=need_alphabet, may_cut=is_text)
     tokenizer = given or _build(kind, vocabulary, source, split)
+    notes = [*split.notes, *capped(tokenizer, vocabulary, source.title)] if kind == "bpe" and not given else split.notes
     tokenizers.save(tokenizer, folder)
     if isinstance(source, ChatSource):
         counts = dialogues.tokenise(source, split, tokenizer, folder)
     else:
         counts = _tokenise(source, split, tokenizer, folder)
-    return {**counts, "size": tokenizer.size, "skipped": list(split.skipped)}
+    return {**counts, "size": tokenizer.size, "skipped": list(split.skipped), "notes": list(notes)}
 
 
 def pieces(found: Iterable[Passage], cut: Callable[[str], int]) -> Iterator[Piece]:
@@ -79,11 +81,14 @@ def _build(kind: str, vocabulary: int, source: TextSource, split: Split) -> Toke
         return tokenizers.Bytes()
     training = (passage for passage in passages(source, split) if passage.split == TRAIN)
     texts = (piece.text for piece in pieces(training, lambda text: next(tokenizers.safe_cuts(text), 0)))
-    return train_bpe(texts, total=split.bytes, vocabulary=vocabulary, title=source.title)
+    return train_bpe(texts, total=split.bytes, vocabulary=vocabulary)
 
 
 def _tokenise(source: TextSource, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
-    """Write both token files: [EOT] document [EOT] document [EOT] …, or [EOT] text of a source that is one text."""
+    """Write both token files: [EOT] document [EOT] document [EOT] …, or [EOT] text of a source that is one text.
+
+    A causal model reads an end-of-text as the beginning of the text after it.
+    """
     kind = token_type(tokenizer.size)
     end = np.array([tokenizer.end_of_text], np.uint32)
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
@@ -93,7 +98,9 @@ def _tokenise(source: TextSource, split: Split, tokenizer: Tokenizer, folder: Pa
         for writer in writers:
             writer.write(end)
         for batch in _batches(pieces(passages(source, split), tokenizer.cut)):
-            for piece, ids in zip(batch, _encode(tokenizer, batch), strict=True):
+            names = [f"the document {piece.name}" for piece in batch]
+            encoded = tokenizers.encode_lossless(tokenizer, names, [piece.text for piece in batch])
+            for piece, ids in zip(batch, encoded, strict=True):
                 count = counts[piece.split]
                 size = utf8_size(piece.text)
                 count["bytes"] += size
@@ -117,20 +124,3 @@ def _batches(found: Iterable[Piece]) -> Iterator[list[Piece]]:
             yield batch
             batch, size = [], 0
     yield batch
-
-
-def _encode(tokenizer: Tokenizer, batch: list[Piece]) -> list[TokenArray]:
-    """The ids of the pieces. Raises UserError if one does not decode to the same text: bits per byte would be wrong."""
-    encoded = tokenizer.encode_many([piece.text for piece in batch])
-    for piece, back in zip(batch, tokenizer.decode_many(encoded), strict=True):
-        if back != piece.text:
-            place = next(
-                (i for i, (a, b) in enumerate(zip(piece.text, back, strict=False)) if a != b),
-                min(len(back), len(piece.text)),
-            )
-            raise UserError(
-                f"The tokenizer does not give back the document {piece.name}: {piece.text[place : place + 20]!r} "
-                f"becomes {back[place : place + 20]!r}, so bits per byte would be wrong. Choose a lossless "
-                "tokenizer, such as bpe."
-            )
-    return encoded

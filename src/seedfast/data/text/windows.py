@@ -18,17 +18,17 @@ class Windows:
     def __init__(
         self, tokens: npt.NDArray[np.unsignedinteger], context: int, *, prompt: int = 0, end_of_text: int = -1
     ) -> None:
-        """tokens: the stream [M+1], usually memory-mapped; M ≥ L. context: the window's length L.
+        """tokens: the stream [M+1], usually memory-mapped; M ≥ L, or M = 0 for no window. context: the length L.
 
         prompt: number of preceding tokens P given with each window, at most back to the last end-of-text.
         """
         self.targets = len(tokens) - 1
-        if not 1 <= context <= self.targets:
+        if context < 1 or 0 < self.targets < context:
             raise ValueError(f"windows of {context} tokens do not fit into {self.targets} targets")
         self.context = context
         self._last_start = self.targets - context
         # A view: row s is tokens[s : s+L+1]. Of a plain array: np.memmap's own indexing costs microseconds.
-        self._rows = sliding_window_view(np.asarray(tokens), context + 1)
+        self._rows = sliding_window_view(np.asarray(tokens), min(context, self.targets) + 1)
         self._columns = np.arange(context)
         self._tokens, self._prompt, self.end_of_text = np.asarray(tokens), prompt, end_of_text
 

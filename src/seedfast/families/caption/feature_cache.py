@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def with_features(network: CaptionerNetwork, corpus: CaptionCorpus) -> CaptionCo
     """
     key = hashlib.sha256(f"{corpus.pixels} {network.encoder_digest()}".encode()).hexdigest()[:32]
     pixels_MCSS = corpus.train.images.pixels_MCSS
-    folder, summary = cached_folder(key, lambda attempt: _encode(network, pixels_MCSS, attempt), kind="features")
+    title = f"{len(pixels_MCSS):,} encoded images"
+    encode = partial(_encode, network, pixels_MCSS)
+    folder, summary = cached_folder(key, encode, kind="features", title=title)
     features_MPU = np.memmap(folder / "features.bin", np.float32, mode="r", shape=tuple(summary["shape"]))
     images = replace(corpus.train.images, features_MPU=features_MPU)
     return replace(

@@ -87,6 +87,17 @@ class CiderScorer:
         """The document frequencies."""
         return Frequencies.of([words(caption) for caption in captions] for captions in self._references)
 
+    @property
+    def has_value(self) -> bool:
+        """Whether any n-gram has a weight: of one image, or of captions that are all equal, CIDEr-D is 0 for all."""
+        return any(
+            self.frequencies.idf(gram) > 0
+            for captions in self._references
+            for caption in captions
+            for each in grams(words(caption))
+            for gram in each
+        )
+
     def __call__(self, candidate: Words, references: Sequence[Words]) -> float:
         """CIDEr-D of a candidate against the references of its image."""
         return cider(candidate, references, self.frequencies)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from seedfast.data.image.decode import DECODE_ERRORS, open_image
+from seedfast.console import abbreviate, say
+from seedfast.data.image.decode import ImageError, open_image
+from seedfast.data.image.folders import find_images
 from seedfast.data.image.processor import Processor
 from seedfast.errors import UserError
 from seedfast.options import AtLeast, Between, OnlyWith, check
@@ -34,7 +37,7 @@ class CaptionRequest:
     """Captions of images."""
 
     image: tuple[tuple[Path, ...], ...] = ()
-    """The image files; one flag takes several."""
+    """The image files, or folders of images; one flag takes several."""
     image_batch: Annotated[ImageBatch | None, tyro.conf.Suppress] = None
     """Images in memory, instead of files."""
     num: Annotated[int, AtLeast(1)] = 1
@@ -66,9 +69,23 @@ class CaptionRequest:
             raise UserError(f"A beam of {self.beams} has no {self.num} captions; raise --beams.")
 
     @property
+    def named(self) -> list[Path]:
+        """The files and folders of `image`."""
+        return [path for several in self.image for path in several]
+
+    @cached_property
     def files(self) -> list[Path]:
-        """The image files."""
-        return [file for several in self.image for file in several]
+        """The image files, with those of the folders at any depth. Raises UserError for a folder without images."""
+        files: list[Path] = []
+        for path in self.named:
+            if not path.is_dir():
+                files.append(path)
+                continue
+            found = find_images(path)
+            if not found.names:
+                raise UserError(f"There is no picture in {path}: name an image, or a folder of images.")
+            files += [path / name for name in found.names]
+        return files
 
     @property
     def count(self) -> int:
@@ -98,17 +115,30 @@ class CaptionRequest:
         return TOP_P if self.top_p is None else self.top_p
 
     def read(self, processor: Processor) -> ImageBatch:
-        """The images. Raises UserError if there are none, or one cannot be read."""
+        """The images. Those of a folder that cannot be read are named on stderr and left out.
+
+        Raises UserError if there are none, or one that was named itself cannot be read.
+        """
         if self.image_batch is not None:
             return self.image_batch
         if not self.files:
             raise UserError("No images to caption; name them with --image FILE …")
-        pixels = []
+        pixels: list[Tensor] = []
+        names: list[str] = []
+        skipped: list[str] = []
         for file in self.files:
             try:
                 with open_image(file) as image:
                     pixels.append(torch.from_numpy(processor(image).copy()))
-            except DECODE_ERRORS as error:
-                reason = "there is no such file" if isinstance(error, FileNotFoundError) else error
-                raise UserError(f"{file} cannot be read as an image: {reason}.") from None
-        return ImageBatch(torch.stack(pixels), tuple(map(str, self.files)))
+            except ImageError as error:
+                if file in self.named:
+                    reason = error if file.exists() else "there is no such file"
+                    raise UserError(f"{file} cannot be read as an image: {reason}.") from None
+                skipped.append(f"{file} ({error})")
+                continue
+            names.append(str(file))
+        if skipped:
+            say(f"Left out: {abbreviate(skipped)}.")
+        if not pixels:
+            raise UserError("None of these images can be read; name others with --image FILE …")
+        return ImageBatch(torch.stack(pixels), tuple(names))

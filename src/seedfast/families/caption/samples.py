@@ -5,7 +5,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from seedfast.families.caption.request import ImageBatch
 from seedfast.families.generator import Samples
-from seedfast.files import commit, to_json
+from seedfast.files import to_json
 
 TILE = 112
 """Height and width of an image in an attention map."""
@@ -73,21 +72,18 @@ class CaptionSamples(Samples):
                 lines += [f"    people say: {reference}" for reference in self.images.references[index]]
         return lines
 
-    def save(self, folder: Path) -> list[Path]:
+    def files(self) -> dict[str, bytes]:
         """captions.txt and captions.json; images.png where references are known; attention-N.png if requested."""
-        commit(folder / "captions.txt", "\n".join(self._lines()) + "\n")
-        commit(folder / "captions.json", to_json(self._records()))
-        files = [folder / "captions.txt", folder / "captions.json"]
+        texts = {"captions.txt": "\n".join(self._lines()) + "\n", "captions.json": to_json(self._records())}
         pictures = {}
         if self.images.references:
             pictures["images.png"] = _grid([(picture(p), "") for p in self.images.pixels_BCSS], columns=8)
         for index, captions in enumerate(self.captions):
             if captions and (maps := captions[0].attention):
                 pictures[f"attention-{index:04}.png"] = attention_picture(self.images.pixels_BCSS[index], maps)
-        for name, image in pictures.items():
-            commit(folder / name, _png(image))
-            files.append(folder / name)
-        return files
+        return {name: text.encode() for name, text in texts.items()} | {
+            name: _png(image) for name, image in pictures.items()
+        }
 
     def _records(self) -> list[dict[str, object]]:
         return [

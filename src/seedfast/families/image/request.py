@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from seedfast.data.image.dataset import ImageAssets
-from seedfast.data.image.decode import DECODE_ERRORS, open_image, to_pixels
+from seedfast.data.image.decode import ImageError, open_image, to_pixels
 from seedfast.diffusion.grids import Grid, Spacing
 from seedfast.diffusion.guidance import clamped, dynamically_thresholded
 from seedfast.errors import UserError
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.options import SET, AtLeast, Between, Formerly, OnlyWith, check
+
+NO_CLASS = "none"
+"""The word for the null label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,8 @@ class ImageRequest:
     num: Annotated[int, AtLeast(1)] = 16
     """Number of images; with labels, divided evenly among them (the first labels get the remainder)."""
     label: tuple[str, ...] = ()
-    """Classes, by name. Without any, the trained null label, which stands for any class."""
+    """Classes, by name. none, and no --label at all, is the trained null label, which stands for any class (unless a
+    class has this name)."""
     all_classes: Annotated[bool, Formerly("mix")] = False
     """All classes, in the proportions of the training data, instead of named ones."""
     guidance: Annotated[float, AtLeast(0)] = 1.0
@@ -87,15 +91,15 @@ class ImageRequest:
         """
         if (self.label or self.all_classes) and not conditional:
             raise UserError("This model was trained without classes: leave out --label and --all-classes.")
-        for name in self.label:
-            if name not in assets.classes:
-                raise UserError(f'There is no class "{name}"; there are {", ".join(assets.classes)}.')
         if self.all_classes:
             return _in_proportion(assets.counts, self.num)
-        if not self.label:
-            return [len(assets.classes)] * self.num
-        each, remainder = divmod(self.num, len(self.label))
-        return [assets.classes.index(name) for i, name in enumerate(self.label) for _ in range(each + (i < remainder))]
+        wanted = [_label(name, assets.classes) for name in self.label or (NO_CLASS,)]
+        if self.guidance != 1 and set(wanted) == {len(assets.classes)}:
+            raise UserError(
+                f"guidance {self.guidance} needs a class besides the label {NO_CLASS}: name one with --label."
+            )
+        each, remainder = divmod(self.num, len(wanted))
+        return [label for i, label in enumerate(wanted) for _ in range(each + (i < remainder))]
 
     def grid(self, process: NoiseProcess) -> Grid:
         """The sampling grid; with an image, only its levels up to the requested strength.
@@ -150,9 +154,22 @@ class ImageRequest:
         try:
             with open_image(self.image) as image:
                 values = to_pixels(image, assets.size, assets.channels)
-        except DECODE_ERRORS as error:
-            raise UserError(f"{self.image} cannot be read as an image: {error}.") from None
+        except ImageError as error:
+            reason = error if self.image.exists() else "there is no such file"
+            raise UserError(f"{self.image} cannot be read as an image: {reason}.") from None
         return torch.from_numpy(values.copy()).float() / 127.5 - 1
+
+
+def _label(name: str, classes: Sequence[str]) -> int:
+    """The label of a class; the null label for "none" in any case, unless a class has this name.
+
+    Raises UserError for an unknown class.
+    """
+    if name in classes:
+        return classes.index(name)
+    if name.lower() == NO_CLASS:
+        return len(classes)
+    raise UserError(f'There is no class "{name}"; there are {", ".join(classes)}, and {NO_CLASS} for any class.')
 
 
 def _in_proportion(counts: Sequence[int], num: int) -> list[int]:

@@ -2,11 +2,9 @@
 
 import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -16,10 +14,6 @@ from torch import Tensor
 
 from seedfast.families.generator import Samples
 from seedfast.families.image.request import ImageRequest
-from seedfast.files import commit
-
-_EARLIER_FILES = re.compile(r"grid\.txt|strip\.png|denoising\.gif|sample_\d{4,}(_.*)?\.png")
-"""The files that may be written besides grid.png."""
 
 TRACED = 8
 """Number of images whose denoising a strip and an animation show."""
@@ -91,29 +85,17 @@ class ImageSamples(Samples):
     def _columns(self) -> int:
         return self.columns or math.ceil(math.sqrt(len(self.names)))
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write grid.png and, with classes, grid.txt; on request strip.png, denoising.gif and each image.
-
-        Files of earlier samples in the folder are deleted first, so that their labels cannot be mistaken for these.
-        """
-        for path in folder.iterdir():
-            if _EARLIER_FILES.fullmatch(path.name):
-                path.unlink()
-        files = [_write(folder / "grid.png", self._grid())]
+    def files(self) -> dict[str, bytes]:
+        """grid.png and, with classes, grid.txt; on request strip.png, denoising.gif and each image."""
+        files = {"grid.png": _png(self._grid())}
         if any(self.names):
-            commit(folder / "grid.txt", self._class_list(self._columns))
-            files.append(folder / "grid.txt")
+            files["grid.txt"] = self._class_list(self._columns).encode()
         if self.frames_FNCSS is not None and self.strip:
             rows_NFCSS = self.frames_FNCSS.transpose(0, 1)
-            files.append(
-                _write(folder / "strip.png", image_grid(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1]))
-            )
+            files["strip.png"] = _png(image_grid(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1]))
         if self.frames_FNCSS is not None and self.gif:
-            frames = [image_grid(frame, min(3, len(frame))) for frame in self.frames_FNCSS]
-            files.append(_animate(folder / "denoising.gif", frames))
-        if self.individual:
-            files += self._save_each(folder)
-        return files
+            files["denoising.gif"] = _gif([image_grid(frame, min(3, len(frame))) for frame in self.frames_FNCSS])
+        return files | (self._each() if self.individual else {})
 
     def _class_list(self, columns: int) -> str:
         """The classes in each row of the grid, such as "2 × a, 2 × b"."""
@@ -121,11 +103,12 @@ class ImageSamples(Samples):
         lines = [", ".join(f"{len(list(same))} × {name}" for name, same in groupby(row)) for row in rows]
         return "".join(f"{line}\n" for line in lines)
 
-    def _save_each(self, folder: Path) -> list[Path]:
-        files = []
+    def _each(self) -> dict[str, bytes]:
+        """Each image as a file that is named after its number and class."""
+        files = {}
         for number, (image, name) in enumerate(zip(self.images_NCSS, self.names, strict=True)):
             suffix = f"_{''.join(c if c.isalnum() else '-' for c in name)}" if name else ""
-            files.append(_write(folder / f"sample_{number:04}{suffix}.png", image))
+            files[f"sample_{number:04}{suffix}.png"] = _png(image)
         return files
 
 
@@ -152,18 +135,12 @@ def _png(pixels_CHW: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, pixels_CHW: Tensor) -> Path:
-    commit(path, _png(pixels_CHW))
-    return path
-
-
-def _animate(path: Path, frames: Sequence[Tensor]) -> Path:
-    """Write an animation that shows its last frame for two seconds."""
+def _gif(frames: Sequence[Tensor]) -> bytes:
+    """An animation that shows its last frame for two seconds."""
     images = [
         to_pil(frame).resize((frame.shape[2] * 2, frame.shape[1] * 2), Image.Resampling.NEAREST) for frame in frames
     ]
     buffer = io.BytesIO()
     durations = [120] * (len(images) - 1) + [2000]
     images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    commit(path, buffer.getvalue())
-    return path
+    return buffer.getvalue()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.config import TextAssets
-from seedfast.data.text.tokenizers import Subwords
+from seedfast.data.text.tokenizers import Subwords, begin
 from seedfast.errors import UserError
 from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State
@@ -100,15 +100,29 @@ class AutoregressiveObjective(TextObjective[NextTokenTask]):
 
     def task(self, batch: Batch, draws: Draws) -> NextTokenTask:
         """Predict each scored token from those before it in its window. Draws nothing."""
-        tokens = batch["tokens"]
+        tokens, inputs_BL = batch["tokens"], self._begun(batch)
         documents_BL = None
         if self.options.document_mask:
             # As an input, an end-of-text is the beginning of the document after it (unless the data holds documents).
             ends_BL = tokens[:, :-1] == self.end_of_text
             documents_BL = batch["documents"][:, :-1] if "documents" in batch else ends_BL.cumsum(dim=1)
         return NextTokenTask.of(
-            inputs_BL=tokens[:, :-1], targets_BL=tokens[:, 1:], scored_BL=batch["scored"], documents_BL=documents_BL
+            inputs_BL=inputs_BL, targets_BL=tokens[:, 1:], scored_BL=batch["scored"], documents_BL=documents_BL
         )
+
+    def _begun(self, batch: Batch) -> Tensor:
+        """The inputs of windows over text, where each window and each document begins with the beginning-of-text.
+
+        Pretrained models with such a token read every text after it; without it their likelihoods are far worse. Packed
+        examples have it where it belongs.
+        """
+        inputs_BL = batch["tokens"][:, :-1]
+        start = self.assets.tokenizer.beginning_of_text
+        if start is None or "documents" in batch:
+            return inputs_BL
+        begins_BL = inputs_BL == self.end_of_text
+        begins_BL[:, 0] = True
+        return inputs_BL.masked_fill(begins_BL, start)
 
     def loss(self, network: nn.Module, task: NextTokenTask, state: State) -> Terms:
         """Each window's -Σ log q(x_i | x_{<i}) over its scored tokens, in nats."""
@@ -143,7 +157,11 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
             return AutoregressiveRequest(canvas=Canvas.first_half(self.excerpt(validation)))
         tokens_L = batch["tokens"][0, batch["documents"][0] == 0]
         prompt = int(batch["scored"][0].long().argmax()) + 1
-        return AutoregressiveRequest(canvas=Canvas(tokens_L, torch.arange(len(tokens_L)) < prompt))
+        return AutoregressiveRequest(canvas=Canvas(tokens_L, torch.arange(len(tokens_L)) < prompt, is_begun=True))
+
+    def begin(self, tokens: list[int]) -> list[int]:
+        """A text as the network reads it."""
+        return begin(self.assets.tokenizer, tokens)
 
     def encode_prompt(self, prompt: str, request: AutoregressiveRequest) -> list[int]:
         """The token ids of a prompt, or of the chat that it begins. Raises UserError if there is no chat template."""
@@ -166,7 +184,8 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
         if decoding.request.on_token:
             decoding = replace(decoding, trace=self._streamed(decoding.request.on_token, prompts[0], decoding.trace))
         counts = [int((~canvas.fixed_L).sum()) for canvas in canvases]
-        written = continue_prompts(self, decoding, prompts, counts)
+        are_begun = decoding.request.chat or any(canvas.is_begun for canvas in canvases)
+        written = continue_prompts(self, decoding, prompts, counts, are_begun=are_begun)
         return [prompt + new for prompt, new in zip(prompts, written, strict=True)]
 
     def _streamed(self, on_token: Callable[[str], None], prompt: list[int], also: Trace | None) -> Trace:

@@ -117,16 +117,12 @@ class TextGenerator(Generator[TextRequestT]):
             is_same = torch.equal(torch.tensor(tokens)[fixed_L], canvas.tokens_L[: len(tokens)][fixed_L])
             assert is_same, "a fixed token was altered"
         pairs = list(zip(filled, canvases, strict=True))
-        written = [
-            [token for token, fixed in zip(tokens, canvas.fixed_L.tolist(), strict=False) if not fixed]
-            for tokens, canvas in pairs
-        ]
         return TextSamples(
             texts=[self.assets.tokenizer.decode(tokens) for tokens in filled],
             tokens=filled,
             pieces=[self._pieces(tokens, canvas) for tokens, canvas in pairs],
             frames=frames if request.trace else [],
-            written=written,
+            fixed=[canvas.fixed_L[: len(tokens)].tolist() for tokens, canvas in pairs],
         )
 
     def _pieces(self, tokens: list[int], canvas: Canvas) -> list[tuple[str, bool]]:

@@ -40,6 +40,10 @@ class Vocabulary(Protocol):
 
     end_of_text: int
 
+    def begin(self, tokens: list[int]) -> list[int]:
+        """A text as the network reads it, which is never empty: after the beginning-of-text, if there is one."""
+        ...
+
     def forbid(self, logits: Tensor) -> None:
         """Set the logits of ids that are never generated to -inf, in place."""
         ...
@@ -53,15 +57,19 @@ def continue_prompts(
     counts: Sequence[int],
     *,
     may_end: bool = True,
+    are_begun: bool = False,
     cached: bool = True,
 ) -> list[list[int]]:
     """The tokens that follow each prompt, up to `counts` of them, fewer if the text ends. Prompts may differ in length.
 
-    may_end: whether end-of-text may be generated. cached=False recomputes every position for each token: the same
-    text, slowly (the reference of tests).
+    may_end: whether end-of-text may be generated. are_begun: whether the prompts hold all that the network reads, as
+    rendered chats do; else each is read after the beginning-of-text. cached=False
+    recomputes every position for each token: the same text, slowly (the reference of tests).
     """
     draws, request, network = decoding.draws, decoding.request, decoding.network
-    tokens_BL, real_BL = _padded(prompts, vocabulary.end_of_text, decoding.device)
+    cached = cached and bool(network.has_cache)
+    starts = prompts if are_begun else [vocabulary.begin(prompt) for prompt in prompts]
+    tokens_BL, real_BL = _padded(starts, vocabulary.end_of_text, decoding.device)
     is_ragged = not bool(real_BL.all())
     slots = tokens_BL.shape[1] + max(counts) - 1
     cache: Any = network.cache(len(prompts), slots) if cached else None  # type: ignore[operator]
@@ -99,12 +107,8 @@ def continue_prompts(
     return written
 
 
-def _padded(prompts: Sequence[list[int]], end_of_text: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Prompts as one batch, padded on the left, and bool [B, L], false at padding.
-
-    An empty prompt becomes an end-of-text, after which every document begins in training.
-    """
-    starts = [prompt or [end_of_text] for prompt in prompts]
+def _padded(starts: Sequence[list[int]], end_of_text: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Beginnings of texts as one batch, padded on the left, and bool [B, L], false at padding."""
     width = max(map(len, starts))
     tokens = [[end_of_text] * (width - len(start)) + start for start in starts]
     real = [[False] * (width - len(start)) + [True] * len(start) for start in starts]

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.config import TextAssets
@@ -66,7 +67,7 @@ class MaskedTask(Task):
     """Texts with masked tokens.
 
     inputs_BL: token ids with [MASK]. targets_BL: the texts. masked_BL: the positions whose cross-entropy is summed.
-    scale_BK: the factor of that sum for each of the K blocks of a text (one, without blocks) in the estimate of its
+    scale_BL: the factor of that sum for each of the K blocks of a text (one, without blocks) in the estimate of its
         NELBO: n/k, or n/(n·t).
     documents_BL: the document of each token, or None where tokens attend to the whole window.
 
@@ -77,7 +78,7 @@ class MaskedTask(Task):
     inputs_BL: Tensor
     targets_BL: Tensor
     masked_BL: Tensor
-    scale_BK: Tensor
+    scale_BL: Tensor
     documents_BL: Tensor | None
     where_N: Tensor
     targets_N: Tensor
@@ -92,19 +93,18 @@ class MaskedTask(Task):
         inputs_BL: Tensor,
         targets_BL: Tensor,
         masked_BL: Tensor,
-        scale_BK: Tensor,
+        scale_BL: Tensor,
         documents_BL: Tensor | None = None,
     ) -> "MaskedTask":
         """The task with the fields that are derived from these."""
         length = targets_BL.shape[1]
         where_N = masked_BL.flatten().nonzero().squeeze(1)
-        scale_BL = scale_BK.repeat_interleave(length // scale_BK.shape[1], dim=1)
         return cls(
             weight_B=weight_B,
             inputs_BL=inputs_BL,
             targets_BL=targets_BL,
             masked_BL=masked_BL,
-            scale_BK=scale_BK,
+            scale_BL=scale_BL,
             documents_BL=documents_BL,
             where_N=where_N,
             targets_N=targets_BL.flatten()[where_N],
@@ -159,12 +159,16 @@ class MaskedObjective(TextObjective[MaskedTask]):
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         """Mask a part of the scored tokens of each window; tokens that are not scored stay visible."""
         targets_BL, scored_BL = batch["tokens"][:, 1:], batch["scored"]
-        blocks = 1 if self.block is None else targets_BL.shape[1] // self.block
+        length = targets_BL.shape[1]
+        size = self.block or length
+        blocks = -(-length // size)
+        rest = blocks * size - length  # the last block of a short text is shorter
         # Each block has a time of its own. One number, spread evenly over the blocks, stays uniform for each of them.
         spread_K = torch.arange(blocks, dtype=torch.float64) / blocks
         u_P = ((draws.stratified("time").unsqueeze(1) + spread_K) % 1).flatten()  # P = B · K parts
-        order_PL = draws.uniform("mask", targets_BL.shape[1], dtype=torch.float64).view(len(u_P), -1)
-        scored_PL = scored_BL.reshape(len(u_P), -1)
+        order_BL = draws.uniform("mask", length, dtype=torch.float64)
+        order_PL = F.pad(order_BL, (0, rest)).view(len(u_P), size)
+        scored_PL = F.pad(scored_BL, (0, rest)).reshape(len(u_P), size)
         if self.options.estimator == "fixed-k":
             # k = 1 + floor(u n): uniform in 1 … n for every n, and stratified over the global batch like u is.
             count_P = scored_PL.sum(dim=1)
@@ -175,13 +179,13 @@ class MaskedObjective(TextObjective[MaskedTask]):
             t_P = 1 - u_P  # in (0, 1], so that the weight is finite
             masked_PL = scored_PL & (order_PL < 1 - alpha(self.options.schedule, t_P).unsqueeze(1))
             scale_P = weight(self.options.schedule, t_P)
-        masked_BL = masked_PL.view_as(targets_BL)
+        masked_BL = masked_PL.view(len(targets_BL), -1)[:, :length]
         return MaskedTask.of(
             weight_B=scored_BL.sum(dim=1),
             inputs_BL=targets_BL.masked_fill(masked_BL, self.mask),
             targets_BL=targets_BL,
             masked_BL=masked_BL,
-            scale_BK=scale_P.view(-1, blocks).float(),
+            scale_BL=scale_P.view(-1, blocks).float().repeat_interleave(size, dim=1)[:, :length],
             documents_BL=documents(batch, self.end_of_text) if self.options.document_mask else None,
         )
 
@@ -201,7 +205,7 @@ class MaskedObjective(TextObjective[MaskedTask]):
             outputs=self.vocabulary,
             **self.inputs(task),
         )
-        total_B = torch.zeros_like(task.scale_BK[:, 0]).index_add(0, task.rows_N, scores.nats_N * task.scale_N)
+        total_B = torch.zeros_like(task.scale_BL[:, 0]).index_add(0, task.rows_N, scores.nats_N * task.scale_N)
         diagnostics = {}
         if scores.hits_N is not None:
             diagnostics["unmask_accuracy"] = torch.stack([scores.hits_N.sum(), torch.ones_like(task.targets_N).sum()])

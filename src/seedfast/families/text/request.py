@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from seedfast.errors import UserError
 from seedfast.families.generator import Samples
 from seedfast.families.text.categorical import check_shaping
-from seedfast.files import commit
 
 OPEN = "░"
 """How a trace shows a position that is still open."""
@@ -62,11 +60,13 @@ class TextRequest:
 class Canvas:
     """A text with open positions.
 
-    tokens_L: int64 token ids, arbitrary at open positions. fixed_L: bool, false at open positions.
+    tokens_L: int64 token ids, arbitrary at open positions. fixed_L: bool, false at open positions. is_begun: whether
+    the tokens hold all that a causal model reads, its beginning-of-text included, if it has one.
     """
 
     tokens_L: Tensor
     fixed_L: Tensor
+    is_begun: bool = False
 
     @classmethod
     def of(cls, parts: list[tuple[list[int], bool]]) -> "Canvas":
@@ -100,14 +100,22 @@ class TextSamples(Samples):
     """Finished texts.
 
     pieces[i]: sample i as (text, whether it was fixed) parts. frames[i]: sample i after every step, if traced.
-    written[i]: the generated tokens of sample i.
+    fixed[i]: whether each token of sample i was given.
     """
 
     texts: list[str]
     tokens: list[list[int]]
     pieces: list[list[tuple[str, bool]]]
+    fixed: list[list[bool]]
     frames: list[list[str]] = field(default_factory=list)
-    written: list[list[int]] = field(default_factory=list)
+
+    @property
+    def written(self) -> list[list[int]]:
+        """The generated tokens of each sample."""
+        return [
+            [token for token, given in zip(tokens, fixed, strict=True) if not given]
+            for tokens, fixed in zip(self.tokens, self.fixed, strict=True)
+        ]
 
     def __str__(self) -> str:
         return "\n\n".join(self.texts)
@@ -141,10 +149,9 @@ class TextSamples(Samples):
                 text.append(piece, style="" if is_fixed else "bold green")
             console.print(text, soft_wrap=True)
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write `samples.txt`."""
-        commit(folder / "samples.txt", "\n\n--------\n\n".join(self.texts) + "\n")
-        return [folder / "samples.txt"]
+    def files(self) -> dict[str, bytes]:
+        """samples.txt."""
+        return {"samples.txt": ("\n\n--------\n\n".join(self.texts) + "\n").encode()}
 
 
 def at_least_one(**counts: int | None) -> None:

@@ -57,7 +57,7 @@ def _fill_gap(
     )
     if not after:
         return fillings[0]
-    start = before or [vocabulary.end_of_text]
+    start = vocabulary.begin(before)
     rows_BL = torch.tensor([start + filling + after for filling in fillings], device=decoding.device)
     log_q_BLV = decoding.network(rows_BL[:, :-1]).double().log_softmax(dim=-1)
     log_q_BL = log_q_BLV.gather(2, rows_BL[:, 1:].unsqueeze(2)).squeeze(2)

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 
 from seedfast.data.text.tokenizers.chat import ChatTemplate
-from seedfast.data.text.tokenizers.plain import Bytes, Characters
-from seedfast.data.text.tokenizers.protocol import END_OF_TEXT, TokenArray, Tokenizer
+from seedfast.data.text.tokenizers.files import from_files
+from seedfast.data.text.tokenizers.plain import Bytes, Characters, plain_tokenizer
+from seedfast.data.text.tokenizers.protocol import END_OF_TEXT, TokenArray, Tokenizer, begin, encode_lossless
 from seedfast.data.text.tokenizers.subwords import Subwords, safe_cuts
 from seedfast.errors import UserError
 from seedfast.files import to_json
@@ -22,7 +23,10 @@ __all__ = [
     "Subwords",
     "TokenArray",
     "Tokenizer",
+    "begin",
     "digest",
+    "encode_lossless",
+    "from_files",
     "load",
     "on_date",
     "reads_clock",
@@ -42,14 +46,7 @@ def load(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"There is no tokenizer in {folder}: it should hold a file tokenizer.json.")
-    content = json.loads(path.read_text("utf-8"))
-    match content.get("kind"):
-        case "characters":
-            return Characters(content["alphabet"])
-        case "bytes":
-            return Bytes()
-        case _:
-            return Subwords.load(folder)
+    return plain_tokenizer(json.loads(path.read_text("utf-8"))) or Subwords.load(folder)
 
 
 def reads_clock(tokenizer: Tokenizer | None) -> bool:

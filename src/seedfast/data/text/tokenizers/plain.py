@@ -1,9 +1,9 @@
 """Tokenizers without learned merges: one id for each character, or for each byte."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ class Characters:
     """One id for each character of a sorted alphabet; end-of-text is the last id."""
 
     alphabet: str
+    beginning_of_text: ClassVar[int | None] = None
     never_generate: ClassVar[tuple[int, ...]] = ()
 
     @property
@@ -66,6 +67,9 @@ class Characters:
     def decode_many(self, ids: Sequence[TokenArray]) -> list[str]:
         return [self.decode(each) for each in ids]
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        return len(self.decode([id_ for id_ in ids if id_ != self.end_of_text]).encode())
+
     def cut(self, text: str) -> int:
         return len(text)
 
@@ -79,6 +83,7 @@ class Bytes:
 
     size: ClassVar[int] = 257
     end_of_text: ClassVar[int] = 256
+    beginning_of_text: ClassVar[int | None] = None
     never_generate: ClassVar[tuple[int, ...]] = ()
 
     def encode(self, text: str) -> list[int]:
@@ -97,11 +102,24 @@ class Bytes:
     def decode_many(self, ids: Sequence[TokenArray]) -> list[str]:
         return [self.decode(each) for each in ids]
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        return sum(id_ != self.end_of_text for id_ in ids)
+
     def cut(self, text: str) -> int:
         return len(text)
 
     def files(self) -> dict[str, str]:
         return {"tokenizer.json": to_json({"kind": "bytes"})}
+
+
+def plain_tokenizer(content: Mapping[str, Any]) -> Characters | Bytes | None:
+    """The tokenizer that the content of a tokenizer.json describes; None if it is one of the library tokenizers."""
+    match content.get("kind"):
+        case "characters":
+            return Characters(content["alphabet"])
+        case "bytes":
+            return Bytes()
+    return None
 
 
 def _decode_runs(ids: npt.NDArray[np.integer], end: int, decode_run: Callable[[npt.NDArray[np.integer]], str]) -> str:

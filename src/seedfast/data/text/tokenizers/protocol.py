@@ -28,6 +28,14 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def beginning_of_text(self) -> int | None:
+        """The id that a model reads before a text (`<bos>`); None for tokenizers that put nothing there.
+
+        Without one, end-of-text is what a causal model reads before a text.
+        """
+        ...
+
+    @property
     def never_generate(self) -> tuple[int, ...]:
         """The ids, besides end-of-text, that no text contains (padding, masks, gaps): samplers exclude them."""
         ...
@@ -48,6 +56,10 @@ class Tokenizer(Protocol):
         """The text of each array of ids."""
         ...
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        """The bytes of UTF-8 that these ids stand for, also where they cut a character; end-of-text has none."""
+        ...
+
     def cut(self, text: str) -> int:
         """A position near the end of `text` where it can be cut without changing any token of either part.
 
@@ -58,6 +70,36 @@ class Tokenizer(Protocol):
     def files(self) -> dict[str, str]:
         """The content of each file, by name, from which `load` rebuilds the tokenizer."""
         ...
+
+
+def begin(tokenizer: Tokenizer, tokens: list[int]) -> list[int]:
+    """A text as a causal model reads it: after the beginning-of-text, if the tokenizer has one.
+
+    Without one, the text itself, and end-of-text in the place of an empty text.
+    """
+    if tokenizer.beginning_of_text is None:
+        return tokens or [tokenizer.end_of_text]
+    return [tokenizer.beginning_of_text, *tokens]
+
+
+def encode_lossless(tokenizer: Tokenizer, names: Sequence[str], texts: Sequence[str]) -> list[TokenArray]:
+    """The ids of each text. names: of the texts, in messages.
+
+    Raises UserError if one does not decode to the same text: bits per byte would be wrong, and the model could not
+    write the text.
+    """
+    encoded = tokenizer.encode_many(texts)
+    for name, text, back in zip(names, texts, tokenizer.decode_many(encoded), strict=True):
+        if back != text:
+            place = next(
+                (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(back), len(text))
+            )
+            raise UserError(
+                f"The tokenizer does not give back {name}: {text[place : place + 20]!r} becomes "
+                f"{back[place : place + 20]!r}, so bits per byte would be wrong. Choose a lossless tokenizer, such as "
+                "bpe."
+            )
+    return encoded
 
 
 def utf8(text: str) -> bytes:

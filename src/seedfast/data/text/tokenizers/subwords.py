@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class Subwords:
         end = core.token_to_id(end_of_text)
         assert end is not None, f"{end_of_text} is not in the vocabulary"
         self.end_of_text = end
+        self.beginning_of_text = _beginning(core)
         known = set(core.get_vocab(with_added_tokens=True).values())
         self.size = 1 + max(known)  # ids may have gaps
         added = core.get_added_tokens_decoder()
@@ -87,6 +88,20 @@ class Subwords:
     def decode_many(self, ids: Sequence[TokenArray]) -> list[str]:
         return self._core.decode_batch([each.tolist() for each in ids], skip_special_tokens=False)
 
+    def byte_count(self, ids: Sequence[int]) -> int:
+        ids = [id_ for id_ in ids if id_ != self.end_of_text]
+        if self._is_byte_level:  # each character of a token's name stands for a byte (Radford et al. 2019)
+            added = self._core.get_added_tokens_decoder()
+            names = [added[id_].content.encode() if id_ in added else self._core.id_to_token(id_) for id_ in ids]
+            return sum(len(name or "") for name in names)
+        text = self.decode(ids)
+        return len(text.encode()) - 2 * text.count("\ufffd")  # three bytes that stand for one without a character
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        decoder = json.loads(self._core.to_str())["decoder"] or {}
+        return any(each["type"] == "ByteLevel" for each in [decoder, *decoder.get("decoders", [])] if "type" in each)
+
     def cut(self, text: str) -> int:
         for place in islice(safe_cuts(text), _CUT_TRIALS):
             left, right = text[place - _CUT_CONTEXT : place], text[place : place + _CUT_CONTEXT]
@@ -106,6 +121,15 @@ class Subwords:
         about = {name: path.read_text("utf-8") for name in names if (path := folder / name).is_file()}
         core = tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
         return Subwords(core, json.loads(about[CONFIG_FILE])["eos_token"], about)
+
+
+def _beginning(core: tokenizers.Tokenizer) -> int | None:
+    """The id that the tokenizer's own convention puts before a text (the last of several); None if there is none."""
+    added = {token.content for token in core.get_added_tokens_decoder().values()}
+    word = min(core.get_vocab(with_added_tokens=False).keys() - added, default="")
+    encoding = core.encode(word, add_special_tokens=True)
+    special = list(takewhile(lambda pair: pair[1], zip(encoding.ids, encoding.special_tokens_mask, strict=True)))
+    return special[-1][0] if special else None
 
 
 def safe_cuts(text: str) -> Iterator[int]:

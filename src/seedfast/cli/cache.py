@@ -1,0 +1,65 @@
+"""`seedfast cache`."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import tyro
+
+from seedfast.errors import UserError
+
+_DAY = 86_400.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """List prepared data in the cache, or remove it with --clear. What is removed is prepared again when it is needed.
+
+    The kinds: text, images, captions and features are prepared data; hashes are SHA-256 of the files of a source;
+    unfinished is what killed processes left behind. The cache is ~/.cache/seedfast, or $SEEDFAST_CACHE.
+    """
+
+    clear: bool = False
+    """Remove the entries instead of listing them."""
+    kind: tuple[str, ...] = ()
+    """Only entries of these kinds (default: all)."""
+    unused_days: float = 0.0
+    """Only entries that have not been used for this number of days."""
+
+
+def cache(words: list[str]) -> int:
+    """List or clear the cache; see `Cache` for the flags."""
+    asked = tyro.cli(Cache, args=words, prog="seedfast cache")
+    from seedfast.data.cache import cache_folder, clear, entries
+    from seedfast.report.format import size
+
+    everything, now = entries(), time.time()
+    kinds = sorted({entry.kind for entry in everything})
+    if unknown := sorted(set(asked.kind) - set(kinds)):
+        held = f"it holds {', '.join(kinds)}" if kinds else "it is empty"
+        raise UserError(f"The cache {cache_folder()} has no entries of the kind {', '.join(unknown)}; {held}.")
+    chosen = [
+        entry
+        for entry in everything
+        if (not asked.kind or entry.kind in asked.kind) and now - entry.used >= asked.unused_days * _DAY
+    ]
+    if asked.clear:
+        removed = [entry for entry in chosen if clear(entry)]
+        print(f"removed {len(removed)} entries, {size(sum(entry.size for entry in removed))}")
+        if busy := len(chosen) - len(removed):
+            print(f"{busy} entries stay: other processes are preparing them")
+        return 0
+    for entry in chosen:
+        print(f"{entry.kind:<10} {size(entry.size):>9}  {_age(now - entry.used):>9}  {entry.title or entry.path.name}")
+    total = Counter(entry.kind for entry in chosen)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(total.items())) or "nothing"
+    print(f"{cache_folder()} holds {counts}: {size(sum(entry.size for entry in chosen))}")
+    return 0
+
+
+def _age(seconds: float) -> str:
+    """The time since the last use, in the largest unit that fits."""
+    for unit, length in (("days", _DAY), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return "now"

@@ -1,0 +1,137 @@
+"""Flags of other tools, answered with ours: nanoGPT, transformers' Trainer, diffusers' scripts and their kin."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from seedfast.errors import UserError
+from seedfast.loop.config import Run
+
+_TRAIN = {
+    "--optimizer.lr": "lr learning-rate max-lr base-lr peak-lr",
+    "--schedule.min-lr-factor, a fraction of --optimizer.lr": "min-lr eta-min",
+    "--schedule.shape": "decay-lr use-lr-scheduler lr-scheduler lr-scheduler-type lr-schedule scheduler",
+    "--schedule.warmup, in steps": "warmup warmup-iters warmup-steps warmup-ratio lr-warmup-steps num-warmup-steps",
+    "--steps: the schedule ends with the run": "lr-decay-iters",
+    "--optimizer.kind": "optim optimizer",
+    "--optimizer.weight-decay": "weight-decay wd adam-weight-decay",
+    "--optimizer.betas": "beta1 beta2 betas adam-beta1 adam-beta2",
+    "--optimizer.eps": "adam-epsilon eps",
+    "--clip": "grad-clip max-grad-norm clip-grad-norm gradient-clip-norm gradient-clip-val grad-clip-value",
+    "--micro-batch, the examples of one forward pass; --batch-size counts those of a whole step": (
+        "gradient-accumulation-steps grad-accum grad-accum-steps accumulate-grad-batches accum-iter "
+        "per-device-eval-batch-size eval-batch-size"
+    ),
+    "--batch-size, over all processes": "per-device-train-batch-size train-batch-size global-batch-size",
+    "--steps": "max-iters max-steps max-train-steps num-train-steps train-steps iterations num-iterations iters",
+    "--epochs": "num-epochs num-train-epochs n-epochs max-epochs",
+    "--minutes": "max-time time-limit",
+    "--eval-every, in steps or epochs (0.5epoch)": (
+        "eval-interval eval-steps eval-strategy evaluation-strategy eval-frequency val-interval validation-interval "
+        "validation-steps val-every"
+    ),
+    "--eval-examples": "eval-iters max-eval-samples limit-val-batches",
+    "--save-every, in steps or epochs (1epoch)": (
+        "save-steps save-interval save-strategy save-frequency checkpointing-steps checkpoint-every ckpt-every "
+        "always-save-checkpoint save-epochs save-model-epochs"
+    ),
+    "--keep": "save-total-limit checkpoints-total-limit max-checkpoints",
+    "--sample-every, in steps or epochs": "sample-interval sample-steps save-images-epochs validation-epochs",
+    "--log-every": "log-interval logging-steps log-freq",
+    "--patience": "early-stopping-patience early-stopping",
+    "--best-metric": "metric-for-best-model",
+    "--out": "output-dir out-dir save-dir ckpt-dir checkpoint-dir run-dir log-dir logging-dir results-dir",
+    "the same command: it continues the run in --out, and --at STEP begins at an earlier checkpoint": (
+        "resume resume-from resume-from-checkpoint resume-checkpoint resume-checkpoint-path auto-resume continue "
+        "init-from"
+    ),
+    "--model, of the recipes finetune, finetune-masked and image-caption": (
+        "model-name model-name-or-path pretrained-model-name-or-path base-model encoder-model-name pretrained"
+    ),
+    "a recipe, the word after train (seedfast recipes lists them)": "model-type arch architecture experiment",
+    "--model.adapter.kind lora": "lora use-lora peft use-peft",
+    "--model.adapter.rank": "lora-r lora-rank rank",
+    "--model.adapter.alpha": "lora-alpha",
+    "--model.adapter.dropout": "lora-dropout",
+    "--model.adapter.targets": "lora-target-modules target-modules",
+    "--ema.half-life, in steps": "ema use-ema ema-decay ema-rate ema-max-decay",
+    "--precision bf16 or fp16": "amp use-amp fp16 bf16 mixed-precision dtype use-fp16 autocast",
+    "a command: seedfast train, then seedfast sample": "phase mode generate do-train",
+    "a command: seedfast evaluate RUN": "eval-only do-eval evaluate",
+    "a command: seedfast preview RECIPE": "dry-run",
+    "--data.context": (
+        "block-size seq-len seq-length sequence-length max-length max-seq-length max-seq-len context-length"
+    ),
+    "--model.layers": "n-layer n-layers num-layers num-hidden-layers depth",
+    "--model.heads": "n-head n-heads num-heads num-attention-heads",
+    "--model.width": "n-embd hidden-size d-model dim embed-dim model-channels",
+    "--model.hidden": "dim-feedforward intermediate-size ffn-dim",
+    "--model.dropout": "dropout",
+    "--data": (
+        "dataset dataset-name data-dir data-path train-data train-data-path train-data-dir train-file input-path "
+        "dataset-dir split-file"
+    ),
+    "--data.validation, the part of the data that validates": (
+        "val-split validation-split validation-split-percentage val-ratio train-split-ratio test-size val-data-path "
+        "validation-file"
+    ),
+    "--data.tokenizer": "tokenizer tokenizer-name tokenizer-file tokenizer-path vocab-path vocab-file",
+    "--data.vocabulary": "vocab-size tokenizer-vocab-size",
+    "--data.size": "image-size resolution img-size",
+    "--objective.augment.flip True": "random-flip horizontal-flip",
+    "--objective.process.timesteps": "num-timesteps timesteps diffusion-steps ddpm-num-steps num-train-timesteps",
+    "--objective.process.schedule": "beta-schedule noise-schedule ddpm-beta-schedule",
+    "--objective.process.prediction": "prediction-type",
+    "--objective.class-dropout-prob": "class-dropout-prob cond-drop-prob uncond-prob p-uncond",
+    "--wandb PROJECT": "wandb-log wandb-project use-wandb report-to logger",
+    "--hub USER/MODEL": "push-to-hub hub-model-id hf-repo-id",
+    "--workers": "num-workers dataloader-num-workers n-workers",
+    "--device": "use-cuda no-cuda gpu gpus",
+}
+_SAMPLE = {
+    "the first word: seedfast sample RUN": (
+        "checkpoint checkpoint-path ckpt ckpt-path model model-path model-name model-name-or-path "
+        "finetuned-model-path out-dir"
+    ),
+    "--tokens": "max-new-tokens max-tokens max-length max-gen-len sequence-length",
+    "--num": "num-samples n-samples num-images num-return-sequences num-images-per-prompt",
+    "--prompt": "start text prompts",
+    "--steps": (
+        "ddim-steps num-inference-steps inference-steps sampling-steps sample-steps num-sampling-steps max-iterations"
+    ),
+    "--eta": "ddim-eta",
+    "--guidance": "guidance-scale cfg cfg-scale",
+    "--label": "class-label class-labels class-cond class-selection classes",
+    "--image": "image-path input-image",
+    "--beams": "beam-size num-beams",
+    "--temperature (0 is greedy, 1 the model's own)": "do-sample greedy",
+    "--weights ema or raw": "use-ema",
+    "--out": "output output-dir save-dir output-path",
+    "--batch": "batch-size",
+}
+ANSWERS = {
+    command: {flag: answer for answer, flags in table.items() for flag in flags.split()}
+    for command, table in {"train": _TRAIN, "sample": _SAMPLE}.items()
+}
+"""By command: ours in words for each flag of other tools, without its dashes."""
+
+_TEXTS = ("--prompt", "--infill")  # the word after them may begin with dashes
+
+
+def refuse_foreign_keys(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise UserError for a key of another tool in a configuration file, naming ours."""
+    own = {f.name for f in fields(Run)}
+    for key in values:
+        if key not in own and (answer := ANSWERS["train"].get(str(key).lower().replace("_", "-"))):
+            raise UserError(f"{path} has the key {key} of other tools, which is {answer} here; dots are nesting.")
+
+
+def refuse_foreign_flags(command: str, words: Sequence[str]) -> None:
+    """Raise UserError for a flag of another tool, naming ours."""
+    for before, word in pairwise(["", *words]):
+        flag = re.match(r"--([A-Za-z][A-Za-z0-9_-]*)(=|$)", word)
+        if flag and before not in _TEXTS and (answer := ANSWERS[command].get(flag[1].lower().replace("_", "-"))):
+            raise UserError(f"--{flag[1]} of other tools is {answer} here.")

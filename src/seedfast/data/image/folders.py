@@ -1,0 +1,99 @@
+"""Folders of images: a sub-folder for each class, perhaps below a folder for each split."""
+
+import os
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from seedfast.data.image.decode import has_image_ending
+from seedfast.data.image.sources import ONE_CLASS, FileInfo, ImageFileSource, ImageSource, is_utf8
+from seedfast.errors import UserError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""The usual names of splits, in lower case. restval is training data, as usual (Karpathy & Fei-Fei 2015)."""
+
+
+class Found(NamedTuple):
+    """The images of a folder by their relative names, sorted, and everything else, each with the reason."""
+
+    names: list[str]
+    skipped: list[str]
+
+
+def find_images(root: Path) -> Found:
+    """The files of a folder, at any depth, whose names end as an image's. Hidden files and __MACOSX are passed over."""
+    names: list[str] = []
+    skipped: list[str] = []
+    for folder, folders, files in os.walk(root, onerror=lambda error: skipped.append(f"{error.filename} (unreadable)")):
+        inside = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        linked = [inside / name for name in folders if (Path(folder) / name).is_symlink()]  # os.walk enters none
+        skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
+        for file in (each for each in files if not each.startswith(".")):
+            name = (inside / file).as_posix()
+            if not is_utf8(name):
+                skipped.append(f"{ascii(name)[1:-1]} (a name that is not UTF-8)")
+            elif has_image_ending(file):
+                names.append(name)
+            else:
+                skipped.append(f"{name} (not a picture)")
+    return Found(sorted(names), skipped)
+
+
+def folder_source(root: Path) -> ImageSource:
+    """The images of a folder, with one class for each sub-folder; without sub-folders all are of one class.
+
+    set/train/CLASS and set/val/CLASS (valid, validation, dev; test where there is none of these) are a given split of
+    the classes below. Raises UserError if there are no images.
+    """
+    names, skipped = find_images(root)
+    if not names:
+        raise UserError(f"There is no picture in {root}: add a sub-folder of pictures for each class.")
+    splits = split_folders({name.partition("/")[0] for name in names if "/" in name})
+    if splits:
+        unused = Counter(first for name in names if (first := name.partition("/")[0]) not in splits)
+        skipped += [f"{first} ({count} pictures beside {' and '.join(splits)})" for first, count in unused.items()]
+        names = [name for name in names if name.partition("/")[0] in splits]
+    below = {name: name.partition("/")[2] if splits else name for name in names}
+    if has_classes := any("/" in inner for inner in below.values()):
+        skipped += [f"{name} (in no class's folder)" for name in names if "/" not in below[name]]
+        names = [name for name in names if "/" in below[name]]
+    info = [
+        FileInfo(
+            label=below[name].partition("/")[0] if has_classes else ONE_CLASS,
+            caption=Path(name).stem,
+            split=splits[name.partition("/")[0]] if splits else None,
+        )
+        for name in names
+    ]
+    return ImageFileSource(str(root), root, tuple(names), info=tuple(info), skipped=tuple(sorted(skipped)))
+
+
+def split_folders(folders: Collection[str]) -> dict[str, str | None]:
+    """The split of each folder that is one of a given split; empty where the folders are classes.
+
+    A folder of training images beside one of validation images is a given split, in which test images validate only if
+    there are no others. A single folder of training images only wraps the classes: its split is None, not given.
+    """
+    kinds = {folder: SPLIT_NAMES.get(folder.lower()) for folder in sorted(folders)}
+    if set(kinds.values()) == {"train"}:
+        return dict.fromkeys(kinds)
+    validates = "validation" if "validation" in kinds.values() else "test"
+    if not {"train", validates} <= set(kinds.values()):
+        return {}
+    return {
+        folder: "train" if kind == "train" else "validation"
+        for folder, kind in kinds.items()
+        if kind in ("train", validates)
+    }

@@ -1,0 +1,105 @@
+"""A time budget as a number of steps: the speed is measured once, before the run begins, and stored beside it."""
+
+import json
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from seedfast.errors import UserError
+from seedfast.files import commit, to_json
+from seedfast.loop.session import Session
+from seedfast.loop.tasks import prefetched_tasks
+from seedfast.loop.train import agree, update
+from seedfast.loop.validate import chosen_examples, validate
+
+_FILE = "budget.json"
+_LEAST_STEPS = 4
+_SHARE, _LONGEST = 0.02, 20.0  # of the budget, and seconds, in which steps are timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """The speed of a run when it began: seconds of a step, of a validation, and of measuring both.
+
+    eval_every: steps between validations, 0 for one at the end only.
+    """
+
+    step_seconds: float
+    validation_seconds: float
+    measuring_seconds: float
+    eval_every: int
+
+    def steps(self, minutes: float) -> int:
+        """The steps that fit into so many minutes with their validations, at least one."""
+        seconds = 60 * minutes - self.measuring_seconds - self.validation_seconds
+        each = self.step_seconds + (self.validation_seconds / self.eval_every if self.eval_every else 0.0)
+        return max(1, int(seconds / each))
+
+    def write(self, run_folder: Path) -> None:
+        """Store it in the run folder."""
+        commit(run_folder / _FILE, to_json(asdict(self)))
+
+    @staticmethod
+    def read(run_folder: Path) -> "Speed":
+        """The speed with which a run began. Raises UserError if it began with another length."""
+        path = run_folder / _FILE
+        if not path.is_file():
+            raise UserError(f"The run in {run_folder} began without --minutes, so its length is in --steps.")
+        try:
+            return Speed(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({error}); give the length in --steps.") from error
+
+
+def measure(session: Session, minutes: float) -> Speed:
+    """Time some steps and a validation of a session that is thrown away afterwards: its weights are trained.
+
+    All ranks measure together and return what rank 0 measured.
+    """
+    seconds = list[float]()
+    began = last = time.perf_counter()
+    limit = min(_LONGEST, _SHARE * 60 * minutes)
+    with closing(prefetched_tasks(session, 0, 1 << 62)) as prefetched:
+        for step, tasks in prefetched:
+            weight, _, _ = agree(session, tasks, None, False)
+            update(session, step, tasks, weight)
+            now = time.perf_counter()
+            seconds, last = [*seconds, now - last], now
+            if session.distributed.broadcast(len(seconds) >= _LEAST_STEPS and now - began > limit):
+                break
+    step_seconds = sum(seconds[1:]) / len(seconds[1:])  # the first one allocates memory
+    validation_seconds = _validation_seconds(session)
+    measuring = time.perf_counter() - began
+    found = Speed(
+        step_seconds=step_seconds,
+        validation_seconds=validation_seconds,
+        measuring_seconds=measuring,
+        eval_every=session.plan.eval_every,
+    )
+    return session.distributed.broadcast(found)
+
+
+def _validation_seconds(session: Session) -> float:
+    """The time of a validation of all kinds of weights, from that of one batch."""
+    run, objective, dataset = session.run, session.family.objective, session.corpus.validation
+    chosen = chosen_examples(len(dataset), run.eval_examples, run.seed)
+    if not chosen:
+        return 0.0
+    size = 4 * (run.micro_batch or run.batch_size)
+    draws = objective.measure.draws or 1
+    timed = chosen[: max(1, size // draws) * session.distributed.world_size]
+    began = time.perf_counter()
+    validate(
+        objective,
+        session.state.network,
+        session.state.family,
+        dataset,
+        timed,
+        seed=run.seed,
+        batch_size=size,
+        draws=draws,
+        distributed=session.distributed,
+    )
+    kinds = 2 if session.state.average else 1
+    return (time.perf_counter() - began) * kinds * len(chosen) / len(timed)

@@ -1,0 +1,70 @@
+"""Which checkpoint of a run is used: the best, the newest, or that of a step. One rule for every command."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from seedfast.errors import UserError
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.records import CheckpointManifest
+from seedfast.sealed_folder import MANIFEST
+from seedfast.untrusted import read_json
+
+At = int | Literal["best", "newest"]
+"""best: of the committed validations (the newest where nothing was validated). newest: the latest. A number: a step."""
+
+Weights = Literal["ema", "raw", "base"]
+"""ema: averaged; raw: current; base: the pretrained starting point."""
+
+
+def find(folder: Path, *, at: At = "best", weights: Weights | None = None) -> Checkpoint:
+    """A verified checkpoint of a run folder; a checkpoint's own folder is that checkpoint.
+
+    weights: those to be used: averaged and raw weights have a best step each (default: the averaged ones).
+    Raises UserError if there is none, or it is damaged.
+    """
+    if is_checkpoint(folder):
+        return _itself(folder, at)
+    step = at if isinstance(at, int) else _best_step(folder, weights) if at == "best" else None
+    checkpoint = Checkpoints(folder).newest(at=step)
+    if checkpoint is None:
+        raise UserError(f"{folder} has no checkpoint; train a run there first.")
+    return checkpoint
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, and not a run folder."""
+    return (folder / MANIFEST).is_file() and (folder / "run.yaml").is_file()
+
+
+def run_folder_of(folder: Path) -> Path:
+    """The run folder of a checkpoint, or the folder beside one that was copied elsewhere; another folder is itself."""
+    if not is_checkpoint(folder):
+        return folder
+    above = folder.absolute().parent
+    return above.parent if above.name == "checkpoints" else above
+
+
+def _itself(folder: Path, at: At) -> Checkpoint:
+    try:
+        step = CheckpointManifest.read(folder).step
+    except (OSError, ValueError) as error:
+        raise UserError(f"The checkpoint {folder} is damaged ({error}); name another one, or its run.") from error
+    if isinstance(at, int) and at != step:
+        raise UserError(f"{folder} is the checkpoint of step {step}; leave --at {at} out, or name its run folder.")
+    checkpoint = Checkpoint(folder, step)
+    if problems := checkpoint.open():
+        raise UserError(f"The checkpoint {folder} is damaged: {'; '.join(problems)}; name another one, or its run.")
+    return checkpoint
+
+
+def _best_step(folder: Path, weights: Weights | None) -> int | None:
+    """The step of the best committed validation by these weights; None before the first."""
+    path = folder / "best.json"
+    try:
+        records: dict[str, Any] = read_json(path)
+        kind = weights if weights in records else "ema" if "ema" in records else "raw"
+        return int(records[kind]["step"]) if records else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r}), so the best step is unknown; pass --at newest.") from error

@@ -1,0 +1,127 @@
+"""A group under torchrun that loses a process ends soon, with a sentence, and continues to the same bits."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.helpers.processes import ranks
+from tests.helpers.runs import flags, small_run
+
+from seedfast.verify.resume import compare
+
+LOST = "Another process of this training has ended, so process"
+INTERRUPTED = "Interrupted and saved at step"
+
+
+class Group:
+    """Two processes that train in a folder."""
+
+    def __init__(self, folder: Path, words: list[str], *options: str) -> None:
+        self.folder, self._log = folder, folder.with_suffix(".log")
+        self._events = lines(folder / "events.jsonl")
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *options, "-m", "seedfast"]
+        with self._log.open("wb") as log:
+            command = [*launch, *words, "--out", str(folder)]
+            self.agent = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def until_training(self) -> "Group":
+        """Wait for a step of this start of the group."""
+        events, journal = self.folder / "events.jsonl", self.folder / "journal.jsonl"
+        wait_until(lambda: lines(events) > self._events)
+        self._events, steps = lines(events), lines(journal)
+        wait_until(lambda: lines(journal) > steps)
+        return self
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that train."""
+        children = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children")
+        return [int(number) for number in children.read_text().split()]
+
+    def end(self, seconds: float = 60) -> str:
+        """Wait until torchrun has ended, which it does after its processes; returns what they printed."""
+        self.agent.wait(seconds)
+        return self._log.read_text()
+
+
+def lines(path: Path) -> int:
+    """The number of lines; 0 of a missing file."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.02)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes of torchrun in /proc")
+
+
+@pytest.fixture(scope="module")
+def words(story: Path) -> list[str]:
+    """A training that takes longer than what happens to it."""
+    run = small_run("text-masked", story, steps=300, eval_every=100, save_every=50)
+    return ["train", "text-masked", *flags(run)]
+
+
+@pytest.fixture(scope="module")
+def whole(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training by two processes that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert [rank.returncode for rank in ranks(2, *words, "--out", folder)] == [0, 0]
+    return folder
+
+
+def assert_continues(words: list[str], folder: Path, whole: Path) -> None:
+    """Train to the end and compare every bit."""
+    assert [rank.returncode for rank in ranks(2, *words, "--out", folder)] == [0, 0]
+    assert compare(whole, folder)[0] is None
+
+
+def test_a_group_is_restarted_and_ends_at_sigterm(words: list[str], whole: Path, tmp_path: Path) -> None:
+    """With the static rendezvous, whose store survives the restart."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path / "run"
+    group = Group(folder, words, "--master-port", str(port), "--max-restarts", "1").until_training()
+    os.kill(max(group.workers), signal.SIGKILL)
+    group.until_training()
+    os.kill(group.agent.pid, signal.SIGTERM)
+    printed = group.end()
+    assert LOST in printed
+    assert INTERRUPTED in printed
+    assert_continues(words, folder, whole)
+
+
+@pytest.mark.slow
+def test_a_group_ends_when_a_process_or_torchrun_is_killed(words: list[str], whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    group = Group(folder, words, "--standalone").until_training()
+    os.kill(group.workers[0], signal.SIGKILL)
+    assert f"{LOST} 1 of 2 stops too" in group.end()
+
+    group = Group(folder, words, "--standalone").until_training()
+    orphans = group.workers
+    os.kill(group.agent.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, orphans)), 60)
+    assert INTERRUPTED in group.end()
+    assert_continues(words, folder, whole)
