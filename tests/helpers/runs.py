@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 from tests.helpers import captions as small_captions
+from tests.helpers import preferences
 
 from seedfast import recipes
 from seedfast.data.image.config import ImageData
@@ -58,8 +59,13 @@ def small_run(recipe: str, text: Path, **changes: Any) -> Run:
 
 def _text(recipe: str, text: Path) -> dict[str, Any]:
     model: Any = Transformer(layers=1, heads=2, width=16)
-    if recipe in (FINETUNE, "finetune-masked"):
+    if recipe in (FINETUNE, "finetune-masked", "dpo"):
         model = PretrainedLM(architecture=json.dumps(_GPT2), dropout=0.0, adapter=Adapter(kind="lora", rank=4))
+    if recipe == "dpo":
+        pairs = text.with_suffix(".pairs.jsonl")
+        if not pairs.exists():
+            preferences.write(pairs)
+        return {"data": TextData(path=str(pairs), tokenizer="characters", context=48), "model": model}
     return {"data": TextData(path=str(text), tokenizer="characters", context=16), "model": model}
 
 

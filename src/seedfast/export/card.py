@@ -120,7 +120,8 @@ def _numbers(record: BestRecord, measure: Measure) -> Iterator[str]:
     sign = "≤ " if measure.is_bound else ""
     error = f" ± {record.standard_error:.4f}" if record.standard_error is not None else ""
     yield from [f"On held-out data ({record.examples} windows that were not trained on):", "", "| | |", "|---|---|"]
-    yield f"| {measure.loss_unit.replace('_', ' ')} per token | {sign}{record.loss:.4f}{error} |"
+    unit = f"{measure.loss_unit.replace('_', ' ')} per {measure.weight_unit.removesuffix('s')}"
+    yield f"| {unit} | {sign}{record.loss:.4f}{error} |"
     for unit, factor in measure.conversions.items():
         yield f"| {unit.replace('_', ' ')} | {sign}{record.loss * factor:.4f} |"
     if measure.has_perplexity:

@@ -19,6 +19,7 @@ from seedfast.export.hf_tokenizer import write_tokenizer
 from seedfast.export.own_text import text_writer
 from seedfast.files import to_json
 from seedfast.models import hf_causal_lm
+from seedfast.models.adapter import merged
 from seedfast.models.captioner import Captioner, CaptionerNetwork
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.causal_lm_network import CausalLMNetwork
@@ -102,7 +103,7 @@ def _write_language_model(
             # The embeddings are those of the base; peft would ask the hub to find that out.
             network.model.save_pretrained(folder, save_embedding_layers=False)
         else:
-            whole = plain if network.model is plain else network.model.merge_and_unload()
+            whole = plain if network.model is plain else merged(network.model)
             whole.save_pretrained(folder)
     if isinstance(tokenizer, Subwords):
         tokenizers.save(tokenizer, folder)

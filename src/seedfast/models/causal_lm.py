@@ -79,11 +79,11 @@ class PretrainedLM(TokenModel):
         shape.vocab_size = max(shape.vocab_size, vocabulary)
         if self.dropout is not None:
             rates = [k for k, v in shape.to_dict().items() if k.endswith(_DROPOUT) and isinstance(v, int | float)]
-            if not rates:
+            if not rates and self.dropout:
                 raise UserError(f"{shape.model_type} has no dropout, so model.dropout has no effect: leave it out.")
             for rate in rates:
                 setattr(shape, rate, self.dropout)
-        model = self.adapter.wrap(hf_causal_lm.build(shape, initialise=not self.path))
+        model = self.adapter.wrap(hf_causal_lm.build(shape, initialise=not self.path, dtype=self.adapter.base_type))
         return CausalLMNetwork(
             model, causal=causal, context=context, gradient_checkpointing=self.gradient_checkpointing
         )
@@ -94,4 +94,5 @@ class PretrainedLM(TokenModel):
         Embedding rows of tokens that the pretrained model lacks are initialised to the mean of its own rows.
         """
         if self.path:
-            network.set_model(self.adapter.wrap(hf_causal_lm.weights(self.path, network.plain.config)))
+            weights = hf_causal_lm.weights(self.path, network.plain.config, dtype=self.adapter.base_type)
+            network.set_model(self.adapter.wrap(weights))

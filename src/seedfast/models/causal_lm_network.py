@@ -7,6 +7,7 @@ the targets once.
 Shapes: B batch, L new positions, C cached and new positions, W width.
 """
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 
 from seedfast.errors import UserError
 from seedfast.models import hf_causal_lm
+from seedfast.models.adapter import is_adapted, without_adapter
 from seedfast.models.attention_mask import AttentionMask, with_padding
-from seedfast.models.token_network import SequenceInputs, TokenNetwork
+from seedfast.models.token_network import Scores, SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import select_positions
 
 
@@ -47,6 +49,8 @@ class CausalLMNetwork(TokenNetwork[TransformersCache]):
         super().__init__()
         self.causal, self.context, self.gradient_checkpointing = causal, context, gradient_checkpointing
         self._isolation_checked = False
+        self._keeps_reference = self._is_reference = False
+        self.reference: Any = None
         self.set_model(model)
 
     def set_model(self, model: Any) -> None:
@@ -61,13 +65,45 @@ class CausalLMNetwork(TokenNetwork[TransformersCache]):
             for module in self.plain.modules():
                 if hasattr(module, "is_causal"):  # attention classes of transformers have no common base class
                     module.is_causal = False
+        if self._keeps_reference:
+            self.keep_reference()
         self._check_head()
+
+    def keep_reference(self) -> None:
+        """Keep the model as it is now for calls with `reference=True`, whatever is trained.
+
+        An adapter's base is never trained, so only a model without one is copied; the copy is frozen.
+        """
+        self._keeps_reference = True
+        if not is_adapted(self.model):
+            self.reference = copy.deepcopy(self.model).requires_grad_(False)
+
+    def forward(self, tokens_BL: Tensor | None = None, *, reference: bool = False, **inputs: Any) -> Tensor | Scores:
+        """`TokenNetwork.forward`; with `reference`, of the model that `keep_reference` kept, without gradients."""
+        if not reference:
+            return super().forward(tokens_BL, **inputs)
+        assert self._keeps_reference, "a reference is kept before it is called"
+        with self._probing(), self._as_reference():
+            return super().forward(tokens_BL, **inputs)
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        if self.reference is None:
+            with without_adapter(self.model):
+                yield
+            return
+        self._is_reference = True
+        try:
+            yield
+        finally:
+            self._is_reference = False
 
     @property
     def plain(self) -> Any:
         """The transformers model without the peft wrapper; an adapter may have replaced some of its layers."""
-        # peft is an optional package, so its class cannot be named here.
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        if self._is_reference:
+            return self.reference
+        return self.model.get_base_model() if is_adapted(self.model) else self.model
 
     @property
     def head(self) -> "_Head":  # type: ignore[override]

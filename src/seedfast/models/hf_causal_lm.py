@@ -97,15 +97,15 @@ def configuration(architecture: str, *, attention: str) -> Any:
     return shape
 
 
-def build(shape: Any, *, initialise: bool) -> Any:
-    """A model of this configuration in float32. Without `initialise`, weights are left uninitialised, to save time."""
+def build(shape: Any, *, initialise: bool, dtype: torch.dtype = torch.float32) -> Any:
+    """A model of this configuration. Without `initialise`, weights are left uninitialised, to save time."""
     transformers = huggingface.transformers()
     from transformers.initialization import no_init_weights
 
     with huggingface.quiet(), nullcontext() if initialise else no_init_weights():
         try:
             model = transformers.AutoModelForCausalLM.from_config(
-                shape, dtype=torch.float32, attn_implementation=shape._attn_implementation
+                shape, dtype=dtype, attn_implementation=shape._attn_implementation
             )
             model.tie_weights()  # a part of the initialisation that may be skipped
             return model
@@ -119,7 +119,7 @@ def build(shape: Any, *, initialise: bool) -> Any:
 
 
 @torch.no_grad()
-def weights(name: str, shape: Any) -> Any:
+def weights(name: str, shape: Any, *, dtype: torch.dtype = torch.float32) -> Any:
     """The pretrained model with this configuration.
 
     The vocabulary may be larger than the pretrained one: new rows get the mean of the others.
@@ -134,7 +134,7 @@ def weights(name: str, shape: Any) -> Any:
         lambda source, **where: transformers.AutoModelForCausalLM.from_pretrained(
             source,
             config=_with_vocabulary(shape, own),
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation=shape._attn_implementation,
             output_loading_info=True,
             **where,

@@ -7,7 +7,7 @@ from seedfast.errors import UserError
 from seedfast.models.config import TokenModel
 from seedfast.models.transformer_block import Nonlinearity
 from seedfast.models.transformer_network import TransformerNetwork
-from seedfast.options import AtLeast, Between, Example, check
+from seedfast.options import Affects, AtLeast, Between, Example, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,9 @@ class Transformer(TokenModel):
     """Share the weight of the token embedding with the output layer."""
     dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
     """Dropout rate of embeddings, attention weights and the outputs of attention and MLP."""
+    gradient_checkpointing: Annotated[bool, Affects("computation")] = False
+    """Recompute each block's activations in the backward pass instead of storing them: a third slower, much less
+    memory, the same numbers."""
 
     def __post_init__(self) -> None:
         check(self, "model.")

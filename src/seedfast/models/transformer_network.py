@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, rotary_table
@@ -139,8 +140,8 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             where_N = where_N + (torch.div(where_N, length, rounding_mode="floor") + 1) * length
         *blocks, last = self.blocks
         for block in blocks:
-            x_BLW = block(x_BLW, context)
-        x: Tensor = last(x_BLW, context, where_N)
+            x_BLW = self._through(block, x_BLW, context)
+        x: Tensor = self._through(last, x_BLW, context, where_N)
         if inputs.cache is not None:
             inputs.cache.length += length
         x = self.norm(x if where_N is not None else x[:, -length:])
@@ -148,6 +149,19 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             return x
         shift_scale = self.modulation(context.time_BW)[:, None].expand(-1, length, -1)
         return modulate(x, *select_positions(shift_scale, inputs.where_N).chunk(2, dim=-1))
+
+    def _through(self, block: nn.Module, x_BLW: Tensor, context: BlockContext, where_N: Tensor | None = None) -> Tensor:
+        """The output of a block, whose activations may be recomputed in the backward pass (Chen et al. 2016).
+
+        Dropout draws the same masks then: the state of torch's generator is kept with the inputs.
+        """
+        is_recomputed = self.config.gradient_checkpointing and torch.is_grad_enabled() and context.cache is None
+        x: Tensor = (
+            checkpoint(block, x_BLW, context, where_N, use_reentrant=False)
+            if is_recomputed
+            else block(x_BLW, context, where_N)
+        )
+        return x
 
     def _embed(self, inputs: SequenceInputs[KVCache]) -> Tensor:
         assert (inputs.tokens_BL is None) != (inputs.embeddings_BLD is None), "a network takes tokens or embeddings"

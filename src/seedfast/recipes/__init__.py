@@ -33,6 +33,7 @@ RECIPES = {
     "text-proofreading": ("text", "masked diffusion that finds its own mistakes and goes back over them"),
     "finetune": ("finetune", "pretrained causal language model (--model), continued in full or through LoRA"),
     "finetune-masked": ("finetune", "pretrained causal language model (--model), continued as masked diffusion"),
+    "dpo": ("finetune", "pretrained causal language model (--model), taught which of two answers is preferred"),
     "image-diffusion": ("image", "diffusion of pixels with a U-Net: images from noise, by class, from other images"),
     "image-transformer": ("image", "the same with a transformer of patches"),
     "image-diffusers": ("image", "the same with diffusers' U-Net, to be exported as a pipeline of diffusers"),

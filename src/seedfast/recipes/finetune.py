@@ -1,8 +1,11 @@
 """Fine-tuning recipes: a pretrained causal language model of transformers, trained further on text or dialogues."""
 
+from dataclasses import replace
+
 from seedfast.data.text.config import TextData
 from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
+from seedfast.families.text.dpo import DPO
 from seedfast.families.text.masked import Masked
 from seedfast.loop.config import Run
 from seedfast.models.causal_lm import PretrainedLM
@@ -18,6 +21,12 @@ def finetune() -> Run:
 def finetune_masked() -> Run:
     """The same model as masked diffusion: its attention becomes bidirectional, its shift by one token stays."""
     return _finetune("finetune-masked", Masked(document_mask=True), lr=1e-4)
+
+
+def dpo() -> Run:
+    """Direct preference optimization, without dropout: the log-probabilities of two networks are compared."""
+    run = _finetune("dpo", DPO(), lr=1e-6)
+    return replace(run, data=TextData(tokenizer="model", context=512), model=PretrainedLM(dropout=0.0))
 
 
 def _finetune(recipe: str, objective: FamilyConfig, *, lr: float) -> Run:

@@ -16,7 +16,8 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.named_source import located, named_source
 from seedfast.data.text.packing import PackedDataset
-from seedfast.data.text.prepared_splits import read_splits
+from seedfast.data.text.preferences import PreferenceDataset, PreferenceSource
+from seedfast.data.text.prepared_splits import Packed, read_splits
 from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
@@ -42,7 +43,8 @@ class TextAssets:
     context: a window's length in tokens. prompt: number of preceding tokens given with it. one_document_per_window:
     whether a window holds one document, padded. validation_tokens: scored tokens of the validation split (all but the
     first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing. Both are those of
-    the training split where no validation split is.
+    the training split where no validation split is. preferences: whether each example is a pair of answers; tokens and
+    bytes are those of the chosen ones.
     """
 
     tokenizer: Tokenizer
@@ -51,6 +53,7 @@ class TextAssets:
     validation_bytes: int
     prompt: int = 0
     one_document_per_window: bool = False
+    preferences: bool = False
 
     @property
     def tokens_per_byte(self) -> float:
@@ -61,6 +64,8 @@ class TextAssets:
         """Write text.json and the tokenizer's files into an existing folder."""
         tokenizers.save(self.tokenizer, folder)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tokenizer"}
+        if not self.preferences:
+            del values["preferences"]  # as in the files of versions before it
         (folder / "text.json").write_text(to_json(values), "utf-8")
 
     @staticmethod
@@ -88,6 +93,8 @@ class TextCorpus(Corpus):
 
     def introduction(self, epochs: float) -> list[str]:
         train = self.train
+        if isinstance(train, PreferenceDataset):
+            return [f"preferences: {len(train):,} pairs, {epochs:.3g} epochs"]
         if not isinstance(train, PackedDataset):
             return []
         return [
@@ -139,7 +146,8 @@ class TextData(DataConfig):
     field: Annotated[str, Example("other")] = "text"
     """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function.
     Rows without it that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
-    instruction and output) are used as such: only the answers are scored."""
+    instruction and output) are used as such: only the answers are scored. Rows with a chosen and a rejected answer are
+    for the recipe dpo."""
 
     date: Annotated[str | None, Example("2001-02-03")] = None
     """The day, YYYY-MM-DD, that a chat template which writes the date takes for the present one. A new run stores the
@@ -175,6 +183,8 @@ class TextData(DataConfig):
             )
         if not len(corpus.validation):
             say(no_validation(source.title, why))
+        if equal := sum(packed.equal for packed in _packed_splits(corpus) if isinstance(packed, PreferenceDataset)):
+            say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
         return corpus
 
     def _load(self, source: TextSource, validation: float) -> TextCorpus:
@@ -257,7 +267,7 @@ class TextData(DataConfig):
             one_document=self.one_document_per_window,
         )
         measured, name = (held_out, "validation") if len(held_out) else (train, "train")
-        size = measured.bytes if isinstance(measured, PackedDataset) else summary[name]["bytes"]
+        size = measured.bytes if isinstance(measured, Packed) else summary[name]["bytes"]
         one_document = isinstance(held_out, DocumentWindows)
         assets = TextAssets(
             tokenizer=tokenizer,
@@ -266,6 +276,7 @@ class TextData(DataConfig):
             one_document_per_window=one_document,
             validation_tokens=measured.targets,
             validation_bytes=size,
+            preferences=isinstance(source, PreferenceSource),
         )
         # The data is the same if the ids and the windows are: files may be touched, moved or split differently.
         identity = {"prepared": file_digests(folder), "context": self.context} | (
@@ -282,7 +293,7 @@ class TextData(DataConfig):
 
     def _too_short(self, source: TextSource, corpus: TextCorpus) -> UserError:
         """The error for data that fills no window."""
-        if isinstance(corpus.train, PackedDataset):
+        if isinstance(corpus.train, Packed):
             return UserError(
                 f"No example of the train split of {source.title} fits into data.context={self.context} tokens: raise "
                 "data.context, or add examples."
@@ -293,9 +304,9 @@ class TextData(DataConfig):
         )
 
 
-def _packed_splits(corpus: TextCorpus) -> list[PackedDataset]:
-    """The splits of chats and of prompts with completions; none of a corpus of text."""
-    return [split for split in (corpus.train, corpus.validation) if isinstance(split, PackedDataset)]
+def _packed_splits(corpus: TextCorpus) -> "list[Packed]":
+    """The splits of chats, of prompts with completions and of preferences; none of a corpus of text."""
+    return [split for split in (corpus.train, corpus.validation) if isinstance(split, Packed)]
 
 
 def _existing_tokenizer(name: str) -> Tokenizer:

@@ -58,8 +58,16 @@ class ChatSource(TextSource):
 
     def documents(self) -> Iterator[Document]:
         for name, row in self.rows():
-            texts = dialogue(row, name).texts
+            texts = self.texts(row, name)
             yield Document(name, texts[0], texts)
+
+    def texts(self, row: Row, name: str) -> list[str]:
+        """Every text of a row, the prompt first. name: the row's name in messages. Raises UserError for a bad row."""
+        return dialogue(row, name).texts
+
+    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> "list[Example]":
+        """The token ids of what a row is made of: itself. Raises UserError where they cannot be made (`example`)."""
+        return [example(row, tokenizer, name)]
 
 
 def as_chats(source: TextSource, field: str) -> TextSource:
@@ -149,7 +157,7 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
     Raises UserError for an invalid row, and if all of several examples are equal.
     """
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
-    first: Example | None = None
+    first: list[Example] | None = None
     has_others = False
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))
@@ -165,17 +173,18 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
         for (name, row), number in zip(source.rows(), split.assigned, strict=True):
             if number == SKIPPED:
                 continue
-            encoded = example(row, tokenizer, name)
-            first = first or encoded
-            has_others |= encoded != first
-            tokens[number].write(np.array(encoded.ids))
-            values = (encoded.scored, [len(encoded.ids)], [encoded.bytes])
-            for file, value in zip(parts[number], values, strict=True):
-                file.write(np.array(value))
-            counts[number]["documents"] += 1
-            counts[number]["bytes"] += encoded.bytes
-            counts[number]["tokens"] += len(encoded.ids)
-            bar.advance(sum(map(utf8_size, dialogue(row, name).texts)))
+            examples = source.examples(row, tokenizer, name)
+            first = first or examples
+            has_others |= examples != first
+            for each in examples:
+                tokens[number].write(np.array(each.ids))
+                values = (each.scored, [len(each.ids)], [each.bytes])
+                for file, value in zip(parts[number], values, strict=True):
+                    file.write(np.array(value))
+                counts[number]["documents"] += 1
+                counts[number]["bytes"] += each.bytes
+                counts[number]["tokens"] += len(each.ids)
+            bar.advance(sum(map(utf8_size, source.texts(row, name))))
     if (total := sum(count["documents"] for count in counts)) > 1 and not has_others:
         raise UserError(
             f"All {total} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "

@@ -7,6 +7,7 @@ from typing import Any
 from seedfast.data.text.dialogues import as_chats
 from seedfast.data.text.joined import joined
 from seedfast.data.text.own import OwnSource, own_source
+from seedfast.data.text.preferences import as_preferences
 from seedfast.data.text.sources import (
     TextSource,
     file_source,
@@ -35,7 +36,8 @@ def named_source(paths: Sequence[str], options: Any) -> TextSource:
     reasons = [_without_field(path, source) for path, source in zip(paths, sources, strict=True)]
     if reasons[0] and all(reasons):
         refuse_unused(options, "field", reasons[0], "data.")
-    return as_chats(joined(sources), options.field)
+    source = joined(sources)
+    return as_preferences(source, options.field) or as_chats(source, options.field)
 
 
 def located(path: str) -> str:

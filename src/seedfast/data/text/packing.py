@@ -15,6 +15,27 @@ PARTS = ("scored", "lengths", "bytes")
 """The files SPLIT.PART.bin beside the tokens: a flag for each token, a length and a size for each example."""
 
 
+class Examples:
+    """The prepared examples of a split, as `dialogues.tokenise` writes them.
+
+    starts: the first token of each example, and the end of the last. lengths, scored, bytes: numbers of tokens, of
+    scored tokens, and of the scored text's UTF-8 bytes, of each example.
+    """
+
+    def __init__(self, folder: Path, split: str, *, vocabulary: int) -> None:
+        self._tokens = read_tokens(folder / f"{split}.bin", token_type(vocabulary))
+        self._scored = read_tokens(folder / f"{split}.scored.bin", np.uint16)
+        lengths, sizes = (read_tokens(folder / f"{split}.{part}.bin", np.uint32).astype(np.int64) for part in PARTS[1:])
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])
+        self.lengths, self.bytes = lengths, sizes
+        self.scored = np.add.reduceat(self._scored.astype(np.int64), self.starts[:-1]) if len(lengths) else lengths
+
+    def of(self, number: int) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.bool_]]:
+        """The tokens of an example, and which of them are scored."""
+        here = slice(self.starts[number], self.starts[number + 1])
+        return self._tokens[here], self._scored[here] > 0
+
+
 class PackedDataset:
     """Windows of whole examples: each holds as many as fit, and the rest is padding, which is not scored.
 
@@ -23,19 +44,16 @@ class PackedDataset:
 
     def __init__(self, folder: Path, split: str, *, vocabulary: int, context: int, padding: int) -> None:
         """folder: the prepared data (see `dialogues.tokenise`). context: the window's length. padding: its token id."""
-        self._tokens = read_tokens(folder / f"{split}.bin", token_type(vocabulary))
-        self._scored = read_tokens(folder / f"{split}.scored.bin", np.uint16)
-        lengths, sizes = (read_tokens(folder / f"{split}.{part}.bin", np.uint32).astype(np.int64) for part in PARTS[1:])
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])
-        self._lengths, self._context, self._padding = lengths, context, padding
+        self._examples = found = Examples(folder, split, vocabulary=vocabulary)
+        lengths = found.lengths
+        self._context, self._padding = context, padding
         fits = lengths <= context + 1
         self._packs = pack(lengths, np.flatnonzero(fits), context + 1)
         self.left_out = int((~fits).sum())
         self.examples = int(fits.sum())
         self.tokens = int(lengths[fits].sum())
-        self.bytes = int(sizes[fits].sum())
-        scored = np.add.reduceat(self._scored.astype(np.int64), self._starts[:-1]) if len(lengths) else lengths
-        self.targets = int(scored[fits].sum())
+        self.bytes = int(found.bytes[fits].sum())
+        self.targets = int(found.scored[fits].sum())
 
     def __len__(self) -> int:
         """The number of windows."""
@@ -50,12 +68,10 @@ class PackedDataset:
         for row, number in enumerate(ids):
             place = 0
             for document, example in enumerate(self._packs[number]):
-                start, length = self._starts[example], self._lengths[example]
-                here, there = slice(place, place + length), slice(start, start + length)
-                tokens_BL[row, here] = self._tokens[there]
-                scored_BL[row, here] = self._scored[there] > 0
-                documents_BL[row, here] = document
-                place += length
+                tokens, scored = self._examples.of(example)
+                here = slice(place, place + len(tokens))
+                tokens_BL[row, here], scored_BL[row, here], documents_BL[row, here] = tokens, scored, document
+                place += len(tokens)
             documents_BL[row, place:] = len(self._packs[number])
         return text_batch(
             tokens=torch.from_numpy(tokens_BL),

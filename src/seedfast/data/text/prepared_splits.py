@@ -6,15 +6,19 @@ from seedfast.data.cache import read_tokens, token_type
 from seedfast.data.prepare import SPLITS, Prepared
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.packing import PackedDataset
+from seedfast.data.text.preferences import PreferenceDataset, PreferenceSource
 from seedfast.data.text.sources import TextSource
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.windows import DocumentWindows, Windows
 from seedfast.errors import UserError
 
+Packed = PackedDataset | PreferenceDataset
+"""A split of whole examples: of prompts with completions, chats or preferences."""
+
 
 def read_splits(
     source: TextSource, prepared: Prepared, tokenizer: Tokenizer, *, context: int, prompt: int, one_document: bool
-) -> Sequence[PackedDataset | Windows]:
+) -> Sequence[Packed | Windows]:
     """Both splits in windows of `context` tokens; one that is shorter than a window is empty.
 
     prompt: number of tokens that are given with a window of text. one_document: whether such a window holds only one.
@@ -22,8 +26,9 @@ def read_splits(
     """
     size, end = tokenizer.size, tokenizer.end_of_text
     if isinstance(source, ChatSource):
-        splits = [
-            PackedDataset(prepared.folder, name, vocabulary=size, context=context, padding=end) for name in SPLITS
+        kind = PreferenceDataset if isinstance(source, PreferenceSource) else PackedDataset
+        splits: list[Packed] = [
+            kind(prepared.folder, name, vocabulary=size, context=context, padding=end) for name in SPLITS
         ]
         if not all(packed.bytes for packed in splits if len(packed)):
             raise UserError(f"All answers of a split of {source.title} are empty: fill them, or remove these rows.")

@@ -49,7 +49,7 @@ _ROLES = {
 _USUAL = ("system", "user", "assistant", "tool")
 
 _UNSUPPORTED = {
-    ("chosen", "rejected"): "pairs of preferred and rejected answers, from which this training does not learn",
+    ("chosen", "rejected"): "pairs of chosen and rejected answers, which have data of their own (recipe dpo)",
     ("prompt", "completion", "label"): "completions with a judgement (label), from which this training does not learn",
     ("role", "content"): "single messages without their chat: a row is a whole chat",
     ("input_ids",): "token ids: give the texts that they were made of",

@@ -70,6 +70,21 @@ class NextTokenTask(Task):
         )
 
 
+def window_nats(network: nn.Module, task: NextTokenTask, **inputs: Any) -> tuple[Tensor, Tensor | None]:
+    """Each window's -Σ log q(x_i | x_{<i}) over its scored tokens, float32 [B]; whether each was the likeliest, [N].
+
+    inputs: further arguments of the network.
+    """
+    where_N, targets_BL = task.where_N, task.targets_BL
+    # Most windows are scored throughout; where only a completion is, the output layer is evaluated only there.
+    targets_N = targets_BL.flatten() if task.targets_N is None else task.targets_N
+    scores = network(task.inputs_BL, where_N=where_N, targets_N=targets_N, documents_BL=task.documents_BL, **inputs)
+    nats_N = scores.nats_N
+    if where_N is not None:
+        nats_N = torch.zeros_like(targets_BL, dtype=torch.float32).flatten().index_add(0, where_N, nats_N)
+    return nats_N.view_as(targets_BL).sum(dim=1), scores.hits_N
+
+
 class AutoregressiveObjective(TextObjective[NextTokenTask]):
     """The negative log-likelihood itself, not a bound."""
 
@@ -111,17 +126,11 @@ class AutoregressiveObjective(TextObjective[NextTokenTask]):
 
     def loss(self, network: nn.Module, task: NextTokenTask, state: State) -> Terms:
         """Each window's -Σ log q(x_i | x_{<i}) over its scored tokens, in nats."""
-        where_N, targets_BL = task.where_N, task.targets_BL
-        # Most windows are scored throughout; where only a completion is, the output layer is evaluated only there.
-        targets_N = targets_BL.flatten() if task.targets_N is None else task.targets_N
-        scores = network(task.inputs_BL, where_N=where_N, targets_N=targets_N, documents_BL=task.documents_BL)
-        nats_N = scores.nats_N
-        if where_N is not None:
-            nats_N = torch.zeros_like(targets_BL, dtype=torch.float32).flatten().index_add(0, where_N, nats_N)
+        nats_B, hits_N = window_nats(network, task)
         diagnostics = {}
-        if scores.hits_N is not None:
-            diagnostics["accuracy"] = torch.stack([scores.hits_N.sum(), torch.ones_like(targets_N).sum()])
-        return Terms(total_B=nats_N.view_as(targets_BL).sum(dim=1), diagnostics=diagnostics)
+        if hits_N is not None:
+            diagnostics["accuracy"] = torch.stack([hits_N.sum(), torch.ones_like(hits_N, dtype=torch.int64).sum()])
+        return Terms(total_B=nats_B, diagnostics=diagnostics)
 
     def preview(self, batch: Batch, task: NextTokenTask) -> list[TaskPreview]:
         """The target of each token is its successor."""

@@ -31,9 +31,11 @@ class TextObjective(Objective[TaskT]):
     """Whether it uses the text before a window (`data.prompt`)."""
     learns_lengths: ClassVar[bool] = False
     """Whether it models the length of a window's text; else `data.one_document_per_window` is refused."""
+    compares_answers: ClassVar[bool] = False
+    """Whether it learns from pairs of a chosen and a rejected answer, and from nothing else."""
 
     def __init__(self, assets: TextAssets) -> None:
-        """Raises UserError for prompts or padded windows that this objective cannot use."""
+        """Raises UserError for prompts, padded windows or pairs of answers that this objective cannot use."""
         if assets.prompt and not self.takes_prompts:
             raise UserError(
                 f"data.prompt={assets.prompt} gives each window the text before it, which this kind of model does "
@@ -43,6 +45,16 @@ class TextObjective(Objective[TaskT]):
             raise UserError(
                 "data.one_document_per_window pads the windows of short documents, and this kind of model does not "
                 "learn how long they are: leave it out."
+            )
+        if assets.preferences and not self.compares_answers:
+            raise UserError(
+                "The data holds pairs of a chosen and a rejected answer, from which only the recipe dpo learns; for "
+                'any other, rename "chosen" to "completion" and remove "rejected".'
+            )
+        if self.compares_answers and not assets.preferences:
+            raise UserError(
+                'The recipe dpo learns from pairs of answers: name data with --data whose rows have a "prompt", a '
+                '"chosen" and a "rejected" answer.'
             )
         self.assets = assets
         self.vocabulary = assets.tokenizer.size
