@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,7 @@ import torch
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import recipes
-from seedfast.data.dataset import Batch
-from seedfast.data.text.config import TextCorpus, TextData
+from seedfast.data.text.config import TextData
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.evaluator import evaluate
@@ -104,28 +103,10 @@ def test_nothing_is_said_of_a_run_that_ends_at_its_best(tmp_path: Path) -> None:
     assert advice.verdict(tmp_path, {}, {}) is None
 
 
-class Nothing:
-    """A split without examples."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def batch(self, ids: list[int]) -> Batch:
-        raise AssertionError("there is nothing to score")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlyTraining(TextData):
-    """A text without a validation split."""
-
-    def load(self) -> TextCorpus:
-        return replace(super().load(), validation=Nothing())
-
-
 @pytest.fixture(scope="module")
 def unvalidated(story: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     folder = tmp_path_factory.mktemp("unvalidated") / "run"
-    data = OnlyTraining(path=str(story), tokenizer="characters", context=16)
+    data = TextData(path=str(story), tokenizer="characters", context=16, validation=0.0)
     run = small_run("text-autoregressive", story, data=data, steps=8, sample_every=4)
     assert train_in(folder, run).step == 8
     return run, folder
@@ -144,7 +125,7 @@ def test_the_lack_of_validation_is_said_once(
     unvalidated: tuple[Run, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_in(tmp_path, replace(unvalidated[0], steps=4))
-    assert capsys.readouterr().err.count("there is no validation data") == 1
+    assert capsys.readouterr().err.count("no validation split") == 1
 
 
 def test_a_model_without_validation_data_is_not_evaluated(unvalidated: tuple[Run, Path]) -> None:

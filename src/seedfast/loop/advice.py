@@ -33,10 +33,6 @@ def cautions(run: Run, plan: Plan, validation: int) -> Iterator[str]:
     ):
         if needs:
             raise UserError(f"{option} needs a validation split, and this data has none: leave it out.")
-    yield (
-        "there is no validation data: nothing is measured on held-out examples, no checkpoint is chosen as the best, "
-        "and the last one is the result"
-    )
 
 
 def rate_jump(stored: Run, run: Run, plan: Plan, step: int) -> str | None:
