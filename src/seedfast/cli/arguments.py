@@ -52,7 +52,7 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, co
 
 def with_value(words: Sequence[str], flag: str) -> list[str]:
     """The words with a bare flag written out as `--flag=True`, where all flags take values."""
-    following = [*words[1:], ""]
+    following = [*words, ""][1:]
     return [
         f"{flag}=True" if word == flag and after not in ("True", "False") else word
         for word, after in zip(words, following, strict=True)
