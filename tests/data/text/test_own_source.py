@@ -155,7 +155,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "one text": ("def f():\n    return 'abc'\n", "mine.py:f", {}, r"returns 'abc' \(str\), which is no sequence"),
     "one row": ("def f():\n    return {'text': 'abc'}\n", "mine.py:f", {}, r"returns .*\(dict\), which is no sequence"),
     "one document": (
-        "def f():\n    return ['abc']\n",
+        "def f():\n    return ['ab']\n",
         "mine.py:f",
         {},
         r"has 3 tokens to predict, fewer than one window",

@@ -118,7 +118,7 @@ def test_prompts_are_kept_together_where_that_gives_the_wanted_part(tmp_path: Pa
         ({"a.txt": BOOK, "b.txt": BOOK.upper()}, {"validation": 0.0}, "data.validation is 0"),
         ({"a.txt": "x" * 90}, {"context": 12}, "too small for data.validation=0.1"),
         ({"a.txt": "x" * 90, "b.txt": "y" * 90}, {"context": 120}, "too small for data.validation=0.1"),
-        ({"a.jsonl": '{"prompt": "a", "completion": "b"}\n' * 3}, {}, "too small for data.validation=0.1"),
+        ({"a.jsonl": '{"prompt": "a", "completion": "b"}\n'}, {}, "too small for data.validation=0.1"),
     ],
     ids=["wanted", "wanted of documents", "short text", "short documents", "one example"],
 )
