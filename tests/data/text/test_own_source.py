@@ -154,6 +154,12 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "none": ("def f():\n    pass\n", "mine.py:f", {}, r"returns None \(NoneType\), which is no sequence of documents"),
     "one text": ("def f():\n    return 'abc'\n", "mine.py:f", {}, r"returns 'abc' \(str\), which is no sequence"),
     "one row": ("def f():\n    return {'text': 'abc'}\n", "mine.py:f", {}, r"returns .*\(dict\), which is no sequence"),
+    "one document": (
+        "def f():\n    return ['ab']\n",
+        "mine.py:f",
+        {},
+        r"has 3 tokens to predict, fewer than one window",
+    ),
     "empty documents": (
         "def f():\n    return ['', '']\n",
         "mine.py:f",
