@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import tyro
+from seedfast.cli.arguments import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +12,7 @@ class Recipes:
 
 def recipes(words: list[str]) -> int:
     """List the recipes."""
-    tyro.cli(Recipes, args=words, prog="seedfast recipes")
+    parse(Recipes, words, prog="seedfast recipes")
     from seedfast.recipes import RECIPES
 
     for name, (_, what) in RECIPES.items():

@@ -66,7 +66,6 @@ def sample(words: list[str]) -> int:
         Sample[api.request_class(Path(words[0]), trust="--trust" in words)],  # type: ignore[misc]
         words,
         prog="seedfast sample",
-        config=(tyro.conf.UseAppendAction,),
     )
     if asked.beside and is_bare(asked.run):
         raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")

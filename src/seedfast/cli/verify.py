@@ -8,6 +8,7 @@ from typing import Any
 
 import tyro
 
+from seedfast.cli.arguments import parse
 from seedfast.errors import UserError
 
 
@@ -68,9 +69,9 @@ def _resume(words: list[str]) -> int:
     own.add_argument("--folder")
     known, training = own.parse_known_args(words)
     if not training or {"-h", "--help"} & set(training):
-        tyro.cli(Resume, args=["--help"], prog="seedfast verify resume")
+        parse(Resume, ["--help"], prog="seedfast verify resume")
     flags = [w for k, v in vars(known).items() if v is not None for w in (f"--{k.replace('_', '-')}", v)]
-    asked = tyro.cli(Resume, args=[training[0], *flags], prog="seedfast verify resume")
+    asked = parse(Resume, [training[0], *flags], prog="seedfast verify resume")
     from seedfast.cli.train import parse_run
     from seedfast.verify.resume import prove_resume
 
@@ -93,7 +94,7 @@ def _resume(words: list[str]) -> int:
 
 
 def _identities(words: list[str]) -> int:
-    tyro.cli(Identities, args=words, prog="seedfast verify identities")
+    parse(Identities, words, prog="seedfast verify identities")
     from seedfast.verify.identities import check_all
 
     failed = 0
@@ -105,7 +106,7 @@ def _identities(words: list[str]) -> int:
 
 
 def _checkpoint(words: list[str]) -> int:
-    asked = tyro.cli(Checkpoint, args=words, prog="seedfast verify checkpoint")
+    asked = parse(Checkpoint, words, prog="seedfast verify checkpoint")
     from seedfast.run_folder.checkpoint import Checkpoints
 
     committed = Checkpoints(asked.run).committed()
