@@ -2,9 +2,11 @@
 
 import io
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -33,20 +35,21 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) ->
     values, or as the flag several times. Raises UserError for a flag that has another name now; exits with status 2 on
     other mistakes, as `--help` does.
     """
-    for each in _dataclasses(kind, default):
-        _show_rules(each)
     options = kind if default is None else default
+    for each in {flag.kind for flag in flags(options)}:
+        _show_rules(each)
     refuse_old_flags(words, options)
     written, default = _one_form(words, options, default)
     given = {} if default is None else {"default": default}
-    shown = _HeldBack()
+    page, shown = _HeldBack(), _HeldBack()
     try:
-        with redirect_stderr(shown):
+        with redirect_stdout(page), redirect_stderr(shown):
             return tyro.cli(kind, args=written, prog=prog, config=_CONVENTION, **given)
     except SystemExit as ended:
         if mistake := _user_error(ended):
             raise mistake from None
         sys.stderr.write(shown.getvalue())
+        print("\n".join(_narrow(page.getvalue())))
         raise
 
 
@@ -106,8 +109,16 @@ def _emptied(options: Any, path: tuple[str, ...]) -> Any:
     return replace(options, **{first: _emptied(getattr(options, first), tuple(rest)) if rest else ()})
 
 
+def _narrow(page: str) -> Iterator[str]:
+    """The lines of a help page, wrapped to the width of the terminal; tyro wraps its boxes and not the text above."""
+    width = shutil.get_terminal_size().columns
+    for line in page.splitlines():
+        boxed = line.startswith(("│", "╭", "╰")) or "\x1b" in line
+        yield line if boxed else textwrap.fill(line, width, subsequent_indent="    " * line.startswith("usage:"))
+
+
 class _HeldBack(io.StringIO):
-    """Standard error, held back: tyro frames the sentence of a `UserError`, which the command line prints plainly."""
+    """Output, held back: tyro frames the sentence of a `UserError`, which the command line prints plainly."""
 
     def isatty(self) -> bool:
         return sys.__stderr__ is not None and sys.__stderr__.isatty()
@@ -118,17 +129,6 @@ def _user_error(error: BaseException | None) -> UserError | None:
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _dataclasses(kind: Any, value: Any) -> Iterator[type]:
-    """The dataclasses that a command line is made of: those of the default value, or else of the types."""
-    if is_dataclass(value) and not isinstance(value, type):
-        yield type(value)
-        for f in fields(value):
-            yield from _dataclasses(None, getattr(value, f.name))
-    for part in (kind, *get_args(kind)):
-        if isinstance(part, type) and is_dataclass(part):
-            yield part
 
 
 @cache

@@ -1,5 +1,7 @@
 """The help of `seedfast train RECIPE`: the flags that most trainings need. `--help-all` lists every one."""
 
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from seedfast.loop.config import Run, settings
@@ -8,7 +10,7 @@ _WIDTH = 80
 _COLUMN = 26
 _FLAGS = {
     "data": ("PATH …", "file, folder or hf:NAME to train on"),
-    "model": ("PATH", "the pretrained model to start from, or its name on the hub"),
+    "model": ("PATH", "pretrained model to start from, of a folder or hub"),
     "out": ("FOLDER", "run folder; the same command continues what is in it"),
     "steps": ("N", "optimizer steps of the run"),
     "epochs": ("X", "its length in passes over the data instead"),
@@ -40,6 +42,12 @@ def help_page(recipe: str, run: Run) -> str:
             f"seedfast train {recipe} --help-all lists them all.",
         ]
     )
+
+
+def listing(entries: Mapping[str, str]) -> Iterator[str]:
+    """Names with what they are, of at most 80 columns."""
+    for name, what in entries.items():
+        yield textwrap.fill(f"  {name:<21} {what}", _WIDTH, subsequent_indent=" " * 24)
 
 
 def _default(recipe: str, flag: str, values: dict[str, Any]) -> str:

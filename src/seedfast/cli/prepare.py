@@ -22,6 +22,9 @@ class Flickr30k:
     """The folder to make; if it is there already, nothing is done."""
 
 
+CHOICES = {"flickr30k": ("convert a Flickr30k archive or folder", Flickr30k)}
+
+
 def prepare(words: list[str]) -> int:
     """Prepare a data set that comes as an archive: flickr30k."""
     from seedfast.errors import UserError

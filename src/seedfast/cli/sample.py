@@ -15,10 +15,12 @@ from seedfast.errors import UserError
 R = TypeVar("R")
 
 _USAGE = """\
-usage: seedfast sample RUN [flags]      (seedfast sample RUN --help lists the flags of that run's kind of model)
+usage: seedfast sample RUN [flags]
+       seedfast sample RUN --help lists the flags of that run's kind of model
 
-Complete, infill or draw samples with the best checkpoint of the run in the folder RUN, or with the model in a folder
-of transformers, peft or seedfast export."""
+Complete, infill or draw samples with the best checkpoint of the run in the
+folder RUN, or with the model in a folder of transformers, peft or seedfast
+export."""
 
 
 @dataclass(frozen=True, kw_only=True)

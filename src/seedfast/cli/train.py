@@ -11,7 +11,7 @@ from rich.console import Console
 
 from seedfast import recipes
 from seedfast.cli.arguments import Trust, parse
-from seedfast.cli.help import help_page
+from seedfast.cli.help import help_page, listing
 from seedfast.cli.other_tools import refuse_foreign_flags, refuse_foreign_keys
 from seedfast.console import silenced, terminal
 from seedfast.errors import UserError
@@ -56,8 +56,9 @@ class Train:
 def train(words: list[str]) -> int:
     """Train a recipe or continue a run; see `Train` for the flags."""
     if not words or words in (["-h"], ["--help"], ["--help-all"]):
-        print("usage: seedfast train RECIPE [flags]      (seedfast train RECIPE --help lists the flags)\n")
-        print("\n".join(f"  {name:<21} {what}" for name, (_, what) in recipes.RECIPES.items()))
+        print("usage: seedfast train RECIPE [flags]")
+        print("       seedfast train RECIPE --help lists the flags\n")
+        print("\n".join(listing({name: what for name, (_, what) in recipes.RECIPES.items()})))
         print("\nseedfast train --config run.yaml trains the recipe that the file names.")
         return 0 if words else 2
     named_by_user(*words)

@@ -43,7 +43,7 @@ class Checkpoint:
     """The run folder."""
 
 
-PROOFS: dict[str, tuple[str, Any]] = {
+CHOICES: dict[str, tuple[str, Any]] = {
     "resume": ("train with and without kills and compare every bit", Resume),
     "identities": ("check the mathematics on the installed code", Identities),
     "checkpoint": ("hash every file of a run's checkpoints again", Checkpoint),
@@ -54,11 +54,11 @@ def verify(words: list[str]) -> int:
     """Run a proof; exits with 1 if it fails."""
     if not words or words[0].startswith("-"):
         print("usage: seedfast verify PROOF …      (seedfast verify PROOF --help)\n")
-        print("\n".join(f"  {name:<11} {what}" for name, (what, _) in PROOFS.items()))
+        print("\n".join(f"  {name:<11} {what}" for name, (what, _) in CHOICES.items()))
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     name, rest = words[0], words[1:]
-    if name not in PROOFS:
-        raise UserError(f"There is no proof called {name}; there are {', '.join(PROOFS)}.")
+    if name not in CHOICES:
+        raise UserError(f"There is no proof called {name}; there are {', '.join(CHOICES)}.")
     return {"resume": _resume, "identities": _identities, "checkpoint": _checkpoint}[name](rest)
 
 
