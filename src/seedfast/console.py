@@ -29,7 +29,8 @@ class _Terminal(Console):
 
 def terminal() -> Console:
     """The console of stderr. There is one for each stream, so that a bar is drawn below a line that is there."""
-    return _terminal(sys.stderr)
+    # While a line is drawn, rich has put a proxy of the stream in its place.
+    return _terminal(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
 
 
 @lru_cache(maxsize=1)

@@ -35,7 +35,7 @@ _seedfast() {{
         esac ;;
     esac
     [ "$COMP_CWORD" -eq 1 ] && offered={shlex.quote(" ".join(_commands(entries)))} && paths=""
-    case "$before" in --out|--judge|--run) paths=runs; offered="" ;; esac
+    case "$before" in --out|--judge) paths=runs; offered="" ;; esac
     COMPREPLY=($(compgen -W "$offered" -- "$word"))
     if [ -n "$paths" ] && [ "${{word#-}}" = "$word" ]; then
         COMPREPLY+=($(compgen -W "$(_seedfast_runs "$word")" -- "$word"))
@@ -49,8 +49,8 @@ complete -o filenames -o bashdefault -F _seedfast seedfast
 
 def zsh(entries: Sequence[Entry]) -> str:
     """The script of bash, which zsh runs through its own emulation."""
-    return (
-        "#compdef seedfast\n# zsh completion of seedfast\nautoload -U +X bashcompinit && bashcompinit\n" + bash(entries)
+    return "#compdef seedfast\n# zsh completion of seedfast\nautoload -U +X bashcompinit && bashcompinit\n" + bash(
+        entries
     )
 
 
@@ -59,7 +59,7 @@ _seedfast_runs() {
     local file
     for file in "$1"*/run.yaml "$1"*/*/run.yaml runs/"$1"*/run.yaml; do
         [ -e "$file" ] && printf '%s\\n' "${file%/run.yaml}"
-    done 2>/dev/null
+    done 2>/dev/null | sort -u
 }"""
 
 
@@ -73,7 +73,11 @@ def _cases(entries: Sequence[Entry], depth: int) -> str:
         lines.append(f"    {shlex.quote(' '.join(entry.words))})")
         lines.append(f"        offered={shlex.quote(' '.join(filter(None, (known, *entry.values))))}")
         lines.append(f"        paths={'runs' if entry.takes_path else ''}")
-        branches = [f"        {flag}) offered={shlex.quote(' '.join(values))} ;;" for flag, values in entry.flags if values]
+        branches = [
+            f"        {flag}) offered={shlex.quote(' '.join(values))}; paths= ;;"
+            for flag, values in entry.flags
+            if values
+        ]
         if branches:
             lines += ['        case "$before" in', *branches, "        esac"]
         if any(not values for _, values in entry.flags):
@@ -89,10 +93,7 @@ def fish(entries: Sequence[Entry]) -> str:
 
 
 def _fish_lines(entries: Sequence[Entry]) -> Iterator[str]:
-    yield "function __seedfast_runs; for f in (commandline -ct)*/run.yaml (commandline -ct)*/*/run.yaml"
-    yield "        runs/*/run.yaml; string replace /run.yaml '' $f; end; end"
-    yield "function __seedfast_at; set -l words (commandline -opc); test \"$words[2..3]\" = \"$argv\""
-    yield '        or test "$words[2]" = "$argv"; end'
+    yield from _FISH_FUNCTIONS
     for entry in entries:
         where = f"-n '__seedfast_at {' '.join(entry.words)}'"
         if len(entry.words) == 1:
@@ -106,6 +107,21 @@ def _fish_lines(entries: Sequence[Entry]) -> Iterator[str]:
             takes = f" -x -a {_fish_quoted(' '.join(values))}" if values else " -r"
             runs = " -a '(__seedfast_runs)'" if flag in ("--out", "--judge") else ""
             yield f"complete -c seedfast {where} -l {flag.removeprefix('--')}{takes}{runs}"
+
+
+_FISH_FUNCTIONS = (
+    "function __seedfast_runs",
+    "    set -l word (commandline -ct)",
+    "    for file in $word*/run.yaml $word*/*/run.yaml runs/*/run.yaml",
+    "        string replace /run.yaml '' $file",
+    "    end",
+    "end",
+    "function __seedfast_at",
+    "    set -l words (commandline -opc)",
+    '    test "$words[2..3]" = "$argv"; or test "$words[2]" = "$argv"',
+    "end",
+)
+"""The run folders that can follow, and whether the words before are a command."""
 
 
 def _fish_quoted(text: str) -> str:

@@ -86,7 +86,7 @@ class Line:
         return [
             f"step {step}/{run.steps}",
             f"loss {self._loss:.3f}",
-            f"{_short(self._rate)} {measure.weight_unit}/s",
+            f"{short(self._rate)} {measure.weight_unit}/s",
             f"{_clock(left)} left",
             *([f"epoch {entry['epoch']:.2f}"] if "epoch" in entry else []),
             *_units(measure, self._loss),
@@ -183,10 +183,10 @@ def _units(measure: Measure, loss: float) -> list[str]:
     return [*units, *([f"perplexity {measure.perplexity(loss):.4g}"] if measure.has_perplexity else [])]
 
 
-def _short(number: float) -> str:
-    """Three digits: 9.87, 123, 12.3k, 4.56M."""
+def short(number: float) -> str:
+    """A positive number with three digits: 9.87, 123, 12.3k, 4.56M."""
     for factor, sign in ((1e6, "M"), (1e3, "k")):
-        if number >= factor:
+        if number >= 0.9995 * factor:
             return f"{_digits(number / factor)}{sign}"
     return _digits(number)
 
