@@ -95,7 +95,7 @@ class Bar:
         if not self._progress.disable and (now := time.monotonic()) > self._next_drawing:
             self._next_drawing = now + _INTERVAL
             self._progress.start()
-            self._progress.update(self._task, completed=self._done)
+            self._progress.update(self._task, completed=self._done, refresh=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,4 +1,4 @@
-"""Flags have one convention in every command: bare or with a value, one flag with many values or the flag many times."""
+"""Flags have one convention: bare or with a value; one flag with several values or the flag several times."""
 
 import shlex
 from pathlib import Path
@@ -25,8 +25,8 @@ def trained_with(words: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("words", "value"),
-    [("--tensorboard", True), ("--tensorboard True", True), ("--tensorboard=true", True), ("--tensorboard false", False),
-     ("--no-tensorboard", False), ("--tensorboard --steps 3", True), ("", False)],
+    [("--tensorboard", True), ("--tensorboard True", True), ("--tensorboard=true", True),
+     ("--tensorboard false", False),     ("--no-tensorboard", False), ("--tensorboard --steps 3", True), ("", False)],
 )  # fmt: skip
 def test_a_flag_of_yes_or_no_is_bare_or_has_a_value(words: str, value: bool) -> None:
     assert trained_with(words)["tensorboard"] is value
@@ -38,6 +38,14 @@ def test_a_flag_of_yes_or_no_is_bare_or_has_a_value(words: str, value: bool) -> 
 def test_a_list_replaces_that_of_the_recipe_in_every_form(words: str) -> None:
     assert trained_with(words)["data.exclude"] == ["a", "b"]
     assert trained_with(f"{words} --steps 3")["steps"] == 3
+
+
+def test_lists_of_one_length_are_given_together() -> None:
+    run = parse_run(
+        "image-diffusion", "--model.multipliers 1 2 --model.attention False --model.attention True".split()
+    ).run
+    assert settings(run)["model.multipliers"] == [1, 2]
+    assert settings(run)["model.attention"] == [False, True]
 
 
 def test_a_list_can_be_emptied() -> None:

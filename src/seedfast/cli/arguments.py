@@ -7,7 +7,8 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import fields, is_dataclass, replace
+from copy import copy
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -104,9 +105,11 @@ def _is_list(hint: Any) -> bool:
 
 
 def _emptied(options: Any, path: tuple[str, ...]) -> Any:
-    """A configuration with an empty list in the place of one."""
+    """A configuration with an empty list in the place of one. It is not checked: tyro makes the one that is used."""
     first, *rest = path
-    return replace(options, **{first: _emptied(getattr(options, first), tuple(rest)) if rest else ()})
+    emptied = copy(options)
+    object.__setattr__(emptied, first, _emptied(getattr(options, first), tuple(rest)) if rest else ())
+    return emptied
 
 
 def _narrow(page: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -64,7 +64,7 @@ def _choices(name: str, module: Any) -> Mapping[str, tuple[str, Any]]:
 
 def _shape(module: Any) -> Any:
     """The type of a command's flags: the first dataclass of its module, with the requests of every family."""
-    kinds = [k for k in vars(module).values() if isinstance(k, type) and is_dataclass(k)]
+    kinds: list[Any] = [kind for kind in vars(module).values() if isinstance(kind, type) and is_dataclass(kind)]
     shape = next(kind for kind in kinds if kind.__module__ == module.__name__)
     if getattr(shape, "__parameters__", ()) and any(f.name == "request" for f in fields(shape)):
         from seedfast.families.caption.request import CaptionRequest
@@ -73,8 +73,8 @@ def _shape(module: Any) -> Any:
         from seedfast.families.text.embedding.sampling import EmbeddingRequest
         from seedfast.families.text.proofreading.sampling import ProofreadingRequest
 
-        kinds = [AutoregressiveRequest, EmbeddingRequest, ProofreadingRequest, ImageRequest, CaptionRequest]
-        return [cast("Any", shape)[kind] for kind in kinds]
+        requests = (AutoregressiveRequest, EmbeddingRequest, ProofreadingRequest, ImageRequest, CaptionRequest)
+        return [shape[request] for request in requests]
     return shape
 
 

@@ -38,7 +38,8 @@ _seedfast() {{
     case "$before" in --out|--judge) paths=runs; offered="" ;; esac
     COMPREPLY=($(compgen -W "$offered" -- "$word"))
     if [ -n "$paths" ] && [ "${{word#-}}" = "$word" ]; then
-        COMPREPLY+=($(compgen -W "$(_seedfast_runs "$word")" -- "$word"))
+        local IFS=$'\\n'
+        COMPREPLY+=($(_seedfast_runs "$word"))
         [ ${{#COMPREPLY[@]}} -eq 0 ] && COMPREPLY=($(compgen -f -- "$word"))
     fi
     return 0

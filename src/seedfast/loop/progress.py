@@ -115,8 +115,8 @@ class Line:
         self._weight = 0.0
 
     @property
-    def _bar_signs(self) -> str:
-        return "━─" if self._console.encoding.lower().startswith("utf") else "=-"
+    def _bar_signs(self) -> tuple[str, str]:
+        return ("━", "─") if self._console.encoding.lower().startswith("utf") else ("=", "-")
 
     def _print_with_clock(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", highlight=False, markup=False, soft_wrap=True)
@@ -160,7 +160,7 @@ class Callback:
         self._function({"step": session.state.step, "validation": record})
 
 
-def fit(parts: Sequence[str], width: int, fraction: float, signs: str = "━─") -> str:
+def fit(parts: Sequence[str], width: int, fraction: float, signs: tuple[str, str] = ("━", "─")) -> str:
     """As many of the parts as fit into `width` columns, the first ones first, and a bar in the columns that are left.
 
     fraction: the part of the work that is done. signs: what the bar draws for it and for the rest.
