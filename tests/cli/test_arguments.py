@@ -42,7 +42,7 @@ def test_a_list_replaces_that_of_the_recipe_in_every_form(words: str) -> None:
 
 def test_lists_of_one_length_are_given_together() -> None:
     run = parse_run(
-        "image-diffusion", "--model.multipliers 1 2 --model.attention False --model.attention True".split()
+        "image-diffusion", ["--model.multipliers", "1", "2", "--model.attention", "False", "--model.attention", "True"]
     ).run
     assert settings(run)["model.multipliers"] == [1, 2]
     assert settings(run)["model.attention"] == [False, True]
