@@ -88,8 +88,9 @@ def _entry(words: tuple[str, ...], what: str, shape: Any) -> Entry:
 
 
 def _is_positional(flag: Flag) -> bool:
+    mark = get_args(tyro.conf.Positional[str])[1]
     hint = get_type_hints(flag.kind, include_extras=True)[flag.path[-1]]
-    return tyro.conf.Positional[Any].__metadata__[0] in getattr(hint, "__metadata__", ())
+    return mark in getattr(hint, "__metadata__", ())
 
 
 def _values(flag: Flag) -> tuple[str, ...]:
