@@ -58,7 +58,7 @@ def sample(words: list[str]) -> int:
     import seedfast
     from seedfast import api
     from seedfast.cli.other_tools import refuse_foreign_flags
-    from seedfast.console import say
+    from seedfast.console import say, silenced
     from seedfast.evaluate.bare import is_bare
     from seedfast.run_folder.choice import run_folder_of
     from seedfast.run_folder.links import refuse_links
@@ -84,7 +84,8 @@ def sample(words: list[str]) -> int:
         refuse_links(run_folder, f"samples/{folder.name}")
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
-    samples = models[0].sample(request, seed=asked.seed)
+    with silenced(asked.stream):  # a bar would be drawn into the text
+        samples = models[0].sample(request, seed=asked.seed)
     say(models[0].origin)
     if asked.stream:
         console.file.write("\n")
