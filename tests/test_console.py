@@ -1,12 +1,14 @@
 """A progress bar appears on a terminal when work takes long; logs and short work have none."""
 
+import re
 import sys
 from typing import Any
 
 import pytest
+from rich.live import Live
 
 from seedfast import console
-from seedfast.console import Bar, abbreviate, say
+from seedfast.console import Bar, abbreviate, say, silenced, warn
 
 
 class Terminal:
@@ -37,6 +39,24 @@ def test_a_bar_appears_only_on_a_terminal_and_after_a_delay(
         bar.advance(5)
     assert ("Counting sheep" in stream.written) == appears
     assert bool(stream.written) == appears
+
+
+def test_a_bar_is_drawn_below_a_line_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream: Any = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "_DELAY", 0)
+    with Live("the line", console=console.terminal(), auto_refresh=False), Bar("Counting sheep", 10) as bar:
+        bar.advance(5)
+        assert re.search(r"the line\n.*Counting sheep", stream.written)
+
+
+def test_silence_leaves_only_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    with silenced():
+        say("a notice")
+        warn("a warning")
+    say("another")
+    assert capsys.readouterr().err == "seedfast: WARNING: a warning\nanother\n"
 
 
 def test_a_message_is_printed_verbatim_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
 from seedfast import recipes
-from seedfast.console import say
+from seedfast.console import say, terminal
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
@@ -18,7 +16,7 @@ from seedfast.loop import advice
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.given_data import Given, given_path
 from seedfast.loop.open import claim, open_session
-from seedfast.loop.progress import Callback, Line, Silent
+from seedfast.loop.progress import LOG, Callback, Line, Silent
 from seedfast.loop.train import run_training
 from seedfast.run_folder.choice import At, Weights, find, run_folder_of
 from seedfast.run_folder.journal import Entry
@@ -80,7 +78,7 @@ def train(
         if progress:
             outcome = run_training(session, Callback(progress))
         else:
-            with Line(Console(stderr=True, markup=False, emoji=False, highlight=False)) as line:
+            with Line(terminal(), folder / LOG) as line:
                 outcome = run_training(session, line if session.distributed.is_main else Silent())
         is_main = session.distributed.is_main
         if is_main and outcome.interrupted_by is None:

@@ -1,25 +1,68 @@
-"""Messages and progress bars of data preparation, on stderr."""
+"""Messages and progress bars on stderr."""
 
-import math
 import os
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
 
 _DELAY = 2.0  # seconds before a progress bar appears
 _INTERVAL = 0.2  # seconds between its redraws
 _NAMES = 10
 
 
+class _Terminal(Console):
+    """The console of stderr: if its reader exits, the work continues."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more."""
+        self.quiet = True
+
+
+def terminal() -> Console:
+    """The console of stderr. There is one for each stream, so that a bar is drawn below a line that is there."""
+    # While a line is drawn, rich has put a proxy of the stream in its place.
+    return _terminal(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+
+@lru_cache(maxsize=1)
+def _terminal(stream: Any) -> Console:
+    return _Terminal(file=stream, markup=False, emoji=False, highlight=False)
+
+
 def say(message: str) -> None:
     """Print one line on stderr; of several processes of a run, only rank 0 prints."""
-    if int(os.environ.get("RANK", 0)):
-        return
-    Console(stderr=True, soft_wrap=True).print(message, markup=False, emoji=False, highlight=False)
+    if _is_first():
+        terminal().print(message, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning on stderr, also where messages are silenced; only rank 0 prints."""
+    if _is_first():
+        print(f"seedfast: WARNING: {message}", file=sys.stderr)
+
+
+@contextmanager
+def silenced(wanted: bool = True) -> Iterator[None]:
+    """Within it, `say` and the progress bars print nothing; warnings and errors are printed all the same."""
+    console = terminal()
+    before, console.quiet = console.quiet, wanted or console.quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+def _is_first() -> bool:
+    return not int(os.environ.get("RANK", 0))
 
 
 def abbreviate(names: Iterable[str], limit: int = _NAMES) -> str:
@@ -34,13 +77,13 @@ class Bar:
 
     def __init__(self, what: str, total: int) -> None:
         """what: the work. total: its amount, in the unit of `advance`."""
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True)
+        console = terminal()
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        shown = console.is_terminal and not console.is_dumb_terminal and not console.quiet and _is_first()
+        self._progress = Progress(*columns, console=console, transient=True, disable=not shown)
         self._task = self._progress.add_task(what, total=total)
         self._done = 0
-        self._visible = False
-        self._next_drawing = time.monotonic() + _DELAY if console.is_interactive else math.inf
+        self._next_drawing = time.monotonic() + _DELAY
 
     def __enter__(self) -> Self:
         return self
@@ -49,14 +92,21 @@ class Bar:
         """Add `amount` to the work done."""
         self._done += amount
         # Drawing costs more than the work on a short document, so not every step is drawn.
-        if (now := time.monotonic()) > self._next_drawing:
+        if not self._progress.disable and (now := time.monotonic()) > self._next_drawing:
             self._next_drawing = now + _INTERVAL
-            self._visible = True
             self._progress.start()
-            self._progress.update(self._task, completed=self._done)
+            self._progress.update(self._task, completed=self._done, refresh=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._visible:
+        if self._progress.live.is_started:
             self._progress.stop()
+
+
+def track(what: str, items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, with a `Bar` of the work that is done between them."""
+    with Bar(what, total) as bar:
+        for item in items:
+            yield item
+            bar.advance(1)

@@ -64,7 +64,7 @@ def test_every_command_documents_itself(words: list[str], capsys: pytest.Capture
 def test_every_field_of_a_run_is_a_documented_flag(capsys: pytest.CaptureFixture[str]) -> None:
     from seedfast import recipes
 
-    assert seedfast("train", "text-masked", "--help") == 0
+    assert seedfast("train", "text-masked", "--help-all") == 0
     shown = capsys.readouterr().out
     for key, options, field, _ in walk(recipes.make("text-masked")):
         if key != "recipe" and not is_dataclass(getattr(options, field.name)):
@@ -169,16 +169,14 @@ def test_verify_checkpoint_finds_a_flipped_bit(run: Path, capsys: pytest.Capture
         victim.write_bytes(content)
 
 
-def test_recipes_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_are_listed_for_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert seedfast("recipes") == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in (*TEXTS, "image-diffusion", "image-transformer", "image-diffusers"))
-    assert seedfast("completion", "bash") == 0
-    script = capsys.readouterr().out
-    assert "text-masked" in script
-    assert "--model.width" in script
-    assert "--temperature" in script
-    assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=300).returncode == 0
+    assert seedfast("recipes", "--json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [record["name"] for record in records] == [line.split()[0] for line in listed.splitlines()]
+    assert all(record["subject"] and record["description"] for record in records)
 
 
 BAD = [

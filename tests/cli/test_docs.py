@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tyro
 
 from seedfast import recipes
 from seedfast.cli import COMMANDS
@@ -63,7 +62,7 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
     recipe = rest[0].removeprefix("runs/") if rest else ""
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
         kind = request_class(recipe)
-        asked_samples: Any = parse(Sample[kind], rest, prog="seedfast sample", config=(tyro.conf.UseAppendAction,))
+        asked_samples: Any = parse(Sample[kind], rest, prog="seedfast sample")
         assert str(asked_samples.run) == rest[0]
 
 

@@ -16,11 +16,11 @@ COMMANDS = {
     "recipes": "list the ready runs",
     "preview": "show the training task of a recipe, without training",
     "train": "train a recipe, or continue the run in a folder",
-    "evaluate": "all numbers of a run: exact loss, bits per byte, and the metrics that fit it",
+    "evaluate": "all numbers of a run: exact loss, bits per byte, metrics that fit",
     "sample": "generate text, images or captions with a trained model",
     "captions": "caption metrics on held-out images, and a gallery",
     "prepare": "convert a data set's archive into a folder to train on (Flickr30k)",
-    "fidelity": "distance of generated from real images: Fréchet distance, precision, recall",
+    "fidelity": "generated against real images: Fréchet distance, precision, recall",
     "import": "convert a nanoGPT checkpoint or a GPT-2 folder into a run",
     "export": "write a model as a folder for transformers, peft or diffusers",
     "push": "upload a model to the Hugging Face hub",
@@ -28,7 +28,7 @@ COMMANDS = {
     "digest": "one SHA-256 over every tensor of the latest checkpoint",
     "cache": "list the prepared data in the cache, or remove it",
     "verify": "prove it: resume after kills, mathematical identities, checkpoints",
-    "completion": "print a completion script for bash, zsh or tcsh",
+    "completion": "print a completion script for bash, zsh, fish or tcsh",
 }
 """Name → summary. A command is the function of its name in the module of its name (`import_run` for import)."""
 
@@ -95,7 +95,8 @@ def overview() -> str:
         "",
         *(f"  {name:<11} {what}" for name, what in COMMANDS.items()),
         "",
-        "Begin with:  seedfast train text-masked      then:  seedfast sample runs/text-masked",
+        "Begin with:  seedfast train text-masked",
+        "then:        seedfast sample runs/text-masked",
         "Help for a command:  seedfast COMMAND --help",
         "",
         _EXITS,

@@ -2,12 +2,15 @@
 
 import io
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
+from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -15,11 +18,8 @@ from seedfast.errors import UserError
 from seedfast.options import Formerly, describe, rules
 from seedfast.options import default as default_of
 
-T = TypeVar("T")
-
 Trust = Annotated[
     bool,
-    tyro.conf.FlagCreatePairsOff,
     tyro.conf.arg(
         help="Run the Python files that the run folder names (an own recipe, an own data source), which can do "
         "everything that you can: read them first. Files that you have trained with yourself, in this folder, need no "
@@ -29,38 +29,99 @@ Trust = Annotated[
 """The flag `--trust`."""
 
 
-def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None, config: Sequence[Any] = ()) -> Any:
+def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) -> Any:
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.
 
-    Raises UserError for a flag that has another name now; exits with status 2 on other mistakes, as `--help` does.
+    Every command takes a yes-or-no flag bare, with True or False, and as --no-FLAG; and a list as one flag with several
+    values, or as the flag several times. Raises UserError for a flag that has another name now; exits with status 2 on
+    other mistakes, as `--help` does.
     """
-    kinds = list(_dataclasses(kind, default))
-    for each in kinds:
+    options = kind if default is None else default
+    for each in {flag.kind for flag in flags(options)}:
         _show_rules(each)
-    refuse_old_flags(words, default if default is not None else kind)
-    given = {"default": default} if default is not None else {}
-    shown = _HeldBack()
+    refuse_old_flags(words, options)
+    written, default = _one_form(words, options, default)
+    given = {} if default is None else {"default": default}
+    page, shown = _HeldBack(), _HeldBack()
     try:
-        with redirect_stderr(shown):
-            return tyro.cli(kind, args=list(words), prog=prog, config=tuple(config), **given)
+        with redirect_stdout(page), redirect_stderr(shown):
+            return tyro.cli(kind, args=written, prog=prog, config=_CONVENTION, **given)
     except SystemExit as ended:
         if mistake := _user_error(ended):
             raise mistake from None
         sys.stderr.write(shown.getvalue())
+        print("\n".join(_narrow(page.getvalue())))
         raise
 
 
-def with_value(words: Sequence[str], flag: str) -> list[str]:
-    """The words with a bare flag written out as `--flag=True`, where all flags take values."""
-    following = [*words, ""][1:]
-    return [
-        f"{flag}=True" if word == flag and after not in ("True", "False") else word
-        for word, after in zip(words, following, strict=True)
-    ]
+_CONVENTION = (tyro.conf.FlagConversionOff, tyro.conf.UseAppendAction)
+"""Flags as `_one_form` writes them: each with a value, those of lists once for each value."""
+
+
+def _one_form(words: Sequence[str], options: Any, default: Any) -> tuple[list[str], Any]:
+    """The words with `--flag=True` for a bare flag and `--list=a --list=b` for a list, and the default value without
+    the lists that are given: they replace it, and are not appended to it."""
+    known = {flag.name: flag for flag in flags(options)}
+    negated = {_negated(name): name for name, flag in known.items() if _bare(flag.hint) is bool}
+    written: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        given, equals, value = word.partition("=")
+        name = given.removeprefix("--").replace("_", "-") if given.startswith("--") else ""
+        flag = known.get(name)
+        if name in negated and not equals:
+            written.append(f"--{negated[name]}=False")
+        elif flag and _bare(flag.hint) is bool:
+            if not equals and rest and rest[0].lower() in ("true", "false"):
+                value = rest.pop(0)
+            written.append(f"--{name}={value.capitalize() or True}")
+        elif flag and _is_list(flag.hint):
+            values = [value] if equals else []
+            while rest and not equals and not _is_flag(rest[0]):
+                values.append(rest.pop(0))
+            default = default if default is None else _emptied(default, flag.path)
+            written += [f"--{name}={each}" for each in values]
+        else:
+            written.append(word)
+    return written, default
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is a flag, and neither a negative number nor a text that begins with a dash."""
+    return re.match(r"--?[A-Za-z][\w.-]*(=|$)", word) is not None
+
+
+def _negated(flag: str) -> str:
+    """data.shuffle → data.no-shuffle, as --no-FLAG is written for a flag of a part of the run."""
+    part, dot, name = flag.rpartition(".")
+    return f"{part}{dot}no-{name}"
+
+
+def _is_list(hint: Any) -> bool:
+    """Whether a type is a tuple of any length."""
+    kind = _bare(hint)
+    return get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
+
+
+def _emptied(options: Any, path: tuple[str, ...]) -> Any:
+    """A configuration with an empty list in the place of one. It is not checked: tyro makes the one that is used."""
+    first, *rest = path
+    emptied = copy(options)
+    object.__setattr__(emptied, first, _emptied(getattr(options, first), tuple(rest)) if rest else ())
+    return emptied
+
+
+def _narrow(page: str) -> Iterator[str]:
+    """The lines of a help page, wrapped to the width of the terminal; tyro wraps its boxes and not the text above."""
+    width = shutil.get_terminal_size().columns
+    for line in page.splitlines():
+        boxed = line.startswith(("│", "╭", "╰")) or "\x1b" in line
+        yield line if boxed else textwrap.fill(line, width, subsequent_indent="    " * line.startswith("usage:"))
 
 
 class _HeldBack(io.StringIO):
-    """Standard error, held back: tyro frames the sentence of a `UserError`, which the command line prints plainly."""
+    """Output, held back: tyro frames the sentence of a `UserError`, which the command line prints plainly."""
 
     def isatty(self) -> bool:
         return sys.__stderr__ is not None and sys.__stderr__.isatty()
@@ -73,17 +134,6 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def _dataclasses(kind: Any, value: Any) -> Iterator[type]:
-    """The dataclasses that a command line is made of: those of the default value, or else of the types."""
-    if is_dataclass(value) and not isinstance(value, type):
-        yield type(value)
-        for f in fields(value):
-            yield from _dataclasses(None, getattr(value, f.name))
-    for part in (kind, *get_args(kind)):
-        if isinstance(part, type) and is_dataclass(part):
-            yield part
-
-
 @cache
 def _show_rules(kind: type) -> None:
     """Add the rules of each field to the hint that follows its help: "(default: 1; at least 1)".
@@ -93,8 +143,10 @@ def _show_rules(kind: type) -> None:
     annotations = dict(kind.__annotations__)
     hints = get_type_hints(kind, include_extras=True)
     for f in fields(kind):
-        if (words := describe(kind, f.name)) and f.name in annotations:
-            hint = tyro.conf.arg(help_behavior_hint=_Hint(words))
+        if f.name not in annotations:
+            continue
+        if (words := describe(kind, f.name)) or _is_list(hints[f.name]):
+            hint = tyro.conf.arg(help_behavior_hint=_Hint(words, is_list=_is_list(hints[f.name])))
             annotations[f.name] = Annotated[hints[f.name], hint]
     kind.__annotations__ = annotations
 
@@ -102,17 +154,18 @@ def _show_rules(kind: type) -> None:
 class _Hint:
     """The hint of a flag: its default, as tyro writes it, and its rules."""
 
-    def __init__(self, words: str) -> None:
-        self.words = words
+    def __init__(self, words: str, *, is_list: bool = False) -> None:
+        self.words, self.is_list = words, is_list
 
     def __call__(self, default: str) -> str:
-        return f"(default: {default}; {self.words})"
+        known = f"default: {default}" if (default and default != "None") or not self.is_list else ""
+        return f"({'; '.join(filter(None, (known, 'one or several' if self.is_list else '', self.words)))})"
 
     def __hash__(self) -> int:
-        return hash(self.words)
+        return hash((self.words, self.is_list))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hint) and self.words == other.words
+        return isinstance(other, _Hint) and (self.words, self.is_list) == (other.words, other.is_list)
 
 
 def refuse_old_flags(words: Sequence[str], options: Any) -> None:
@@ -124,20 +177,46 @@ def refuse_old_flags(words: Sequence[str], options: Any) -> None:
             raise UserError(f"--{flag[1]} is now {new}.")
 
 
-def _old_names(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _old_names(options: Any) -> Iterator[tuple[str, str]]:
     """The earlier names of flags with the present ones, of a configuration or its class."""
-    kind = options if isinstance(options, type) else type(options)
-    if not is_dataclass(kind):
-        for part in get_args(options):
-            yield from _old_names(part, prefix)
-        return
-    for f in fields(kind):
-        new = f"{prefix}{f.name}".replace("_", "-")
-        for rule in rules(kind)[f.name]:
+    for flag in flags(options):
+        for rule in rules(flag.kind)[flag.path[-1]]:
             if isinstance(rule, Formerly):
                 note = f", {rule.note}" if rule.note else ""
-                yield f"{prefix}{rule.name}".replace("_", "-"), f"called --{new}{note}"
-        inner = getattr(options, f.name, default_of(f))
-        if is_dataclass(inner) and not isinstance(inner, type):
-            flat = f.name in ("run", "request")
-            yield from _old_names(inner, prefix if flat else f"{prefix}{f.name}.")
+                part = flag.name.rpartition(".")[0]
+                yield ".".join(filter(None, (part, rule.name.replace("_", "-")))), f"called --{flag.name}{note}"
+
+
+_FLAT = ("run", "request")
+"""Fields whose own fields are flags without a prefix."""
+
+
+class Flag(NamedTuple):
+    """A flag: its name without the dashes, the attributes that lead to its field, the class of the field, its type."""
+
+    name: str
+    path: tuple[str, ...]
+    kind: Any
+    hint: Any
+
+
+def flags(options: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Flag]:
+    """The flags of a configuration or its class, those of nested configurations too."""
+    named = isinstance(options, type) or get_origin(options) is not None
+    kind: Any = (get_origin(options) or options) if named else type(options)
+    parts = dict(zip(getattr(kind, "__parameters__", ()), get_args(options), strict=False))
+    hints = get_type_hints(kind, include_extras=True)
+    for f in fields(kind):
+        hint = parts.get(_bare(hints[f.name]), hints[f.name])
+        value = default_of(f) if named else getattr(options, f.name)
+        inner = value if is_dataclass(value) and not isinstance(value, type) else _bare(hint)
+        flag = Flag(f"{prefix}{f.name}".replace("_", "-"), (*path, f.name), kind, hint)
+        if is_dataclass(inner):
+            yield from flags(inner, prefix if f.name in _FLAT else f"{flag.name}.", flag.path)
+        else:
+            yield flag
+
+
+def _bare(hint: Any) -> Any:
+    """A type without its annotations."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint

@@ -4,8 +4,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-import tyro
-
+from seedfast.cli.arguments import parse
 from seedfast.errors import UserError
 
 _DAY = 86_400.0  # seconds
@@ -29,7 +28,7 @@ class Cache:
 
 def cache(words: list[str]) -> int:
     """List or clear the cache; see `Cache` for the flags."""
-    asked = tyro.cli(Cache, args=words, prog="seedfast cache")
+    asked = parse(Cache, words, prog="seedfast cache")
     from seedfast.data.cache import cache_folder, clear, entries
     from seedfast.report.format import size
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from seedfast.cli.arguments import Trust
+from seedfast.cli.arguments import Trust, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class CaptionArguments:
 
 def captions(words: list[str]) -> int:
     """Measure a run's captions; see `CaptionArguments` for the flags."""
-    asked = tyro.cli(CaptionArguments, args=words, prog="seedfast captions")
+    asked = parse(CaptionArguments, words, prog="seedfast captions")
     from seedfast.cli.evaluate import opened, show
     from seedfast.errors import UserError
     from seedfast.evaluate.caption_quality import CaptionQuality

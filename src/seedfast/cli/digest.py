@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from seedfast.cli.arguments import parse
+
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
@@ -22,7 +24,7 @@ class Digest:
 
 def digest(words: list[str]) -> int:
     """Print a run's digest."""
-    asked = tyro.cli(Digest, args=words, prog="seedfast digest")
+    asked = parse(Digest, words, prog="seedfast digest")
     from seedfast.run_folder import train_state
     from seedfast.run_folder.choice import find
 

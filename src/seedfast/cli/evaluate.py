@@ -93,7 +93,6 @@ def _judge(words: list[str]) -> int:
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,
         prog="seedfast evaluate",
-        config=(tyro.conf.UseAppendAction,),
     )
     if asked.draws is not None or asked.only:
         raise UserError("--draws and --only belong to the loss of the run itself; samples are drawn by --seed.")

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from seedfast.cli.arguments import Trust
+from seedfast.cli.arguments import Trust, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Export:
 
 def export(words: list[str]) -> int:
     """Export a run; see `Export` for the flags."""
-    asked = tyro.cli(Export, args=words, prog="seedfast export")
+    asked = parse(Export, words, prog="seedfast export")
     import seedfast
     from seedfast.evaluate.bare import is_bare
     from seedfast.export.export import export as write

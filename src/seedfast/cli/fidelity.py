@@ -46,8 +46,7 @@ class Fidelity:
 
 def fidelity(words: list[str]) -> int:
     """Measure the samples of a run; the flags are those of `Fidelity` and of image requests."""
-    config = (tyro.conf.UseAppendAction,)
-    asked: Fidelity = parse(Fidelity, words, prog="seedfast fidelity", config=config)
+    asked: Fidelity = parse(Fidelity, words, prog="seedfast fidelity")
     from seedfast.cli.evaluate import opened, show
     from seedfast.evaluate import fidelity as metric
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import tyro
 
+from seedfast.cli.arguments import parse
+
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
@@ -29,7 +31,7 @@ class Import:
 
 def import_run(words: list[str]) -> int:
     """Import weights; see `Import` for the flags."""
-    asked = tyro.cli(Import, args=words, prog="seedfast import")
+    asked = parse(Import, words, prog="seedfast import")
     from seedfast.recipes.imported import import_checkpoint
 
     made = import_checkpoint(asked.source, asked.out, data=asked.data, tokenizer=asked.tokenizer)

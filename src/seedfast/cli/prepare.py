@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from seedfast.cli.arguments import parse
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flickr30k:
@@ -20,6 +22,9 @@ class Flickr30k:
     """The folder to make; if it is there already, nothing is done."""
 
 
+CHOICES = {"flickr30k": ("convert a Flickr30k archive or folder", Flickr30k)}
+
+
 def prepare(words: list[str]) -> int:
     """Prepare a data set that comes as an archive: flickr30k."""
     from seedfast.errors import UserError
@@ -29,7 +34,7 @@ def prepare(words: list[str]) -> int:
         return 0 if words else 2
     if words[0] != "flickr30k":
         raise UserError(f"There is no data set called {words[0]} to prepare; there is flickr30k.")
-    asked = tyro.cli(Flickr30k, args=words[1:], prog="seedfast prepare flickr30k")
+    asked = parse(Flickr30k, words[1:], prog="seedfast prepare flickr30k")
     from seedfast.data.caption.flickr30k import KARPATHY, unpack
 
     file, count = unpack(asked.archive, asked.out)

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from seedfast.cli.arguments import Trust
+from seedfast.cli.arguments import Trust, parse
 
 _STYLES = {
     "mask": "cyan", "filled": "bold green", "changed": "bold red", "wrong": "bold red", "insert": "bold magenta",
@@ -44,10 +44,10 @@ def preview(words: list[str]) -> int:
     own.add_argument("--trust", action="store_true")
     known, rest = own.parse_known_args(words)
     if not rest or {"-h", "--help"} & set(rest):
-        tyro.cli(Preview, args=["--help"], prog="seedfast preview")
+        parse(Preview, ["--help"], prog="seedfast preview")
     given = {name: value for name, value in vars(known).items() if name != "trust" and value is not None}
     flags = [w for name, value in given.items() for w in (f"--{name}", value)]
-    asked = tyro.cli(Preview, args=[rest[0], *flags], prog="seedfast preview")
+    asked = parse(Preview, [rest[0], *flags], prog="seedfast preview")
     from seedfast import recipes
     from seedfast.cli.train import parse_run
     from seedfast.evaluate import trained

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from seedfast.cli.arguments import Trust
+from seedfast.cli.arguments import Trust, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Push:
 
 def push(words: list[str]) -> int:
     """Upload a model; see `Push` for the flags."""
-    asked = tyro.cli(Push, args=words, prog="seedfast push")
+    asked = parse(Push, words, prog="seedfast push")
     import seedfast
     from seedfast.console import say
     from seedfast.errors import UserError

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from seedfast.cli.arguments import parse
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -16,7 +18,7 @@ class Report:
 
 def report(words: list[str]) -> int:
     """Write a run's report and print where it is."""
-    asked = tyro.cli(Report, args=words, prog="seedfast report")
+    asked = parse(Report, words, prog="seedfast report")
     from seedfast.report import page
     from seedfast.run_folder.choice import run_folder_of
 

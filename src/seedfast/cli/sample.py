@@ -15,10 +15,12 @@ from seedfast.errors import UserError
 R = TypeVar("R")
 
 _USAGE = """\
-usage: seedfast sample RUN [flags]      (seedfast sample RUN --help lists the flags of that run's kind of model)
+usage: seedfast sample RUN [flags]
+       seedfast sample RUN --help lists the flags of that run's kind of model
 
-Complete, infill or draw samples with the best checkpoint of the run in the folder RUN, or with the model in a folder
-of transformers, peft or seedfast export."""
+Complete, infill or draw samples with the best checkpoint of the run in the
+folder RUN, or with the model in a folder of transformers, peft or seedfast
+export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ def sample(words: list[str]) -> int:
     import seedfast
     from seedfast import api
     from seedfast.cli.other_tools import refuse_foreign_flags
-    from seedfast.console import say
+    from seedfast.console import say, silenced
     from seedfast.evaluate.bare import is_bare
     from seedfast.run_folder.choice import run_folder_of
     from seedfast.run_folder.links import refuse_links
@@ -66,7 +68,6 @@ def sample(words: list[str]) -> int:
         Sample[api.request_class(Path(words[0]), trust="--trust" in words)],  # type: ignore[misc]
         words,
         prog="seedfast sample",
-        config=(tyro.conf.UseAppendAction,),
     )
     if asked.beside and is_bare(asked.run):
         raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")
@@ -83,7 +84,8 @@ def sample(words: list[str]) -> int:
         refuse_links(run_folder, f"samples/{folder.name}")
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
-    samples = models[0].sample(request, seed=asked.seed)
+    with silenced(asked.stream):  # a bar would be drawn into the text
+        samples = models[0].sample(request, seed=asked.seed)
     say(models[0].origin)
     if asked.stream:
         console.file.write("\n")

@@ -10,13 +10,15 @@ import tyro
 from rich.console import Console
 
 from seedfast import recipes
-from seedfast.cli.arguments import Trust, parse, with_value
+from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.help import help_page, listing
 from seedfast.cli.other_tools import refuse_foreign_flags, refuse_foreign_keys
+from seedfast.console import silenced, terminal
 from seedfast.errors import UserError
 from seedfast.loop import advice
-from seedfast.loop.config import LENGTHS, Run, from_mapping, read_yaml, refuse_two_lengths
+from seedfast.loop.config import LENGTHS, Run, from_mapping, read_yaml, refuse_two_lengths, to_yaml
 from seedfast.loop.open import open_session
-from seedfast.loop.progress import Line, Silent
+from seedfast.loop.progress import LOG, Line, Silent
 from seedfast.loop.sample import save_demo
 from seedfast.loop.session import Session, stored_run
 from seedfast.loop.train import run_training
@@ -43,34 +45,72 @@ class Train:
     """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
     at: int | None = None
     """Continue from the checkpoint of this step; later ones are moved away and the journal is cut there."""
+    print_config: bool = False
+    """Print the whole run as YAML, which --config takes back, instead of training."""
+    quiet: bool = False
+    """Print nothing but warnings and errors; `train.log` in the run folder has every line all the same."""
     trust: Trust = False
     run: Annotated[Run, tyro.conf.arg(name="")]
 
 
 def train(words: list[str]) -> int:
     """Train a recipe or continue a run; see `Train` for the flags."""
-    if not words or words[0].startswith("-"):
-        if words and words[0] not in ("-h", "--help"):
-            raise UserError("Name the recipe first: seedfast train RECIPE, then the flags.")
-        print("usage: seedfast train RECIPE [flags]      (seedfast train RECIPE --help lists the flags)\n")
-        print("\n".join(f"  {name:<21} {what}" for name, (_, what) in recipes.RECIPES.items()))
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    asked = parse_run(words[0], words[1:])
+    if not words or words in (["-h"], ["--help"], ["--help-all"]):
+        print("usage: seedfast train RECIPE [flags]")
+        print("       seedfast train RECIPE --help lists the flags\n")
+        print("\n".join(listing({name: what for name, (_, what) in recipes.RECIPES.items()})))
+        print("\nseedfast train --config run.yaml trains the recipe that the file names.")
+        return 0 if words else 2
     named_by_user(*words)
+    recipe, flags = _recipe(words)
+    if {"-h", "--help"} & set(flags):
+        print(help_page(recipe, recipes.make(recipe)))
+        return 0
+    asked = parse_run(recipe, ["--help" if word == "--help-all" else word for word in flags])
+    if asked.print_config:
+        print(to_yaml(asked.run), end="")
+        return 0
+    with silenced(asked.quiet):
+        return _train(asked)
+
+
+def _recipe(words: list[str]) -> tuple[str, list[str]]:
+    """The recipe and the flags: the first word, or else the recipe that --config or the run in --out names.
+
+    Raises UserError if none is named, or for code of a file of somebody else's run without --trust.
+    """
+    if not words[0].startswith("-"):
+        return words[0], words[1:]
+    known = _first(words)
+    file = known.config or (known.out / "run.yaml" if known.out else None)
+    if file is None or not (known.config or file.is_file()):
+        raise UserError("Name the recipe first: seedfast train RECIPE, then the flags; or --config with a run's YAML.")
+    name = read_yaml(file).get("recipe")
+    if not isinstance(name, str):
+        raise UserError(f"{file} names no recipe: add the line recipe: NAME, or name it first (seedfast train RECIPE).")
+    if ":" in name:  # the words of the user do not name this code, so it needs consent
+        trusted = bool({"--trust", "--trust=True"} & set(words))
+        with named_by(file.parent, trust=trusted):
+            recipes.make(name)
+    return name, words
+
+
+def _train(asked: Train) -> int:
+    """Train as the arguments say; returns the exit status."""
     own = named_by(asked.out, trust=asked.trust)
     with own, open_session(asked.run, asked.out, allow_change=asked.allow_change, at=asked.at) as opened:
-        console = _Console(stderr=True, markup=False, emoji=False, highlight=False)
+        line = Line(terminal(), opened.folder / LOG)
         if opened.distributed.is_main:
-            _introduce(opened, console)
-            with Line(console) as line:
+            _introduce(opened, line)
+            with line:
                 outcome = run_training(opened, line)
         else:
             outcome = run_training(opened, Silent())
     if opened.distributed.is_main and outcome.interrupted_by is None:
-        _conclude(opened, console)
+        _conclude(opened, line, quiet=asked.quiet)
     elif opened.distributed.is_main:
         command = "run the same command again" + (" without --at" if asked.at is not None else "")
-        console.print(f"Interrupted and saved at step {outcome.step}; {command} to continue.", soft_wrap=True)
+        line.say(f"Interrupted and saved at step {outcome.step}; {command} to continue.")
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
 
 
@@ -79,13 +119,11 @@ def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Tra
     refuse_foreign_flags("train", words)
     lengths = [key for key in LENGTHS if any(word.partition("=")[0] == f"--{key}" for word in words)]
     refuse_two_lengths(lengths, prefix="--")
-    first = argparse.ArgumentParser(prog="seedfast train", add_help=False, allow_abbrev=False)
-    first.add_argument("--out", type=Path, default=Path("runs") / Path(recipe).name.replace(":", "-"))
-    first.add_argument("--config", type=Path)
-    known, _ = first.parse_known_args(words)
+    known = _first(words)
+    out = known.out or Path("runs") / Path(recipe).name.replace(":", "-")
     run = fresh = fresh or recipes.make(recipe)
-    if (known.out / "run.yaml").is_file():
-        run = stored_run(fresh, known.out)
+    if (out / "run.yaml").is_file():
+        run = stored_run(fresh, out)
     if known.config:
         values = read_yaml(known.config)
         refuse_foreign_keys(known.config, values)
@@ -96,10 +134,9 @@ def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Tra
         run = replace(run, epochs=None, minutes=None)
     asked: Train = parse(
         Train,
-        with_value(words, "--trust"),
+        words,
         prog=f"seedfast train {recipe}",
-        default=Train(out=known.out, config=known.config, run=run),
-        config=(tyro.conf.FlagConversionOff,),
+        default=Train(out=out, config=known.config, run=run),
     )
     if asked.run.recipe != fresh.recipe:
         raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
@@ -115,37 +152,35 @@ def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Tra
     return replace(asked, run=asked.run.located())
 
 
-class _Console(Console):
-    """The console of the progress: if its reader exits, training continues."""
+def _first(words: list[str]) -> argparse.Namespace:
+    """The flags that the others depend on: `out` and `config`, None where they are not given."""
+    parser = argparse.ArgumentParser(prog="seedfast train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--config", type=Path)
+    return parser.parse_known_args(words)[0]
 
-    def on_broken_pipe(self) -> None:
-        """Print nothing more."""
-        self.quiet = True
 
-
-def _introduce(opened: Session, console: Console) -> None:
+def _introduce(opened: Session, line: Line) -> None:
     """Print the model, the data, the device and the step."""
     sizes = [(p.numel(), p.requires_grad) for p in opened.state.network.parameters()]
     size, trained = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
     share = f" ({trained / size:.2%} trained)" if trained < size else ""
     run, place = opened.run, opened.distributed
     where = f"{place.world_size} × {place.device.type}, {run.precision}"
-    console.print(
+    line.say(
         f"{run.recipe}  {size / 1e6:.2f} M parameters{share}, {len(opened.corpus.train):,} training and "
         f"{len(opened.corpus.validation):,} validation examples, {where}",
-        highlight=False,
-        soft_wrap=True,
     )
     for text in opened.corpus.introduction(opened.plan.epoch(opened.plan.steps)):
-        console.print(text, highlight=False, soft_wrap=True)
+        line.say(text)
     verb = "continues" if opened.state.step else "starts"
     where = f"{verb} at step {opened.state.step} of {opened.plan.steps} in {opened.folder}"
-    console.print(where, highlight=False, soft_wrap=True)
+    line.say(where)
     for name, (old, new) in opened.changed.items():
-        console.print(f"  changed: {name} {old} → {new}", highlight=False)
+        line.say(f"  changed: {name} {old} → {new}")
 
 
-def _conclude(opened: Session, console: Console) -> None:
+def _conclude(opened: Session, line: Line, *, quiet: bool) -> None:
     """Write samples of the trained model, the report and the best model, and print them, where they are, and which step
     is the best."""
     from seedfast.export.best_model import keep_best_model
@@ -154,11 +189,11 @@ def _conclude(opened: Session, console: Console) -> None:
     folder = opened.folder
     samples, files = save_demo(opened)
     written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
-    if samples is not None:
+    if samples is not None and not quiet:
         samples.show(Console())
     model = keep_best_model(folder)
     for sentence in advice.conclusion(opened):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        line.say(sentence)
     for what, where in {
         "run": folder,
         "report": written,
@@ -166,5 +201,5 @@ def _conclude(opened: Session, console: Console) -> None:
         **({"model": model} if model else {}),
         **({"samples": files[0].parent if len(files) > 1 else files[0]} if files else {}),
     }.items():
-        console.print(f"{what:<8} {where}", highlight=False, soft_wrap=True)
+        line.say(f"{what:<8} {where}")
     sys.stdout.flush()

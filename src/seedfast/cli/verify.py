@@ -8,6 +8,7 @@ from typing import Any
 
 import tyro
 
+from seedfast.cli.arguments import parse
 from seedfast.errors import UserError
 
 
@@ -42,7 +43,7 @@ class Checkpoint:
     """The run folder."""
 
 
-PROOFS: dict[str, tuple[str, Any]] = {
+CHOICES: dict[str, tuple[str, Any]] = {
     "resume": ("train with and without kills and compare every bit", Resume),
     "identities": ("check the mathematics on the installed code", Identities),
     "checkpoint": ("hash every file of a run's checkpoints again", Checkpoint),
@@ -53,11 +54,11 @@ def verify(words: list[str]) -> int:
     """Run a proof; exits with 1 if it fails."""
     if not words or words[0].startswith("-"):
         print("usage: seedfast verify PROOF …      (seedfast verify PROOF --help)\n")
-        print("\n".join(f"  {name:<11} {what}" for name, (what, _) in PROOFS.items()))
+        print("\n".join(f"  {name:<11} {what}" for name, (what, _) in CHOICES.items()))
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     name, rest = words[0], words[1:]
-    if name not in PROOFS:
-        raise UserError(f"There is no proof called {name}; there are {', '.join(PROOFS)}.")
+    if name not in CHOICES:
+        raise UserError(f"There is no proof called {name}; there are {', '.join(CHOICES)}.")
     return {"resume": _resume, "identities": _identities, "checkpoint": _checkpoint}[name](rest)
 
 
@@ -68,9 +69,9 @@ def _resume(words: list[str]) -> int:
     own.add_argument("--folder")
     known, training = own.parse_known_args(words)
     if not training or {"-h", "--help"} & set(training):
-        tyro.cli(Resume, args=["--help"], prog="seedfast verify resume")
+        parse(Resume, ["--help"], prog="seedfast verify resume")
     flags = [w for k, v in vars(known).items() if v is not None for w in (f"--{k.replace('_', '-')}", v)]
-    asked = tyro.cli(Resume, args=[training[0], *flags], prog="seedfast verify resume")
+    asked = parse(Resume, [training[0], *flags], prog="seedfast verify resume")
     from seedfast.cli.train import parse_run
     from seedfast.verify.resume import prove_resume
 
@@ -93,7 +94,7 @@ def _resume(words: list[str]) -> int:
 
 
 def _identities(words: list[str]) -> int:
-    tyro.cli(Identities, args=words, prog="seedfast verify identities")
+    parse(Identities, words, prog="seedfast verify identities")
     from seedfast.verify.identities import check_all
 
     failed = 0
@@ -105,7 +106,7 @@ def _identities(words: list[str]) -> int:
 
 
 def _checkpoint(words: list[str]) -> int:
-    asked = tyro.cli(Checkpoint, args=words, prog="seedfast verify checkpoint")
+    asked = parse(Checkpoint, words, prog="seedfast verify checkpoint")
     from seedfast.run_folder.checkpoint import Checkpoints
 
     committed = Checkpoints(asked.run).committed()

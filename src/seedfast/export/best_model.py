@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfast import recipes, sealed_folder
-from seedfast.console import say
+from seedfast.console import warn
 from seedfast.evaluate import trained
 from seedfast.evaluate.trained import Trained
 from seedfast.export.export import fits_its_base, writer
@@ -45,7 +45,7 @@ def keep_best_model(run_folder: Path) -> Path | None:
             place.rename(old)
         fresh.rename(place)
     except OSError as error:
-        say(f"WARNING: {place} could not be written ({error.strerror or error}); seedfast export writes the model.")
+        warn(f"{place} could not be written ({error.strerror or error}); seedfast export writes the model.")
         return None
     shutil.rmtree(old, ignore_errors=True)
     return place

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from seedfast import keys, user_code
-from seedfast.console import say
+from seedfast.console import say, warn
 from seedfast.data.dataset import describe_difference
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
@@ -78,7 +78,7 @@ def open_session(
             _start(session)
         session.corpus = session.family.objective.cache_frozen_features(session.state.network, session.corpus)
         for caution in cautions:
-            say(f"seedfast: WARNING: {caution}")
+            warn(caution)
         if distributed.is_main:
             _remember(folder)
             session.listeners = _listeners(session)
@@ -97,10 +97,9 @@ def _remember(folder: Path) -> None:
     try:
         user_code.remember(folder)
     except OSError as error:
-        print(
-            f"seedfast: WARNING: {error.filename} cannot be written ({error.strerror}), so later commands on {folder} "
-            "need --trust to run your code",
-            file=sys.stderr,
+        warn(
+            f"{error.filename} cannot be written ({error.strerror}), so later commands on {folder} need --trust to run "
+            "your code"
         )
 
 
@@ -229,7 +228,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         )
     checkpoint.release()
     if jump := advice.rate_jump(stored_run(session.run, checkpoint.folder), session.run, session.plan, checkpoint.step):
-        say(f"seedfast: WARNING: {jump}")
+        warn(jump)
     if session.journal is None:
         return
     session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)

@@ -1,19 +1,25 @@
-"""Progress for people: step, loss, bits per byte, learning rate, throughput, time left."""
+"""Progress for people: step, loss, throughput, time left, bits per byte, learning rate; and `train.log`."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from seedfast.families.measure import Measure
 from seedfast.loop.session import Session
 from seedfast.run_folder.journal import Entry, Score, StepEntry
 
-_QUIET_SECONDS = 10.0  # between lines where the output is no terminal
-_BAR = 24
+LOG = "train.log"
+_SECONDS = (10.0, 300.0)  # least and most between two lines of a log
+_LINES = 30  # and about so many lines in the time so far, so that a week of training can be read
+_BAR = (8, 24)  # least and most columns of the bar
+_SPACE = "  "
 
 
 class Progress(Protocol):
@@ -29,14 +35,22 @@ class Progress(Protocol):
 
 
 class Line:
-    """A line that is rewritten on a terminal; elsewhere, a line every ten seconds."""
+    """A line that is rewritten on a terminal; elsewhere, and in the file `log`, lines with a clock at a slower rate."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+    def __init__(self, console: Console, log: Path | None = None) -> None:
+        """log: a file that gets every line, with the date, also where the console is quiet."""
+        self._console, self._log = console, log
+        is_drawn = console.is_terminal and not console.is_dumb_terminal and not console.quiet
+        self._live = Live(console=console, auto_refresh=False, transient=True) if is_drawn else None
         self._loss = self._rate = math.nan
-        self._printed = self._since = time.monotonic()
+        self._began = self._since = time.monotonic()
+        self._logged = -math.inf
         self._weight = 0.0
+
+    def say(self, text: str) -> None:
+        """A line that stays, as it is."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._write(text)
 
     def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """Show a step, every `log_every` steps."""
@@ -51,51 +65,67 @@ class Line:
         rate = self._weight / max(now - self._since, 1e-9)
         self._rate = rate if math.isnan(self._rate) else 0.9 * self._rate + 0.1 * rate
         self._since, self._weight = now, 0.0
-        text = self._text(session, entry)
+        parts = self._parts(session, entry)
         if self._live:
             if not self._live.is_started:
                 self._live.start()
+            text = fit(parts, self._console.width, entry["step"] / run.steps, self._bar_signs)
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
-        elif now - self._printed > _QUIET_SECONDS or entry["step"] == run.steps:
-            self._printed = now
-            self._console.print(text, highlight=False, soft_wrap=True)
+        pause = min(max(_SECONDS[0], (now - self._began) / _LINES), _SECONDS[1])
+        if now - self._logged > pause or entry["step"] == run.steps:
+            self._logged = now
+            text = _SPACE.join(parts)
+            if not self._live:
+                self._print_with_clock(text)
+            self._write(text)
 
-    def _text(self, session: Session, entry: StepEntry) -> str:
+    def _parts(self, session: Session, entry: StepEntry) -> list[str]:
+        """What there is to show, the most important first."""
         run, measure, step = session.run, session.family.objective.measure, entry["step"]
-        units = " ".join(
-            f"{name.replace('_', ' ')} {self._loss * factor:.3f}" for name, factor in measure.conversions.items()
-        )
-        if measure.has_perplexity:
-            units += f"  perplexity {measure.perplexity(self._loss):.4g}"
-        epoch = f"  epoch {entry['epoch']:.2f}" if "epoch" in entry else ""
         left = (run.steps - step) * entry["weight"] / self._rate
-        done = "━" * (_BAR * step // run.steps)
-        return (
-            f"{done:─<{_BAR}} step {step}/{run.steps}{epoch}  loss {self._loss:.3f}  {units}  {_lr(entry['lr'])}  "
-            f"{self._rate:,.0f} {measure.weight_unit}/s  {_clock(left)} left"
-        )
+        return [
+            f"step {step}/{run.steps}",
+            f"loss {self._loss:.3f}",
+            f"{short(self._rate)} {measure.weight_unit}/s",
+            f"{_clock(left)} left",
+            *([f"epoch {entry['epoch']:.2f}"] if "epoch" in entry else []),
+            *_units(measure, self._loss),
+            *(f"lr {name} {rate:.1e}" for name, rate in entry["lr"].items()),
+        ]
 
     def validation(self, session: Session, record: dict[str, Score]) -> None:
         """Print a validation on a line that stays."""
         step, measure = session.state.step, session.family.objective.measure
         for weights, score in record.items():
+            text = f"step {step}  validation {weights}: "
             if score["loss"] is None:
-                self._console.print(f"step {step}  validation {weights}: loss is not finite")
-                continue
-            converted: dict[str, Any] = dict(score)
-            units = " ".join(f"{name.replace('_', ' ')} {converted[name]:.3f}" for name in measure.conversions)
-            if measure.has_perplexity:
-                units += f"  perplexity {measure.perplexity(score['loss']):.4g}"
-            best = " (best)" if session.state.best.get(weights) and session.state.best[weights].step == step else ""
-            sign = "≤ " if measure.is_bound else ""
-            error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"
-            self._console.print(
-                f"step {step}  validation {weights}: loss {sign}{score['loss']:.4f}{error}  {units}{best}",
-                highlight=False,
-                soft_wrap=True,
-            )
+                text += "loss is not finite"
+            else:
+                best = session.state.best.get(weights)
+                sign = "≤ " if measure.is_bound else ""
+                error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"
+                text += _SPACE.join([f"loss {sign}{score['loss']:.4f}{error}", *_units(measure, score["loss"])])
+                text += " (best)" if best and best.step == step else ""
+            if self._console.is_terminal:
+                self._console.print(text, highlight=False, soft_wrap=True)
+            else:
+                self._print_with_clock(text)
+            self._write(text)
         self._since = time.monotonic()  # the throughput excludes validation
         self._weight = 0.0
+
+    @property
+    def _bar_signs(self) -> tuple[str, str]:
+        return ("━", "─") if self._console.encoding.lower().startswith("utf") else ("=", "-")
+
+    def _print_with_clock(self, text: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')}  {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def _write(self, text: str) -> None:
+        """Append a line to the log. A full disk does not stop the training, and is reported where a save fails."""
+        if self._log:
+            with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def __enter__(self) -> Self:
         return self
@@ -130,11 +160,39 @@ class Callback:
         self._function({"step": session.state.step, "validation": record})
 
 
-def _lr(rates: Mapping[str, float]) -> str:
-    """The learning rate of each optimizer: "lr 1.00e-03", or "lr adamw 1.00e-03 muon 1.50e-02"."""
-    if len(rates) == 1:
-        return f"lr {next(iter(rates.values())):.2e}"
-    return "lr " + " ".join(f"{name} {rate:.2e}" for name, rate in rates.items())
+def fit(parts: Sequence[str], width: int, fraction: float, signs: tuple[str, str] = ("━", "─")) -> str:
+    """As many of the parts as fit into `width` columns, the first ones first, and a bar in the columns that are left.
+
+    fraction: the part of the work that is done. signs: what the bar draws for it and for the rest.
+    """
+    shown = ""
+    for part in parts:
+        longer = f"{shown}{_SPACE}{part}" if shown else part
+        if len(longer) <= width:
+            shown = longer
+    columns = min(width - len(shown) - 1, _BAR[1])
+    if columns < _BAR[0]:
+        return shown or parts[0][:width]
+    done, rest = signs
+    return f"{done * int(columns * fraction):{rest}<{columns}} {shown}"
+
+
+def _units(measure: Measure, loss: float) -> list[str]:
+    """The loss in other units, and the perplexity where there is one."""
+    units = [f"{name.replace('_', ' ')} {loss * factor:.3f}" for name, factor in measure.conversions.items()]
+    return [*units, *([f"perplexity {measure.perplexity(loss):.4g}"] if measure.has_perplexity else [])]
+
+
+def short(number: float) -> str:
+    """A positive number with three digits: 9.87, 123, 12.3k, 4.56M."""
+    for factor, sign in ((1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * factor:
+            return f"{_digits(number / factor)}{sign}"
+    return _digits(number)
+
+
+def _digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
 
 
 def _clock(seconds: float) -> str:

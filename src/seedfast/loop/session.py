@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from seedfast import phases
+from seedfast.console import warn
 from seedfast.data.dataset import Corpus, DataConfig
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
@@ -113,7 +114,7 @@ class Session:
     def warn(self, reason: str) -> None:
         """Print a warning on stderr and note it, on rank 0."""
         if self.distributed.is_main:
-            print(f"seedfast: WARNING: {reason}", file=sys.stderr)
+            warn(reason)
         self.note("warning", reason=reason)
 
     def _write(self, folder: Path) -> Mapping[str, FileDigest]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seedfast.console import track
 from seedfast.data.dataset import Dataset
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
@@ -133,7 +134,8 @@ def _tasks(
 ) -> Iterator[tuple[Tensor, TaskT]]:
     """The validation tasks in batches, with the row of `examples` that each belongs to."""
     pairs = [(row, draw) for row in mine for draw in range(draws)]
-    for start in range(0, len(pairs), batch_size):
+    starts = range(0, len(pairs), batch_size)
+    for start in track("Validation", starts, len(starts)):
         chunk = pairs[start : start + batch_size]
         ids = [examples[row] for row, _ in chunk]
         positions = torch.tensor([example * draws + draw for example, (_, draw) in zip(ids, chunk, strict=True)])

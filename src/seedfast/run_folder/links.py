@@ -6,8 +6,8 @@ from seedfast.errors import UserError
 from seedfast.untrusted import leads_out
 
 WRITTEN = (
-    "lock", "run.yaml", "journal.jsonl", "events.jsonl", "checkpoints", "latest.json", "best.json", "samples", "report",
-    "report.html", "captions.html", "tensorboard", "wandb", "wandb.id", "hub.json",
+    "lock", "run.yaml", "journal.jsonl", "events.jsonl", "train.log", "checkpoints", "latest.json", "best.json",
+    "samples", "report", "report.html", "captions.html", "tensorboard", "wandb", "wandb.id", "hub.json",
 )  # fmt: skip
 """What seedfast writes into a run folder, except data that were given as Python values."""
 

@@ -64,17 +64,17 @@ def test_a_folder_stands_for_its_images(
         Image.new("RGB", (9, 9), "red").save(tmp_path / name)
     (tmp_path / "notes.txt").touch()
     (tmp_path / "c.png").write_bytes(b"no picture")
-    request = CaptionRequest(image=((tmp_path, tmp_path / "b.png"),))
+    request = CaptionRequest(image=(tmp_path, tmp_path / "b.png"))
     assert request.count == 4
     found = request.read(processor)
     assert found.names == tuple(str(tmp_path / name) for name in ("b.png", "in/a.JPG", "b.png"))
     assert len(found.pixels_BCSS) == 3
     assert "c.png (not a picture)" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"c\.png cannot be read as an image: not a picture"):
-        CaptionRequest(image=((tmp_path / "c.png",),)).read(processor)
+        CaptionRequest(image=(tmp_path / "c.png",)).read(processor)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="There is no picture in"):
-        _ = CaptionRequest(image=((tmp_path / "empty",),)).count
+        _ = CaptionRequest(image=(tmp_path / "empty",)).count
 
 
 def test_the_demo_is_spread_over_the_validation_images(corpus: CaptionCorpus) -> None:
@@ -135,6 +135,6 @@ def test_unreadable_images_are_named(corpus: CaptionCorpus, tmp_path: Path) -> N
     (tmp_path / "x.png").write_bytes(b"no")
     for file, message in ((tmp_path / "x.png", "cannot be read"), (tmp_path / "y.png", "no such file")):
         with pytest.raises(UserError, match=message):
-            generator.generate(network, CaptionRequest(image=((file,),)), draws(1), {})
+            generator.generate(network, CaptionRequest(image=(file,)), draws(1), {})
     with pytest.raises(UserError, match="--image"):
         generator.generate(network, CaptionRequest(), draws(0), {})

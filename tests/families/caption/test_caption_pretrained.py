@@ -117,7 +117,7 @@ def test_a_frozen_encoder_is_loaded_stored_once_and_never_trained(kind: str, sto
     shutil.rmtree(path)
     model = trained.load(recipes.stored(newest.folder), newest)
     picture = Path(run.data.path).parent / "00.png"
-    assert model.sample(CaptionRequest(image=((picture,),)), seed=1).captions  # type: ignore[attr-defined]
+    assert model.sample(CaptionRequest(image=(picture,)), seed=1).captions  # type: ignore[attr-defined]
     train_in(tmp_path / "run", replace(recipes.stored(tmp_path / "run"), steps=8))
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from seedfast.console import track
 from seedfast.data.caption.dataset import CaptionAssets, CaptionDataset
 from seedfast.data.dataset import Dataset
 from seedfast.families.caption.decoding import beam_captions, captioner_of, log_probabilities, nucleus_captions
@@ -43,7 +44,8 @@ class CaptionGenerator(Generator[CaptionRequest]):
         """Caption the request's images. Raises UserError if one cannot be read."""
         captioner, images = captioner_of(network), request.read(self.assets.processor)
         generated: list[tuple[GeneratedCaption, ...]] = []
-        for start in range(0, len(images.names), request.batch):
+        starts = range(0, len(images.names), request.batch)
+        for start in track("Captioning", starts, len(starts)):
             pixels_BCSS = images.pixels_BCSS[start : start + request.batch].to(draws.positions_B.device)
             memory_BMU = captioner.encode(pixels_BCSS)
             first = start * request.num

@@ -36,8 +36,8 @@ class ImageBatch:
 class CaptionRequest:
     """Captions of images."""
 
-    image: tuple[tuple[Path, ...], ...] = ()
-    """The image files, or folders of images; one flag takes several."""
+    image: tuple[Path, ...] = ()
+    """The image files, or folders of images."""
     image_batch: Annotated[ImageBatch | None, tyro.conf.Suppress] = None
     """Images in memory, instead of files."""
     num: Annotated[int, AtLeast(1)] = 1
@@ -71,7 +71,7 @@ class CaptionRequest:
     @property
     def named(self) -> list[Path]:
         """The files and folders of `image`."""
-        return [path for several in self.image for path in several]
+        return list(self.image)
 
     @cached_property
     def files(self) -> list[Path]:

@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from seedfast.console import Bar
 from seedfast.data.dataset import Dataset
 from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Grid
@@ -73,17 +74,20 @@ class ImageGenerator(Generator[ImageRequest]):
         frame_steps = request.frame_steps(len(grid) - 1)
         batches: list[Tensor] = []
         frames: list[list[Tensor]] = []
-        for start in range(0, request.num, request.batch):
-            part = replace(draws, positions_B=draws.positions_B[start : start + request.batch])
-            labels_B = torch.tensor(labels[start : start + request.batch], device=part.positions_B.device)
-            traced = []
-            first = self.initial(grid, request, part)
-            for step, x in enumerate(chain([first], self.steps(network, first, grid, labels_B, request, part))):
-                if step in frame_steps and start < TRACED:
-                    traced.append(to_uint8(x[: TRACED - start]))
-            batches.append(to_uint8(x))
-            if traced:
-                frames.append(traced)
+        starts = range(0, request.num, request.batch)
+        with Bar("Sampling", len(starts) * len(grid)) as bar:
+            for start in starts:
+                part = replace(draws, positions_B=draws.positions_B[start : start + request.batch])
+                labels_B = torch.tensor(labels[start : start + request.batch], device=part.positions_B.device)
+                traced = []
+                first = self.initial(grid, request, part)
+                for step, x in enumerate(chain([first], self.steps(network, first, grid, labels_B, request, part))):
+                    bar.advance(1)
+                    if step in frame_steps and start < TRACED:
+                        traced.append(to_uint8(x[: TRACED - start]))
+                batches.append(to_uint8(x))
+                if traced:
+                    frames.append(traced)
         return ImageSamples.from_batches(batches, frames, labels, self.conditioning.assets.classes, request)
 
     def initial(self, grid: Grid, request: ImageRequest, draws: Draws) -> Tensor:

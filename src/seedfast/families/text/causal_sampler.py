@@ -9,6 +9,7 @@ import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
+from seedfast.console import track
 from seedfast.errors import UserError
 from seedfast.families.text.categorical import draw, shape
 from seedfast.families.text.decoding import Decoding
@@ -75,7 +76,7 @@ def continue_prompts(
     cache: Any = network.cache(len(prompts), slots) if cached else None  # type: ignore[operator]
     written: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # the unfinished ones
-    for step in range(max(counts)):
+    for step in track("Sampling", range(max(counts)), max(counts)):
         new = slice(-1, None) if cached and step else slice(None)
         padding_BL = real_BL[:, new] if is_ragged else None
         logits_BV = network(tokens_BL[:, new], real_BL=padding_BL, cache=cache)[:, -1].double()

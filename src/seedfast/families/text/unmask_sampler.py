@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from seedfast.console import track
 from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.text.categorical import draw, shape
@@ -229,7 +230,7 @@ def unmask(
     padding_BL = None if bool(real_BL.all()) else real_BL
     may_end_B = torch.tensor([not canvas.is_infill for canvas in canvases], device=decoding.device)
     steps = request.steps or int(count_B.max())
-    for index in range(steps + passes):
+    for index in track("Sampling", range(steps + passes), steps + passes):
         logits_BLV = predict(page.tokens_BL, padding_BL)
         step = Step(
             index=index,
