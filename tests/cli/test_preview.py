@@ -55,6 +55,7 @@ def test_embedding_diffusion_shows_prompts_and_gaps_and_no_padding(
     (tmp_path / "files").mkdir()
     for number in range(9):
         (tmp_path / f"files/{number}.txt").write_text("abcdefghij" * 2)
+    (tmp_path / "files/other.txt").write_text("jihgfedcba" * 2)  # validates: copies stay on one side
     words = ["preview", "text-embedding", "--data", str(tmp_path / "files"), "--data.tokenizer", "characters"]
     words += ["--data.context", "8", "--data.prompt", "4", "--samples", "9"]
     assert seedfast(*words) == 0

@@ -13,7 +13,9 @@ from seedfast.run_folder.choice import find
 
 
 def samples_of(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted((folder / "samples").rglob("*.*"))}
+    """The samples of a run by their paths, without the hidden files that list them."""
+    files = sorted((folder / "samples").rglob("[!.]*.*"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize("recipe", FAMILIES)

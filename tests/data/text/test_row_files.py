@@ -184,7 +184,6 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "compressed by name": ("a.jsonl.gz", b"x", "is compressed: unpack it"),
     "compressed by content": ("a.txt", b"\x1f\x8b\x08x", "is compressed: unpack it"),
     "a key twice": ("a.jsonl", '{"text": "x"}\n{"text": "a", "text": "b"}\n', 'Line 2 of .* has the key "text" twice'),
-    "preferences": ("a.json", '[{"prompt": "a", "chosen": "b", "rejected": "c"}]', "preferred and rejected answers"),
     "an unknown form": ("a.csv", "x,y\n1,2\n", r"Line 2 of .*fields are x, y\): set data.field .*messages"),
     "chats without a template": ("a.json", json.dumps(CHATS), "Item 1 of .* this tokenizer has none"),
     "an unclosed quotation mark": ("a.csv", 'text,n\n"a,1\nb,2\n', "begins on line 2 of"),

@@ -103,7 +103,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a call without a name": ({"messages": [USER, {"role": "assistant", "tool_calls": [{}]}]}, "without the .name."),
     "no messages": ({"messages": []}, "that are no list"),
     "nested deeply": ({"messages": json.loads("[" * 900 + "]" * 900)}, "that are no list"),
-    "preferences": ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preferred and rejected answers"),
+    "preferences": ({"prompt": "a", "chosen": "b", "rejected": "c"}, "pairs of chosen and rejected answers"),
     "judged completions": ({"prompt": "a", "completion": "b", "label": False}, "judgement"),
     "questions with answers": ({"question": "a", "answer": "b"}, 'call them "prompt" and "completion"'),
     "prompts alone": ({"prompt": "a"}, "prompts without completions"),
