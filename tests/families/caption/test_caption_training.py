@@ -46,5 +46,5 @@ def test_the_best_checkpoint_is_chosen_by_the_metric_of_that_name(story: Path, t
     top = max(score["diagnostics"]["accuracy"] for score in scores.values())
     assert best["metric"] == "accuracy"
     assert best["value"] == top == scores[best["step"]]["diagnostics"]["accuracy"]
-    with pytest.raises(UserError, match="best_metric must be one of loss, accuracy"):
+    with pytest.raises(UserError, match="best_metric must be one of loss, perplexity, accuracy"):
         train_in(tmp_path / "other", replace(run, best_metric="beauty"))
