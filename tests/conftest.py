@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from tests.helpers import cli
 
 # A shared machine is slow now and then; tests assert no time.
 settings.register_profile("seedfast", deadline=None)
@@ -41,3 +42,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f"the {nouns[i % 4]} {verbs[i * 7 % 3]} the {nouns[i * 5 % 3]} {i % 10}.\n" for i in range(500)]
     path.write_text("".join(lines))
     return path
+
+
+@pytest.fixture
+def seedfast(capsys: pytest.CaptureFixture[str]) -> cli.Run:
+    """The command line in this process: (status, stdout, stderr)."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.seedfast(*words)
+        return status, *capsys.readouterr()
+
+    return run

@@ -11,19 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.helpers import processes
+from tests.helpers.cli import seedfast
 from tests.helpers.processes import Command
 from tests.helpers.runs import TEXTS, flags, small_run
 
-from seedfast.cli import COMMANDS, main
+from seedfast.cli import COMMANDS
 from seedfast.options import walk
 from seedfast.verify.resume import compare
-
-
-def seedfast(*words: str) -> int:
-    """Run a command in this process; returns its exit status."""
-    with pytest.raises(SystemExit) as exit_:
-        main(list(words))
-    return int(exit_.value.code or 0)
 
 
 @pytest.fixture(scope="module", params=TEXTS)

@@ -5,35 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.helpers import tiny_models
+from tests.helpers.cli import Run
 
 from seedfast import api
 from seedfast.cli import main
 from seedfast.errors import UserError
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def seedfast(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: (status, stdout, stderr)."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err  # type: ignore[arg-type]
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.helpers.cli import seedfast
 from tests.helpers.runs import flags, small_run, write_images
-
-from seedfast.cli import main
-
-
-def seedfast(*words: str) -> int:
-    """Run a command in this process; returns its exit status."""
-    with pytest.raises(SystemExit) as exit_:
-        main(list(words))
-    return int(exit_.value.code or 0)
 
 
 @pytest.fixture(scope="module")

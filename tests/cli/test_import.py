@@ -2,37 +2,21 @@
 
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.helpers.cli import Run
 from tests.models.test_import_gpt2 import nanogpt_state
 from torch.nn import functional as F
 
 from seedfast import api
-from seedfast.cli import main
 from seedfast.models.import_gpt2 import from_nanogpt
 
-Run = Callable[..., tuple[int, str, str]]
 LETTERS = "\n ,.acdeghiklmnorstuwy"  # of the text below
 SENTENCES = "the cat sees the dog, and the dog\nsees a milk can. how lucky we are\nin this garden\n"
 TEXT = "".join(letter for letter in SENTENCES * 12 if letter in LETTERS)
-
-
-@pytest.fixture
-def seedfast(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: (status, stdout, stderr)."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err  # type: ignore[arg-type]
-
-    return run
 
 
 @pytest.fixture

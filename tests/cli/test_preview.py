@@ -3,15 +3,8 @@
 from pathlib import Path
 
 import pytest
+from tests.helpers.cli import seedfast
 from tests.helpers.runs import flags, small_run, train_in
-
-from seedfast.cli import main
-
-
-def seedfast(*words: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(list(words))
-    return int(exit_.value.code or 0)
 
 
 def lines(shown: str, label: str) -> list[str]:

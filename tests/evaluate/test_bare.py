@@ -2,23 +2,21 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.helpers import tiny_models
+from tests.helpers.cli import Run
 from torch.nn import functional as F
 
 from seedfast import api
-from seedfast.cli import main
 from seedfast.errors import UserError
 from seedfast.models import hf_causal_lm
 
 transformers = pytest.importorskip("transformers")
 
-Run = Callable[..., tuple[int, str, str]]
 _GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 48}
 _LLAMA = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -51,20 +49,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "stablelm": _LLAMA,
 }
 WITHOUT_LIMIT = ("bloom",)
-
-
-@pytest.fixture
-def seedfast(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: (status, stdout, stderr)."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err  # type: ignore[arg-type]
-
-    return run
 
 
 def save(folder: Path, kind: str, text: str = "the cat sees the dog. ") -> Path:

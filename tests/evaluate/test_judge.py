@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.helpers.cli import seedfast
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import recipes
-from seedfast.cli import main
 from seedfast.data.text import tokenizers
 from seedfast.errors import UserError
 from seedfast.evaluate import judge, trained
@@ -147,12 +147,6 @@ def test_samples_of_one_token_are_counted_or_refused_in_a_sentence(runs: dict[st
         judge.Judge(by=by, request=by.generator.Request(num=3, tokens=1))(by)
     found = judge.Judge(by=by, request=by.generator.Request(num=3, tokens=1, prompt=("the cat",)))(by)
     assert found.samples.tokens == found.samples.texts, "one token after a prompt has something to follow"
-
-
-def seedfast(*words: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(list(words))
-    return int(exit_.value.code or 0)
 
 
 def test_the_command_judges_samples_beside_real_text(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

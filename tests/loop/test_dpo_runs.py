@@ -20,6 +20,7 @@ from seedfast.loop.config import Run
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder import journal
+from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import read_tensors
 from seedfast.verify.resume import prove_resume
 
@@ -57,7 +58,7 @@ def test_a_run_learns_the_preferences_and_is_used_without_its_base(
     assert steps[-1]["loss"] < 0.6
     assert steps[-1]["diagnostics"]["reward_accuracy"] > 0.9
     assert steps[-1]["diagnostics"]["chosen_reward"] > steps[-1]["diagnostics"]["rejected_reward"]
-    checkpoint = trained.find(tmp_path / "run")
+    checkpoint = find(tmp_path / "run")
     frozen = read_tensors(checkpoint.folder)["frozen"]
     if adapter.kind == "none":
         for name, tensor in theirs.named_parameters():

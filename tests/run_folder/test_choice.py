@@ -4,13 +4,12 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.helpers import cli
 from tests.helpers.runs import small_run, train_in
 
 import seedfast
-from seedfast.cli import main
 from seedfast.errors import UserError
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder.checkpoint import Checkpoints
@@ -42,12 +41,6 @@ def best(run: Path) -> dict[str, int]:
     return {weights: record["step"] for weights, record in json.loads((run / "best.json").read_text()).items()}
 
 
-def seedfast_prints(*words: str | Path) -> Any:
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return ended.value.code
-
-
 def test_the_run_is_one_where_the_rule_matters(run: Path) -> None:
     assert best(run) == {"raw": 8, "ema": 8}, "the newest, step 20, is worse"
 
@@ -73,11 +66,11 @@ def test_every_command_tells_the_step_and_the_weights(
     weights = "raw" if "raw" in words else "ema"
     step = 20 if "newest" in words else best(run)[weights]
     note = "" if "newest" in words else r" (best)"
-    assert not seedfast_prints("evaluate", run, "--json", *words)
+    assert not cli.seedfast("evaluate", run, "--json", *words)
     record = json.loads(capsys.readouterr().out)
     assert (record["weights"], record["step"]) == (weights, step)
     for command in (["evaluate", run], ["sample", run, "--tokens", "2"]):
-        assert not seedfast_prints(*command, *words)
+        assert not cli.seedfast(*command, *words)
         shown = capsys.readouterr()
         assert f"{weights} weights, step {step}{note} of {run}" in shown.out + shown.err
 
@@ -90,7 +83,7 @@ def test_a_checkpoint_is_named_in_place_of_its_run(run: Path, capsys: pytest.Cap
     assert run_folder_of(newest) == run.absolute()
     assert seedfast.load(newest).step == 20
     for command in ("evaluate", "sample", "digest"):
-        assert not seedfast_prints(command, newest)
+        assert not cli.seedfast(command, newest)
     capsys.readouterr()
     assert sorted(path.name for path in newest.rglob("*")) == before, "nothing is written into it"
     with pytest.raises(UserError, match="is the checkpoint of step 20"):

@@ -29,6 +29,11 @@ Trust = Annotated[
 """The flag `--trust`."""
 
 
+def trusts(words: Sequence[str]) -> bool:
+    """Whether the words of a command have `--trust`; for what is needed before they can be parsed."""
+    return bool({"--trust", "--trust=True"} & set(words))
+
+
 def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) -> Any:
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import Trust, parse, trusts
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _judge(words: list[str]) -> int:
 
     if words[0].startswith("-"):
         raise UserError("Name the run first: seedfast evaluate RUN --samples N --judge RUN, then further flags.")
-    kind = api.request_class(Path(words[0]), trust="--trust" in words)
+    kind = api.request_class(Path(words[0]), trust=trusts(words))
     asked: Any = parse(
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,

@@ -50,13 +50,13 @@ def preview(words: list[str]) -> int:
     asked = parse(Preview, [rest[0], *flags], prog="seedfast preview")
     from seedfast import recipes
     from seedfast.cli.train import parse_run
-    from seedfast.evaluate import trained
     from seedfast.evaluate.preview import preview as tasks
+    from seedfast.run_folder.choice import find
     from seedfast.user_code import named_by, named_by_user
 
     named_by_user(*rest)
     if (folder := Path(asked.what)).is_dir():
-        stored = recipes.stored(trained.find(folder).folder, trust=known.trust)
+        stored = recipes.stored(find(folder).folder, trust=known.trust)
         parsed = parse_run(stored.recipe, [*rest[1:], "--out", asked.what], fresh=stored)
     else:
         parsed = parse_run(asked.what, rest[1:])

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import Trust, parse, trusts
 from seedfast.errors import UserError
 
 R = TypeVar("R")
@@ -65,7 +65,7 @@ def sample(words: list[str]) -> int:
 
     refuse_foreign_flags("sample", words[1:])
     asked: Any = parse(
-        Sample[api.request_class(Path(words[0]), trust="--trust" in words)],  # type: ignore[misc]
+        Sample[api.request_class(Path(words[0]), trust=trusts(words))],  # type: ignore[misc]
         words,
         prog="seedfast sample",
     )

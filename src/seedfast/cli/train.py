@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from seedfast import recipes
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import Trust, parse, trusts
 from seedfast.cli.help import help_page, listing
 from seedfast.cli.other_tools import refuse_foreign_flags, refuse_foreign_keys
 from seedfast.console import silenced, terminal
@@ -89,8 +89,7 @@ def _recipe(words: list[str]) -> tuple[str, list[str]]:
     if not isinstance(name, str):
         raise UserError(f"{file} names no recipe: add the line recipe: NAME, or name it first (seedfast train RECIPE).")
     if ":" in name:  # the words of the user do not name this code, so it needs consent
-        trusted = bool({"--trust", "--trust=True"} & set(words))
-        with named_by(file.parent, trust=trusted):
+        with named_by(file.parent, trust=trusts(words)):
             recipes.make(name)
     return name, words
 

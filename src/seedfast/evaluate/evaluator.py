@@ -135,8 +135,9 @@ def chosen(model: Trained, only: Iterable[str], own: Mapping[str, Evaluator]) ->
     for name in names:
         if ":" in name:
             file, _, function = name.rpartition(":")
-            taken = function in EVALUATORS or function in found
-            found[f"{Path(file).stem}.{function}" if taken else function] = OwnMetric(name)
+            names_of_it = (function, f"{Path(file).stem}.{function}", name)
+            free = next((each for each in names_of_it if each not in {*EVALUATORS, *found}), name)
+            found[free] = OwnMetric(name)
             continue
         found[name] = own.get(name) or evaluator_class(name)()
         if reason := found[name].fits(model):

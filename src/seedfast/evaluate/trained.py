@@ -25,9 +25,7 @@ from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
 from seedfast.options import renamed
 from seedfast.run_folder.checkpoint import Checkpoint
-from seedfast.run_folder.choice import Weights as Weights
-from seedfast.run_folder.choice import find as find
-from seedfast.run_folder.choice import run_folder_of
+from seedfast.run_folder.choice import Weights, run_folder_of
 from seedfast.run_folder.train_state import load_network
 from seedfast.user_code import named_by
 

@@ -1,6 +1,5 @@
 """The best model of a fine-tuning run as a folder in the run, for transformers or peft."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from seedfast.export.export import fits_its_base, writer
 from seedfast.files import to_json
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder.choice import find
+from seedfast.untrusted import read_json
 
 _NAME, _RECORD = "model", "checkpoint.json"
 
@@ -57,5 +57,8 @@ def _record(model: Trained) -> dict[str, Any]:
 
 
 def _stored(place: Path) -> Any:
-    path = place / _RECORD
-    return json.loads(path.read_text()) if path.is_file() else None
+    """The record of the folder; None without one that can be read, so that the model is written again."""
+    try:
+        return read_json(place / _RECORD)
+    except (OSError, ValueError):
+        return None

@@ -1,6 +1,5 @@
 """A time budget as a number of steps: the speed is measured once, before the run begins, and stored beside it."""
 
-import json
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.tasks import prefetched_tasks
 from seedfast.loop.train import agree, update
 from seedfast.loop.validate import chosen_examples, validate
+from seedfast.untrusted import read_json
 
 _FILE = "budget.json"
 _LEAST_STEPS = 4
@@ -47,7 +47,7 @@ class Speed:
         if not path.is_file():
             raise UserError(f"The run in {run_folder} began without --minutes, so its length is in --steps.")
         try:
-            return Speed(**json.loads(path.read_text()))
+            return Speed(**read_json(path))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}); give the length in --steps.") from error
 

@@ -1,7 +1,6 @@
 """Opening a session: a new run, or the continuation of the run in a folder."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -233,7 +232,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         return
     session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
     for moved in session.checkpoints.quarantine_after(checkpoint.step):
-        print(f"seedfast: the later checkpoint was moved to {moved.name}", file=sys.stderr)
+        say(f"seedfast: the later checkpoint was moved to {moved.name}")
     session.update_pointers()  # a kill may have come between the commit and the pointers
     session.note("resumed", changes=session.changed)
     commit(session.folder / "run.yaml", to_yaml(session.run))

@@ -1,9 +1,9 @@
 """Saving checkpoints during training: failed saves are retried and never end the training."""
 
 import math
-import sys
 import time
 
+from seedfast.console import warn
 from seedfast.errors import TrainingStopped
 from seedfast.loop.session import Session
 
@@ -46,5 +46,5 @@ def save(session: Session, retry: Retry, *, last: bool) -> None:
                     f"({error}); make room and run the same command again to continue from the one before."
                 ) from error
             retry.failed()
-            print(f"seedfast: WARNING: could not save a checkpoint ({error}); training continues", file=sys.stderr)
+            warn(f"could not save a checkpoint ({error}); training continues")
     session.distributed.barrier()

@@ -11,7 +11,6 @@ the hashes of its manifest before it is used. It holds everything that is needed
 
 import fcntl
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from seedfast import sealed_folder
+from seedfast.console import warn
 from seedfast.errors import UserError
 from seedfast.files import FileDigest, commit, sync, to_json
 from seedfast.run_folder.links import refuse_links
@@ -229,7 +229,7 @@ class Checkpoints:
                 return self.newest(at=at)  # training has removed it a moment ago
             if not problems:
                 return candidate
-            _warn(candidate, problems)
+            warn(f"checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}")
         steps = [c.step for c in committed]
         if at is not None:
             raise UserError(f"{self.folder} has no intact checkpoint at step {at}; it has checkpoints at {steps}.")
@@ -299,7 +299,3 @@ def _best_steps(checkpoint: Checkpoint) -> set[int]:
         return {record.step for record in checkpoint.best.values()}
     except (OSError, ValueError):
         return set()
-
-
-def _warn(checkpoint: Checkpoint, problems: list[str]) -> None:
-    print(f"seedfast: WARNING: checkpoint {checkpoint.folder.name} is damaged: {'; '.join(problems)}", file=sys.stderr)

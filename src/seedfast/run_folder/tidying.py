@@ -1,10 +1,10 @@
 """Tidying: the removal of what a run no longer needs. It is no part of a commit, so it never ends a training."""
 
 import re
-import sys
 from pathlib import Path
 
 from seedfast import sealed_folder
+from seedfast.console import warn
 
 _EARLIER = re.compile(r"step-\d{8,}\.(tmp|trash)-\d+|frozen\.safetensors\.tmp-\d+")
 _CHECKPOINT = re.compile(r"\w+\.safetensors|(state|data|manifest)\.json|run\.yaml|assets")
@@ -38,7 +38,7 @@ class Tidying:
         if not self._warned:
             self._warned = True
             what, reason = error.filename or "An old checkpoint", error.strerror or error
-            print(f"seedfast: WARNING: {what} cannot be removed ({reason}); training continues", file=sys.stderr)
+            warn(f"{what} cannot be removed ({reason}); training continues")
 
 
 def _is_of_version_0_1(path: Path) -> bool:

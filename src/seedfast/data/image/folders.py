@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seedfast.data.image.decode import has_image_ending
-from seedfast.data.image.sources import ONE_CLASS, FileInfo, ImageFileSource, ImageSource, is_utf8
+from seedfast.data.image.sources import ONE_CLASS, FileInfo, ImageFileSource, ImageSource
+from seedfast.data.names import is_utf8
 from seedfast.errors import UserError
 
 SPLIT_NAMES = {

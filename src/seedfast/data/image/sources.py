@@ -14,6 +14,7 @@ from PIL import Image
 
 from seedfast.data.image.decode import ImageError, PixelArray, open_image, to_pixels
 from seedfast.data.json_rows import read_json
+from seedfast.data.names import is_utf8
 from seedfast.data.prepare import SourceFiles
 from seedfast.data.split import FirstOf
 from seedfast.errors import UserError
@@ -170,15 +171,6 @@ def _entries(entries: Any, where: str) -> list[Mapping[str, Any]]:
 def _text(value: Any, default: str) -> str:
     """A JSON value as text; null is the default."""
     return default if value is None else str(value)
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text can be written: not with half a character, as JSON's \\ud800 and some file names have."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # ---- Hugging Face data sets -------------------------------------------------------------------------------------

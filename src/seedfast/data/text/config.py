@@ -171,9 +171,10 @@ class TextData(DataConfig):
         if self.tokenizer == "model":
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
         source = named_source((self.path, *self.also), self)
-        corpus, why = self._load(source, self.validation), "data.validation is 0"
+        given = self._given_tokenizer()
+        corpus, why = self._load(source, given, self.validation), "data.validation is 0"
         if self.validation and not (len(corpus.train) and len(corpus.validation)):
-            corpus, why = self._load(source, 0), f"it is too small for data.validation={self.validation:g}"
+            corpus, why = self._load(source, given, 0), f"it is too small for data.validation={self.validation:g}"
         if not len(corpus.train):
             raise self._too_short(source, corpus)
         if left_out := sum(packed.left_out for packed in _packed_splits(corpus)):
@@ -187,9 +188,8 @@ class TextData(DataConfig):
             say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
         return corpus
 
-    def _load(self, source: TextSource, validation: float) -> TextCorpus:
+    def _load(self, source: TextSource, given: Tokenizer | None, validation: float) -> TextCorpus:
         """The corpus with this part as validation split; a split that is shorter than a window is empty."""
-        given = self._given_tokenizer()
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
             "format": _FORMAT,

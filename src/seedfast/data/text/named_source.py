@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from seedfast.data.names import is_utf8, printable
 from seedfast.data.text.dialogues import as_chats
 from seedfast.data.text.joined import joined
 from seedfast.data.text.own import OwnSource, own_source
@@ -12,8 +13,6 @@ from seedfast.data.text.sources import (
     TextSource,
     file_source,
     folder_source,
-    is_utf8,
-    printable,
     python_source,
 )
 from seedfast.errors import UserError

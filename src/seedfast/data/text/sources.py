@@ -14,6 +14,7 @@ from typing import Literal
 from seedfast.console import abbreviate, say
 from seedfast.data.fingerprint import signature
 from seedfast.data.json_rows import Row
+from seedfast.data.names import is_utf8, printable
 from seedfast.data.prepare import SourceFiles
 from seedfast.data.text.row_forms import is_dialogue
 from seedfast.data.text.rows import ARRAY, COMPRESSED, ROW_ENDINGS, RowFile, named_as_rows, row_file, text_field
@@ -247,16 +248,6 @@ def _fault(path: Path) -> str | None:
         return None if stat.S_ISREG(path.stat().st_mode) else "no regular file"
     except OSError:
         return None  # a broken link: reading it reports it
-
-
-def is_utf8(name: str) -> bool:
-    """Whether a name of the file system is UTF-8."""
-    return printable(name) == name
-
-
-def printable(name: str) -> str:
-    """A name of the file system, with escapes for bytes that are not UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
 from seedfast import huggingface
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
+from seedfast.run_folder.train_state import load_network
 
 CAPTIONER = "seedfast-captioner"
 """The model type of an exported captioner."""
@@ -31,6 +36,17 @@ class BareKind:
 
     request: Callable[[Path], type[Any]]
     load: Callable[[Path, str, str | None], Trained]
+
+
+def load_weights(network: nn.Module, folder: Path, kind: str) -> None:
+    """Load the weights that `seedfast export` wrote. kind: what the folder holds, for messages.
+
+    Raises UserError if they are not those of this network.
+    """
+    try:
+        load_network(network, load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no whole {kind}: {error}.") from error
 
 
 def is_bare(folder: Path) -> bool:

@@ -4,21 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from seedfast import huggingface
 from seedfast.data.caption.config import CaptionData
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.bare import BareKind
+from seedfast.evaluate.bare import BareKind, load_weights
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest
 from seedfast.loop.config import Run, from_mapping
 from seedfast.loop.distributed import DistributedContext
 from seedfast.models.captioner import Captioner
-from seedfast.run_folder.train_state import load_network
 
 
 def _captioner(folder: Path, device: str, data: str | None) -> Trained:
@@ -42,10 +39,7 @@ def _captioner(folder: Path, device: str, data: str | None) -> Trained:
     family, distributed = run.objective.build(assets), DistributedContext.single(device, "fp32")
     with torch.random.fork_rng():
         network = family.objective.network(model)
-    try:
-        load_network(network, load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no whole captioner: {error}.") from error
+    load_weights(network, folder, "captioner")
     network.to(distributed.device).eval()
     return Trained(run, family, assets, network, {}, "base", None, distributed, brought=corpus)
 

@@ -4,13 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from seedfast import huggingface
 from seedfast.data.text.config import STORED, TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.bare import BareKind
+from seedfast.evaluate.bare import BareKind, load_weights
 from seedfast.evaluate.bare.language_model import text_model
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.autoregressive import Autoregressive
@@ -19,7 +16,6 @@ from seedfast.families.text.masked import Masked
 from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.loop.config import from_mapping
 from seedfast.models.transformer import Transformer
-from seedfast.run_folder.train_state import load_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +26,7 @@ class _Stored(Transformer):
 
     def initialise(self, network: Any) -> None:
         """Load the weights. Raises UserError if they are not those of this network."""
-        try:
-            load_network(network, load_file(self.folder / "model.safetensors"))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UserError(f"{self.folder} holds no whole model: {error}.") from error
+        load_weights(network, self.folder, "model")
 
 
 def _is_masked(folder: Path) -> bool:
