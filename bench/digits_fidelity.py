@@ -29,6 +29,7 @@ from common import parse, parser
 from seedfast import recipes
 from seedfast.data.image.config import ImageData
 from seedfast.evaluate.fidelity import FidelityResult, Spread, compare
+from seedfast.evaluate.trained import Trained
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
 from seedfast.families.image.samples import ImageSamples
@@ -107,10 +108,14 @@ def trained_run(data: Path, folder: Path, seed: int, *, steps: int | None, secon
 
 def generated(folder: Path, count: int, **options: Any) -> Tensor:
     """`count` images of all classes, uint8 [N, 1, 8, 8]."""
-    request = ImageRequest(num=count, all_classes=True, batch=128, **options)
-    samples = seedfast.load(folder).sample(request, seed=1)
+    return trained_images(seedfast.load(folder), count, all_classes=True, **options).images_NCSS
+
+
+def trained_images(model: Trained, count: int, **options: Any) -> ImageSamples:
+    """`count` images of a model."""
+    samples = model.sample(ImageRequest(num=count, batch=128, **options), seed=1)
     assert isinstance(samples, ImageSamples)
-    return samples.images_NCSS
+    return samples
 
 
 def unit_pixels(images_NCSS: Tensor) -> Tensor:

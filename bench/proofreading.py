@@ -32,19 +32,26 @@ from seedfast.families.text.unmask_sampler import MaskedRequest
 Way = Callable[[type[MaskedRequest], int, int], MaskedRequest]
 
 
+def unproofread(kind: type[MaskedRequest], evaluations: int, samples: int, **options: Any) -> MaskedRequest:
+    """A request without proofreading passes."""
+    if issubclass(kind, ProofreadingRequest):
+        options["passes"] = 0
+    return kind(num=samples, steps=evaluations, **options)
+
+
 def fill(kind: type[MaskedRequest], evaluations: int, samples: int) -> MaskedRequest:
     """Unmasking only."""
-    return kind(num=samples, steps=evaluations)
+    return unproofread(kind, evaluations, samples)
 
 
 def cool(kind: type[MaskedRequest], evaluations: int, samples: int) -> MaskedRequest:
     """Unmasking only, at a low temperature."""
-    return kind(num=samples, steps=evaluations, temperature=0.7)
+    return unproofread(kind, evaluations, samples, temperature=0.7)
 
 
 def remdm(kind: type[MaskedRequest], evaluations: int, samples: int) -> MaskedRequest:
     """Unmasking with remasking."""
-    return kind(num=samples, steps=evaluations, order="ancestral", remdm=0.2)
+    return unproofread(kind, evaluations, samples, order="ancestral", remdm=0.2)
 
 
 def proofread(kind: type[MaskedRequest], evaluations: int, samples: int) -> MaskedRequest:

@@ -82,15 +82,21 @@ _EPOCHS = re.compile(r"(\d+\.?\d*|\.\d+) ?epochs?")
 
 @dataclass(frozen=True)
 class Interval(Rule):
-    """A number of steps, or a number of epochs as a word such as "0.5epoch"."""
+    """A number of steps, or a number of epochs as a word such as "0.5epoch".
+
+    word: a further value.
+    """
 
     lowest: int
+    word: str | None = None
 
     def description(self, prefix: str = "") -> str:
-        return f"at least {self.lowest} steps, or epochs such as 0.5epoch"
+        return f"{f'{self.word}, or ' if self.word else ''}at least {self.lowest} steps, or epochs such as 0.5epoch"
 
     def allows(self, value: Any) -> bool:
-        return bool(epochs_of(value)) if isinstance(value, str) else bool(value >= self.lowest)
+        if isinstance(value, str):
+            return value == self.word or bool(epochs_of(value))
+        return bool(value >= self.lowest)
 
 
 def epochs_of(value: int | str) -> float | None:

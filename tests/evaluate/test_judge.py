@@ -156,10 +156,21 @@ def test_the_command_judges_samples_beside_real_text(runs: dict[str, Path], caps
     assert record["samples"]["texts"] + record["too_short"] == 6
     assert record["real_text"]["texts"] == 6
     assert record["judge_of_same_data"] is True
+    assert record["decoding"].startswith("a draft in 2 steps (random order) and 3 proofreading passes")
     assert {"nats_per_token", "standard_error", "bits_per_byte", "distinct_2", "entropy"} <= record["samples"].keys()
     assert not any("self" in name for name in record["samples"]), "a model's own score is no measure"
     assert seedfast(*words) == 0
     assert json.loads(capsys.readouterr().out)["samples"] != record["samples"], "the sampler's flags act"
+
+
+def test_help_shows_no_flag_that_has_no_effect_on_scores(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("evaluate", str(runs["proofreading"]), "--samples", "1", "--judge", str(runs["autoregressive"]), "--help")
+    assert seedfast(*words) == 0
+    shown = capsys.readouterr().out
+    assert "--sampling.passes" in shown
+    assert not {"--only", "--draws", "--sampling.num", "--sampling.trace"} & set(shown.split())
 
 
 @pytest.mark.parametrize(
@@ -167,8 +178,11 @@ def test_the_command_judges_samples_beside_real_text(runs: dict[str, Path], caps
     [
         (["--judge", "WRITER"], "must be an autoregressive"),
         (["--judge", "nowhere"], "nowhere"),
-        (["--judge", "JUDGE", "--draws", "3"], "--draws and --only belong to the loss"),
-        (["--judge", "JUDGE", "--sampling.remask", "linear"], "remask"),
+        (["--judge", "JUDGE", "--draws", "3"], "--draws has no effect with --samples (it belongs to the loss"),
+        (["--judge", "JUDGE", "--only", "loss"], "--only has no effect with --samples"),
+        (["--judge", "JUDGE", "--sampling.num=3"], "--samples is the number of samples"),
+        (["--judge", "JUDGE", "--sampling.trace"], "only scores are printed"),
+        (["--judge", "JUDGE", "--sampling.passes", "0", "--sampling.remask", "linear"], "remask"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -49,9 +49,9 @@ STEPS = 20
 
 
 def ours(model: trained.Trained, **options: Any) -> Tensor:
-    """Samples of `seedfast sample` with its default options, in [0, 1], before they are rounded to bytes."""
+    """Samples of `seedfast sample` with the pipeline's sampler, in [0, 1], before they are rounded to bytes."""
     generator: Any = model.family.generator
-    request = ImageRequest(num=4, steps=STEPS, **options)
+    request = ImageRequest(**{"num": 4, "steps": STEPS, "sampler": "ddim", "guidance": 1.0, **options})
     labels_B = torch.tensor(generator.labels(request))
     grid = request.grid(generator.process)
     with torch.no_grad():

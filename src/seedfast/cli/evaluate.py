@@ -1,9 +1,9 @@
 """`seedfast evaluate`."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
@@ -18,28 +18,17 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """All numbers of a run: the loss over the whole validation split, and every other metric that fits the run.
-
-    The loss: nats_per_token and bits_per_byte with their standard error, each scored token once (for every draw of a
-    bound); is_bound says whether the number is the likelihood itself or bounds it from above (a NELBO), which is never
-    called a perplexity. Image runs add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast
-    captions` have their options). With --samples N --judge RUN, samples of the run are scored by another run instead
-    (seedfast evaluate RUN --samples 1 --judge RUN --help).
-    """
+class OfModel:
+    """What is measured: a model, its weights, its data."""
 
     run: tyro.conf.Positional[Path]
     """The run folder, a checkpoint in it, or a model's own folder (of transformers, peft, diffusers or seedfast export)
     with --data."""
-    only: tuple[str, ...] = ()
-    """The metrics to run: loss, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
     json: bool = False
     """Print one JSON object instead of a table."""
     weights: Literal["ema", "raw", "base"] | None = None
     """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
     fine-tuned model began with."""
-    draws: int | None = None
-    """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
     data: str | None = None
     """Where the data is now, if it has moved; it has to be the same data. For a model's own folder, what to
     evaluate it on: all of a text, the validation split of images and captions."""
@@ -51,7 +40,24 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSamples(Evaluate, Generic[R]):
+class Evaluate(OfModel):
+    """All numbers of a run: the loss over the whole validation split, and every other metric that fits the run.
+
+    The loss: nats_per_token and bits_per_byte with their standard error, each scored token once (for every draw of a
+    bound); is_bound says whether the number is the likelihood itself or bounds it from above (a NELBO), which is never
+    called a perplexity. Image runs add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast
+    captions` have their options). With --samples N --judge RUN, samples of the run are scored by another run instead
+    (seedfast evaluate RUN --samples 1 --judge RUN --help).
+    """
+
+    only: tuple[str, ...] = ()
+    """The metrics to run: loss, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
+    draws: int | None = None
+    """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSamples(OfModel, Generic[R]):
     """Samples of a run scored by an autoregressive run of the same data, and as much held-out text.
 
     nats_per_token by the judge, each text's first token left out; beside it how varied the texts are, since the
@@ -59,13 +65,23 @@ class JudgeSamples(Evaluate, Generic[R]):
     """
 
     samples: int
-    """Number of samples to score."""
+    """Number of samples to score, for each prompt where there are some."""
     judge: Path
     """The run folder of the judge."""
     seed: int = 1
     """Sample i of a seed is always the same."""
     sampling: R
     """The flags of `seedfast sample RUN`."""
+
+
+_NOT_FOR_SAMPLES = {
+    "--only": "it chooses metrics of the run itself",
+    "--draws": "it belongs to the loss of the run itself; samples are drawn by --seed",
+    "--sampling.num": "--samples is the number of samples",
+    "--sampling.trace": "only scores are printed; seedfast sample shows the steps",
+}
+"""Flags that have no effect on the scores of samples, and the reason."""
+_HIDDEN = tyro.conf.SuppressFixed
 
 
 def evaluate(words: list[str]) -> int:
@@ -88,18 +104,27 @@ def _judge(words: list[str]) -> int:
 
     if words[0].startswith("-"):
         raise UserError("Name the run first: seedfast evaluate RUN --samples N --judge RUN, then further flags.")
-    kind = api.request_class(Path(words[0]), trust=trusts(words))
+    for word in words:
+        if reason := _NOT_FOR_SAMPLES.get(word.partition("=")[0]):
+            raise UserError(f"{word.partition('=')[0]} has no effect with --samples ({reason}): leave it out.")
+    kind = _scored(api.request_class(Path(words[0]), trust=trusts(words)))
     asked: Any = parse(
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,
         prog="seedfast evaluate",
     )
-    if asked.draws is not None or asked.only:
-        raise UserError("--draws and --only belong to the loss of the run itself; samples are drawn by --seed.")
     judge = seedfast.load(asked.judge, device=asked.device, trust=asked.trust)
     request = replace(asked.sampling, num=asked.samples)
     model = opened(asked)
     return show(Judge(by=judge, request=request, seed=asked.seed)(model), model, as_json=asked.json)
+
+
+def _scored(kind: type[Any]) -> type[Any]:
+    """The class of requests without the flags that have no effect on scores."""
+    known = {f.name: f.default for f in fields(kind) if f.name in ("num", "trace")}
+    fixed: dict[str, Any] = {name: Annotated[type(value), tyro.conf.Fixed, _HIDDEN] for name, value in known.items()}
+    body = {"__annotations__": fixed, "__doc__": kind.__doc__, "__module__": kind.__module__, **known}
+    return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), body))
 
 
 def opened(asked: Any) -> "Trained":

@@ -87,6 +87,7 @@ def sample(words: list[str]) -> int:
     with silenced(asked.stream):  # a bar would be drawn into the text
         samples = models[0].sample(request, seed=asked.seed)
     say(models[0].origin)
+    _say_decoding(models[0], request)
     if asked.stream:
         console.file.write("\n")
     else:
@@ -94,6 +95,14 @@ def sample(words: list[str]) -> int:
     if asked.out or not samples.printable:
         _save(samples, folder, replace=not asked.out)
     return 0
+
+
+def _say_decoding(model: Any, request: Any) -> None:
+    """Print on stderr how the samples are decoded, with the defaults of the family."""
+    from seedfast.console import say
+
+    if decoding := model.decoding(request):
+        say(f"decoding: {decoding}")
 
 
 def _save(samples: Any, folder: Path, *, replace: bool) -> None:
@@ -125,6 +134,7 @@ def _compare(models: list[Any], request: Any, seed: int, console: Console, folde
     from seedfast.families.text.request import TextSamples
 
     columns = {}
+    _say_decoding(models[0], request)
     for model in models:
         samples = model.sample(request, seed=seed)
         say(model.origin)

@@ -19,7 +19,7 @@ from seedfast.loop import advice
 from seedfast.loop.config import LENGTHS, Run, from_mapping, read_yaml, refuse_two_lengths, to_yaml
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import LOG, Line, Silent
-from seedfast.loop.sample import save_demo
+from seedfast.loop.sample import save_showcase
 from seedfast.loop.session import Session, stored_run
 from seedfast.loop.train import run_training
 from seedfast.user_code import named_by, named_by_user
@@ -186,10 +186,13 @@ def _conclude(opened: Session, line: Line, *, quiet: bool) -> None:
     from seedfast.report import page
 
     folder = opened.folder
-    samples, files = save_demo(opened)
+    shown = save_showcase(opened) if opened.family.generator else None
+    files = shown.files if shown else ()
     written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
-    if samples is not None and not quiet:
-        samples.show(Console())
+    if shown and shown.decoding:
+        line.say(f"samples by {shown.decoding}")
+    if shown and not quiet:
+        shown.samples.show(Console())
     model = keep_best_model(folder)
     for sentence in advice.conclusion(opened):
         line.say(sentence)

@@ -55,6 +55,7 @@ class CaptionReport:
     recipe: str
     step: int | None
     weights: str
+    decoding: str
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
@@ -63,7 +64,8 @@ class CaptionReport:
             for name, value in self.metrics.items()
         }
         images = len(self.samples.images.names)
-        return {"step": self.step, "weights": self.weights, "images": images, "metrics": metrics}
+        model = {"step": self.step, "weights": self.weights, "decoding": self.decoding}
+        return {**model, "images": images, "metrics": metrics}
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Each metric's name, the model's value and the baseline's."""
@@ -73,6 +75,7 @@ class CaptionReport:
         """As lines for a terminal."""
         header = ("", "model", "nearest picture")
         lines = [f"{name:<14}{model:>20}{baseline:>20}" for name, model, baseline in (header, *self.rows())]
+        lines += [f"decoding: {self.decoding}"]
         return lines + ([_NO_CIDER] if math.isnan(self.metrics["cider"].value) else [])
 
     def write_gallery(self, folder: Path) -> Path:
@@ -128,6 +131,7 @@ class CaptionQuality:
             recipe=model.run.recipe,
             step=model.step,
             weights=model.weights,
+            decoding=model.decoding(request),
         )
 
 

@@ -50,12 +50,14 @@ class Spread:
 class FidelityResult:
     """The distance of generated images from real ones, with everything that a comparison with other numbers needs.
 
-    features: their name. reference: the real images, in words. real, generated: the numbers of images.
+    decoding: how the images were generated, in words. features: their name. reference: the real images, in words. real,
+    generated: the numbers of images.
     distance, precision, recall: a value for each seed of the samples. floor: the Fréchet distance between two halves
     of the real images, for as many random halves.
     """
 
     features: str
+    decoding: str
     reference: str
     real: int
     generated: int
@@ -77,7 +79,7 @@ class FidelityResult:
     def record(self) -> dict[str, Any]:
         """As JSON values."""
         spreads = {name: asdict(getattr(self, name)) for name in ("distance", "precision", "recall", "floor")}
-        counts = {"features": self.features, "real": self.real, "made": self.generated}
+        counts = {"features": self.features, "decoding": self.decoding, "real": self.real, "made": self.generated}
         return {**counts, **spreads, "warning": self.warning}
 
     def table(self) -> list[str]:
@@ -86,6 +88,7 @@ class FidelityResult:
             f"{self.generated:,} images for each of {len(self.distance.values)} seeds, "
             f"against {self.real:,} of {self.reference}",
             f"features             {self.features}",
+            *([f"decoding             {self.decoding}"] if self.decoding else []),
         ]
         for title in ("distance", "floor", "precision", "recall"):
             spread: Spread = getattr(self, title)
@@ -110,6 +113,7 @@ def compare(
     *,
     features: Features = raw_pixels,
     name: str = "raw pixels in [-1, 1]",
+    decoding: str = "",
     reference: str = "real images",
     seeds: Sequence[int],
 ) -> FidelityResult:
@@ -122,6 +126,7 @@ def compare(
     both = [precision_recall(real_NF, each) for each in generated]
     return FidelityResult(
         features=name,
+        decoding=decoding,
         reference=reference,
         real=len(real_NF),
         generated=len(generated[0]),
@@ -179,6 +184,7 @@ class Fidelity:
             [_images(model, request, seed) for seed in self.seeds],
             features=features,
             name=name,
+            decoding=model.decoding(request),
             reference=self.against + (f" ({', '.join(self.request.label)})" if self.request.label else ""),
             seeds=self.seeds,
         )

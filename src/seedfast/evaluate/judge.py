@@ -144,6 +144,7 @@ class Judged:
     samples: Judgement
     real_text: Judgement
     too_short: int
+    decoding: str
     judge: Path
     judge_of_same_data: bool
     weights: str
@@ -155,6 +156,7 @@ class Judged:
             "samples": self.samples.record(),
             "real_text": self.real_text.record(),
             "too_short": self.too_short,
+            "decoding": self.decoding,
             "judge": str(self.judge),
             "judge_of_same_data": self.judge_of_same_data,
             "weights": self.weights,
@@ -214,6 +216,7 @@ class Judge:
             samples=score(long_enough, self.by),
             real_text=score([each for each in real if each.scored_ids], self.by),
             too_short=len(written) - len(long_enough),
+            decoding=model.decoding(self.request),
             judge=self.by.committed.folder,
             judge_of_same_data=_trained_on(self.by) == corpus.fingerprint.files,
             weights=model.weights,

@@ -113,15 +113,28 @@ class Trained:
         Options are the flags of `seedfast sample`, with underscores. Sample i of a seed is always the same.
         Raises UserError for an unknown option, or where the request does not fit the model.
         """
-        if request is None:
-            request = make_request(self.generator.Request, options)
-        elif not isinstance(request, self.generator.Request):
-            raise UserError(f"Options of sampling are given by name, such as prompt={request!r:.40}.")
-        elif options:
-            raise UserError("Sampling takes a request or options, not both.")
+        request = self._request(request, options)
         if not isinstance(seed, int):
             raise UserError(f"seed must be a whole number, not {seed!r}.")
         return generate(self.generator, self.network, self.state, request, seed=seed, distributed=self.distributed)
+
+    def decoding(self, request: Request | None = None, **options: Any) -> str:
+        """How `sample` decodes the same request, in words: its options, the defaults of the others, the network
+        evaluations.
+
+        Raises UserError for an unknown option, or where the request does not fit the model.
+        """
+        return self.generator.decoding(self._request(request, options))
+
+    def _request(self, request: Request | None, options: dict[str, Any]) -> Request:
+        if request is None:
+            return make_request(self.generator.Request, options)
+        is_request: bool = isinstance(request, self.generator.Request)
+        if not is_request:
+            raise UserError(f"Options of sampling are given by name, such as prompt={request!r:.40}.")
+        if options:
+            raise UserError("Sampling takes a request or options, not both.")
+        return request
 
     def evaluate(self, *only: str, **options: Any) -> dict[str, Any]:
         """The numbers of `seedfast evaluate --json`: of all metrics that fit the model, or of those that are named.

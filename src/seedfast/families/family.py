@@ -89,6 +89,13 @@ class Objective(ABC, Generic[TaskT]):
     def loss(self, network: nn.Module, task: TaskT, state: State) -> Terms:
         """The loss of a task. A pure function of its arguments."""
 
+    def metrics(self, network: nn.Module, task: TaskT, state: State) -> Mapping[str, Tensor]:
+        """What a validation measures besides the loss, such as generated samples: sums, like `Terms.diagnostics`.
+
+        A pure function of its arguments; nothing for most objectives. Called without gradients.
+        """
+        return {}
+
     def cache_frozen_features(self, network: nn.Module, corpus: Corpus) -> Corpus:
         """The corpus with the features of frozen parts of the network precomputed; unchanged for most objectives.
 

@@ -61,6 +61,11 @@ class Generator(ABC, Generic[RequestT]):
     def demo(self, validation: Dataset) -> RequestT:
         """A request that shows what a model of this family can do, made from held-out data."""
 
+    def decoding(self, request: RequestT) -> str:
+        """How a request is decoded, in words: its options and the defaults of the others, with the number of network
+        evaluations. "" for a family with one way of decoding."""
+        return ""
+
     @abstractmethod
     def generate(self, network: nn.Module, request: RequestT, draws: Draws, state: State) -> Samples:
         """Generate samples. `draws` has one position for each of `request.count` samples.

@@ -1,6 +1,6 @@
 """The journal, copied to TensorBoard as it is written."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +51,17 @@ class TensorBoardListener(Listener):
         if "loss" not in entry:  # the line of a validation or of samples
             self._writer.flush()
 
-    def _add_samples(self, files: Iterable[Path], step: int) -> None:
-        for file in files:
+    def _add_samples(self, files: Mapping[str, Path], step: int) -> None:
+        for name, file in files.items():
             if file.suffix == ".png":
                 from PIL import Image
 
                 with Image.open(file) as picture:
                     pixels_HWC = np.asarray(picture.convert("RGB"))
-                self._writer.add_image(f"samples/{file.stem}", pixels_HWC, step, dataformats="HWC")
+                self._writer.add_image(name, pixels_HWC, step, dataformats="HWC")
             elif file.suffix == ".txt":
                 indented = "".join(f"    {line}\n" for line in file.read_text().splitlines())  # verbatim in Markdown
-                self._writer.add_text(f"samples/{file.stem}", indented, step)
+                self._writer.add_text(name, indented, step)
 
     def close(self, *, finished: bool) -> None:
         """Flush and close the files."""

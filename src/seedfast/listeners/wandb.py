@@ -92,11 +92,11 @@ def _samples(folder: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     import wandb
 
     found: dict[str, Any] = {}
-    for file in sample_files(folder, entry):
+    for name, file in sample_files(folder, entry).items():
         if file.suffix == ".png":
-            found[f"samples/{file.stem}"] = wandb.Image(str(file))
+            found[name] = wandb.Image(str(file))
         elif file.suffix == ".txt":
-            found[f"samples/{file.stem}"] = wandb.Html(f"<pre>{escape(file.read_text())}</pre>", inject=False)
+            found[name] = wandb.Html(f"<pre>{escape(file.read_text())}</pre>", inject=False)
     return found
 
 

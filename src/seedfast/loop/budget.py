@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seedfast.errors import UserError
 from seedfast.files import commit, to_json
+from seedfast.loop.sample import showcase
 from seedfast.loop.session import Session
 from seedfast.loop.tasks import prefetched_tasks
 from seedfast.loop.train import agree, update
@@ -20,20 +21,23 @@ _SHARE, _LONGEST = 0.02, 20.0  # of the budget, and seconds, in which steps are 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """The speed of a run when it began: seconds of a step, of a validation, and of measuring both.
+    """The speed of a run when it began: seconds of a step, of a validation, of samples, and of measuring all three.
 
-    eval_every: steps between validations, 0 for one at the end only.
+    eval_every, sample_every: steps between validations, and between samples; 0 for one at the end only.
     """
 
     step_seconds: float
     validation_seconds: float
     measuring_seconds: float
     eval_every: int
+    sampling_seconds: float = 0.0
+    sample_every: int = 0
 
     def steps(self, minutes: float) -> int:
-        """The steps that fit into so many minutes with their validations, at least one."""
-        seconds = 60 * minutes - self.measuring_seconds - self.validation_seconds
+        """The steps that fit into so many minutes with their validations and samples, at least one."""
+        seconds = 60 * minutes - self.measuring_seconds - self.validation_seconds - self.sampling_seconds
         each = self.step_seconds + (self.validation_seconds / self.eval_every if self.eval_every else 0.0)
+        each += self.sampling_seconds / self.sample_every if self.sample_every else 0.0
         return max(1, int(seconds / each))
 
     def write(self, run_folder: Path) -> None:
@@ -70,14 +74,26 @@ def measure(session: Session, minutes: float) -> Speed:
                 break
     step_seconds = sum(seconds[1:]) / len(seconds[1:])  # the first one allocates memory
     validation_seconds = _validation_seconds(session)
+    sampling_seconds = _sampling_seconds(session)
     measuring = time.perf_counter() - began
     found = Speed(
         step_seconds=step_seconds,
         validation_seconds=validation_seconds,
         measuring_seconds=measuring,
         eval_every=session.plan.eval_every,
+        sampling_seconds=sampling_seconds,
+        sample_every=session.plan.eval_every if session.plan.sample_every is None else session.plan.sample_every,
     )
     return session.distributed.broadcast(found)
+
+
+def _sampling_seconds(session: Session) -> float:
+    """The time of one set of samples, which rank 0 generates."""
+    if session.family.generator is None or not session.distributed.is_main:
+        return 0.0
+    began = time.perf_counter()
+    showcase(session)
+    return time.perf_counter() - began
 
 
 def _validation_seconds(session: Session) -> float:

@@ -27,6 +27,7 @@ from seedfast.data.dataset import DataConfig
 from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig
 from seedfast.loop.distributed import Precision
+from seedfast.loop.sampling import Sampling
 from seedfast.models.config import ModelConfig
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
@@ -46,6 +47,9 @@ from seedfast.options import (
 )
 
 C = TypeVar("C")
+
+VALIDATION = "validation"
+"""As an interval: with each validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +100,11 @@ class Run:
     """What the best checkpoint is chosen by: `loss` (of the validation), `perplexity`, or a metric of the family."""
     eval_examples: Annotated[int | None, AtLeast(1)] = 512
     """Validation examples scored during training, a fixed keyed choice; None scores all."""
-    sample_every: Annotated[int | str, Interval(0), MayChange()] = 0
-    """Steps between demo samples, or epochs, written to `samples/`; 0 writes them at the end only."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """The samples of the training."""
+    sample_every: Annotated[int | str, Interval(0, VALIDATION), MayChange(), Example(2)] = VALIDATION
+    """Steps between samples, or epochs, written to `samples/`: by default each validation has some, and 0 writes them
+    at the end only. A set takes about the time of ten training steps, and changes no bit of the training."""
     save_every: Annotated[int | str, Interval(1), MayChange(), Affects("checkpoints"), Example(1, keep=9)] = 500
     """Steps between checkpoints, or epochs; the first and last step and every new best are saved as well."""
     keep: Annotated[int, AtLeast(1), MayChange(), Affects("checkpoints"), Example(1, save_every=1)] = 2

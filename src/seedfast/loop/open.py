@@ -24,6 +24,7 @@ from seedfast.loop.budget import Speed, measure
 from seedfast.loop.config import Run, changes, refuse_changes, settings, to_yaml
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.plan import Plan, with_steps
+from seedfast.loop.sample import showcase_request
 from seedfast.loop.session import Session, data_of, stored_run
 from seedfast.optim.ema import Average
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
@@ -68,6 +69,8 @@ def open_session(
         if run.minutes is not None:
             run = _within_budget(run, run.minutes, checkpoints, checkpoint, distributed, initialise)
         session = _build(run, checkpoints, checkpoint, distributed, initialise)
+        if session.run.sampling.given and session.family.generator:
+            showcase_request(session)  # refuses options that do not fit the family, before the first step
         cautions = list(advice.cautions(session.run, session.plan, len(session.corpus.validation)))
         if session.journal:
             stack.enter_context(session.journal)

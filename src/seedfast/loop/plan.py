@@ -3,17 +3,17 @@
 import math
 from dataclasses import dataclass, replace
 
-from seedfast.loop.config import Run
+from seedfast.loop.config import VALIDATION, Run
 from seedfast.options import epochs_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run in steps. examples: of the training data, an epoch."""
+    """A run in steps. examples: of the training data, an epoch. sample_every: None for each validation."""
 
     steps: int
     eval_every: int
-    sample_every: int
+    sample_every: int | None
     save_every: int
     batch_size: int
     examples: int
@@ -29,11 +29,17 @@ class Plan:
         return cls(
             steps=run.steps,
             eval_every=steps(run.eval_every),
-            sample_every=steps(run.sample_every),
+            sample_every=None if run.sample_every == VALIDATION else steps(run.sample_every),
             save_every=steps(run.save_every),
             batch_size=run.batch_size,
             examples=examples,
         )
+
+    def samples(self, step: int, *, validates: bool) -> bool:
+        """Whether samples follow a step. validates: whether a validation does."""
+        if self.sample_every is None:
+            return validates
+        return bool(self.sample_every) and step % self.sample_every == 0
 
     def epoch(self, step: int) -> float:
         """The passes over the training examples that `step` steps are."""

@@ -1,17 +1,20 @@
-"""Samples: of any request, and the demo of the family during training."""
+"""Samples: of any request, and the showcase of the family during training."""
 
 import sys
-from pathlib import Path
+from dataclasses import fields, replace
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
 
 from seedfast import phases
 from seedfast.errors import UserError
-from seedfast.families.generator import Generator, RequestT, Samples, State
+from seedfast.families.generator import Generator, Request, RequestT, Samples, State
 from seedfast.keys import Draws
+from seedfast.loop.config import typed
 from seedfast.loop.distributed import DistributedContext
-from seedfast.loop.session import Session
+from seedfast.loop.sampling import Sampling
+from seedfast.loop.session import Session, Showcase
 from seedfast.run_folder.checkpoint import step_name
 
 
@@ -50,21 +53,52 @@ def has_diverged(network: nn.Module) -> bool:
     return not bool(torch.isfinite(torch.nn.utils.get_total_norm(weights)))
 
 
-def save_demo(session: Session) -> tuple[Samples | None, list[Path]]:
-    """The family's demo by the averaged weights at this step, as files in `samples/step-N/`.
+def showcase_request(session: Session) -> Request:
+    """The request for the samples of a training: the family's showcase with the options that the run sets.
 
-    Repeating it writes the same files. A family without a generator has no samples.
+    Raises UserError for an option that this kind of model does not have, or a value that it does not take.
     """
+    generator, corpus = session.family.generator, session.corpus
+    assert generator is not None
+    request: Any = generator.demo(corpus.validation if len(corpus.validation) else corpus.train)
+    given = session.run.sampling.given
+    hints = get_type_hints(type(request)) if given else {}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in hints:
+            known = [f.name for f in fields(Sampling) if f.name in hints]
+            raise UserError(
+                f"sampling.{name} ({value}) has no effect, because a model of {session.run.recipe} is sampled without "
+                f"it: leave it out. It has {', '.join(known) or 'no options'}."
+            )
+        values[name] = typed(value, hints[name], f"sampling.{name}", "the run")
+    request = replace(request, **values) if values else request
+    generator.decoding(request)  # refuses what does not fit the model
+    found: Request = request
+    return found
+
+
+def showcase(session: Session) -> tuple[Samples, str]:
+    """The samples of a training by the averaged weights, and how they were decoded. Only with a generator."""
     state, generator = session.state, session.family.generator
-    sys.audit(phases.SAMPLE, state.step)
-    if generator is None:
-        return None, []
+    assert generator is not None
     network = state.average.network if state.average else state.network
-    corpus = session.corpus
-    request = generator.demo(corpus.validation if len(corpus.validation) else corpus.train)
+    request = showcase_request(session)
     samples = generate(
         generator, network, state.family, request, seed=session.run.seed, distributed=session.distributed
     )
-    folder = session.folder / "samples" / step_name(state.step)
-    folder.mkdir(parents=True, exist_ok=True)
-    return samples, samples.save(folder, replace=True)
+    return samples, generator.decoding(request)
+
+
+def save_showcase(session: Session) -> Showcase:
+    """The samples of a training at this step, as files in `samples/step-N/`.
+
+    Repeating it writes the same files; at a step whose samples are at hand they are returned. Only with a generator.
+    """
+    step = session.state.step
+    if session.showcase is None or session.showcase.step != step:
+        sys.audit(phases.SAMPLE, step)
+        samples, decoding = showcase(session)
+        files = samples.save(session.folder / "samples" / step_name(step), replace=True)
+        session.showcase = Showcase(step, samples, tuple(files), decoding)
+    return session.showcase

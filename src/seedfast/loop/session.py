@@ -16,6 +16,7 @@ from seedfast.data.dataset import Corpus, DataConfig
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Family
+from seedfast.families.generator import Samples
 from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
 from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
@@ -28,6 +29,16 @@ from seedfast.run_folder.journal import Entry, Journal, Score
 from seedfast.run_folder.records import BestRecord
 from seedfast.run_folder.train_state import TrainState
 from seedfast.version import VERSION
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """The samples of a training at a step: themselves, their files, and how they were decoded."""
+
+    step: int
+    samples: Samples
+    files: tuple[Path, ...]
+    decoding: str
 
 
 @dataclass(kw_only=True)
@@ -50,6 +61,7 @@ class Session:
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # against the stored run: name → (old, new)
     validation: dict[str, Score] | None = None  # the newest record, of step `validated`
     validated: int = 0
+    showcase: Showcase | None = None  # the newest
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
 
     @property

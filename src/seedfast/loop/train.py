@@ -9,7 +9,7 @@ The order of events in a step:
     5. update     clip, optimizer, average of the weights, adaptive state of the family
     6. journal    one line
     7. validate   every `eval_every` steps: the same loss on fixed examples, raw and averaged weights; best; plateau
-    8. sample     every `sample_every` steps: the family's demo
+    8. sample     at each validation, or every `sample_every` steps: the family's showcase
     9. commit     every `save_every` steps, at a new best, at the end, and on a signal to stop
 """
 
@@ -30,7 +30,7 @@ from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.progress import Progress
-from seedfast.loop.sample import has_diverged, save_demo
+from seedfast.loop.sample import has_diverged, save_showcase
 from seedfast.loop.save import Retry, save
 from seedfast.loop.session import Session
 from seedfast.loop.tasks import prefetched_tasks
@@ -79,7 +79,7 @@ def run_training(session: Session, progress: Progress) -> Outcome:
                 record, improved = _validate(session)
                 progress.validation(session, record)
                 final = final or _stalled(session)
-            if plan.sample_every and state.step % plan.sample_every == 0:
+            if plan.samples(state.step, validates=bool(is_due)):
                 _sample(session)
             if final or improved or save_again or state.step % plan.save_every == 0:
                 save(session, retry, last=final)
@@ -262,10 +262,14 @@ def _sample(session: Session) -> None:
     """
     if has_diverged(session.state.average.network if session.state.average else session.state.network):
         _stop(session, f"the weights are not finite at step {session.state.step}")
-    if session.distributed.is_main:
-        _, files = save_demo(session)
-        names = [str(file.relative_to(session.folder)) for file in files]
-        session.record({"step": session.state.step, "samples": names})
+    if session.distributed.is_main and session.family.generator:
+        began = time.perf_counter()
+        shown = save_showcase(session)
+        names = [str(file.relative_to(session.folder)) for file in shown.files]
+        seconds = round(time.perf_counter() - began, 6)
+        session.record(
+            {"step": session.state.step, "samples": names, "decoding": shown.decoding, "time": {"seconds": seconds}}
+        )
     session.distributed.barrier()
 
 

@@ -92,10 +92,12 @@ def validate(
     mine = range(distributed.rank, len(examples), distributed.world_size)
     for rows, task in _tasks(objective, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):
         with distributed.autocast():
-            terms = objective.loss(network, task.to(distributed.device), state)
+            task = task.to(distributed.device)
+            terms = objective.loss(network, task, state)
+            measured = {**terms.diagnostics, **objective.metrics(network, task, state)}
         totals_E.index_add_(0, rows, terms.total_B.double().cpu())
         weights_E.index_add_(0, rows, task.weight_B.double())
-        for name, pair in terms.diagnostics.items():
+        for name, pair in measured.items():
             sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair.double().cpu()
     network.train(was_training)
     distributed.all_reduce_(totals_E)

@@ -114,6 +114,7 @@ def _of_built_in_classes(name: str, checkpoint: Path) -> "Run | None":
         stored = CheckpointManifest.read(checkpoint).classes
     except (OSError, ValueError):
         return None
+    stored = {"sampling": "seedfast.loop.sampling:Sampling", **stored}  # which runs of earlier versions do not have
     runs = [make(each) for each in RECIPES]
     parts = {(key, kind): getattr(run, key) for run in runs for key, kind in classes(run).items() if "." not in key}
     wanted: dict[str, Any] = {key: parts.get((key, kind)) for key, kind in stored.items() if "." not in key}

@@ -15,7 +15,7 @@ from seedfast.report import run_folder as folders
 from seedfast.report.format import duration, measured, quantity, size, spaced, weights_name
 from seedfast.report.history import History
 from seedfast.report.html import Markup, element, join, table
-from seedfast.report.run_folder import Folder
+from seedfast.report.run_folder import Folder, SampleFile
 from seedfast.report.style import CSS
 from seedfast.report.theme import DARK, LIGHT
 from seedfast.run_folder.links import refuse_links
@@ -214,17 +214,19 @@ def _samples(folder: Folder) -> Iterator[Markup]:
     if folder.samples:
         yield element("h2", "Latest samples")
     for sampled in folder.samples:
-        yield element("p", element("code", sampled.name), class_="faint")
-        if sampled.picture is not None:
-            yield element("img", src=_data_uri(sampled.picture, sampled.media), alt=sampled.name)
-        else:
-            yield element("pre", sampled.text or "")
+        yield from _sample(sampled)
     if folder.earlier:
-        parts = [
-            (element("p", element("code", each.name), class_="faint"), element("pre", each.text or ""))
-            for each in folder.earlier
-        ]
-        yield element("details", element("summary", "Earlier samples"), *(part for pair in parts for part in pair))
+        parts = [part for each in folder.earlier for part in _sample(each)]
+        yield element("details", element("summary", "Earlier samples"), *parts)
+
+
+def _sample(sampled: SampleFile) -> Iterator[Markup]:
+    """A file of samples: its name, and the text or the picture."""
+    yield element("p", element("code", sampled.name), class_="faint")
+    if sampled.picture is not None:
+        yield element("img", src=_data_uri(sampled.picture, sampled.media), alt=sampled.name)
+    else:
+        yield element("pre", sampled.text or "")
 
 
 def _provenance(folder: Folder) -> Iterator[Markup]:

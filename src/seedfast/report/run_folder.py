@@ -39,7 +39,7 @@ class Folder:
     text: the text of `run.yaml`. run: its contents. best, latest: the pointers, empty before they exist.
     events: start, resume, interruption and warnings of the process, oldest first. manifests: each committed checkpoint
     with its manifest, oldest first; None for a manifest that cannot be read. samples: the files of the newest samples.
-    earlier: the first text file of each earlier step, oldest first; of many steps, an evenly spread choice.
+    earlier: the texts and the first picture of each earlier step, oldest first; of many steps, an evenly spread choice.
     is_training: whether the process that last locked the folder is alive on this machine.
     """
 
@@ -154,22 +154,26 @@ def _manifest(checkpoint: Checkpoint) -> CheckpointManifest | None:
 
 
 def _samples(path: Path) -> tuple[list[SampleFile], list[SampleFile]]:
-    """The texts and pictures of the latest step, and texts of earlier ones. A folder is named after its step."""
+    """The texts and pictures of the latest step, and of earlier ones. A folder is named after its step."""
     steps = sorted(path.glob("step-*/"), key=lambda step: [int(n) for n in re.findall(r"\d+", step.name)])
     if not steps:
         return [], []
     *before, newest = steps
-    texts, pictures = sorted(newest.glob("*.txt")), [f for f in sorted(newest.iterdir()) if f.suffix in _PICTURES]
-    latest = [_text(file, path.parent) for file in texts] + [
-        SampleFile(
-            str(file.relative_to(path.parent)), picture=_content(file, path.parent), media=_PICTURES[file.suffix]
-        )
-        for file in pictures[:_PICTURES_SHOWN]
-    ]
     count = min(len(before), _EARLIER_SHOWN)
     chosen = [before[index * len(before) // count] for index in range(count)]
-    firsts = [sorted(step.glob("*.txt"))[:1] for step in chosen]
-    return latest, [_text(file, path.parent) for files in firsts for file in files]
+    earlier = [file for step in chosen for file in _step_samples(step, path.parent, pictures=1)]
+    return _step_samples(newest, path.parent, pictures=_PICTURES_SHOWN), earlier
+
+
+def _step_samples(step: Path, run_folder: Path, *, pictures: int) -> list[SampleFile]:
+    """The texts of a step, and at most so many pictures."""
+    files = sorted(step.iterdir())
+    texts = [_text(file, run_folder) for file in files if file.suffix == ".txt"]
+    shown = [file for file in files if file.suffix in _PICTURES][:pictures]
+    return texts + [
+        SampleFile(str(file.relative_to(run_folder)), picture=_content(file, run_folder), media=_PICTURES[file.suffix])
+        for file in shown
+    ]
 
 
 def _text(path: Path, run_folder: Path) -> SampleFile:

@@ -59,10 +59,12 @@ class ValidationEntry(TypedDict):
 
 
 class SamplesEntry(TypedDict):
-    """The line of samples: their files, relative to the run folder."""
+    """The line of samples: their files, relative to the run folder, and how they were decoded."""
 
     step: int
     samples: list[str]
+    decoding: NotRequired[str]
+    time: NotRequired[dict[str, float]]
 
 
 Entry = StepEntry | ValidationEntry | SamplesEntry
@@ -192,6 +194,8 @@ def scalars(values: Mapping[str, Any], group: str = "") -> dict[str, float]:
     return found
 
 
-def sample_files(run_folder: Path, entry: Mapping[str, Any]) -> list[Path]:
-    """The files of samples that an entry names; none for an entry of another kind."""
-    return [run_folder / name for name in entry.get("samples", ())]
+def sample_files(run_folder: Path, entry: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of samples that an entry names, by their names in trackers, such as `samples/grid.png`; none for an
+    entry of another kind. The ending is part of the name: a picture and a text may differ in nothing else."""
+    files = [run_folder / name for name in entry.get("samples", ())]
+    return {f"samples/{file.name}": file for file in files}

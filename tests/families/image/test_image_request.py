@@ -34,7 +34,6 @@ from seedfast.models.unet import UNet
         ({"percentile": 1.5, "threshold": "dynamic"}, r"percentile must be in \(0, 1\], not 1.5"),
         ({"strength": 0.5}, r"strength \(0.5\) has no effect without image"),
         ({"strength": 0.0, "image": Path("x.png")}, r"strength must be in \(0, 1\], not 0.0"),
-        ({"guidance": 2.0}, "guidance 2.0 needs a class: name one with --label"),
         ({"guidance": float("nan"), "label": ("a",)}, "guidance must be at least 0, not nan"),
         ({"strip": 1}, "at least 2 frames, not 1"),
         ({"label": ("a",), "all_classes": True}, "use one of them"),
@@ -67,16 +66,22 @@ def test_a_model_without_classes_refuses_labels() -> None:
     family = ImageDiffusion(conditional=False).build(ASSETS)
     with pytest.raises(UserError, match="trained without classes"):
         images(family, family.objective.network(UNet()), label=("a",))
+    with pytest.raises(UserError, match=r"guidance 2\.0 needs classes"):
+        images(family, family.objective.network(UNet()), guidance=2.0)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"label": ("a",), "guidance": 3.0}, {"all_classes": True, "guidance": 0.0}], ids=str
+    "options",
+    [{"label": ("none",)}, {"label": ("a",), "guidance": 3.0}, {"all_classes": True, "guidance": 0.0}],
+    ids=str,
 )
 def test_a_null_label_that_was_never_trained_is_refused(options: dict[str, Any], network: nn.Module) -> None:
     family = ImageDiffusion(process=NoiseProcess(timesteps=100), class_dropout_prob=0.0).build(ASSETS)
     with pytest.raises(UserError, match="class_dropout_prob=0, so its null label was never trained"):
         images(family, network, **options)
-    assert len(images(family, network, label=("a",))) == 5
+    assert len(images(family, network, label=("a",))) == len(images(family, network)) == 5
+    assert family.generator is not None
+    assert "guidance 1," in family.generator.decoding(ImageRequest()), "the default needs no null label either"
 
 
 def test_images_are_divided_among_labels_and_the_first_labels_get_the_remainder() -> None:
@@ -84,12 +89,36 @@ def test_images_are_divided_among_labels_and_the_first_labels_get_the_remainder(
     assert labels == [2, 2, 2, 0, 0]
     mixed = ImageRequest(num=9, all_classes=True).labels(ASSETS, conditional=True)
     assert [mixed.count(k) for k in range(3)] == [5, 3, 1]
-    assert ImageRequest(num=2).labels(ASSETS, conditional=True) == [3, 3]
+    assert ImageRequest(num=2, label=("none",)).labels(ASSETS, conditional=True) == [3, 3]
+    assert ImageRequest(num=2).labels(ASSETS, conditional=False) == [3, 3]
+    assert ImageRequest(num=2, image=Path("x.png")).labels(ASSETS, conditional=True) == [3, 3]
     assert ImageRequest(num=3, label=("b", "None")).labels(ASSETS, conditional=True) == [1, 1, 3]
     named = replace(ASSETS, classes=("a", "b", "none"))
     assert ImageRequest(num=1, label=("none",)).labels(named, conditional=True) == [2], "a class with this name"
     with pytest.raises(UserError, match=r"guidance 2\.0 needs a class besides"):
         ImageRequest(num=3, label=("none",), guidance=2.0).labels(ASSETS, conditional=True)
+
+
+def test_without_labels_image_i_has_the_same_class_however_many_are_requested() -> None:
+    labels = ImageRequest(num=900).labels(ASSETS, conditional=True)
+    assert ImageRequest(num=40).labels(ASSETS, conditional=True) == labels[:40]
+    found = np.bincount(labels) / 900
+    assert found == pytest.approx(np.array(ASSETS.counts) / sum(ASSETS.counts), abs=0.01)
+
+
+def test_the_default_decoding_is_said_with_its_network_evaluations(family: Family) -> None:
+    assert family.generator is not None
+    said = {
+        "dpm++2m in 25 steps, guidance 1.5, 50 network evaluations for an image": ImageRequest(),
+        "dpm++2m in 25 steps, guidance 1, 25 network evaluations for an image": ImageRequest(label=("none",)),
+        "ddim in 50 steps, η 0.5, guidance 3, 100 network evaluations for an image": ImageRequest(
+            label=("a",), guidance=3.0, sampler="ddim", eta=0.5
+        ),
+        "heun in 4 steps, guidance 1, 7 network evaluations for an image": ImageRequest(
+            guidance=1.0, sampler="heun", steps=4
+        ),
+    }
+    assert {family.generator.decoding(request): request for request in said.values()} == said
 
 
 def test_the_demo_shows_the_largest_classes(family: Family) -> None:

@@ -13,13 +13,21 @@ from torch.nn import functional as F
 from seedfast.errors import UserError
 from seedfast.families.text.proofreading.corruption import UNMASK, Symbols
 from seedfast.families.text.proofreading.generator import self_score
-from seedfast.families.text.proofreading.sampling import ProofreadingRequest, doubted, moved, stretches
+from seedfast.families.text.proofreading.sampling import (
+    DRAFT_STEPS,
+    PASSES,
+    ProofreadingRequest,
+    doubted,
+    moved,
+    stretches,
+)
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_sampler import MaskedPage
 
 VERSIONS = ("mask", "mask-wrong", "edit")
 REQUESTS: dict[str, dict[str, Any]] = {
-    "fill": {},
+    "default": {},
+    "fill": {"passes": 0},
     "cosine": {"steps": 2, "passes": 6},
     "linear": {"steps": 1, "passes": 5, "remask": "linear", "remask_rate": 0.9},
     "constant": {"steps": 3, "passes": 4, "remask": "constant", "remask_rate": 1.0},
@@ -64,7 +72,22 @@ def test_a_pass_costs_one_evaluation() -> None:
         counted = FixedLogits(lambda tokens_BL, network=network, calls=calls: calls.append(1) or network(tokens_BL))
         request = ProofreadingRequest(**options)
         built.generate(counted, request, draws(1), {})
-        assert len(calls) == (request.steps or LENGTH) + request.pass_count
+        assert len(calls) == (request.step_count or LENGTH) + request.pass_count
+
+
+def test_a_quarter_of_64_evaluations_drafts_and_the_others_proofread_by_default() -> None:
+    request = ProofreadingRequest()
+    assert (request.step_count, request.pass_count) == (DRAFT_STEPS, PASSES) == (16, 48)
+    assert request.decoding == (
+        "a draft in 16 steps (random order) and 48 proofreading passes (cosine, rate 0.3): 64 network evaluations, "
+        "temperature 1"
+    )
+    assert ProofreadingRequest(steps=4, passes=3, remask="sampled").decoding.startswith(
+        "a draft in 4 steps (random order) and 3 proofreading passes (sampled): 7 network evaluations"
+    )
+    plain = ProofreadingRequest(passes=0)
+    assert (plain.step_count, plain.pass_count) == (None, 0)
+    assert plain.decoding == "random order, one network evaluation for each token, temperature 1"
 
 
 def test_sample_i_does_not_depend_on_the_others() -> None:
@@ -195,7 +218,8 @@ def test_proofreading_corrects_a_bad_draft() -> None:
         tokens = torch.tensor(built.generate(FixedLogits(knows_later), request, draws(50), {}).tokens)
         return float((tokens != right_L).double().mean())
 
-    assert wrong(steps=1) > 0.7
+    assert wrong(steps=1, passes=0) > 0.7
+    assert wrong(steps=1) == 0, "passes are the default"
     assert wrong(steps=1, remask="threshold", thresholds=(0.5,) * 6) == 0
     assert wrong(steps=1, passes=6, remask="sampled") == 0
     assert wrong(steps=1, passes=8, remask_rate=1.0) == 0
@@ -245,8 +269,8 @@ def test_a_model_is_sure_of_its_own_repetitions() -> None:
     ("options", "message"),
     [
         ({"passes": -1}, "passes must be at least 0, not -1"),
-        ({"remask": "linear"}, "has no effect without --passes"),
-        ({"remask_rate": 0.5}, "has no effect without --passes"),
+        ({"passes": 0, "remask": "linear"}, "has no effect with --passes 0"),
+        ({"passes": 0, "remask_rate": 0.5}, "has no effect with --passes 0"),
         ({"thresholds": (0.5,)}, "have no effect without --remask threshold"),
         ({"remask": "threshold", "thresholds": (0.5,), "passes": 2}, "1 thresholds for 2 passes"),
         ({"remask": "threshold", "thresholds": (1.5,)}, "probabilities"),

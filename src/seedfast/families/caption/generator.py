@@ -39,6 +39,10 @@ class CaptionGenerator(Generator[CaptionRequest]):
         count = min(DEMO_IMAGES, len(validation))
         return CaptionRequest(image_batch=image_batch(validation, spread(len(validation), count)))
 
+    def decoding(self, request: CaptionRequest) -> str:
+        """How captions are decoded, in words."""
+        return request.in_words()
+
     @torch.no_grad()
     def generate(self, network: nn.Module, request: CaptionRequest, draws: Draws, state: State) -> CaptionSamples:
         """Caption the request's images. Raises UserError if one cannot be read."""

@@ -162,20 +162,17 @@ class CaptionObjective(Objective[CaptionTask]):
             return self_critical_terms(
                 network, images, task.u_BKL, task.references, assets=self.assets, scorer=self.scorer
             )
-        diagnostics: dict[str, Tensor] = {}
-        if task.metric_rows_B is not None:
-            memory_BMU = network(**images)  # the loss and the greedy captions share one pass of the encoder
-            images = {"memory_BMU": memory_BMU}
-            diagnostics |= greedy_metrics(
-                captioner_of(network),
-                memory_BMU[task.metric_rows_B],
-                task.references,
-                assets=self.assets,
-                scorer=self.scorer,
-            )
         nats_N, accuracy = self._nats(network, images, task)
         total_B = torch.zeros_like(task.weight_B).index_add(0, task.image_N, nats_N.float())
-        return Terms(total_B=total_B, diagnostics=accuracy | diagnostics)
+        return Terms(total_B=total_B, diagnostics=accuracy)
+
+    def metrics(self, network: nn.Module, task: CaptionTask, state: State) -> dict[str, Tensor]:
+        """At validation, the metrics of greedy captions of some images."""
+        if task.metric_rows_B is None:
+            return {}
+        captioner = captioner_of(network)
+        memory_BMU = captioner(**_image_inputs(task.images[task.metric_rows_B]))
+        return greedy_metrics(captioner, memory_BMU, task.references, assets=self.assets, scorer=self.scorer)
 
     def _nats(
         self, network: nn.Module, images: dict[str, Tensor], task: CaptionTask

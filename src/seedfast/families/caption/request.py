@@ -20,7 +20,8 @@ from seedfast.options import AtLeast, Between, OnlyWith, check
 Decoding = Literal["beam", "greedy", "nucleus"]
 
 BEAMS, LENGTH_PENALTY, TEMPERATURE, TOP_P = 4, 0.6, 1.0, 0.9
-"""Defaults of the options that only one kind of decoding has."""
+"""Defaults of the options that only one kind of decoding has. The default decoding is the beam, four decoder passes a
+token: the usual search of captioners, with the length penalty of Wu et al. (2016, equation 14)."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,15 @@ class CaptionRequest:
     def nucleus(self) -> float:
         """p of nucleus sampling."""
         return TOP_P if self.top_p is None else self.top_p
+
+    def in_words(self) -> str:
+        """How captions are decoded, in words."""
+        if self.decoding == "beam":
+            return f"beam search with {self.beam_width} beams, length penalty {self.alpha:g}"
+        if self.decoding == "greedy":
+            return "greedy"
+        top_k = [f"top-k {self.top_k}"] if self.top_k else []
+        return ", ".join([f"temperature {self.sampling_temperature:g}", *top_k, f"top-p {self.nucleus:g}"])
 
     def read(self, processor: Processor) -> ImageBatch:
         """The images. Those of a folder that cannot be read are named on stderr and left out.

@@ -1,7 +1,7 @@
 """Self-critical training: REINFORCE on the CIDEr-D of sampled captions.
 
 Luo 2020, "A Better Variant of Self-Critical Sequence Training". Shapes: B images, K samples of each, P = B · K,
-L positions, N tokens that count.
+L positions, N = P · L.
 """
 
 from collections.abc import Sequence
@@ -28,24 +28,23 @@ def self_critical_terms(
     """-Σ advantage · log q(sample) of each image (Luo 2020, equation 4).
 
     images: the network's inputs for the images. u_BKL: the quantiles in [0, 1) by which the samples' tokens are drawn.
-    references: the words of each image's references. Also the mean reward, as the diagnostic "reward".
+    references: the words of each image's references. Also the mean reward, as the diagnostic "reward". Every position
+    is scored, and those behind a caption's end weigh nothing: no shape depends on where captions end.
     """
     samples, samples_per_image = _samples(network, images, u_BKL, assets), u_BKL.shape[1]
     reward_BK = _rewards(samples, samples_per_image, references, assets, scorer)
     advantage_P = _advantages(reward_BK).flatten().float().to(u_BKL.device)
     layout = TeacherForcing.of_lists(samples, end=assets.tokenizer.end_of_text, context=assets.context)
-    where_N = layout.positions()
-    caption_N = where_N // layout.targets_PL.shape[1]
-    image_N = (caption_N // samples_per_image).to(u_BKL.device)
+    targets_PL, loss_mask_PL = layout.targets_PL.to(u_BKL.device), layout.loss_mask_PL.to(u_BKL.device)
     scores = network(
         layout.inputs_PL.to(u_BKL.device),
         **images,
         image_P=_image_of(u_BKL),
-        where_N=where_N.to(u_BKL.device),
-        targets_N=layout.targets_PL.flatten()[where_N].to(u_BKL.device),
+        where_N=torch.arange(targets_PL.numel(), device=u_BKL.device),
+        targets_N=targets_PL.flatten(),
     )
-    loss_N = scores.nats_N * advantage_P[caption_N.to(u_BKL.device)]
-    total_B = torch.zeros(len(u_BKL), device=u_BKL.device).index_add(0, image_N, loss_N)
+    loss_PL = scores.nats_N.view_as(targets_PL) * loss_mask_PL * advantage_P.unsqueeze(1)
+    total_B = loss_PL.sum(dim=1).view(len(u_BKL), samples_per_image).sum(dim=1)
     reward = torch.tensor([float(reward_BK.sum()), reward_BK.numel()], dtype=torch.float64, device=u_BKL.device)
     return Terms(total_B=total_B, diagnostics={"reward": reward})
 

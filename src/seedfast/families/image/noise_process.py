@@ -23,7 +23,6 @@ _BETAS = ("linear", "quadratic", "sigmoid")
 
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0  # of EDM's sampling (Karras et al. 2022, table 1)
 _LOG_MEAN, _LOG_STD = -1.2, 1.2  # ln σ of EDM's training
-_STEPS = 50
 
 _MAX_TERMINAL_SIGNAL = 0.1
 """Largest √ᾱ_T accepted at the last timestep; standard schedules stay below 0.03."""
@@ -133,16 +132,14 @@ class NoiseProcess:
         """A level as a part of the way from no noise (0) to the noisiest level (1)."""
         return self.t_cond(level).clamp(0, 1)
 
-    def grid(self, steps: int | None, spacing: Spacing | None) -> Grid:
-        """The sampling grid of N steps (default 50). Raises UserError for a number of steps that is not possible."""
+    def grid(self, steps: int, spacing: Spacing | None) -> Grid:
+        """The sampling grid of N steps. Raises UserError for a number of steps that is not possible."""
         if not self.is_discrete:
             if spacing is not None:
                 raise UserError(f"spacing has no effect with the schedule {self.schedule}, which is continuous.")
-            if steps is not None and steps < 1:
+            if steps < 1:
                 raise UserError(f"steps must be at least 1, not {steps}.")
             if self.schedule == "flow":
-                return continuous_grid(flow, even_times(steps or _STEPS))
-            return continuous_grid(variance_exploding, karras_sigmas(steps or _STEPS, low=_SIGMA_MIN, high=_SIGMA_MAX))
-        total = len(self.table)
-        steps = min(_STEPS, total) if steps is None else steps
-        return table_grid(self.table, timesteps(total, steps, spacing or "trailing"))
+                return continuous_grid(flow, even_times(steps))
+            return continuous_grid(variance_exploding, karras_sigmas(steps, low=_SIGMA_MIN, high=_SIGMA_MAX))
+        return table_grid(self.table, timesteps(len(self.table), steps, spacing or "trailing"))

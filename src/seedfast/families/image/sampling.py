@@ -21,7 +21,7 @@ from seedfast.errors import UserError
 from seedfast.families.generator import Generator, State
 from seedfast.families.image.conditioning import ClassConditioning
 from seedfast.families.image.noise_process import NoiseProcess
-from seedfast.families.image.request import ImageRequest
+from seedfast.families.image.request import GUIDANCE, ImageRequest
 from seedfast.families.image.samples import TRACED, ImageSamples, to_uint8
 from seedfast.keys import Draws
 
@@ -37,7 +37,7 @@ class ImageGenerator(Generator[ImageRequest]):
 
     def demo(self, validation: Dataset) -> ImageRequest:
         """A grid of images of the eight largest classes, and the denoising of the first of them."""
-        request = ImageRequest(num=32, columns=8, strip=8, individual=False)
+        request = ImageRequest(num=16, columns=8, strip=8, individual=False)
         if not self.conditioning.conditional:
             return request
         assets = self.conditioning.assets
@@ -45,12 +45,15 @@ class ImageGenerator(Generator[ImageRequest]):
         return replace(request, label=tuple(assets.classes[k] for k in largest))
 
     def with_training_classes(self, request: ImageRequest) -> ImageRequest:
-        """A request for classes in the proportions of the training data, unless it names classes itself.
+        """A request for the distribution of the training data: its classes in their proportions, unguided, unless it
+        names classes or a guidance itself. Guidance makes classes clearer and moves away from the data.
 
         Raises UserError if the model lacks the classes that it names.
         """
         if self.conditioning.conditional and not request.label:
             request = replace(request, all_classes=True)
+        if request.guidance is None:
+            request = replace(request, guidance=1.0)
         self.labels(request)
         return request
 
@@ -58,13 +61,31 @@ class ImageGenerator(Generator[ImageRequest]):
         """The label of each image. Raises UserError for labels that the network was not trained with."""
         conditioning = self.conditioning
         labels = request.labels(conditioning.assets, conditional=conditioning.conditional)
-        needs_null = conditioning.null_label in labels or request.guidance != 1
+        needs_null = conditioning.null_label in labels or request.guidance not in (None, 1)
         if conditioning.conditional and conditioning.dropout_prob == 0 and needs_null:
             raise UserError(
                 "This model was trained with objective.class_dropout_prob=0, so its null label was never trained: name "
                 "a class with --label (or use --all-classes), and leave --guidance at 1."
             )
         return labels
+
+    def guidance(self, request: ImageRequest) -> float:
+        """The scale of guidance: the default for classes, if the null label that it needs was trained."""
+        if request.guidance is not None:
+            return request.guidance
+        guides = self.conditioning.conditional and self.conditioning.dropout_prob > 0
+        has_class = set(self.labels(request)) != {self.conditioning.null_label}
+        return GUIDANCE if guides and has_class else 1.0
+
+    def decoding(self, request: ImageRequest) -> str:
+        """How images are decoded, in words, with the number of network evaluations for each."""
+        scale, steps = self.guidance(request), len(request.grid(self.process)) - 1
+        evaluations = (2 * steps - 1 if request.sampler == "heun" else steps) * (1 if scale == 1 else 2)
+        options = {"η": request.eta, "variance": request.variance, "churn": request.churn, "spacing": request.spacing}
+        given = [f"{name} {value}" for name, value in options.items() if value is not None]
+        threshold = [] if request.threshold == "clamp" else [f"threshold {request.threshold}"]
+        way = [f"{request.sampler} in {steps} steps", *given, *threshold, f"guidance {scale:g}"]
+        return ", ".join([*way, f"{evaluations} network evaluations for an image"])
 
     @torch.no_grad()
     def generate(self, network: nn.Module, request: ImageRequest, draws: Draws, state: State) -> ImageSamples:
@@ -129,13 +150,14 @@ class ImageGenerator(Generator[ImageRequest]):
         Images without a class have the trained null label (docs/identities.md#guidance).
         """
         null_B = torch.full_like(labels_B, self.conditioning.null_label)
+        scale = self.guidance(request)
 
         def denoise(x: Tensor, level: NoiseLevel) -> Tensor:
-            if request.guidance == 1:
+            if scale == 1:
                 return request.thresholded(self._predict_x0(network, x, level, labels_B))
             both = self._predict_x0(network, torch.cat([x, x]), level, torch.cat([null_B, labels_B]))
             unconditional, conditional = both.chunk(2)
-            return request.thresholded(guided(unconditional, conditional, request.guidance))
+            return request.thresholded(guided(unconditional, conditional, scale))
 
         return denoise
 

@@ -17,7 +17,7 @@ from seedfast.families.text.base import TextGenerator, TextObjective, likelihood
 from seedfast.families.text.causal_sampler import AutoregressiveRequest, continue_prompts
 from seedfast.families.text.decoding import Decoding, Trace
 from seedfast.families.text.preview import TaskPreview
-from seedfast.families.text.request import Canvas
+from seedfast.families.text.request import DEMO_TEXTS, DEMO_TOKENS, Canvas
 from seedfast.families.text.resampled_infill import fill_gaps
 from seedfast.keys import Draws
 
@@ -154,10 +154,12 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
         """The first half of some held-out text, to be continued; of dialogues, a held-out prompt, to be answered."""
         batch = validation.batch([len(validation) // 2])
         if "documents" not in batch:
-            return AutoregressiveRequest(canvas=Canvas.first_half(self.excerpt(validation)))
+            return AutoregressiveRequest(canvas=Canvas.first_half(self.excerpt(validation)), num=DEMO_TEXTS)
         tokens_L = batch["tokens"][0, batch["documents"][0] == 0]
         prompt = int(batch["scored"][0].long().argmax()) + 1
-        return AutoregressiveRequest(canvas=Canvas(tokens_L, torch.arange(len(tokens_L)) < prompt, is_begun=True))
+        tokens_L = tokens_L[: prompt + DEMO_TOKENS]
+        canvas = Canvas(tokens_L, torch.arange(len(tokens_L)) < prompt, is_begun=True)
+        return AutoregressiveRequest(canvas=canvas, num=DEMO_TEXTS)
 
     def begin(self, tokens: list[int]) -> list[int]:
         """A text as the network reads it."""

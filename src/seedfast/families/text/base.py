@@ -99,6 +99,10 @@ class TextGenerator(Generator[TextRequestT]):
         Fixed tokens stay as they are. A continuation stops before its first end-of-text. Runs without gradients.
         """
 
+    def decoding(self, request: TextRequestT) -> str:
+        """How a request is decoded, in words."""
+        return request.decoding
+
     @torch.no_grad()
     def generate(self, network: nn.Module, request: TextRequestT, draws: Draws, state: State) -> TextSamples:
         """Generate texts. Raises UserError where the request does not fit the model."""
@@ -135,7 +139,7 @@ class TextGenerator(Generator[TextRequestT]):
 
         Raises UserError for text longer than the context, an infill without a gap, a character outside the alphabet.
         """
-        if request.canvas is not None:
+        if request.canvas is not None and not request.prompt:
             return [request.canvas]
         if request.infill is not None:
             return [self._infill(request.infill)]

@@ -21,7 +21,7 @@ from seedfast.families.family import Family
 from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.decoding import Decoding, Trace
 from seedfast.families.text.masked import Masked, MaskedObjective
-from seedfast.families.text.request import Canvas
+from seedfast.families.text.request import DEMO_TEXTS, Canvas
 from seedfast.families.text.unmask_sampler import MaskedRequest, MaskedVocabulary, Policy, unmask
 from seedfast.options import Example
 
@@ -73,7 +73,11 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
 
     def demo(self, validation: Dataset) -> MaskedRequest:
         """The first half of some held-out text, to be continued."""
-        return MaskedRequest(canvas=Canvas.first_half(self.excerpt(validation)))
+        return MaskedRequest(canvas=Canvas.first_half(self.excerpt(validation)), num=DEMO_TEXTS)
+
+    def decoding(self, request: MaskedRequest) -> str:
+        """How a request is decoded, in words."""
+        return f"blocks of {self.block} tokens, in each: {request.decoding}; and one more for its cache"
 
     @torch.no_grad()
     def fill(self, decoding: Decoding[MaskedRequest], canvases: list[Canvas]) -> list[list[int]]:

@@ -35,6 +35,12 @@ class AutoregressiveRequest(TextRequest):
         if self.on_token and (self.count > 1 or self.infill is not None):
             raise UserError("Only one continuation can be streamed: request one sample and no infill.")
 
+    @property
+    def decoding(self) -> str:
+        """How the text is decoded, in words. Draws from the whole distribution are the default: they are the model."""
+        way = f"{self.candidates} candidates for each gap" if self.infill else "one network evaluation for each token"
+        return ", ".join([way, *self.shaping])
+
 
 class Vocabulary(Protocol):
     """What of a generator the sampler uses."""

@@ -27,7 +27,7 @@ from seedfast.families.text.base import TextGenerator, TextObjective, likelihood
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.positions import first
 from seedfast.families.text.preview import TaskPreview
-from seedfast.families.text.request import Canvas
+from seedfast.families.text.request import DEMO_TEXTS, Canvas
 from seedfast.families.text.unmask_sampler import (
     MaskedRequest,
     MaskedVocabulary,
@@ -234,7 +234,7 @@ class MaskedGenerator(TextGenerator[MaskedRequest]):
 
     def demo(self, validation: Dataset) -> MaskedRequest:
         """Held-out text with a gap of up to twenty tokens in its middle."""
-        return MaskedRequest(canvas=Canvas.with_gap(self.excerpt(validation)))
+        return MaskedRequest(canvas=Canvas.with_gap(self.excerpt(validation)), num=DEMO_TEXTS)
 
     def fill(self, decoding: Decoding[MaskedRequest], canvases: list[Canvas]) -> list[list[int]]:
         """Unmask all canvases together."""

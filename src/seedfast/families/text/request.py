@@ -19,6 +19,10 @@ OPEN = "░"
 """How a trace shows a position that is still open."""
 
 
+DEMO_TEXTS, DEMO_TOKENS = 2, 128
+"""The showcase of a training: texts, and the largest number of tokens that each gets."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextRequest:
     """A request for text. Without prompt and infill, text is generated from nothing. Given text is never altered."""
@@ -28,7 +32,7 @@ class TextRequest:
     infill: str | None = None
     """Text with gaps, each written ⟨gap:20⟩ or <gap:20> for twenty tokens."""
     canvas: Annotated["Canvas | None", tyro.conf.Suppress] = None
-    """Token ids with open positions, instead of text."""
+    """Token ids with open positions, for a request without prompts."""
     num: int = 1
     """Samples for each prompt."""
     tokens: int | None = None
@@ -55,6 +59,17 @@ class TextRequest:
         """Number of samples."""
         return max(1, len(self.prompt)) * self.num
 
+    @property
+    def decoding(self) -> str:
+        """How the text is decoded, in words, with the number of network evaluations."""
+        return ", ".join(self.shaping)
+
+    @property
+    def shaping(self) -> list[str]:
+        """How the distributions over tokens are shaped, in words."""
+        found = {"temperature": self.temperature, "top-k": self.top_k, "top-p": self.top_p}
+        return [f"{name} {value:g}" for name, value in found.items() if value is not None]
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -77,8 +92,9 @@ class Canvas:
 
     @classmethod
     def first_half(cls, tokens_L: Tensor) -> "Canvas":
-        """A text whose second half is open."""
-        return cls(tokens_L, torch.arange(len(tokens_L)) < len(tokens_L) // 2)
+        """A text whose second half is open, up to `DEMO_TOKENS` of it."""
+        given = len(tokens_L) // 2
+        return cls(tokens_L[: given + DEMO_TOKENS], torch.arange(min(len(tokens_L), given + DEMO_TOKENS)) < given)
 
     @classmethod
     def with_gap(cls, tokens_L: Tensor) -> "Canvas":

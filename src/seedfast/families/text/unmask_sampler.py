@@ -61,6 +61,18 @@ class MaskedRequest(TextRequest):
         if not self.remdm and self.remdm_rule != "rescale":
             raise UserError("--remdm-rule has no effect without --remdm.")
 
+    @property
+    def step_count(self) -> int | None:
+        """The number of steps; None for one for each token."""
+        return self.steps
+
+    @property
+    def decoding(self) -> str:
+        """How the text is decoded, in words, with the number of network evaluations."""
+        steps = "one network evaluation for each token" if self.steps is None else f"{self.steps} network evaluations"
+        remasking = [f"remasking {self.remdm:g} ({self.remdm_rule})"] if self.remdm else []
+        return ", ".join([f"{self.order} order", *remasking, steps, *self.shaping])
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedVocabulary:
@@ -150,7 +162,7 @@ class Policy:
         """
         if progress == 1:
             return 0.0
-        schedule = self.schedule if self.request.steps else "linear"
+        schedule = self.schedule if self.request.step_count else "linear"
         return float(1 - alpha(schedule, torch.tensor(1 - progress, dtype=torch.float64)))
 
     def select(self, step: Step) -> Tensor:
@@ -229,7 +241,7 @@ def unmask(
     count_B = page.open_BL.sum(dim=1)
     padding_BL = None if bool(real_BL.all()) else real_BL
     may_end_B = torch.tensor([not canvas.is_infill for canvas in canvases], device=decoding.device)
-    steps = request.steps or int(count_B.max())
+    steps = request.step_count or int(count_B.max())
     for index in track("Sampling", range(steps + passes), steps + passes):
         logits_BLV = predict(page.tokens_BL, padding_BL)
         step = Step(

@@ -120,14 +120,14 @@ def oracle(build: Build = ImageDiffusion.build) -> Check:
 
 @torch.no_grad()
 def null_label(build: Build = ImageDiffusion.build) -> Check:
-    """Without a class the network receives the trained null label; guidance evaluates both labels, scale 1 only one."""
+    """For the label none the network receives the trained null label; guidance evaluates both labels, 1 only one."""
     options = ImageDiffusion()
     family = build(options, ASSETS)
     draws = Draws(seed=0, scope="identity 23", positions_B=torch.arange(2))
     received: dict[str, list[list[int]]] = {}
     for name, request in (
-        ("none", ImageRequest(num=2, steps=1)),
-        ("plain", ImageRequest(num=2, steps=1, label=("b",))),
+        ("none", ImageRequest(num=2, steps=1, label=("none",))),
+        ("plain", ImageRequest(num=2, steps=1, label=("b",), guidance=1.0)),
         ("guided", ImageRequest(num=2, steps=1, label=("b",), guidance=3.0)),
     ):
         network = Oracle(options.process, pixels_of_classes().float() / 127.5 - 1).eval()

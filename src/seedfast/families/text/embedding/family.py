@@ -85,7 +85,9 @@ class Embedding:
     def build(self, assets: TextAssets) -> Family:
         """The family, for this tokenizer and context."""
         objective = EmbeddingObjective(self, assets)
-        return Family(objective, EmbeddingGenerator(assets), preview=objective.preview)
+        return Family(
+            objective, EmbeddingGenerator(assets, guides=self.condition_dropout > 0), preview=objective.preview
+        )
 
 
 class EmbeddingObjective(TextObjective[EmbeddingTask]):

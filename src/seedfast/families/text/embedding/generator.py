@@ -1,18 +1,20 @@
 """The generator of embedding diffusion: prompts in front of the window, and lengths that are drawn before the text."""
 
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from seedfast.data.dataset import Dataset
+from seedfast.data.text.config import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.categorical import draw, shape
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.embedding.network import EmbeddingNetwork
-from seedfast.families.text.embedding.sampling import CanvasBatch, EmbeddingRequest, denoise_canvases
-from seedfast.families.text.request import Canvas
+from seedfast.families.text.embedding.sampling import GUIDANCE, CanvasBatch, EmbeddingRequest, denoise_canvases
+from seedfast.families.text.request import DEMO_TEXTS, Canvas
 from seedfast.keys import Draws
 
 
@@ -20,6 +22,19 @@ class EmbeddingGenerator(TextGenerator[EmbeddingRequest]):
     """Denoises all open positions of a text together, from noise to vectors to tokens."""
 
     Request = EmbeddingRequest
+
+    def __init__(self, assets: TextAssets, *, guides: bool) -> None:
+        """guides: whether the network was trained without its conditions too, as guidance needs it."""
+        super().__init__(assets)
+        self._guidance = GUIDANCE if guides else 1.0
+
+    def decoding(self, request: EmbeddingRequest) -> str:
+        """How a request is decoded, in words."""
+        return self._guided(request).decoding
+
+    def _guided(self, request: EmbeddingRequest) -> EmbeddingRequest:
+        """The request with the default guidance, unless it has its own."""
+        return replace(request, guidance=self._guidance) if request.guidance is None else request
 
     def max_new_tokens(self, prompt: int) -> int:
         """The largest number of tokens that can follow a prompt of `prompt` tokens.
@@ -38,20 +53,21 @@ class EmbeddingGenerator(TextGenerator[EmbeddingRequest]):
 
     def demo(self, validation: Dataset) -> EmbeddingRequest:
         """Continue the first half of a held-out text."""
-        return EmbeddingRequest(canvas=Canvas.first_half(self.excerpt(validation)))
+        return EmbeddingRequest(canvas=Canvas.first_half(self.excerpt(validation)), num=DEMO_TEXTS)
 
     def fill(self, decoding: Decoding[EmbeddingRequest], canvases: list[Canvas]) -> list[list[int]]:
         """Denoise the open positions of all canvases together; fixed tokens condition every step.
 
         Raises UserError for top-k or top-p where the network predicts vectors instead of a distribution.
         """
-        network, request = cast("EmbeddingNetwork", decoding.network), decoding.request
+        network, request = cast("EmbeddingNetwork", decoding.network), self._guided(decoding.request)
         if network.shape.prediction != "tokens" and (request.top_k, request.top_p) != (None, None):
             raise UserError("This model predicts vectors, not a distribution over tokens: leave out top-k and top-p.")
-        if network.lengths is not None and (request.tokens, request.canvas, request.infill) == (None, None, None):
+        is_free = request.canvas is None or bool(request.prompt)
+        if network.lengths is not None and is_free and (request.tokens, request.infill) == (None, None):
             canvases = with_drawn_lengths(canvases, network.lengths, decoding.draws)
         batch = CanvasBatch.of(canvases, network.shape, self.assets.tokenizer, decoding.device)
-        filled = denoise_canvases(decoding, batch)
+        filled = denoise_canvases(replace(decoding, request=request), batch)
         return [self.until_end(tokens, canvas) for tokens, canvas in zip(filled, canvases, strict=True)]
 
 

@@ -11,7 +11,7 @@ from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.proofreading.corruption import Symbols
 from seedfast.families.text.proofreading.mask_bias import answer_logits
 from seedfast.families.text.proofreading.sampling import ProofreadingRequest, doubted, moved
-from seedfast.families.text.request import Canvas
+from seedfast.families.text.request import DEMO_TEXTS, Canvas
 from seedfast.families.text.unmask_sampler import MaskedPage, MaskedVocabulary, NoiseSchedule, Policy, Step, unmask
 
 
@@ -26,7 +26,7 @@ class ProofreadingGenerator(TextGenerator[ProofreadingRequest]):
 
     def demo(self, validation: Dataset) -> ProofreadingRequest:
         """Held-out text with a gap, which is filled and then proofread."""
-        return ProofreadingRequest(canvas=Canvas.with_gap(self.excerpt(validation)), passes=8)
+        return ProofreadingRequest(canvas=Canvas.with_gap(self.excerpt(validation)), num=DEMO_TEXTS)
 
     def fill(self, decoding: Decoding[ProofreadingRequest], canvases: list[Canvas]) -> list[list[int]]:
         """Unmask all canvases together, then proofread them."""
