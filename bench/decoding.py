@@ -1,7 +1,7 @@
 """What the default decodings were chosen by: candidates of each family, at a stated number of network evaluations.
 
     python bench/decoding.py text RUN JUDGE [--samples 64] [--seeds 2]      a masked, block or proofreading run
-    python bench/decoding.py digits [--steps 1200] [--images 1797]          images of scikit-learn's 8×8 digits, by class
+    python bench/decoding.py digits [--steps 1200] [--images 1797]          images of scikit-learn's digits, by class
 
 A text is scored by an autoregressive run on the same data (nats per token, lower is likelier), beside its variety:
 likelier text than the real one is usually duller. Images are compared with the real ones by their Fréchet distance on

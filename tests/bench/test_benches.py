@@ -63,7 +63,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
-    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost"}
+    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"common"}
 
 
@@ -108,6 +108,13 @@ def test_embedding_samplers(runs: dict[str, Path], tmp_path: Path) -> None:
 def test_digits_fidelity(tmp_path: Path) -> None:
     out = run_bench("digits_fidelity", "--steps", 2, "--seeds", 1, "--images", 12, "--threads", 1, cwd=tmp_path)
     assert "distance" in out
+
+
+def test_decoding(runs: dict[str, Path], tmp_path: Path) -> None:
+    small = ("--samples", 2, "--seeds", 1)
+    for recipe, way in {"text-masked": "confidence, top-p 0.9", "text-proofreading": "16 + 48, linear"}.items():
+        assert way in run_bench("decoding", "text", runs[recipe], runs["text-autoregressive"], *small, cwd=tmp_path)
+    assert "guidance 3" in run_bench("decoding", "digits", "--steps", 2, "--images", 12, cwd=tmp_path)
 
 
 def test_image_speed(tmp_path: Path) -> None:

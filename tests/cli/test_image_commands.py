@@ -34,7 +34,7 @@ def test_no_file_of_other_samples_stays_beside_the_new_ones(run: Path, tmp_path:
     for mine in ("notes.txt", "sample_0001_holiday.png"):
         (tmp_path / mine).write_text("mine")
     assert seedfast("sample", str(run), "--num", "3", "--label", "few", "--strip", "2", "--gif", *out) == 0
-    assert seedfast("sample", str(run), "--num", "2", *out) == 0
+    assert seedfast("sample", str(run), "--num", "2", "--label", "none", *out) == 0
     names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     assert names == ["grid.png", "notes.txt", "sample_0000.png", "sample_0001.png", "sample_0001_holiday.png"]
     (tmp_path / "own").mkdir()
@@ -67,7 +67,7 @@ def test_sampling_from_a_picture(run: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--label", "cat"], 'no class "cat"; there are few, many'),
-        (["--guidance", "3"], "name one with --label"),
+        (["--label", "none", "--guidance", "3"], "name one with --label"),
         (["--image", "nowhere.png"], "nowhere.png cannot be read"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--image", "{picture}", "--strength", "0.01", "--steps", "10"], "use more steps, or a larger strength"),

@@ -53,6 +53,7 @@ def small_run(recipe: str, text: Path, **changes: Any) -> Run:
         eval_every=6,
         eval_examples=8,
         save_every=5,
+        sample_every=0,
     )
     return replace(run, **changes)
 
@@ -142,7 +143,7 @@ def flags(run: Run) -> list[str]:
         "--ema.half-life", str(run.ema.half_life), "--steps", str(run.steps),
         "--batch-size", str(run.batch_size), "--micro-batch", str(run.micro_batch),
         "--eval-every", str(run.eval_every), "--eval-examples", str(run.eval_examples),
-        "--save-every", str(run.save_every),
+        "--save-every", str(run.save_every), "--sample-every", str(run.sample_every),
     ]  # fmt: skip
 
 

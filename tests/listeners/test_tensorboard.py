@@ -62,11 +62,13 @@ def test_pictures_of_samples_are_copied(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     Image.new("L", (5, 7), 128).save(tmp_path / "samples" / "grid.png")
     listener = TensorBoardListener(tmp_path, {"optimizer.lr": 0.1, "clip": None}, step=0)
-    listener.on_entry({"step": 3, "samples": ["samples/grid.png"]})
+    (tmp_path / "samples/grid.txt").write_text("2 × cat")
+    listener.on_entry({"step": 3, "samples": ["samples/grid.png", "samples/grid.txt"]})
     listener.close(finished=True)
     copied = events(tmp_path)
-    (image,) = copied.Images("samples/grid")
+    (image,) = copied.Images("samples/grid.png")
     assert (image.step, image.width, image.height) == (3, 5, 7)
+    assert any("samples/grid.txt" in tag for tag in copied.Tags()["tensors"])
     assert "_hparams_/session_start_info" in copied.summary_metadata
 
 

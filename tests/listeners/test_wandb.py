@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests.helpers.outcome import outcome
 from tests.helpers.runs import small_run, train_in, train_until
 
@@ -71,6 +72,16 @@ def test_each_line_of_the_journal_is_copied_also_after_a_resume(
             s: expected[s] for s in range(1, last + 1)
         }
     assert any(key.startswith("samples/") for key in second[5])
+
+
+def test_a_picture_and_a_text_of_one_name_are_both_sent(tmp_path: Path) -> None:
+    Image.new("L", (5, 7)).save(tmp_path / "grid.png")
+    (tmp_path / "grid.txt").write_text("2 × <cat>")
+    found = wandb._samples(tmp_path, {"step": 3, "samples": ["grid.png", "grid.txt"]})
+    assert {name: type(each).__name__ for name, each in found.items()} == {
+        "samples/grid.png": "Image", "samples/grid.txt": "Html",
+    }  # fmt: skip
+    assert "2 × &lt;cat&gt;" in found["samples/grid.txt"].html
 
 
 def test_a_missing_package_is_an_error_before_the_first_step(

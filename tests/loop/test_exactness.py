@@ -111,7 +111,8 @@ def test_twin_a_session_that_loses_its_average_differs(short: Trained, tmp_path:
 @pytest.mark.parametrize(
     "change",
     [{"eval_every": 0}, {"eval_every": 1}, {"eval_examples": None}, {"save_every": 1}, {"log_every": 1}, {"keep": 5},
-     {"workers": 1}, {"workers": 3}, {"sample_every": 3}, {"tensorboard": True}],
+     {"workers": 1}, {"workers": 3}, {"sample_every": 3}, {"sample_every": "validation"},
+     {"tensorboard": True}],
     ids=str,
 )  # fmt: skip
 def test_validations_checkpoints_samples_and_workers_change_no_bit(

@@ -100,6 +100,9 @@ def test_a_longer_budget_continues_at_the_measured_speed(story: Path, tmp_path: 
 
 
 def test_a_budget_holds_its_validations() -> None:
+    sampling = {"sampling_seconds": 20.0, "sample_every": 5}
+    both = Speed(step_seconds=1.0, validation_seconds=0.0, measuring_seconds=0.0, eval_every=0, **sampling)  # type: ignore[arg-type]
+    assert both.steps(1) == 8, "samples cost time: 8 steps of 1 s, each with a fifth of 20 s, and 20 s at the end"
     speed = Speed(step_seconds=1.0, validation_seconds=10.0, measuring_seconds=5.0, eval_every=10)
     steps = speed.steps(2)
     assert steps + 10 * (steps / 10) + 10 + 5 <= 120 < steps + 2 + 10 * (steps + 2) / 10 + 15

@@ -85,6 +85,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "samples" / f"step-{number}").mkdir(parents=True)
         (folder / "samples" / f"step-{number}" / "samples.txt").write_text(text)
     (folder / "samples" / "step-10" / "grid.png").write_bytes(b"a picture")
+    for name in ("grid.png", "strip.png"):
+        (folder / "samples" / "step-9" / name).write_bytes(f"older {name}".encode())
     page.write(folder)
     return folder
 
@@ -134,6 +136,12 @@ def test_the_latest_samples_are_shown_and_earlier_texts_are_folded(shown: Reader
     places = [shown.words.index(part) for part in ("samples/step-10/samples.txt", "Earlier samples", "older samples")]
     assert places == sorted(places)
     assert [details for details in shown.named("details") if "open" not in details], "closed at first"
+
+
+def test_earlier_pictures_are_shown_as_pictures(shown: Reader) -> None:
+    sources = {a["alt"]: a["src"] for a in shown.named("img") if "samples" in a["alt"]}
+    assert sources.keys() == {"samples/step-10/grid.png", "samples/step-9/grid.png"}, "of each earlier step one"
+    assert base64.b64decode(sources["samples/step-9/grid.png"].partition(",")[2]) == b"older grid.png"
 
 
 def test_an_evenly_spread_choice_of_many_earlier_samples_is_shown(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ RUNS = {
         "--data.size 8 --data.channels 1 --data.validation 0.25 --data.balance inverse-frequency "
         "--objective.evaluation-draws 2 --objective.augment.flip True --model.width 4 --model.multipliers 1 "
         "--model.blocks 1 --model.attention False --model.groups 2 --model.patch 2",
-        "--label few --guidance 2 --num 2 --steps 6",
+        "--label few --guidance 2 --num 2 --sampler ddim --steps 6",
     ),
     "image-caption": Golden(
         "image-caption",

@@ -74,9 +74,13 @@ def test_each_optimizer_has_a_curve_of_its_learning_rate() -> None:
 
 
 def test_samples_are_files_of_the_run_folder(tmp_path: Path) -> None:
-    line = {"step": 1, "samples": ["samples/step-1/a.txt"]}
-    assert journal.sample_files(tmp_path, line) == [tmp_path / "samples/step-1/a.txt"]
-    assert journal.sample_files(tmp_path, entry(1)) == []
+    files = ["samples/step-1/grid.png", "samples/step-1/grid.txt"]
+    line = {"step": 1, "samples": files, "decoding": "greedy", "time": {"seconds": 1.5}}
+    assert journal.sample_files(tmp_path, line) == {
+        "samples/grid.png": tmp_path / files[0],
+        "samples/grid.txt": tmp_path / files[1],
+    }, "each has a name of its own in trackers"
+    assert journal.sample_files(tmp_path, entry(1)) == {}
     assert journal.scalars(line) == {}
 
 

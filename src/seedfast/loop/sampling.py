@@ -18,14 +18,20 @@ class Sampling:
         int | None, AtLeast(1), OnlyWith(prompt=SET), MayChange(), Affects("files"), Example(3, prompt=("the ",))
     ] = None
     """For text: tokens after each prompt (default: as many as fit into the model's context)."""
-    label: Annotated[tuple[str, ...], MayChange(), Affects("files"), Example(("many",), recipe="image-diffusion")] = ()
+    label: Annotated[
+        tuple[str, ...], MayChange(), Affects("files"), Example(("many",), **{"run.recipe": "image-diffusion"})
+    ] = ()
     """For images: the classes, instead of the eight largest."""
-    sampler: Annotated[str | None, MayChange(), Affects("files"), Example("ddim", recipe="image-diffusion")] = None
+    sampler: Annotated[
+        str | None, MayChange(), Affects("files"), Example("ddim", **{"run.recipe": "image-diffusion"})
+    ] = None
     """For images and embedding diffusion: the sampler."""
-    steps: Annotated[int | None, AtLeast(1), MayChange(), Affects("files"), Example(2, recipe="text-masked")] = None
+    steps: Annotated[
+        int | None, AtLeast(1), MayChange(), Affects("files"), Example(2, **{"run.recipe": "text-masked"})
+    ] = None
     """For diffusion: the number of steps."""
     guidance: Annotated[
-        float | None, AtLeast(0), MayChange(), Affects("files"), Example(9.0, recipe="image-diffusion")
+        float | None, AtLeast(0), MayChange(), Affects("files"), Example(9.0, **{"run.recipe": "image-diffusion"})
     ] = None
     """For images and embedding diffusion: the scale of classifier-free guidance."""
     temperature: Annotated[float | None, AtLeast(0), MayChange(), Affects("files"), Example(0.0)] = None

@@ -77,6 +77,20 @@ def test_a_folder_stands_for_its_images(
         _ = CaptionRequest(image=(tmp_path / "empty",)).count
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "beam search with 4 beams, length penalty 0.6"),
+        ({"num": 6, "length_penalty": 0.0}, "beam search with 6 beams, length penalty 0"),
+        ({"decoding": "greedy"}, "greedy"),
+        ({"decoding": "nucleus", "top_k": 5}, "temperature 1, top-k 5, top-p 0.9"),
+    ],
+)
+def test_the_decoding_is_said(options: dict[str, Any], said: str, corpus: CaptionCorpus) -> None:
+    _, generator, _ = build(corpus)
+    assert generator.decoding(CaptionRequest(**options)) == said
+
+
 def test_the_demo_is_spread_over_the_validation_images(corpus: CaptionCorpus) -> None:
     _, generator, _ = build(corpus)
     request = generator.demo(corpus.validation)

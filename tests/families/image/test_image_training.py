@@ -101,7 +101,7 @@ def test_demo_samples_are_not_clipped_at_black(whole: Path) -> None:
 
 def test_tensorboard_shows_the_demo_samples_unchanged(whole: Path, tmp_path: Path) -> None:
     board = EventAccumulator(str(whole / "tensorboard")).Reload()
-    (tmp_path / "shown.png").write_bytes(board.Images("samples/grid")[-1].encoded_image_string)
+    (tmp_path / "shown.png").write_bytes(board.Images("samples/grid.png")[-1].encoded_image_string)
     shown = np.asarray(Image.open(tmp_path / "shown.png").convert("L"))
     assert np.array_equal(shown, np.asarray(Image.open(whole / "samples/step-00000008/grid.png")))
 
@@ -179,8 +179,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole: Path, split: Path) -> 
     assert pictures[0] == pictures[1]
     assert pictures[0].keys() == {"grid.png", "grid.txt", "strip.png"}
     board = EventAccumulator(str(split / "tensorboard")).Reload()
-    assert [event.step for event in board.Images("samples/grid")] == [4, 8]
-    assert [event.step for event in board.Images("samples/strip")] == [4, 8]
+    assert [event.step for event in board.Images("samples/grid.png")] == [4, 8]
+    assert [event.step for event in board.Images("samples/strip.png")] == [4, 8]
     assert [event.step for event in board.Scalars("training/lr/adamw")] == list(range(1, 9))
     assert "_hparams_/session_start_info" in board.summary_metadata
 

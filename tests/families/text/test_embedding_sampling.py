@@ -62,6 +62,17 @@ def test_every_option_of_a_request_has_an_effect() -> None:
         assert fill_texts(family, ["abc........."] * 8, **options) != base, options
 
 
+def test_given_text_guides_by_default_where_the_model_was_trained_without_it_too() -> None:
+    options = (EmbeddingRequest(), EmbeddingRequest(prompt=("abc",)), EmbeddingRequest(prompt=("abc",), guidance=3.0))
+    assert [small_generator().decoding(each) for each in options] == [
+        "ddim with η = 1 in 50 steps, 50 network evaluations, temperature 1",
+        "ddim with η = 1 in 50 steps, guidance 2, 100 network evaluations, temperature 1",
+        "ddim with η = 1 in 50 steps, guidance 3, 100 network evaluations, temperature 1",
+    ]
+    without = small_generator(condition_dropout=0.0)
+    assert "guidance 1, 50 network evaluations" in without.decoding(options[1])
+
+
 def test_guidance_of_one_or_with_equal_branches_changes_nothing() -> None:
     objective = small_objective(prompt=4)
     network = random_network(objective)
