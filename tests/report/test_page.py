@@ -71,6 +71,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = score(2.5, bits_per_byte=1.25, diagnostics={"accuracy": 0.25, "at/1": 3.0, "at/2": 1.0})
     journal.insert(4, validation(4, raw=raw, ema=score(3.5, bits_per_byte=1.75)))
     journal.append(validation(8, raw=score(2.75, 0.0314, bits_per_byte=1.375), ema=score(2.25, bits_per_byte=1.125)))
+    journal.append({"step": 8, "samples": [], "decoding": f"greedy {HOSTILE}"})
     make(folder, journal, recipe=HOSTILE.replace("\x00", ""))
     best = {"raw": (4, 2.5), "ema": (8, 2.25)}
     (folder / "best.json").write_text(json.dumps({k: {**score(loss), "step": at} for k, (at, loss) in best.items()}))
@@ -136,6 +137,10 @@ def test_the_latest_samples_are_shown_and_earlier_texts_are_folded(shown: Reader
     places = [shown.words.index(part) for part in ("samples/step-10/samples.txt", "Earlier samples", "older samples")]
     assert places == sorted(places)
     assert [details for details in shown.named("details") if "open" not in details], "closed at first"
+
+
+def test_the_page_says_how_the_samples_were_decoded(shown: Reader) -> None:
+    assert "Decoding: greedy <script>" in shown.words
 
 
 def test_earlier_pictures_are_shown_as_pictures(shown: Reader) -> None:

@@ -81,7 +81,7 @@ _NOT_FOR_SAMPLES = {
     "--sampling.trace": "only scores are printed; seedfast sample shows the steps",
 }
 """Flags that have no effect on the scores of samples, and the reason."""
-_HIDDEN = tyro.conf.SuppressFixed
+_HIDDEN: Any = tyro.conf.SuppressFixed
 
 
 def evaluate(words: list[str]) -> int:

@@ -40,6 +40,8 @@ _TRAIN = {
     ),
     "--keep": "save-total-limit checkpoints-total-limit max-checkpoints",
     "--sample-every, in steps or epochs": "sample-interval sample-steps save-images-epochs validation-epochs",
+    "--sampling.num": "num-validation-images num-samples",
+    "--sampling.prompt, or --sampling.label of images": "validation-prompt validation-prompts sample-prompt",
     "--log-every": "log-interval logging-steps log-freq",
     "--patience": "early-stopping-patience early-stopping",
     "--best-metric": "metric-for-best-model",

@@ -60,6 +60,7 @@ class History:
     newest: step and score of the last validation by kind of weights, as recorded.
     units: conversion factors of the loss by the name of the unit.
     skipped: steps whose update was skipped. reasons: number of skipped updates by reason.
+    decoding: how the newest samples were decoded, in words.
     """
 
     loss: Track = field(default_factory=Track)
@@ -75,6 +76,7 @@ class History:
     skipped: Track = field(default_factory=Track)
     reasons: Counter[str] = field(default_factory=Counter)
     step: int = 0
+    decoding: str = ""
 
     def add_step(self, entry: Mapping[str, Any]) -> None:
         """Add the line of an optimizer step."""
@@ -125,7 +127,9 @@ def read(run_folder: Path) -> History:
         for entry in journal.read(run_folder):
             if "validation" in entry:
                 history.add_validation(entry["step"], entry["validation"])
-            elif "samples" not in entry:
+            elif "samples" in entry:
+                history.decoding = str(entry.get("decoding", ""))
+            else:
                 history.add_step(entry)
     except FileNotFoundError as error:
         raise UserError(f"{run_folder} has no journal.jsonl, so it is not a run of seedfast.") from error

@@ -95,7 +95,7 @@ def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> s
         *_header(folder, history),
         *_validation(folder, history),
         *_plots(folder, history, pictures),
-        *_samples(folder),
+        *_samples(folder, history),
         *_provenance(folder),
         *_checkpoints(folder),
         *_configuration(folder),
@@ -210,9 +210,11 @@ def _plots(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> I
         yield element("figure", picture, element("figcaption", caption))
 
 
-def _samples(folder: Folder) -> Iterator[Markup]:
+def _samples(folder: Folder, history: History) -> Iterator[Markup]:
     if folder.samples:
         yield element("h2", "Latest samples")
+        if history.decoding:
+            yield element("p", f"Decoding: {history.decoding}.", class_="faint")
     for sampled in folder.samples:
         yield from _sample(sampled)
     if folder.earlier:

@@ -17,6 +17,7 @@ from seedfast.errors import TrainingStopped, UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.trained import Trained
 from seedfast.families.image.family import ImageObjective
+from seedfast.families.image.request import GUIDANCE
 from seedfast.families.image.samples import ImageSamples
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
@@ -76,8 +77,10 @@ def validations(folder: Path, weights: str) -> dict[int, float]:
 
 def test_guidance_below_one_is_accepted_and_zero_is_unconditional(model: Trained) -> None:
     few = {scale: images(model, label=("few",), guidance=scale).int() for scale in (0.0, 0.5, 1.0)}
-    assert torch.equal(few[0.0], images(model).int())
-    assert torch.equal(few[1.0], images(model, label=("few",)).int())
+    assert torch.equal(few[0.0], images(model, label=("none",)).int())
+    by_default = images(model, label=("few",)).int()
+    assert torch.equal(by_default, images(model, label=("few",), guidance=GUIDANCE).int())
+    assert not torch.equal(by_default, few[1.0])
     assert not torch.equal(few[0.5], few[0.0])
     assert not torch.equal(few[0.5], few[1.0])
 
@@ -85,7 +88,7 @@ def test_guidance_below_one_is_accepted_and_zero_is_unconditional(model: Trained
 def test_the_network_never_receives_more_images_than_a_batch(model: Trained) -> None:
     sizes: list[int] = []
     hook = model.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    images(model, num=7, batch=3, label=("few",))
+    images(model, num=7, batch=3, label=("few",), guidance=1.0)
     plain = max(sizes)
     images(model, num=7, batch=3, label=("few",), guidance=2.0)
     hook.remove()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seedfast.data.dataset import Dataset
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.categorical import draw, shape
