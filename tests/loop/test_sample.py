@@ -16,8 +16,10 @@ from seedfast.evaluate import trained
 from seedfast.families.text.request import DEMO_TOKENS, Canvas
 from seedfast.loop.config import from_mapping, to_yaml
 from seedfast.loop.open import open_session
+from seedfast.loop.progress import Silent
 from seedfast.loop.sample import save_showcase
 from seedfast.loop.sampling import Sampling
+from seedfast.loop.train import run_training
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
 from seedfast.run_folder.choice import find
@@ -106,6 +108,17 @@ def test_options_that_do_not_fit_the_family_are_refused_before_the_first_step(
     with pytest.raises(UserError, match=message):
         train_in(tmp_path / "run", small_run(recipe, story, sampling=Sampling(**options)))
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_samples_that_cannot_be_written_are_a_warning(
+    story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_run("text-masked", story, steps=2, sample_every=1)
+    with open_session(run, tmp_path / "run") as opened:
+        (tmp_path / "run/samples").write_text("a file in the place of the folder")
+        run_training(opened, Silent())
+    assert "the samples of step 1 could not be written" in capsys.readouterr().err
+    assert find(tmp_path / "run", at="newest").step == 2
 
 
 def test_a_long_text_gets_a_limited_number_of_tokens() -> None:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from seedfast import keys, phases
+from seedfast.console import warn
 from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
 from seedfast.loop.interrupt import Interrupt
@@ -263,14 +264,21 @@ def _sample(session: Session) -> None:
     if has_diverged(session.state.average.network if session.state.average else session.state.network):
         _stop(session, f"the weights are not finite at step {session.state.step}")
     if session.distributed.is_main and session.family.generator:
-        began = time.perf_counter()
-        shown = save_showcase(session)
-        names = [str(file.relative_to(session.folder)) for file in shown.files]
-        seconds = round(time.perf_counter() - began, 6)
-        session.record(
-            {"step": session.state.step, "samples": names, "decoding": shown.decoding, "time": {"seconds": seconds}}
-        )
+        _write_samples(session)
     session.distributed.barrier()
+
+
+def _write_samples(session: Session) -> None:
+    """Write samples and their line of the journal. A full disk costs the samples and not the training."""
+    began, step = time.perf_counter(), session.state.step
+    try:
+        shown = save_showcase(session)
+    except OSError as error:
+        warn(f"the samples of step {step} could not be written ({error}); training continues")
+        return
+    names = [str(file.relative_to(session.folder)) for file in shown.files]
+    seconds = round(time.perf_counter() - began, 6)
+    session.record({"step": step, "samples": names, "decoding": shown.decoding, "time": {"seconds": seconds}})
 
 
 def _stalled(session: Session) -> bool:

@@ -37,6 +37,10 @@ def alpha(schedule: str, t: Tensor) -> Tensor:
     raise ValueError(f"no noise schedule is called {schedule}")
 
 
+# The default decoding: one network evaluation for each token, at random positions, which draws exactly from the model.
+# By a judge (`bench/decoding.py`, 700 steps on tinyshakespeare, two seeds of 32 texts) it has 3.65 ± 0.05 nats a token,
+# in the order of confidence 3.56 ± 0.05, in half the steps 3.73 ± 0.07; at temperature 0.8 it has 3.26, but of duller
+# text: the entropy is 2.74, and that of real text 2.91.
 @dataclass(frozen=True, kw_only=True)
 class MaskedRequest(TextRequest):
     """A request to a masked diffusion model."""
