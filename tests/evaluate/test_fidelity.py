@@ -91,7 +91,8 @@ def test_a_result_has_everything_that_it_depends_on() -> None:
     assert len(found.distance.values) == len(found.floor.values) == 2
     assert found.floor == floor(raw_pixels(real), (2, 3))
     assert "fewer than 2,048" in str(found.warning)
-    assert found.record().keys() == {"features", "real", "made", "distance", "precision", "recall", "floor", "warning"}
+    numbers_of = {"real", "made", "distance", "precision", "recall", "floor"}
+    assert found.record().keys() == {"features", "decoding", "warning", *numbers_of}
     assert found.table()[0] == "80 images for each of 2 seeds, against 100 of real images"
     assert replace(found, real=3000, generated=2048).warning is None
 
@@ -193,6 +194,7 @@ def test_the_metric_generates_the_classes_in_the_proportions_of_the_training_dat
     assert measure.fits(model) is None
     found = measure(model)
     assert (found.real, found.generated, found.reference) == (len(model.corpus.train), 12, "train")
+    assert found.decoding == "dpm++2m in 2 steps, guidance 1, 2 network evaluations for an image", "unguided"
     few = Fidelity(request=ImageRequest(num=8, steps=2, label=("few",)))(model)
     assert few.reference == "train (few)"
     assert few.real < len(model.corpus.train)
