@@ -153,8 +153,11 @@ class Fidelity:
     transformers, a folder or a name on the hub (default: raw pixels)."""
 
     def __post_init__(self) -> None:
-        if self.request.image is not None:
-            raise UserError("Fidelity compares images generated from noise: leave --image out.")
+        if not self.request.starts_from_noise:
+            raise UserError(
+                "Fidelity compares images generated from noise: leave --image out, and --inpaint, --to-seed and "
+                "--to-label."
+            )
 
     def fits(self, model: Trained) -> str | None:
         """Image models."""

@@ -82,6 +82,11 @@ class DiffusersNetwork(Network):
         super().__init__()
         self.unet, self.classes, self.patch = unet, classes, patch
 
+    @property
+    def label_embedding(self) -> nn.Embedding | None:
+        """The embedding that diffusers adds to the time's."""
+        return self.unet.class_embedding  # type: ignore[return-value]
+
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:
         """The network's output at this time (in units of 1/1000 for diffusers), [B, C, S, S]."""
         if self.classes > 1 and label_B is None:

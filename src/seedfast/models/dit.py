@@ -59,6 +59,11 @@ class DiTNetwork(Network):
         """The output layer of the transformer."""
         return self.body.head
 
+    @property
+    def label_embedding(self) -> nn.Embedding:
+        """The embedding of the first token."""
+        return self.body.tokens
+
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:
         """The network's output at this time, [B, C, S, S]."""
         if label_B is None:

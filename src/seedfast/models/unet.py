@@ -131,6 +131,11 @@ class UNetNetwork(Network):
         """The last convolution, whose outputs are the predicted channels."""
         return self.leave[2]  # type: ignore[return-value]
 
+    @property
+    def label_embedding(self) -> nn.Embedding | None:
+        """The embedding that is added to the time's."""
+        return self.label
+
     def _residual(self, inputs: int, outputs: int) -> "Residual":
         return Residual(inputs, outputs, self.embed, self.config)
 
