@@ -25,10 +25,10 @@ def too_little_noise(*words: Any, passes: int) -> Iterator[Tensor]:
     return installed.repaint(*rest, lambda stream, *at: noise(stream, *at) / (1 + (stream == "back")), passes=passes)
 
 
-def forgets_the_known_part(x: Any, y: Any, grid: Any, known: installed.Known, *rest: Any, passes: int) -> Any:
+def forgets_the_known_part(sampler: Any, first: Any, grid: Any, known: installed.Known, *rest: Any, passes: int) -> Any:
     """It replaces the known part after the last step only."""
     free = replace(known, unknown=torch.ones_like(known.unknown))
-    for x in installed.repaint(x, y, grid, free, *rest, passes=passes):
+    for x in installed.repaint(sampler, first, grid, free, *rest, passes=passes):
         yield known.replaced(x, grid[-1], x)
 
 

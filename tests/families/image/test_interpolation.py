@@ -1,5 +1,6 @@
 """Interpolation between seeds and between classes: the ends are the plain samples, and the way lies between them."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_the_way_of_noise_is_an_arc_of_equal_steps() -> None:
     assert torch.equal(slerp(a, b, 1.0), b)
     norms, chords = (
         torch.stack([x.norm(dim=1) for x in way]),
-        torch.stack([(y - x).norm(dim=1) for x, y in zip(way, way[1:])]),
+        torch.stack([(y - x).norm(dim=1) for x, y in pairwise(way)]),
     )
     assert torch.allclose(norms, norms[:1].expand(5, 4), rtol=1e-5)
     assert torch.allclose(chords, chords[:1].expand(4, 4), rtol=1e-4)

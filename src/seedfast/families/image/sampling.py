@@ -92,7 +92,7 @@ class ImageGenerator(Generator[ImageRequest]):
             for weight in request.weights:
                 with self._mixed(network, request, to_labels, weight):
                     done.append(self._images(network, request, grid, labels, _between(draws, request, weight), bar))
-        frames = [traced for _, traced in done][0]
+        frames = done[0][1]
         return ImageSamples.of(
             [images for images, _ in done], frames, labels, to_labels, self.conditioning.assets.classes, request
         )
