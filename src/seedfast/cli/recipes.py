@@ -1,9 +1,14 @@
 """`seedfast recipes`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from seedfast.cli.arguments import parse
+
+if TYPE_CHECKING:
+    from seedfast.models.config import Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ def recipes(words: list[str]) -> int:
     return 0
 
 
-def _line(sizes: dict[str, int | None]) -> str:
+def _line(sizes: "Mapping[Size, int | None]") -> str:
     """Such as "tiny 13.9 M, small 162.3 M"; a size without a number if it cannot be built here."""
     named = (name if n is None else f"{name} {n / 1e6:.1f} M" for name, n in sizes.items())
     return ", ".join(named) or "the size of the pretrained model (--model)"

@@ -54,6 +54,11 @@ def repaint(sampler: Sampler, x: Tensor, grid: Grid, known: Known, noise: NoiseO
         for again in range(passes if end.s > 0 else 1):
             if again:
                 x = renoised(x, end, start, noise("back", step, again))
-            (x,) = sampler(x, [start, end], lambda _, step=step, again=again: noise("noise", step, again))
+            (x,) = sampler(x, [start, end], _of_step(noise, step, again))
             x = known.replaced(x, end, noise("known", step, again))
         yield x
+
+
+def _of_step(noise: NoiseOf, step: int, again: int) -> Noise:
+    """The sampler's own noise in one pass over a step."""
+    return lambda _: noise("noise", step, again)

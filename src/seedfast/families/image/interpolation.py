@@ -24,7 +24,8 @@ def slerp(first: Tensor, second: Tensor, weight: float) -> Tensor:
     shape = [-1, *[1] * (first.dim() - 1)]
     parts = [(each * angle_B).sin() / angle_B.sin() for each in (1 - weight, weight)]
     u, v = (part.to(first.dtype).view(shape) for part in parts)
-    return u * first + v * second
+    mixed: Tensor = u * first + v * second
+    return mixed
 
 
 @dataclass(frozen=True, kw_only=True)

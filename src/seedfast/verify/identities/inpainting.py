@@ -72,7 +72,8 @@ def _grids() -> dict[str, Grid]:
 def _denoise(x: Tensor, level: NoiseLevel) -> Tensor:
     """E[x0 | x] of the normal distribution."""
     spread = level.a.square() * _COVARIANCE + level.s.square() * torch.eye(4, dtype=torch.float64)
-    return _MEAN + (x - level.a * _MEAN) @ (level.a * torch.linalg.inv(spread) @ _COVARIANCE)
+    x0: Tensor = _MEAN + (x - level.a * _MEAN) @ (level.a * torch.linalg.inv(spread) @ _COVARIANCE)
+    return x0
 
 
 def _noise(stream: str, step: int, again: int) -> Tensor:
