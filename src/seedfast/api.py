@@ -18,6 +18,7 @@ from seedfast.loop.given_data import Given, given_path
 from seedfast.loop.open import claim, open_session
 from seedfast.loop.progress import LOG, Callback, Line, Silent
 from seedfast.loop.train import run_training
+from seedfast.models.config import Size
 from seedfast.run_folder.choice import At, Weights, find, run_folder_of
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
@@ -26,11 +27,12 @@ from seedfast.user_code import named_by_user
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def recipe(name: str, /, **changes: Any) -> Run:
+def recipe(name: str, /, *, size: Size | None = None, **changes: Any) -> Run:
     """The run of a recipe, with some of its fields changed: `recipe("text-masked", steps=100, **{"model.width": 64})`.
 
-    name: of `seedfast recipes`, or `path/to/file.py:function` for a recipe of your own. changes: values by the dotted
-    names that the flags have, with underscores; a dict changes several fields of a group, `model={"width": 64}`.
+    name: of `seedfast recipes`, or `path/to/file.py:function` for a recipe of your own. size: a named size of the
+    network. changes: values by the dotted names that the flags have, with underscores, which override the size; a dict
+    changes several fields of a group, `model={"width": 64}`.
     Raises UserError for an unknown recipe or field, or a value that does not fit it, naming the key.
     """
     nested: dict[str, Any] = {}
@@ -42,7 +44,10 @@ def recipe(name: str, /, **changes: Any) -> Run:
             if not isinstance(inner, dict):
                 raise UserError(f"{key} is a field of {group}, which is given as a whole too: give one of them.")
         inner[last] = str(value) if isinstance(value, Path) else value
-    return from_mapping(recipes.make(name), nested, where=f"recipe {name}").located()
+    run = recipes.make(name)
+    if size is not None:
+        run = replace(run, model=run.model.sized(size))
+    return from_mapping(run, nested, where=f"recipe {name}").located()
 
 
 def train(

@@ -123,3 +123,19 @@ def test_the_report_shows_the_error_at_each_noise_level(run: Path) -> None:
     assert seedfast("report", str(run)) == 0
     assert (run / "report/curves.png").exists()
     assert not (run / "report/diagnostics.png").exists(), "the points of the curve have no panels besides"
+
+
+def test_a_picture_is_inpainted_and_seeds_are_interpolated(run: Path, tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 90).save(tmp_path / "x.png")
+    mask = Image.new("L", (8, 8))
+    mask.paste(255, (0, 0, 4, 8))
+    mask.save(tmp_path / "mask.png")
+    words = ["--num", "2", "--steps", "3", "--resample", "2", "--mask", str(tmp_path / "mask.png")]
+    assert seedfast("sample", str(run), *words, "--inpaint", str(tmp_path / "x.png"), "--out", str(tmp_path / "a")) == 0
+    with Image.open(tmp_path / "a/sample_0001.png") as found:
+        assert [found.convert("L").getpixel((x, 3)) for x in range(4, 8)] == [90] * 4
+    words = ["--num", "2", "--steps", "3", "--to-seed", "2", "--frames", "3", "--gif", "--out", str(tmp_path / "b")]
+    assert seedfast("sample", str(run), *words) == 0
+    assert (tmp_path / "b/interpolation.gif").exists()
+    assert seedfast("sample", str(run), "--num", "2", "--steps", "3", "--seed", "2", "--out", str(tmp_path / "c")) == 0
+    assert (tmp_path / "b/sample_0005.png").read_bytes() == (tmp_path / "c/sample_0001.png").read_bytes()

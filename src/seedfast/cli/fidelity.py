@@ -29,8 +29,9 @@ class Fidelity:
     against: Literal["train", "validation"] = "train"
     """The split of the real images."""
     features: str | None = None
-    """path/to/file.py:function that maps images (uint8 [B, C, S, S]) to features [B, F], or a vision model of
-    transformers, a folder or a name on the hub (default: raw pixels)."""
+    """inception:FILE, those of the published FID with the weights in a file; path/to/file.py:function that maps images
+    (uint8 [B, C, S, S]) to features [B, F]; or a vision model of transformers, a folder or a name on the hub (default:
+    raw pixels)."""
     weights: Literal["ema", "raw"] | None = None
     """Which weights to use (default: the averaged ones where there are some)."""
     at: int | Literal["best", "newest"] = "best"

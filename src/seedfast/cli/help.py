@@ -11,6 +11,7 @@ _COLUMN = 26
 _FLAGS = {
     "data": ("PATH …", "file, folder or hf:NAME to train on"),
     "model": ("PATH", "pretrained model to start from, of a folder or hub"),
+    "size": ("NAME", "size of the network (seedfast recipes --sizes)"),
     "out": ("FOLDER", "run folder; the same command continues what is in it"),
     "steps": ("N", "optimizer steps of the run"),
     "epochs": ("X", "its length in passes over the data instead"),
@@ -31,7 +32,8 @@ _FLAGS = {
 def help_page(recipe: str, run: Run) -> str:
     """The help of a recipe, of at most 80 columns."""
     values = settings(run)
-    shown = [flag for flag in _FLAGS if flag != "model" or "model.path" in values]
+    useless = {*([] if "model.path" in values else ["model"]), *([] if run.model.sizes() else ["size"])}
+    shown = [flag for flag in _FLAGS if flag not in useless]
     return "\n".join(
         [
             f"usage: seedfast train {recipe} [flags]",

@@ -22,6 +22,7 @@ from seedfast.loop.progress import LOG, Line, Silent
 from seedfast.loop.sample import save_showcase
 from seedfast.loop.session import Session, stored_run
 from seedfast.loop.train import run_training
+from seedfast.models.config import Size
 from seedfast.user_code import named_by, named_by_user
 
 
@@ -39,6 +40,8 @@ class Train:
     """Where the data is, in one place or several; the same as --data.path (and --data.also)."""
     model: str | None = None
     """The pretrained model to start from, a folder or a name on the Hugging Face hub; the same as --model.path."""
+    size: Size | None = None
+    """A named size of the network (seedfast recipes --sizes); flags of --model and --config go before it."""
     config: Path | None = None
     """A YAML file with fields of the run, nested like `run.yaml`."""
     allow_change: tuple[str, ...] = ()
@@ -114,7 +117,7 @@ def _train(asked: Train) -> int:
 
 
 def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Train:
-    """The arguments of a recipe's training: recipe (`fresh` if given), then stored run or --config, then flags."""
+    """The arguments of a recipe's training: recipe (`fresh` if given) or stored run, then --size, --config, flags."""
     refuse_foreign_flags("train", words)
     lengths = [key for key in LENGTHS if any(word.partition("=")[0] == f"--{key}" for word in words)]
     refuse_two_lengths(lengths, prefix="--")
@@ -123,6 +126,8 @@ def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Tra
     run = fresh = fresh or recipes.make(recipe)
     if (out / "run.yaml").is_file():
         run = stored_run(fresh, out)
+    if known.size:
+        run = replace(run, model=run.model.sized(known.size))
     if known.config:
         values = read_yaml(known.config)
         refuse_foreign_keys(known.config, values)
@@ -135,7 +140,7 @@ def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Tra
         Train,
         words,
         prog=f"seedfast train {recipe}",
-        default=Train(out=out, config=known.config, run=run),
+        default=Train(out=out, size=known.size, config=known.config, run=run),
     )
     if asked.run.recipe != fresh.recipe:
         raise UserError(f"The recipe is named first ({fresh.recipe}); --recipe cannot make it {asked.run.recipe}.")
@@ -152,9 +157,10 @@ def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Tra
 
 
 def _first(words: list[str]) -> argparse.Namespace:
-    """The flags that the others depend on: `out` and `config`, None where they are not given."""
+    """The flags that the others depend on: `out`, `size` and `config`, None where they are not given."""
     parser = argparse.ArgumentParser(prog="seedfast train", add_help=False, allow_abbrev=False)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--size")
     parser.add_argument("--config", type=Path)
     return parser.parse_known_args(words)[0]
 

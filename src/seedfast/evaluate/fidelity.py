@@ -7,6 +7,7 @@ Every number here therefore comes with its sample counts, and next to that noise
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -154,12 +155,16 @@ class Fidelity:
     against: Literal["train", "validation"] = "train"
     """The split of the real images."""
     features: str | None = None
-    """path/to/file.py:function that maps images (uint8 [B, C, S, S]) to features [B, F], or a vision model of
-    transformers, a folder or a name on the hub (default: raw pixels)."""
+    """inception:FILE, those of the published FID with the weights in a file; path/to/file.py:function that maps images
+    (uint8 [B, C, S, S]) to features [B, F]; or a vision model of transformers, a folder or a name on the hub (default:
+    raw pixels)."""
 
     def __post_init__(self) -> None:
-        if self.request.image is not None:
-            raise UserError("Fidelity compares images generated from noise: leave --image out.")
+        if not self.request.starts_from_noise:
+            raise UserError(
+                "Fidelity compares images generated from noise: leave --image out, and --inpaint, --to-seed and "
+                "--to-label."
+            )
 
     def fits(self, model: Trained) -> str | None:
         """Image models."""
@@ -171,7 +176,7 @@ class Fidelity:
         if reason := self.fits(model):
             raise UserError(reason)
         generator = cast("ImageGenerator", model.generator)
-        features, name = self._features()  # first of all, because sampling takes minutes
+        features, name = self._features(model.distributed.device)  # first of all, because sampling takes minutes
         request = generator.with_training_classes(self.request)
         classes = generator.conditioning.assets.classes
         if not set(self.request.label) <= set(classes):
@@ -189,14 +194,17 @@ class Fidelity:
             seeds=self.seeds,
         )
 
-    def _features(self) -> tuple[Features, str]:
+    def _features(self, device: torch.device) -> tuple[Features, str]:
+        """The features and their name; a network computes on this device."""
         if self.features is None:
             return raw_pixels, "raw pixels in [-1, 1]"
+        from seedfast.evaluate.image_features import INCEPTION, inception, pretrained
+
+        if self.features.startswith(INCEPTION):
+            return inception(Path(self.features.removeprefix(INCEPTION)).expanduser(), device)
         if ":" in self.features:
             return own_function(self.features)[0], self.features
-        from seedfast.evaluate.image_features import pretrained
-
-        return pretrained(self.features), self.features
+        return pretrained(self.features, device), self.features
 
     def _real_images(self, model: Trained, classes: Sequence[str]) -> Tensor:
         """The real images of the requested classes, or of all, uint8 [N, C, S, S]."""

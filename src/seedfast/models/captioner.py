@@ -4,6 +4,7 @@ Shapes: B images, P captions, C channels, S height and width, M patches, U the e
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from seedfast.errors import UserError
 from seedfast.models import vit as vision
 from seedfast.models.attention import CrossAttention
-from seedfast.models.config import ModelConfig
+from seedfast.models.config import ModelConfig, Size
 from seedfast.models.hf_causal_lm import refuse_masked
 from seedfast.models.import_gpt2 import from_gpt2
 from seedfast.models.kv_cache import KVCache
@@ -25,6 +26,15 @@ from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.vit import PretrainedVision, ViT, ViTNetwork
 from seedfast.options import Affects, Example
+
+_SIZES: Mapping[Size, tuple[int, int, int, int]] = {
+    "tiny": (4, 2, 4, 128),
+    "small": (12, 6, 6, 384),
+    "base": (12, 6, 12, 768),
+    "large": (24, 12, 16, 1024),
+}
+"""Layers of encoder and decoder, heads and width of both. The encoders are ViT-S (Touvron et al. 2021), B and L
+(Dosovitskiy et al. 2021); the decoders have half their layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +74,8 @@ class Captioner(ModelConfig):
             )
         if pretrained and self.vit != ViT():
             raise UserError(
-                "model.vit configures the encoder trained from scratch, and --model names a pretrained one: "
-                "use one of them."
+                "model.vit (and --size) configures the encoder trained from scratch, and --model names a pretrained "
+                "one: use one of them."
             )
 
     @property
@@ -77,6 +87,18 @@ class Captioner(ModelConfig):
     def caches(self) -> bool:
         """Whether the encoder's features are computed once for each image and stored."""
         return self.is_frozen and self.cache_features is not False
+
+    def sizes(self) -> Mapping[Size, Self]:
+        """Encoder and decoder; with a pretrained encoder, the decoder alone."""
+        pretrained = bool(self.path or self.architecture)
+        return {
+            size: replace(
+                self,
+                vit=self.vit if pretrained else replace(self.vit, layers=encoder, heads=heads, width=width),
+                decoder=self.decoder.shaped(decoder, heads, width),
+            )
+            for size, (encoder, decoder, heads, width) in _SIZES.items()
+        }
 
     def pretrained_parts(self) -> dict[str, str]:
         """The encoder's image processor and the language model's tokenizer."""

@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from torch import nn
 
+from seedfast.errors import UserError
 from seedfast.models.token_network import TokenNetwork
+
+Size = Literal["tiny", "small", "base", "medium", "large", "xl"]
 
 
 class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; each wing of families declares `build`
@@ -23,6 +26,18 @@ class ModelConfig(ABC):  # noqa: B024  # its methods have defaults; each wing of
     def with_path(self, path: str) -> Self:
         """The same configuration with another pretrained model."""
         return replace(self, path=path)  # type: ignore[type-var]  # configurations are dataclasses
+
+    def sizes(self) -> Mapping[Size, Self]:
+        """The same configuration in each of its named sizes; none for a pretrained model."""
+        return {}
+
+    def sized(self, size: Size) -> Self:
+        """The same configuration in a named size. Raises UserError if it has no such size."""
+        sizes = self.sizes()
+        if size not in sizes:
+            known = f"there are {', '.join(sizes)}" if sizes else "its size is that of the pretrained model (--model)"
+            raise UserError(f"This network has no size {size}: {known}.")
+        return sizes[size]
 
     def located(self) -> Self:
         """The same configuration, complete in itself: absolute paths, and the architecture that a name stands for."""

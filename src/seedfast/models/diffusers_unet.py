@@ -1,7 +1,8 @@
 """`diffusers.UNet2DModel` as a network of seedfast."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from seedfast.errors import UserError
 from seedfast.huggingface import first_line
-from seedfast.models.config import ImageModel
+from seedfast.models.config import ImageModel, Size
 from seedfast.models.network import Network
 from seedfast.models.unet import check_levels, check_size
 from seedfast.options import AtLeast, Between, Example, check
@@ -49,6 +50,10 @@ class DiffusersUNet(ImageModel):
         if any(width % self.head_size for width in self.widths):
             raise UserError(f"model.head_size ({self.head_size}) must divide all of model.widths {self.widths}.")
 
+    def sizes(self) -> Mapping[Size, Self]:
+        """The levels of the sizes of `UNet`, whose folded pixels this network lacks."""
+        return {size: replace(self, **shape) for size, shape in _SIZES.items()}
+
     def build(self, *, size: int, channels: int, classes: int) -> "DiffusersNetwork":
         """A freshly initialised network. Raises UserError if diffusers is missing or the size cannot be halved."""
         check_size(size, 2 ** (len(self.widths) - 1), "model.widths")
@@ -72,6 +77,18 @@ class DiffusersUNet(ImageModel):
         return DiffusersNetwork(unet, classes)
 
 
+_SIZES: Mapping[Size, Mapping[str, Any]] = {
+    "tiny": {"widths": (32, 64, 128), "blocks": 2, "attention": (False, False, True), "head_size": 8, "groups": 8},
+    "small": {"widths": (64, 128, 128), "blocks": 2, "attention": (False, False, True), "head_size": 32, "groups": 32},
+    "base": {"widths": (128, 256, 256, 256), "blocks": 2, "attention": (False, True, False, False)}
+    | {"head_size": 64, "groups": 32},
+    "large": {"widths": (128, 256, 384, 512), "blocks": 3, "attention": (False, False, True, True)}
+    | {"head_size": 64, "groups": 32},
+    "xl": {"widths": (192, 384, 576, 768), "blocks": 3, "attention": (False, True, True, True)}
+    | {"head_size": 64, "groups": 32},
+}
+
+
 class DiffusersNetwork(Network):
     """The network of `DiffusersUNet.build`, or one that was stored.
 
@@ -81,6 +98,11 @@ class DiffusersNetwork(Network):
     def __init__(self, unet: nn.Module, classes: int, *, patch: int = 1) -> None:
         super().__init__()
         self.unet, self.classes, self.patch = unet, classes, patch
+
+    @property
+    def label_embedding(self) -> nn.Embedding | None:
+        """The embedding that diffusers adds to the time's."""
+        return self.unet.class_embedding  # type: ignore[return-value]
 
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:
         """The network's output at this time (in units of 1/1000 for diffusers), [B, C, S, S]."""

@@ -3,19 +3,29 @@
 Shapes: B batch, C channels, S height and width, L tokens, W width, P values of a patch.
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.config import ImageModel
+from seedfast.models.config import ImageModel, Size
 from seedfast.models.network import Network
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import check_size
 from seedfast.options import AtLeast, check
+
+_SIZES: Mapping[Size, tuple[int, int, int]] = {
+    "tiny": (6, 6, 192),
+    "small": (12, 6, 384),
+    "base": (12, 12, 768),
+    "large": (24, 16, 1024),
+    "xl": (28, 16, 1152),
+}
+"""Layers, heads and width of DiT-S, B, L and XL (Peebles & Xie 2023, table 1), and of the recipe ("tiny")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,10 @@ class DiT(ImageModel):
         check(self, "model.")
         if self.body.tied:
             raise UserError("model.body.tied would share the class embedding with the pixels: leave it out.")
+
+    def sizes(self) -> Mapping[Size, Self]:
+        """The shapes of the paper, with this patch."""
+        return {size: replace(self, body=self.body.shaped(*shape)) for size, shape in _SIZES.items()}
 
     def build(self, *, size: int, channels: int, classes: int) -> "DiTNetwork":
         """A freshly initialised network. Raises UserError if the patches do not divide an image of this size."""
@@ -58,6 +72,11 @@ class DiTNetwork(Network):
     def output_layer(self) -> nn.Linear:
         """The output layer of the transformer."""
         return self.body.head
+
+    @property
+    def label_embedding(self) -> nn.Embedding:
+        """The embedding of the first token."""
+        return self.body.tokens
 
     def forward(self, x_BCSS: Tensor, time_B: Tensor, label_B: Tensor | None = None) -> Tensor:
         """The network's output at this time, [B, C, S, S]."""

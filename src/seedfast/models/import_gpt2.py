@@ -1,6 +1,5 @@
 """Importing GPT-2 weights from transformers and from nanoGPT checkpoints, causal or of masked diffusion."""
 
-import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,12 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from seedfast.errors import UserError
 from seedfast.huggingface import first_line, read_json
 from seedfast.models.masked_checkpoints import MASKED_KEYS, masked_model
+from seedfast.models.stored_state import DAMAGED, read_state, torch_load
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 
@@ -28,7 +27,6 @@ _BLOCK = {
 }
 _SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 _MASKS = (".attn.bias", ".attn.masked_bias")  # older files store the causal mask as a buffer
 
 
@@ -138,12 +136,7 @@ def _folder_weights(folder: Path) -> dict[str, Tensor]:
     path = next((path for name in _WEIGHTS if (path := folder / name).is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no weights: it should hold {' or '.join(_WEIGHTS)}.")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
-    except (*_DAMAGED, SafetensorError) as error:
-        raise UserError(f"{path} could not be read: {first_line(error)}") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path} does not hold the tensors of a model.")
+    state = read_state(path)
     up = state.get("transformer.h.0.mlp.c_fc.weight")
     return transposed(state) if up is not None and up.shape[0] < up.shape[-1] else state
 
@@ -199,18 +192,14 @@ def _open_nanogpt(path: Path) -> dict[str, Any]:
             f"{path} could not be read as a nanoGPT checkpoint: it is not a zip archive, which torch.save writes."
         )
     try:
-        checkpoint = _torch_load(path)
-    except _DAMAGED as error:
+        checkpoint = torch_load(path)
+    except DAMAGED as error:
         raise UserError(f"{path} could not be read as a nanoGPT checkpoint: {first_line(error)}") from error
     if not isinstance(checkpoint, dict) or not all(
         isinstance(checkpoint.get(k), dict) for k in ("model", "model_args")
     ):
         raise UserError(f"{path} is not a nanoGPT checkpoint: it lacks 'model' or 'model_args'.")
     return checkpoint
-
-
-def _torch_load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)  # nothing in the file is executed
 
 
 def tensor_names(network: TransformerNetwork) -> Iterator[tuple[str, str]]:

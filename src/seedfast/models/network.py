@@ -13,3 +13,8 @@ class Network(nn.Module):
         Its weight is no hidden matrix: an optimizer of hidden matrices (Muon) leaves it to AdamW.
         """
         return None
+
+    @property
+    def label_embedding(self) -> nn.Embedding | None:
+        """The embedding of class labels, the null label's last; None if the network receives no labels."""
+        return None

@@ -1,13 +1,23 @@
 """The configuration of the transformer, the backbone of every text family."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
 
 from seedfast.errors import UserError
-from seedfast.models.config import TokenModel
+from seedfast.models.config import Size, TokenModel
 from seedfast.models.transformer_block import Nonlinearity
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.options import Affects, AtLeast, Between, Example, check
+
+_SIZES: Mapping[Size, tuple[int, int, int]] = {
+    "tiny": (4, 4, 128),
+    "small": (12, 12, 768),
+    "medium": (24, 16, 1024),
+    "large": (36, 20, 1280),
+    "xl": (48, 25, 1600),
+}
+"""Layers, heads and width of GPT-2's sizes (Radford et al. 2019, table 2), and of the recipes ("tiny")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +101,14 @@ class Transformer(TokenModel):
             tied=tied,
             dropout=dropout,
         )
+
+    def shaped(self, layers: int, heads: int, width: int) -> Self:
+        """The same architecture in another shape."""
+        return replace(self, layers=layers, heads=heads, width=width)
+
+    def sizes(self) -> Mapping[Size, Self]:
+        """The shapes of GPT-2, with this architecture."""
+        return {size: self.shaped(*shape) for size, shape in _SIZES.items()}
 
     @property
     def mlp_width(self) -> int:

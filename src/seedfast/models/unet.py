@@ -3,16 +3,16 @@
 Shapes: B batch, C channels, S height and width, W width of a level, E embedding.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.config import ImageModel
+from seedfast.models.config import ImageModel, Size
 from seedfast.models.network import Network
 from seedfast.models.transformer_block import sinusoid
 from seedfast.options import AtLeast, Between, Example, check
@@ -58,10 +58,31 @@ class UNet(ImageModel):
                 f"model.heads ({self.heads}) must divide the channels of every level of {self.multipliers}."
             )
 
+    def sizes(self) -> Mapping[Size, Self]:
+        """The recipe's network (tiny), a small one, and those of papers."""
+        return {size: replace(self, **shape) for size, shape in _SIZES.items()}
+
     def build(self, *, size: int, channels: int, classes: int) -> "UNetNetwork":
         """A freshly initialised network. Raises UserError if the size cannot be halved as often as there are levels."""
         check_size(size, self.patch * 2 ** (len(self.multipliers) - 1), "model.multipliers and model.patch")
         return UNetNetwork(self, channels=channels, classes=classes)
+
+
+_SIZES: Mapping[Size, Mapping[str, Any]] = {
+    "tiny": {"width": 32, "multipliers": (1, 2, 2), "blocks": 1, "attention": (False, False, True), "heads": 4}
+    | {"groups": 8, "patch": 2},
+    "small": {"width": 64, "multipliers": (1, 2, 2), "blocks": 2, "attention": (False, False, True), "heads": 4}
+    | {"groups": 32, "patch": 1},
+    # Ho et al. 2020, of 32 × 32 pixels.
+    "base": {"width": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (False, True, False, False)}
+    | {"heads": 1, "groups": 32, "patch": 1},
+    # Nichol & Dhariwal 2021, of 64 × 64 pixels.
+    "large": {"width": 128, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (False, False, True, True)}
+    | {"heads": 4, "groups": 32, "patch": 1},
+    # Dhariwal & Nichol 2021, of 64 × 64 pixels.
+    "xl": {"width": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (False, True, True, True)}
+    | {"heads": 3, "groups": 32, "patch": 1},
+}
 
 
 def check_levels(key: str, levels: Sequence[int], attention: Sequence[bool]) -> None:
@@ -130,6 +151,11 @@ class UNetNetwork(Network):
     def output_layer(self) -> nn.Conv2d:
         """The last convolution, whose outputs are the predicted channels."""
         return self.leave[2]  # type: ignore[return-value]
+
+    @property
+    def label_embedding(self) -> nn.Embedding | None:
+        """The embedding that is added to the time's."""
+        return self.label
 
     def _residual(self, inputs: int, outputs: int) -> "Residual":
         return Residual(inputs, outputs, self.embed, self.config)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from seedfast.data.image.dataset import ImageAssets
-from seedfast.data.image.decode import ImageError, open_image, to_pixels
 from seedfast.diffusion.grids import Grid, Spacing
 from seedfast.diffusion.guidance import clamped, dynamically_thresholded
+from seedfast.diffusion.inpainting import Known
 from seedfast.errors import UserError
+from seedfast.families.image.given import given_image, known_part
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.options import SET, AtLeast, Between, Formerly, OnlyWith, check
 
@@ -36,7 +37,8 @@ class ImageRequest:
     """The images to generate, and the sampler that generates them."""
 
     num: Annotated[int, AtLeast(1)] = 16
-    """Number of images; with labels, divided evenly among them (the first labels get the remainder)."""
+    """Number of images (of rows, if each has several frames); with labels, divided evenly among them (the first labels
+    get the remainder)."""
     label: tuple[str, ...] = ()
     """Classes, by name (default: of each image one of all classes, as often as in the training data). none is the
     trained null label, which stands for any class (unless a class has this name)."""
@@ -46,9 +48,9 @@ class ImageRequest:
     guidance: Annotated[float | None, AtLeast(0)] = None
     """Scale of classifier-free guidance: 1 is the conditional model, more strengthens the label's effect and evaluates
     the network twice a step (default 1.5 for classes; 1 for none, or for a null label that was not trained)."""
-    sampler: Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"] = "dpm++2m"
-    """dpm++2m and dpm++2s are DPM-Solver++(2M) and (2S), the latter in pairs of steps; heun evaluates the network twice
-    a step."""
+    sampler: Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"] | None = None
+    """dpm++2m (the default) and dpm++2s are DPM-Solver++(2M) and (2S), the latter in pairs of steps; heun evaluates the
+    network twice a step; to inpaint, ddim is the default."""
     steps: Annotated[int | None, AtLeast(1)] = None
     """Steps of the sampler (default 25; 50 for ddpm, ddim and euler)."""
     spacing: Spacing | None = None
@@ -68,10 +70,23 @@ class ImageRequest:
     """Start from this image with noise added, instead of from noise alone."""
     strength: Annotated[float | None, Between(0, 1, open_low=True), OnlyWith(image=SET), Formerly("noise")] = None
     """With an image: the noise level to start from, in (0, 1]; 1 is the noisiest (default 0.5)."""
+    inpaint: Path | None = None
+    """Fill a part of this image, and keep the other pixels as they are. It needs a mask."""
+    mask: Annotated[Path | None, OnlyWith(inpaint=SET)] = None
+    """To inpaint: an image as large, white where it is to be filled and black elsewhere."""
+    resample: Annotated[int | None, AtLeast(1), OnlyWith(inpaint=SET)] = None
+    """To inpaint: passes over each step, of which more fit the filled part better to the known one (RePaint, Lugmayr et
+    al. 2022; default 10). Evaluations of the network grow by this factor."""
+    to_seed: int | None = None
+    """Interpolate from the images of --seed to those of this seed."""
+    to_label: str | None = None
+    """Interpolate from the classes of --label to this class."""
+    frames: Annotated[int | None, AtLeast(2)] = None
+    """To interpolate: images from one end to the other, both included, in a row of the grid (default 8)."""
     strip: Annotated[int, AtLeast(0)] = 0
     """Frames from noise to image, shown side by side for the first eight images."""
     gif: bool = False
-    """Write these frames as an animation (16 frames unless `strip` is set)."""
+    """Write these frames as an animation (16 frames unless `strip` is set), or those of an interpolation."""
     individual: bool = True
     """Write each image as a file of its own, besides the grid."""
     columns: Annotated[int | None, AtLeast(1)] = None
@@ -86,13 +101,51 @@ class ImageRequest:
                 raise UserError(f"{key} must be a finite number, not {value}.")
         if self.strip == 1:
             raise UserError(f"strip must be 0 (none) or at least 2 frames, not {self.strip}.")
+        if self.inpaint is not None:
+            self._check_inpainting()
+        if self.frames is not None and not self.interpolates:
+            raise UserError(f"frames ({self.frames}) has no effect without to_seed or to_label: leave it out.")
+        if self.interpolates and self.strip:
+            raise UserError("strip shows the way from noise to image, and to_seed and to_label that between images.")
         if self.all_classes and self.label:
             raise UserError("all_classes generates every class and label only some: use one of them.")
 
+    def _check_inpainting(self) -> None:
+        if self.mask is None:
+            raise UserError(f"inpaint ({self.inpaint}) needs a mask, white where the image is to be filled.")
+        if self.image is not None:
+            raise UserError("image starts from an image and inpaint fills a part of one: use one of them.")
+        if self.sampler in ("dpm++2m", "dpm++2s"):
+            raise UserError(
+                f"inpaint takes each step several times, and the sampler {self.sampler} builds on the step before: use "
+                "ddim, ddpm, euler or heun."
+            )
+
     @property
     def count(self) -> int:
-        """Number of images."""
+        """Number of images, or of rows of an interpolation."""
         return self.num
+
+    @property
+    def solver(self) -> str:
+        """The sampler, also where none is named."""
+        return self.sampler or ("dpm++2m" if self.inpaint is None else "ddim")
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether each image is a row of frames between two ends."""
+        return self.to_seed is not None or self.to_label is not None
+
+    @property
+    def starts_from_noise(self) -> bool:
+        """Whether the images are samples of the model: from noise alone, one by one."""
+        return self.image is None and self.inpaint is None and not self.interpolates
+
+    @property
+    def weights(self) -> list[float]:
+        """The place of each frame on its way, from 0 to 1."""
+        frames = self.frames or 8
+        return [frame / (frames - 1) for frame in range(frames)] if self.interpolates else [0.0]
 
     def labels(self, assets: ImageAssets, *, conditional: bool) -> list[int]:
         """The label of each image, of which K is the null label: that of a model without classes, and of an image to
@@ -100,11 +153,11 @@ class ImageRequest:
 
         Raises UserError for an unknown class, and for any class or guidance if the model is not conditional.
         """
-        if (self.label or self.all_classes) and not conditional:
-            raise UserError("This model was trained without classes: leave out --label and --all-classes.")
+        if (self.label or self.all_classes or self.to_label) and not conditional:
+            raise UserError("This model was trained without classes: leave out --label, --to-label and --all-classes.")
         if self.all_classes:
             return _in_proportion(assets.counts, self.num)
-        if conditional and not self.label and self.image is None:
+        if conditional and not self.label and self.image is None and self.inpaint is None:
             return _one_by_one(assets.counts, self.num)
         wanted = [_label(name, assets.classes) for name in self.label or (NO_CLASS,)]
         if self.guidance not in (None, 1) and set(wanted) == {len(assets.classes)}:
@@ -120,8 +173,23 @@ class ImageRequest:
         """The number of steps: by default that of the sampler, at most the timesteps of the schedule."""
         if self.steps is not None:
             return self.steps
-        usual = STEPS.get(self.sampler, OTHER_STEPS)
+        usual = STEPS.get(self.solver, OTHER_STEPS)
         return min(usual, len(process.table)) if process.is_discrete else usual
+
+    def to_labels(self, labels: Sequence[int], classes: Sequence[str], *, is_guided: bool) -> list[int]:
+        """The label that each label of an interpolation goes to, the null label included.
+
+        The null label of guidance stays what it is. Raises UserError for an unknown class, or one that changes nothing.
+        """
+        null = len(classes)
+        if self.to_label is None:
+            return list(range(null + 1))
+        target = _label(self.to_label, classes)
+        if set(labels) == {target}:
+            raise UserError(f"to_label {self.to_label} is the label of every image: name another with --label.")
+        if is_guided and null in labels:
+            raise UserError(f"With guidance, to_label needs a class to begin with: leave out the label {NO_CLASS}.")
+        return [target] * null + [null if is_guided else target]
 
     def grid(self, process: NoiseProcess) -> Grid:
         """The sampling grid; with an image, only its levels up to the requested strength.
@@ -173,13 +241,16 @@ class ImageRequest:
     def start_image(self, assets: ImageAssets) -> Tensor:
         """The image to start from, float32 [C, S, S] in [-1, 1]. Raises UserError if it is not readable."""
         assert self.image is not None
-        try:
-            with open_image(self.image) as image:
-                values = to_pixels(image, assets.size, assets.channels)
-        except ImageError as error:
-            reason = error if self.image.exists() else "there is no such file"
-            raise UserError(f"{self.image} cannot be read as an image: {reason}.") from None
-        return torch.from_numpy(values.copy()).float() / 127.5 - 1
+        return given_image(self.image, assets)
+
+    def known(self, assets: ImageAssets) -> Known | None:
+        """The part of an image that inpainting keeps. Raises UserError for images that are not readable or do not fit.
+
+        None without inpainting.
+        """
+        if self.inpaint is None or self.mask is None:
+            return None
+        return known_part(self.inpaint, self.mask, assets)
 
 
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from seedfast.families.generator import Samples
-from seedfast.families.image.request import ImageRequest
+from seedfast.families.image.request import NO_CLASS, ImageRequest
 
 TRACED = 8
 """Number of images whose denoising a strip and an animation show."""
@@ -28,8 +28,9 @@ def to_uint8(x: Tensor) -> Tensor:
 class ImageSamples(Samples):
     """Generated images.
 
-    images_NCSS: uint8. names: the class of each image, None for the null label. frames_FNCSS: uint8, the denoising of
-    the first images.
+    images_NCSS: uint8; of an interpolation, the frames of each row. names: the class of each image, None for the null
+    label. frames_FNCSS: uint8, the first images on their way from noise, or from one end of the interpolation to the
+    other.
     """
 
     printable: ClassVar[bool] = False
@@ -41,25 +42,33 @@ class ImageSamples(Samples):
     gif: bool
     individual: bool
     columns: int | None
+    interpolates: bool = False
 
     @staticmethod
-    def from_batches(
-        batches: Sequence[Tensor],
-        frames: Sequence[Sequence[Tensor]],
+    def of(
+        images: Sequence[Tensor],
+        traced: Sequence[Sequence[Tensor]],
         labels: Sequence[int],
+        to_labels: Sequence[int],
         classes: Sequence[str],
         request: ImageRequest,
     ) -> "ImageSamples":
-        """Samples from batches of images, and of their frames."""
-        traced = [torch.cat(step) for step in zip(*frames, strict=True)]
+        """Samples from the images of each frame, and from the first ones on their way from noise, by batch.
+
+        to_labels: the label that each label goes to in an interpolation.
+        """
+        ends = ((label, to_labels[label]) for label in labels)
+        on_the_way = [torch.cat(step) for step in zip(*traced, strict=True)]
+        shown = [frame[:TRACED] for frame in images] if request.interpolates else on_the_way
         return ImageSamples(
-            images_NCSS=torch.cat(list(batches)),
-            names=tuple(classes[label] if label < len(classes) else None for label in labels),
-            frames_FNCSS=torch.stack(traced) if traced else None,
+            images_NCSS=torch.stack(list(images), dim=1).flatten(0, 1),
+            names=tuple(_name(*pair, weight, classes) for pair in ends for weight in request.weights),
+            frames_FNCSS=torch.stack(shown) if shown else None,
             strip=request.strip > 0,
             gif=request.gif,
             individual=request.individual,
-            columns=request.columns,
+            columns=request.columns or (len(images) if request.interpolates else None),
+            interpolates=request.interpolates,
         )
 
     def __str__(self) -> str:
@@ -86,7 +95,7 @@ class ImageSamples(Samples):
         return self.columns or math.ceil(math.sqrt(len(self.names)))
 
     def files(self) -> dict[str, bytes]:
-        """grid.png and, with classes, grid.txt; on request strip.png, denoising.gif and each image."""
+        """grid.png and, with classes, grid.txt; on request strip.png, an animation and each image."""
         files = {"grid.png": _png(self._grid())}
         if any(self.names):
             files["grid.txt"] = self._class_list(self._columns).encode()
@@ -94,7 +103,8 @@ class ImageSamples(Samples):
             rows_NFCSS = self.frames_FNCSS.transpose(0, 1)
             files["strip.png"] = _png(image_grid(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1]))
         if self.frames_FNCSS is not None and self.gif:
-            files["denoising.gif"] = _gif([image_grid(frame, min(3, len(frame))) for frame in self.frames_FNCSS])
+            name = "interpolation.gif" if self.interpolates else "denoising.gif"
+            files[name] = _gif([image_grid(frame, min(3, len(frame))) for frame in self.frames_FNCSS])
         return files | (self._each() if self.individual else {})
 
     def _class_list(self, columns: int) -> str:
@@ -110,6 +120,14 @@ class ImageSamples(Samples):
             suffix = f"_{''.join(c if c.isalnum() else '-' for c in name)}" if name else ""
             files[f"sample_{number:04}{suffix}.png"] = _png(image)
         return files
+
+
+def _name(label: int, to_label: int, weight: float, classes: Sequence[str]) -> str | None:
+    """The class of an image, None for the null label; "a→b" between two classes."""
+    names = [classes[each] if each < len(classes) else None for each in (label, to_label)]
+    if weight in (0, 1) or label == to_label:
+        return names[weight == 1]
+    return "→".join(name or NO_CLASS for name in names)
 
 
 def image_grid(images_NCSS: Tensor, columns: int) -> Tensor:

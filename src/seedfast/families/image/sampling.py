@@ -3,8 +3,11 @@
 Shapes: B batch, C channels, S height and width.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import chain
 
 import torch
@@ -15,15 +18,21 @@ from seedfast.data.dataset import Dataset
 from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Grid
 from seedfast.diffusion.guidance import guided
+from seedfast.diffusion.inpainting import Known, Sampler, repaint
 from seedfast.diffusion.levels import NoiseLevel, add_noise
 from seedfast.diffusion.parameterisation import input_std, to_x0
 from seedfast.errors import UserError
 from seedfast.families.generator import Generator, State
 from seedfast.families.image.conditioning import ClassConditioning
+from seedfast.families.image.interpolation import DrawsBetween, mixed_labels
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.families.image.request import GUIDANCE, ImageRequest
 from seedfast.families.image.samples import TRACED, ImageSamples, to_uint8
 from seedfast.keys import Draws
+from seedfast.models.network import Network
+
+PASSES = 10
+"""Passes of inpainting over each step, unless a request names others."""
 
 
 @dataclass(frozen=True)
@@ -74,42 +83,72 @@ class ImageGenerator(Generator[ImageRequest]):
         if request.guidance is not None:
             return request.guidance
         guides = self.conditioning.conditional and self.conditioning.dropout_prob > 0
-        has_class = set(self.labels(request)) != {self.conditioning.null_label}
+        null, labels = self.conditioning.null_label, set(self.labels(request))
+        has_class = null not in labels if request.to_label else labels != {null}
         return GUIDANCE if guides and has_class else 1.0
 
     def decoding(self, request: ImageRequest) -> str:
         """How images are decoded, in words, with the number of network evaluations for each."""
         scale, steps = self.guidance(request), len(request.grid(self.process)) - 1
-        evaluations = (2 * steps - 1 if request.sampler == "heun" else steps) * (1 if scale == 1 else 2)
+        passes = (request.resample or PASSES) if request.inpaint else 1
+        evaluations = passes * (2 * steps - 1 if request.solver == "heun" else steps) * (1 if scale == 1 else 2)
         options = {"η": request.eta, "variance": request.variance, "churn": request.churn, "spacing": request.spacing}
         given = [f"{name} {value}" for name, value in options.items() if value is not None]
         threshold = [] if request.threshold == "clamp" else [f"threshold {request.threshold}"]
-        way = [f"{request.sampler} in {steps} steps", *given, *threshold, f"guidance {scale:g}"]
+        way = [f"{request.solver} in {steps} steps", *given, *threshold, f"guidance {scale:g}"]
         return ", ".join([*way, f"{evaluations} network evaluations for an image"])
 
     @torch.no_grad()
     def generate(self, network: nn.Module, request: ImageRequest, draws: Draws, state: State) -> ImageSamples:
-        """Images in batches of `request.batch`; an image does not depend on the others of its batch."""
+        """Images in batches of `request.batch`; an image does not depend on the others of its batch.
+
+        Each frame of an interpolation is generated as images without one are, so that its ends are these images.
+        """
         labels = self.labels(request)
+        classes, is_guided = self.conditioning.assets.classes, self.guidance(request) != 1
+        to_labels = request.to_labels(labels, classes, is_guided=is_guided)
+        if request.to_seed == draws.seed:
+            raise UserError(f"to_seed ({request.to_seed}) is the seed of the images themselves: name another.")
         grid = request.grid(self.process)
+        done = []
+        batches = math.ceil(request.num / request.batch)
+        with Bar("Sampling", batches * len(grid) * len(request.weights)) as bar:
+            for weight in request.weights:
+                with self._mixed(network, request, to_labels, weight):
+                    done.append(self._images(network, request, grid, labels, _between(draws, request, weight), bar))
+        frames = done[0][1]
+        return ImageSamples.of([images for images, _ in done], frames, labels, to_labels, classes, request)
+
+    def _mixed(
+        self, network: nn.Module, request: ImageRequest, to_labels: list[int], weight: float
+    ) -> AbstractContextManager[None]:
+        """A context in which labels are interpolated, as requested."""
+        if request.to_label is None:
+            return nullcontext()
+        embedding = network.label_embedding if isinstance(network, Network) else None
+        assert embedding is not None, "a conditional network has an embedding of labels"
+        return mixed_labels(embedding, torch.tensor(to_labels, device=embedding.weight.device), weight)
+
+    def _images(
+        self, network: nn.Module, request: ImageRequest, grid: Grid, labels: list[int], draws: Draws, bar: Bar
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Images, uint8 [N, C, S, S], and the frames of the first ones on their way from noise, by batch."""
         frame_steps = request.frame_steps(len(grid) - 1)
         batches: list[Tensor] = []
         frames: list[list[Tensor]] = []
-        starts = range(0, request.num, request.batch)
-        with Bar("Sampling", len(starts) * len(grid)) as bar:
-            for start in starts:
-                part = replace(draws, positions_B=draws.positions_B[start : start + request.batch])
-                labels_B = torch.tensor(labels[start : start + request.batch], device=part.positions_B.device)
-                traced = []
-                first = self.initial(grid, request, part)
-                for step, x in enumerate(chain([first], self.steps(network, first, grid, labels_B, request, part))):
-                    bar.advance(1)
-                    if step in frame_steps and start < TRACED:
-                        traced.append(to_uint8(x[: TRACED - start]))
-                batches.append(to_uint8(x))
-                if traced:
-                    frames.append(traced)
-        return ImageSamples.from_batches(batches, frames, labels, self.conditioning.assets.classes, request)
+        for start in range(0, request.num, request.batch):
+            part = replace(draws, positions_B=draws.positions_B[start : start + request.batch])
+            labels_B = torch.tensor(labels[start : start + request.batch], device=part.positions_B.device)
+            traced = []
+            first = self.initial(grid, request, part)
+            for step, x in enumerate(chain([first], self.steps(network, first, grid, labels_B, request, part))):
+                bar.advance(1)
+                if step in frame_steps and start < TRACED:
+                    traced.append(to_uint8(x[: TRACED - start]))
+            batches.append(to_uint8(x))
+            if traced:
+                frames.append(traced)
+        return torch.cat(batches), frames
 
     def initial(self, grid: Grid, request: ImageRequest, draws: Draws) -> Tensor:
         """x at the first level of the grid, float32 [B, C, S, S]."""
@@ -124,25 +163,33 @@ class ImageGenerator(Generator[ImageRequest]):
         self, network: nn.Module, x: Tensor, grid: Grid, labels_B: Tensor, request: ImageRequest, draws: Draws
     ) -> Iterator[Tensor]:
         """x after each step of the sampler, starting from x at the first level of the grid."""
-        denoise = self.denoiser(network, labels_B, request)
+        sampler = self._sampler(self.denoiser(network, labels_B, request), request, len(grid) - 1)
+        known = request.known(self.conditioning.assets)
+        if known is None:
+            return sampler(x, grid, lambda step: draws.at(step).normal("noise", *x.shape[1:]))
 
-        def noise(step: int) -> Tensor:
-            return draws.at(step).normal("noise", *x.shape[1:])
+        def noise(stream: str, step: int, again: int) -> Tensor:
+            own = draws.at(step) if again == 0 else draws.at(step).at(again)
+            return own.normal(stream, *x.shape[1:])
 
-        match request.sampler:
+        known = Known(known.x0.to(x.device), known.unknown.to(x.device))
+        first = known.replaced(x, grid[0], draws.normal("known", *x.shape[1:]))
+        return repaint(sampler, first, grid, known, noise, passes=request.resample or PASSES)
+
+    def _sampler(self, denoise: samplers.Denoise, request: ImageRequest, steps: int) -> Sampler:
+        match request.solver:
             case "ddpm":
-                return samplers.ddpm(denoise, x, grid, noise, variance=request.variance or "small")
+                return partial(samplers.ddpm, denoise, variance=request.variance or "small")
             case "ddim":
-                return samplers.ddim(denoise, x, grid, noise, eta=request.eta or 0.0)
+                return partial(samplers.ddim, denoise, eta=request.eta or 0.0)
             case "dpm++2m":
-                return samplers.dpm_solver_2m(denoise, x, grid)
+                return lambda x, grid, _: samplers.dpm_solver_2m(denoise, x, grid)
             case "dpm++2s":
-                return samplers.dpm_solver_2s(denoise, x, grid)
+                return lambda x, grid, _: samplers.dpm_solver_2s(denoise, x, grid)
             case "heun":
-                churn = request.churn_per_step(self.process, len(grid) - 1)
-                return samplers.heun(denoise, x, grid, noise, churn=churn)
+                return partial(samplers.heun, denoise, churn=request.churn_per_step(self.process, steps))
             case "euler":
-                return samplers.euler(denoise, x, grid)
+                return lambda x, grid, _: samplers.euler(denoise, x, grid)
 
     def denoiser(self, network: nn.Module, labels_B: Tensor, request: ImageRequest) -> samplers.Denoise:
         """(x, level) → x0, guided towards the labels and thresholded as requested.
@@ -166,3 +213,11 @@ class ImageGenerator(Generator[ImageRequest]):
         inputs = x / input_std(level, self.process.scaling_std)
         output = network(inputs, t_cond_B, self.conditioning.network_input(labels_B)).float()
         return to_x0(self.process.prediction, output, x, level, self.process.scaling_std)
+
+
+def _between(draws: Draws, request: ImageRequest, weight: float) -> Draws:
+    """The randomness of a frame of an interpolation."""
+    if request.to_seed is None:
+        return draws
+    own = {f.name: getattr(draws, f.name) for f in fields(Draws)}
+    return DrawsBetween(**own, to=request.to_seed, weight=weight)

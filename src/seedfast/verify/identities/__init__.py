@@ -22,6 +22,7 @@ def check_all() -> Iterator[Check]:
         embedding,
         gaussian,
         images,
+        inpainting,
         likelihood,
         loop,
         masked,
@@ -64,6 +65,7 @@ def check_all() -> Iterator[Check]:
     yield gaussian.low_precision()
     yield gaussian.classifier_free()
     yield embedding.oracle()
+    yield inpainting.conditional_distribution()
     yield images.null_label()
     yield images.oracle()
     yield images.augmentation()
