@@ -30,12 +30,14 @@ from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.models.transformer import Transformer
 from seedfast.optim import muon
+from seedfast.optim.adamw import AdamW
 from seedfast.optim.muon import StackedMuon
 from seedfast.optim.optimizer import Optimizer, OptimizerConfig
+from seedfast.optim.update_rule import UpdateRule
 
-TORCH: dict[type[torch.optim.Optimizer], Callable[[Any], torch.optim.Optimizer]] = {
+TORCH: dict[type[UpdateRule], Callable[[Any], torch.optim.Optimizer]] = {
     StackedMuon: torch.optim.Muon,
-    torch.optim.AdamW: torch.optim.AdamW,
+    AdamW: torch.optim.AdamW,
 }
 """torch's own optimizer for each part of seedfast's."""
 

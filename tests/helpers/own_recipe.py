@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seedfast import recipes
 from seedfast.data.text.corpus import TextAssets
@@ -21,7 +21,7 @@ class Average:
         """Before the first step."""
         return {"average": torch.ones(())}
 
-    def adapt(self, state: State, diagnostics: Mapping[str, float]) -> State:
+    def adapt(self, state: State, diagnostics: Mapping[str, Tensor]) -> State:
         """Follow the loss."""
         return {"average": 0.9 * state["average"] + 0.1 * diagnostics["plain"]}
 

@@ -136,16 +136,16 @@ class Late(Average):
         self._source, self._behind = network, copy.deepcopy(network)
         super().__init__(self._behind)
 
-    def update(self, decay: float) -> None:
-        super().update(decay)
+    def update(self, decay: float, finite: torch.Tensor) -> None:
+        super().update(decay, finite)
         self._behind.load_state_dict(self._source.state_dict())
 
 
 class Swapped(Average):
     """The two factors of an update are exchanged."""
 
-    def update(self, decay: float) -> None:
-        super().update(1 - decay)
+    def update(self, decay: float, finite: torch.Tensor) -> None:
+        super().update(1 - decay, finite)
 
 
 class CopiesNoBuffers(Average):
@@ -161,10 +161,10 @@ class Debiased(Average):
 
     _n = 0
 
-    def update(self, decay: float) -> None:
+    def update(self, decay: float, finite: torch.Tensor) -> None:
         for own in self.network.parameters():
             own.mul_(1 - decay**self._n)
-        super().update(decay)
+        super().update(decay, finite)
         self._n += 1
         for own in self.network.parameters():
             own.div_(1 - decay**self._n)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.runs import Silent, flags, small_run, train_in, train_until
+from tests.helpers.runs import Silent, StopAt, flags, small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.loop.open import open_session
@@ -106,7 +106,14 @@ def _poison(run_folder: Path, run, **options) -> None:  # type: ignore[no-untype
         run_training(opened, Silent())
 
 
-def test_nan_stops_and_leaves_the_last_checkpoint(story: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=[0, 1], ids=["journal at once", "journal one step late"])
+def ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many steps the loop launches before it reads the first: none on a CPU, one elsewhere."""
+    monkeypatch.setattr("seedfast.loop.train.most_ahead", lambda device: request.param)
+    return int(request.param)
+
+
+def test_nan_stops_and_leaves_the_last_checkpoint(story: Path, tmp_path: Path, ahead: int) -> None:
     run = small_run("text-masked", story)
     with pytest.raises(TrainingStopped, match="not finite at step 6 "):
         _poison(tmp_path, run, when={0})
@@ -116,13 +123,28 @@ def test_nan_stops_and_leaves_the_last_checkpoint(story: Path, tmp_path: Path) -
     assert compare(tmp_path / "whole", tmp_path)[0] is None
 
 
-def test_nan_is_skipped_within_the_budget_and_journalled(story: Path, tmp_path: Path) -> None:
+def test_nan_is_skipped_within_the_budget_and_journalled(story: Path, tmp_path: Path, ahead: int) -> None:
     run = small_run("text-masked", story, on_nonfinite="skip", skip_budget=1, eval_every=0, micro_batch=None)
     _poison(tmp_path / "one", run, when={2})
     skipped = [e for e in journal.read(tmp_path / "one") if "skipped" in e]
     assert [(e["step"], e["loss"]) for e in skipped] == [(8, None)]
     with pytest.raises(TrainingStopped, match="budget of 1"):
         _poison(tmp_path / "two", run, when={2, 3})
+
+
+@pytest.mark.parametrize("recipe", ["text-masked", "text-proofreading"])
+def test_a_journal_that_is_one_step_late_ends_equal(
+    recipe: str, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(recipe, story, steps=9, eval_every=4, save_every=3, sample_every=5)
+    train_in(tmp_path / "whole", run)
+    monkeypatch.setattr("seedfast.loop.train.most_ahead", lambda device: 1)
+    with open_session(run, tmp_path / "late") as opened:
+        assert run_training(opened, StopAt(7)).step == 8, "the line of step 7 comes when step 8 is on its way"
+    train_in(tmp_path / "late", run)
+    assert compare(tmp_path / "whole", tmp_path / "late")[0] is None
+    entries = [[{**e, "time": None} for e in journal.read(tmp_path / name)] for name in ("whole", "late")]
+    assert entries[0] == entries[1]
 
 
 def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Path) -> None:

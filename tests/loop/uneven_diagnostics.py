@@ -10,8 +10,9 @@ from seedfast.data.text.corpus import TextAssets
 from seedfast.families.family import Family, Terms
 from seedfast.families.generator import State
 from seedfast.families.text.masked import Masked, MaskedObjective, MaskedTask
-from seedfast.loop import train
+from seedfast.loop import step
 from seedfast.loop.config import Run
+from seedfast.loop.diagnostics import Sums
 from seedfast.loop.distributed import DistributedContext
 
 
@@ -41,10 +42,11 @@ def uneven() -> Run:
 
 def per_name() -> Run:
     """The twin: the diagnostics are reduced one name at a time, as each rank knows them."""
-    train.averaged = _per_name
+    step.reduced = _per_name
     return uneven()
 
 
-def _per_name(sums: dict[str, Tensor], distributed: DistributedContext) -> dict[str, float]:
-    pairs = {name: distributed.all_reduce_(pair) for name, pair in sums.items()}
-    return {name: float(pair[0] / pair[1]) for name, pair in pairs.items() if pair[1]}
+def _per_name(sums: dict[str, Tensor], distributed: DistributedContext, number: Tensor) -> Sums:
+    pairs = [distributed.all_reduce_(pair.double()) for pair in sums.values()]
+    first = torch.stack([distributed.all_reduce_(number), torch.zeros((), dtype=torch.float64)])
+    return Sums(torch.stack([first, *pairs]), {name: pair.dtype for name, pair in sums.items()})

@@ -1,6 +1,8 @@
 """The optimizers: Muon agrees with torch's, and every parameter is in the right group."""
 
+import math
 import random
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -13,7 +15,11 @@ from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.unet import UNet
 from seedfast.optim import muon
+from seedfast.optim.adamw import AdamW
 from seedfast.optim.optimizer import Optimizer, OptimizerConfig
+from seedfast.optim.update_rule import UpdateRule
+
+TRUE, FALSE = torch.tensor(True), torch.tensor(False)
 
 
 def matrices() -> list[nn.Parameter]:
@@ -22,29 +28,56 @@ def matrices() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape)) for shape in shapes]
 
 
-def trajectory(kind: type[torch.optim.Optimizer], **options: float) -> list[torch.Tensor]:
+def trajectory(build: Callable[[list[nn.Parameter]], Any], broken: Collection[int] = ()) -> list[torch.Tensor]:
+    """The parameters and the state of an optimizer after five steps. broken: further steps before these, not finite."""
     parameters = matrices()
-    optimizer = kind(parameters, lr=0.02, **options)  # type: ignore[arg-type]
-    torch.manual_seed(1)
-    for _ in range(5):
+    optimizer = build(parameters)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(5):
+        if step in broken:
+            for parameter in parameters:
+                parameter.grad = torch.full(parameter.shape, [math.nan, math.inf][step % 2])
+            optimizer.step(FALSE)
         for parameter in parameters:
-            parameter.grad = torch.randn(parameter.shape)
-        optimizer.step()
-    return [p.detach() for p in parameters]
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step(*([TRUE] if isinstance(optimizer, UpdateRule) else []))
+    state = [value for p in parameters for _, value in sorted(optimizer.state[p].items())]
+    return [p.detach() for p in parameters] + state
+
+
+ADAMW = {"lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-7}
+RULES: dict[str, Callable[[list[nn.Parameter]], UpdateRule]] = {
+    "adamw": lambda parameters: AdamW([{"params": parameters, "weight_decay": 0.2}], **ADAMW),  # type: ignore[arg-type]
+    "muon": lambda parameters: muon.StackedMuon(parameters, lr=0.02),
+}
+
+
+def test_adamw_has_the_bits_of_torch() -> None:
+    torchs = trajectory(lambda p: torch.optim.AdamW(p, weight_decay=0.2, fused=True, **ADAMW))  # type: ignore[arg-type]
+    assert all(map(torch.equal, trajectory(RULES["adamw"]), torchs))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step_that_is_not_finite_changes_no_bit_of_weights_and_state(rule: str) -> None:
+    undisturbed = trajectory(RULES[rule])
+    assert all(map(torch.equal, trajectory(RULES[rule], broken={0, 3}), undisturbed))
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0}, {"momentum": 0.5}, {"nesterov": False}], ids=str)
 def test_stacked_muon_agrees_with_torch_to_bfloat16(options: dict[str, float]) -> None:
     """Five steps move each entry by up to 0.1; bfloat16 has three digits."""
-    for ours, torchs in zip(
-        trajectory(muon.StackedMuon, **options), trajectory(torch.optim.Muon, **options), strict=True
-    ):
+    pairs = zip(
+        trajectory(lambda p: muon.StackedMuon(p, lr=0.02, **options)),  # type: ignore[arg-type]
+        trajectory(lambda p: torch.optim.Muon(p, lr=0.02, **options)),  # type: ignore[arg-type]
+        strict=True,
+    )
+    for ours, torchs in pairs:
         assert (ours - torchs).abs().max() < 2e-3
 
 
 def test_twin_muon_without_the_larger_step_of_tall_matrices_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(muon, "max", lambda low, _: low, raising=False)
-    pairs = zip(trajectory(muon.StackedMuon), trajectory(torch.optim.Muon), strict=True)
+    pairs = zip(trajectory(RULES["muon"]), trajectory(lambda p: torch.optim.Muon(p, lr=0.02)), strict=True)
     assert max(float((a - b).abs().max()) for a, b in pairs) > 2e-3
 
 
@@ -57,7 +90,7 @@ def test_filters_are_updated_as_the_matrices_that_act_on_a_patch(layout: torch.m
     for parameter in (filters, matrix):
         optimizer = muon.StackedMuon([parameter], lr=0.1)
         parameter.grad = gradient.view(parameter.shape)
-        optimizer.step()
+        optimizer.step(TRUE)
     assert torch.equal(filters.flatten(1), matrix)
     assert not torch.equal(matrix, values.flatten(1))
 
@@ -165,7 +198,7 @@ def step(optimizer: Optimizer, network: nn.Module) -> None:
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     for part in optimizer.parts:
-        part.step()
+        part.step(TRUE)
 
 
 def test_state_tensors_are_named_after_their_parameters_and_restored() -> None:

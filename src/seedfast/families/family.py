@@ -111,8 +111,11 @@ class Adaptive(Protocol):
         """The state before the first step."""
         ...
 
-    def adapt(self, state: State, diagnostics: Mapping[str, float]) -> State:
-        """The state after a step whose diagnostics, averaged over the global batch, were these."""
+    def adapt(self, state: State, diagnostics: Mapping[str, Tensor]) -> State:
+        """The state after a step whose diagnostics, averaged over the global batch, were these.
+
+        Each is a tensor [] on the device, NaN if no example of the batch had it.
+        """
         ...
 
 
@@ -159,7 +162,7 @@ class Family:
         """The adaptive state before the first step: empty for most families."""
         return self.adaptive.initial_state() if self.adaptive else {}
 
-    def adapt(self, state: State, diagnostics: Mapping[str, float]) -> State:
+    def adapt(self, state: State, diagnostics: Mapping[str, Tensor]) -> State:
         """The adaptive state after a step with these diagnostics."""
         return self.adaptive.adapt(state, diagnostics) if self.adaptive else state
 

@@ -9,8 +9,9 @@ from seedfast.errors import UserError
 from seedfast.files import commit, to_json
 from seedfast.loop.sample import showcase
 from seedfast.loop.session import Session
+from seedfast.loop.step import launch
 from seedfast.loop.tasks import prefetched_tasks
-from seedfast.loop.train import agree, update
+from seedfast.loop.train import agree
 from seedfast.loop.validate import chosen_examples, validate
 from seedfast.untrusted import read_json
 
@@ -67,7 +68,7 @@ def measure(session: Session, minutes: float) -> Speed:
     with closing(prefetched_tasks(session, 0, 1 << 62)) as prefetched:
         for step, tasks in prefetched:
             weight, _, _ = agree(session, tasks, None, False)
-            update(session, step, tasks, weight)
+            launch(session, step, tasks, weight).entry(session)
             now = time.perf_counter()
             seconds, last = [*seconds, now - last], now
             if session.distributed.broadcast(len(seconds) >= _LEAST_STEPS and now - began > limit):

@@ -76,7 +76,9 @@ class DistributedContext:
             return cls.single(device, precision)
         place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
         rank = int(os.environ["RANK"])
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", store=_store(), rank=rank, world_size=world)
+        # Objects go from host to host by gloo, so exchanging them does not wait for the device.
+        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=_store(), rank=rank, world_size=world)
         return cls(place, precision, rank, world)
 
     @property

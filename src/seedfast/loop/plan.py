@@ -35,10 +35,10 @@ class Plan:
             examples=examples,
         )
 
-    def samples(self, step: int, *, validates: bool) -> bool:
-        """Whether samples follow a step. validates: whether a validation does."""
+    def samples(self, step: int, *, is_due: bool) -> bool:
+        """Whether samples follow a step. is_due: whether a validation does."""
         if self.sample_every is None:
-            return validates
+            return is_due
         return bool(self.sample_every) and step % self.sample_every == 0
 
     def epoch(self, step: int) -> float:

@@ -5,27 +5,28 @@ The order of events in a step:
     1. tasks      the positions of this step → example ids → batches → tasks (all randomness is keyed)
     2. weight     the weight of the whole global batch: all micro-batches, all processes
     3. gradient   loss and backward pass of each micro-batch, divided by that one weight
-    4. check      loss and gradient norm are finite, or the optimizer does not move
+    4. check      loss and gradient norm are finite, or nothing moves
     5. update     clip, optimizer, average of the weights, adaptive state of the family
-    6. journal    one line
+    6. journal    one line; a step that was not finite is counted, or ends the training
     7. validate   every `eval_every` steps: the same loss on fixed examples, raw and averaged weights; best; plateau
     8. sample     at each validation, or every `sample_every` steps: the family's showcase
     9. commit     every `save_every` steps, at a new best, at the end, and on a signal to stop
+
+The device does 3 to 5 (`step.py`) while the host is ahead of it; 6 reads what it has done.
 """
 
-import hashlib
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
-from seedfast import keys, phases
+from seedfast import phases
 from seedfast.console import warn
 from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
@@ -34,9 +35,9 @@ from seedfast.loop.progress import Progress
 from seedfast.loop.sample import has_diverged, save_showcase
 from seedfast.loop.save import Retry, save
 from seedfast.loop.session import Session
+from seedfast.loop.step import Update, launch
 from seedfast.loop.tasks import prefetched_tasks
-from seedfast.loop.validate import averaged, chosen_examples, validate
-from seedfast.run_folder.journal import StepEntry
+from seedfast.loop.validate import chosen_examples, validate
 from seedfast.run_folder.records import BestRecord
 
 
@@ -58,36 +59,86 @@ def run_training(session: Session, progress: Progress) -> Outcome:
     if _stalled(session):  # early stopping had ended this run, which is only opened again
         session.note("finished")
         return Outcome(state.step)
-    retry = Retry()
+    retry, launched = Retry(), Launched(session, progress)
     with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, plan.steps)) as prefetched:
         for step, tasks in prefetched:
-            began = time.perf_counter()
             sys.audit(phases.STEP, step)
             weight, stop, save_again = agree(session, tasks, interrupt.number, retry.due())
             if stop:
+                launched.finish()
                 save(session, retry, last=True)
                 session.note("interrupted")
                 return Outcome(step, stop)
-            entry = update(session, step, tasks, weight)
+            launched.add(launch(session, step, tasks, weight))
             state.step = step + 1
-            seconds = time.perf_counter() - began
-            progress.step(session, entry, seconds)
-            session.record({**entry, "time": {"seconds": round(seconds, 6)}})
             final = state.step == plan.steps
             improved = False
-            is_due = final or (plan.eval_every and state.step % plan.eval_every == 0)
-            if is_due and len(session.corpus.validation):
+            is_due = final or _is_due(state.step, plan.eval_every)
+            validates, samples = is_due and len(session.corpus.validation) > 0, plan.samples(state.step, is_due=is_due)
+            if final or validates or samples or save_again or _is_due(state.step, plan.save_every):
+                launched.finish()
+            if validates:
                 record, improved = _validate(session)
                 progress.validation(session, record)
                 final = final or _stalled(session)
-            if plan.samples(state.step, validates=bool(is_due)):
+            if samples:
                 _sample(session)
-            if final or improved or save_again or state.step % plan.save_every == 0:
+            if final or improved or save_again or _is_due(state.step, plan.save_every):
                 save(session, retry, last=final)
+            launched.resume()
             if final:
                 break
     session.note("finished")
     return Outcome(state.step)
+
+
+class Launched:
+    """The steps whose numbers are not in the journal yet.
+
+    They are as many as `most_ahead` says on all ranks, or these would stop at different steps.
+    """
+
+    def __init__(self, session: Session, progress: Progress) -> None:
+        self._session, self._progress = session, progress
+        self._most = most_ahead(session.distributed.device)
+        self._updates = deque[Update]()
+        self._began = time.perf_counter()
+
+    def add(self, update: Update) -> None:
+        """Journal the steps before this one. Raises TrainingStopped if one was not finite."""
+        self._updates.append(update)
+        while len(self._updates) > self._most:
+            self._read()
+
+    def finish(self) -> None:
+        """Journal all steps. Raises TrainingStopped if one was not finite."""
+        while self._updates:
+            self._read()
+
+    def resume(self) -> None:
+        """Let the next step's time begin now: validations and saves are no part of it."""
+        if not self._updates:
+            self._began = time.perf_counter()
+
+    def _read(self) -> None:
+        session, update = self._session, self._updates.popleft()
+        entry = update.entry(session)
+        if entry["loss"] is None:
+            entry["skipped"] = _refuse(session, update)
+        now = time.perf_counter()
+        seconds, self._began = now - self._began, now
+        self._progress.step(session, entry, seconds)
+        session.record({**entry, "time": {"seconds": round(seconds, 6)}})
+
+
+def most_ahead(device: torch.device) -> int:
+    """How many steps the host may be ahead of the journal: a device has the next one to do while it reads the last."""
+    return 0 if device.type == "cpu" else 1
+
+
+def _is_due(step: int, every: int) -> bool:
+    """Whether something that is done every so many steps (0: never) is done after this one."""
+    return every > 0 and step % every == 0
 
 
 def agree(session: Session, tasks: list[Task], stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
@@ -99,70 +150,11 @@ def agree(session: Session, tasks: list[Task], stop: int | None, save_again: boo
     return sum(weights), max((number for number in signals if number is not None), default=None), any(retries)
 
 
-def update(session: Session, step: int, tasks: list[Task], weight: float) -> StepEntry:
-    """Events 3 to 5: one optimizer step, or none if it would not be finite. Returns the journal's entry."""
-    run, state, optimizer = session.run, session.state, session.state.optimizer
-    lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * state.plateau.scale)
-    optimizer.zero_grad()
-    loss, diagnostics = gradient(session, step, tasks, weight)
-    for part in optimizer.parts:
-        state.scaler.unscale_(part)
-    gradients = optimizer.gradients()
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    finite = math.isfinite(loss) and math.isfinite(norm)
-    entry: StepEntry = {
-        "step": step + 1,
-        "epoch": session.plan.epoch(step + 1),
-        "loss": loss if finite else None,
-        "gradient_norm": norm if finite else None,
-        "lr": lr,
-        "weight": weight,
-        "digest": _digest(session, step, loss, norm),
-    }
-    if not finite:
-        entry["skipped"] = _refuse(session, step, loss)
-        return entry
-    if run.clip is not None and norm > run.clip:
-        torch._foreach_mul_(gradients, run.clip / norm)
-    for part in optimizer.parts:
-        state.scaler.step(part)
-    state.scaler.update()
-    if state.average:
-        state.average.update(run.ema.decay(step, run.batch_size))
-    if diagnostics:
-        state.family = session.family.adapt(state.family, diagnostics)
-        entry["diagnostics"] = diagnostics
-    return entry
-
-
-def gradient(session: Session, step: int, tasks: list[Task], weight: float) -> tuple[float, dict[str, float]]:
-    """Accumulate the gradient of total loss / weight; returns that loss and the diagnostics, over all processes."""
-    run, place, state = session.run, session.distributed, session.state
-    objective = session.family.objective.for_step(step)
-    total = torch.zeros((), dtype=torch.float64, device=place.device)
-    sums: dict[str, Tensor] = {}
-    if not session.network.training:
-        session.network.train()
-    for index, task in enumerate(tasks):
-        keys.seed_torch(run.seed, "dropout", step, index, place.rank)
-        with place.syncing(session.network, last=index == len(tasks) - 1):
-            with place.autocast():
-                terms = objective.loss(session.network, task.to(place.device), state.family)
-            # DistributedDataParallel averages over processes; the weight is that of all of them, so undo the mean.
-            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (place.world_size / weight)))
-        total += terms.total_B.detach().sum(dtype=torch.float64)
-        for name, pair in terms.diagnostics.items():
-            sums[name] = sums.get(name, torch.zeros_like(pair)) + pair.detach()
-    return float(place.all_reduce_(total)) / weight, averaged(sums, place)
-
-
-def _refuse(session: Session, step: int, loss: float) -> str:
-    """Event 4, when the loss or the gradient is not finite: skip within the budget, or stop."""
-    run, state = session.run, session.state
-    scale = state.scaler.get_scale()
-    state.scaler.update()  # every step ends with it (and it does nothing but in fp16)
-    if run.precision == "fp16" and math.isfinite(loss) and scale > 1:
-        return "overflow"  # of the scaled gradient: routine in fp16, the scale has just been lowered
+def _refuse(session: Session, update: Update) -> str:
+    """Event 6, when the loss or the gradient was not finite: skip within the budget, or stop."""
+    run, state, step = session.run, session.state, update.step
+    if run.precision == "fp16" and math.isfinite(update.loss) and update.scale > 1:
+        return "overflow"  # of the scaled gradient: routine in fp16, the step has lowered the scale
     ids = session.order.ids(step * run.batch_size, (step + 1) * run.batch_size)
     where = (
         f"the loss or its gradient is not finite at step {step + 1} (examples {ids[:8]}{'…' if len(ids) > 8 else ''})"
@@ -178,12 +170,6 @@ def _refuse(session: Session, step: int, loss: float) -> str:
         session.note("stopped", reason=where)
         raise TrainingStopped(f"Training stopped: {where}, and the budget of {run.skip_budget} skipped steps is spent.")
     return "not finite"
-
-
-def _digest(session: Session, step: int, loss: float, norm: float) -> str:
-    """A digest of the step in 16 digits: its examples, its loss and its gradient norm, to the last bit."""
-    ids = session.order.ids(step * session.run.batch_size, (step + 1) * session.run.batch_size)
-    return hashlib.blake2b(f"{ids} {loss.hex()} {norm.hex()}".encode(), digest_size=8).hexdigest()
 
 
 def _validate(session: Session) -> tuple[dict[str, Any], bool]:

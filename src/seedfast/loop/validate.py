@@ -17,6 +17,7 @@ from seedfast.families.generator import State
 from seedfast.families.measure import Measure
 from seedfast.files import finite
 from seedfast.keys import Draws
+from seedfast.loop.diagnostics import reduced
 from seedfast.loop.distributed import DistributedContext
 
 
@@ -102,26 +103,7 @@ def validate(
     network.train(was_training)
     distributed.all_reduce_(totals_E)
     distributed.all_reduce_(weights_E)
-    return _score(totals_E, weights_E, draws=draws, diagnostics=averaged(sums, distributed))
-
-
-def averaged(sums: dict[str, Tensor], distributed: DistributedContext) -> dict[str, float]:
-    """Diagnostics (sum, weight) as ratios over all processes, without those of weight 0.
-
-    Ranks may know different names: one may have had no example of a kind. All ranks reduce the union of the names in
-    one order, or they would wait for each other.
-    """
-    if not sums and distributed.world_size == 1:
-        return {}
-    dtypes: dict[str, torch.dtype] = {}
-    for known in distributed.all_gather({name: pair.dtype for name, pair in sums.items()}):
-        dtypes = known | dtypes
-    names = sorted(dtypes)
-    zero = torch.zeros(2, dtype=torch.float64)
-    pairs_N2 = torch.stack([zero, *(sums[name].double().cpu() if name in sums else zero for name in names)])
-    distributed.all_reduce_(pairs_N2)
-    pairs = {name: pair.to(dtypes[name]) for name, pair in zip(names, pairs_N2[1:], strict=True)}
-    return {name: float(pair[0] / pair[1]) for name, pair in pairs.items() if pair[1]}
+    return _score(totals_E, weights_E, draws=draws, diagnostics=reduced(sums, distributed).averages())
 
 
 def _tasks(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seedfast.options import AtLeast, Between, Example, check
 
@@ -48,8 +48,12 @@ class Average:
         self._buffers = [(buffer.detach(), copies[name].detach()) for name, buffer in network.named_buffers()]
 
     @torch.no_grad()
-    def update(self, decay: float) -> None:
-        """average ← decay · average + (1 - decay) · raw, for all parameters in one call."""
-        torch._foreach_lerp_(self._averaged, self._raw, 1 - decay)
+    def update(self, decay: float, finite: Tensor) -> None:
+        """average ← decay · average + (1 - decay) · raw, for all parameters in one call.
+
+        finite: bool [], on the device; if it is false, the average stays as it is.
+        """
+        weight = finite.double() * (1 - decay)
+        torch._foreach_lerp_(self._averaged, self._raw, [weight.to(raw.dtype) for raw in self._raw])
         for buffer, copied in self._buffers:
             copied.copy_(buffer)

@@ -1,15 +1,16 @@
 """Muon, orthogonalising all matrices of one shape at once."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from seedfast.optim.update_rule import UpdateRule
 
 
-class StackedMuon(torch.optim.Optimizer):
+class StackedMuon(UpdateRule):
     """`torch.optim.Muon` with its Newton-Schulz iteration on stacks of matrices of equal shape.
 
     A small network has dozens of small matrices, and torch iterates on one at a time: most of the time is the overhead
@@ -18,9 +19,12 @@ class StackedMuon(torch.optim.Optimizer):
     as the matrix [out, in · area] that acts on a patch (Jordan et al. 2024).
     """
 
+    name = "muon"
+    quantities = frozenset({"momentum_buffer"})
+
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Iterable[nn.Parameter],
         *,
         lr: float,
         momentum: float = 0.95,
@@ -30,48 +34,48 @@ class StackedMuon(torch.optim.Optimizer):
         ns_steps: int = 5,
         eps: float = 1e-7,
     ) -> None:
-        defaults = {
-            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov,
-            "ns_coefficients": ns_coefficients, "ns_steps": ns_steps, "eps": eps,
+        group = {
+            "params": list(parameters), "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
+            "nesterov": nesterov, "ns_coefficients": ns_coefficients, "ns_steps": ns_steps, "eps": eps,
         }  # fmt: skip
-        super().__init__(parameters, defaults)
+        super().__init__([group])
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient."""
-        assert closure is None, "the loop computes gradients, not the optimizer"
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
-                continue
-            gradients = [p.grad for p in parameters]
-            momenta = [self._momentum(p) for p in parameters]
-            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-            updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
-            if group["weight_decay"]:
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            for rows in _by_shape(parameters):
-                stack = orthogonalise(
-                    torch.stack([updates[row].flatten(1) for row in rows]),
-                    coefficients=group["ns_coefficients"],
-                    steps=group["ns_steps"],
-                    eps=group["eps"],
-                )
-                height, width = stack.shape[1:]
-                # Jordan et al. 2024: the outputs of a tall matrix change less in RMS, so its step is larger.
-                lr = group["lr"] * max(1.0, height / width) ** 0.5
-                steps = [step.view(parameters[row].shape) for row, step in zip(rows, stack, strict=True)]
-                torch._foreach_add_([parameters[row] for row in rows], steps, alpha=-lr)
+    def step(self, finite: Tensor) -> None:
+        (group,) = self.param_groups
+        parameters = [p for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
+        gradients = [p.grad for p in parameters]
+        before = [self._momentum(p) for p in parameters]
+        momenta = torch._foreach_lerp(before, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
+        torch._foreach_copy_(before, [torch.where(finite, *pair) for pair in zip(momenta, before, strict=True)])
+        if group["weight_decay"]:
+            kept = 1 - finite.double() * (group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(parameters, kept.to(parameters[0].dtype))
+        for rows in _by_shape(parameters):
+            stack = orthogonalise(
+                torch.stack([updates[row].flatten(1) for row in rows]),
+                coefficients=group["ns_coefficients"],
+                steps=group["ns_steps"],
+                eps=group["eps"],
+            )
+            height, width = stack.shape[1:]
+            # Jordan et al. 2024: the outputs of a tall matrix change less in RMS, so its step is larger.
+            lr = group["lr"] * max(1.0, height / width) ** 0.5
+            stack = stack.masked_fill_(~finite, 0.0)
+            steps = [step.view(parameters[row].shape) for row, step in zip(rows, stack, strict=True)]
+            torch._foreach_add_([parameters[row] for row in rows], steps, alpha=-lr)
 
-    def _momentum(self, parameter: Tensor) -> Tensor:
-        state: dict[str, Any] = self.state[parameter]
+    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+        state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer: Tensor = state["momentum_buffer"]
-        return buffer
+        return state["momentum_buffer"]
 
 
-def _by_shape(parameters: list[Tensor]) -> list[list[int]]:
+def _by_shape(parameters: Sequence[Tensor]) -> list[list[int]]:
     rows: dict[torch.Size, list[int]] = defaultdict(list)
     for row, parameter in enumerate(parameters):
         rows[parameter.shape].append(row)

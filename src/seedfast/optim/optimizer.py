@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.models.network import Network
+from seedfast.optim.adamw import AdamW
 from seedfast.optim.muon import StackedMuon
+from seedfast.optim.update_rule import UpdateRule
 from seedfast.options import AtLeast, Between, Example, Formerly, MoreThan, OnlyWith, check
 
 _MATRIX_LR_FACTOR = 1.5
@@ -76,7 +78,7 @@ class OptimizerConfig:
     def build(self, network: nn.Module) -> "Optimizer":
         """The optimizer of a network, with the usual parameter groups."""
         groups = _parameter_groups(network, muon=self.kind == "muon")
-        parts: list[torch.optim.Optimizer] = []
+        parts: list[UpdateRule] = []
         if groups.matrices:
             parts.append(
                 StackedMuon(
@@ -92,7 +94,7 @@ class OptimizerConfig:
             if parameters
         ]
         if adamw:
-            parts.append(torch.optim.AdamW(adamw, lr=self.lr, betas=self.betas, eps=self.eps, fused=True))
+            parts.append(AdamW(adamw, lr=self.lr, betas=self.betas, eps=self.eps))
         return Optimizer(parts, dict(network.named_parameters()))
 
 
@@ -136,24 +138,10 @@ def _parameter_groups(network: nn.Module, *, muon: bool) -> _ParameterGroups:
     return groups
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """name: of the optimizer in the journal. state: the tensors that it stores for each parameter."""
-
-    name: str
-    state: frozenset[str]
-
-
-_KINDS: dict[type[torch.optim.Optimizer], _Kind] = {
-    torch.optim.AdamW: _Kind("adamw", frozenset({"step", "exp_avg", "exp_avg_sq"})),
-    StackedMuon: _Kind("muon", frozenset({"momentum_buffer"})),
-}
-
-
 class Optimizer:
-    """One or two torch optimizers with the interface of one; state tensors are named after the parameters."""
+    """One or two update rules with the interface of one; state tensors are named after the parameters."""
 
-    def __init__(self, parts: list[torch.optim.Optimizer], parameters: dict[str, nn.Parameter]) -> None:
+    def __init__(self, parts: list[UpdateRule], parameters: dict[str, nn.Parameter]) -> None:
         self.parts = parts
         self._parameters = parameters
         self._peaks = [[group["lr"] for group in part.param_groups] for part in parts]
@@ -163,12 +151,17 @@ class Optimizer:
         for part, peaks in zip(self.parts, self._peaks, strict=True):
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * multiplier
-        return {_KINDS[type(part)].name: float(part.param_groups[0]["lr"]) for part in self.parts}
+        return {part.name: float(part.param_groups[0]["lr"]) for part in self.parts}
 
     def zero_grad(self) -> None:
         """Remove all gradients."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def step(self, finite: Tensor) -> None:
+        """One update of all parameters; none if `finite`, a bool on the device, is false."""
         for part in self.parts:
-            part.zero_grad(set_to_none=True)
+            part.step(finite)
 
     def gradients(self) -> list[Tensor]:
         """The gradient of every parameter that has one."""
@@ -197,7 +190,7 @@ class Optimizer:
                 raise ValueError(f"the optimizer state {key} belongs to no parameter of this network")
             parameter = self._parameters[name]
             part = owner[id(parameter)]
-            if quantity not in _KINDS[type(part)].state:
+            if quantity not in part.quantities:
                 raise ValueError(f"{type(part).__name__} has no {quantity}, which the checkpoint has for {name}")
             if tensor.shape == parameter.shape:
                 # In the memory layout of the parameter (channels last, say): fused kernels walk both by address.

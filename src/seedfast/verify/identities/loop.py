@@ -170,7 +170,7 @@ def moving_average(average: Callable[[nn.Module], Average] = Average, config: Ca
     for i in range(1, n + 1):
         nn.init.constant_(network.weight, i)
         network.num_batches_tracked.fill_(i)  # type: ignore[union-attr]
-        own.update(d)
+        own.update(d, torch.tensor(True))
     difference = relative_error(own.network.weight, n - d * (1 - d**n) / (1 - d))  # type: ignore[arg-type]
     counter = int(own.network.num_batches_tracked)  # type: ignore[arg-type]
     kept = 1.0

@@ -63,16 +63,17 @@ class Bias:
             state["mask_average"] = torch.tensor(1.0 if self.kind == "unmask-rate" else self._target)
         return state
 
-    def adapt(self, state: State, diagnostics: Mapping[str, float]) -> State:
+    def adapt(self, state: State, diagnostics: Mapping[str, Tensor]) -> State:
         """The bias after a step in which [MASK] had this mean probability at gaps (unchanged if there were none)."""
         if not self.adapts or "mask_probability" not in diagnostics:
             return state
-        probability, target = diagnostics["mask_probability"], self._target
+        probability, target = diagnostics["mask_probability"].double(), self._target
         measured = (1 - probability) / target if self.kind == "unmask-rate" else probability
-        average = _MEMORY * state["mask_average"] + (1 - _MEMORY) * measured
+        average = _MEMORY * state["mask_average"] + ((1 - _MEMORY) * measured).float()
         deviation = average - 1 if self.kind == "unmask-rate" else target - average
         strength = 0.01 if self.strength is None else self.strength
-        return {"mask_bias": state["mask_bias"] + strength * deviation, "mask_average": average}
+        adapted = {"mask_bias": state["mask_bias"] + strength * deviation, "mask_average": average}
+        return {name: torch.where(probability.isnan(), state[name], new) for name, new in adapted.items()}
 
     @property
     def _target(self) -> float:

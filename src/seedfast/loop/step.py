@@ -1,0 +1,130 @@
+"""One optimizer step. The host launches it and never waits for the device: `Update.entry` reads the numbers later.
+
+Whether the step is finite is decided on the device, where an update that is not finite changes nothing.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seedfast import keys
+from seedfast.families.family import Task
+from seedfast.loop.diagnostics import Sums, reduced
+from seedfast.loop.session import Session
+from seedfast.run_folder.journal import StepEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """A step that has been launched: what the host knows of it, and what comes from the device.
+
+    sums: the loss, as a total over all processes, and the diagnostics. norm_scale: the norm of the gradient, and the
+    scale of the loss in fp16, on the host once `arrived` has passed.
+    """
+
+    step: int
+    lr: dict[str, float]
+    weight: float
+    sums: Sums
+    norm_scale: Tensor
+    arrived: torch.cuda.Event | None
+
+    def entry(self, session: Session) -> StepEntry:
+        """The journal's entry. Waits until the device has come to the end of this step."""
+        if self.arrived:
+            self.arrived.synchronize()
+        loss, norm = self.loss, self.norm
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        entry: StepEntry = {
+            "step": self.step + 1,
+            "epoch": session.plan.epoch(self.step + 1),
+            "loss": loss if finite else None,
+            "gradient_norm": norm if finite else None,
+            "lr": self.lr,
+            "weight": self.weight,
+            "digest": _digest(session, self.step, loss, norm),
+        }
+        if finite and (diagnostics := self.sums.averages()):
+            entry["diagnostics"] = diagnostics
+        return entry
+
+    @property
+    def loss(self) -> float:
+        """The loss of the global batch."""
+        return self.sums.first / self.weight
+
+    @property
+    def norm(self) -> float:
+        """The norm of the gradient before it is clipped."""
+        return float(self.norm_scale[0])
+
+    @property
+    def scale(self) -> float:
+        """The factor by which fp16 scaled the loss of this step; 1 in other precisions."""
+        return float(self.norm_scale[1])
+
+
+def launch(session: Session, step: int, tasks: list[Task], weight: float) -> Update:
+    """Gradient, clipping, optimizer, average of the weights and adaptive state: all of them, or none of them."""
+    run, state, optimizer = session.run, session.state, session.state.optimizer
+    lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * state.plateau.scale)
+    optimizer.zero_grad()
+    scale = state.scaler.scale(torch.ones((), device=session.distributed.device))
+    sums = gradient(session, step, tasks, weight)
+    for part in optimizer.parts:
+        state.scaler.unscale_(part)  # type: ignore[arg-type]  # which has all that it needs of an optimizer
+    gradients = optimizer.gradients()
+    norm = torch.nn.utils.get_total_norm(gradients)
+    finite = torch.isfinite(sums.pairs_N2[0, 0]) & torch.isfinite(norm)
+    if run.clip is not None:
+        factor = torch.where(norm > run.clip, run.clip / norm.double(), 1.0)
+        torch._foreach_mul_(gradients, factor.to(norm.dtype))
+    optimizer.step(finite)
+    state.scaler.update()
+    if state.average:
+        state.average.update(run.ema.decay(step, run.batch_size), finite)
+    if session.family.adaptive:
+        adapted = session.family.adapt(state.family, sums.ratios())
+        state.family = {name: torch.where(finite, new, state.family[name]) for name, new in adapted.items()}
+    norm_scale = torch.stack([norm.double(), scale.double()]).to("cpu", non_blocking=True)
+    sums = sums.to_host()
+    return Update(step=step, lr=lr, weight=weight, sums=sums, norm_scale=norm_scale, arrived=_now(session))
+
+
+def gradient(session: Session, step: int, tasks: list[Task], weight: float) -> Sums:
+    """Accumulate the gradient of total loss / weight; returns that total and the diagnostics, over all processes."""
+    run, place, state = session.run, session.distributed, session.state
+    objective = session.family.objective.for_step(step)
+    total = torch.zeros((), dtype=torch.float64, device=place.device)
+    sums: dict[str, Tensor] = {}
+    if not session.network.training:
+        session.network.train()
+    for index, task in enumerate(tasks):
+        keys.seed_torch(run.seed, "dropout", step, index, place.rank)
+        with place.syncing(session.network, last=index == len(tasks) - 1):
+            with place.autocast():
+                terms = objective.loss(session.network, task.to(place.device), state.family)
+            # DistributedDataParallel averages over processes; the weight is that of all of them, so undo the mean.
+            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (place.world_size / weight)))
+        total += terms.total_B.detach().sum(dtype=torch.float64)
+        for name, pair in terms.diagnostics.items():
+            sums[name] = sums[name] + pair.detach() if name in sums else pair.detach()
+    return reduced(sums, place, total)
+
+
+def _digest(session: Session, step: int, loss: float, norm: float) -> str:
+    """A digest of the step in 16 digits: its examples, its loss and its gradient norm, to the last bit."""
+    ids = session.order.ids(step * session.run.batch_size, (step + 1) * session.run.batch_size)
+    return hashlib.blake2b(f"{ids} {loss.hex()} {norm.hex()}".encode(), digest_size=8).hexdigest()
+
+
+def _now(session: Session) -> torch.cuda.Event | None:
+    """A mark in the work of the device; None for the CPU, which has done it by then."""
+    if session.distributed.device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return event
