@@ -25,7 +25,8 @@ from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
 from seedfast.loop.tasks import step_tasks
-from seedfast.loop.train import agree, gradient
+from seedfast.loop.step import gradient
+from seedfast.loop.train import agree
 from seedfast.run_folder import journal
 from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.resume import compare
@@ -171,7 +172,8 @@ def first_gradient(recipe: str, text: Path, folder: Path, micro_batch: int | Non
     with open_session(run, folder) as opened:
         tasks = uneven_tasks(opened, recipe)
         assert len({float(w) for task in tasks for w in task.weight_B}) > 1
-        loss, _ = gradient(opened, 0, tasks, agree(opened, tasks, False, False)[0])
+        weight, _, _ = agree(opened, tasks, None, False)
+        loss = gradient(opened, 0, tasks, weight).first / weight
         return loss, [p.grad.clone() for p in opened.state.network.parameters() if p.grad is not None]
 
 
@@ -190,7 +192,8 @@ def test_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_path
     run = uneven(recipe, story, micro_batch=7)
     with open_session(run, tmp_path / "b") as opened:
         tasks = uneven_tasks(opened, recipe)
-        means = [gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
+        weights = [float(task.weight_B.sum()) for task in tasks]
+        means = [gradient(opened, 0, [task], w).first / w for task, w in zip(tasks, weights, strict=True)]
     assert abs(sum(means) / len(means) - loss) > 1e-6 * loss
 
 
@@ -203,7 +206,7 @@ def test_validation_with_the_training_key_is_the_training_loss(recipe: str, stor
     with open_session(run, tmp_path) as opened:
         tasks = step_tasks(opened, 0)
         weight = agree(opened, tasks, False, False)[0]
-        trained, _ = gradient(opened, 0, tasks, weight)
+        trained = gradient(opened, 0, tasks, weight).first / weight
         ids = opened.order.ids(0, run.batch_size)
         draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(run.batch_size), group=run.batch_size)
         opened.state.network.eval()

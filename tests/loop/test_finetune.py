@@ -20,7 +20,8 @@ from seedfast.evaluate import trained
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.tasks import step_tasks
-from seedfast.loop.train import agree, gradient
+from seedfast.loop.step import gradient
+from seedfast.loop.train import agree
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.optim.ema import EMA
@@ -147,10 +148,12 @@ def test_micro_batches_of_unequal_token_counts_add_up(kind: str, tmp_path: Path)
             tasks = step_tasks(opened, 0)
             weights = [float(w) for task in tasks for w in task.weight_B]
             assert len(set(weights)) > 1
-            loss, _ = gradient(opened, 0, tasks, agree(opened, tasks, None, False)[0])
+            weight, _, _ = agree(opened, tasks, None, False)
+            loss = gradient(opened, 0, tasks, weight).first / weight
             gradients[micro_batch] = loss, [p.grad.clone() for p in opened.state.network.parameters()]
             if micro_batch == 5:
-                means = [gradient(opened, 0, [task], float(task.weight_B.sum()))[0] for task in tasks]
+                totals = [float(task.weight_B.sum()) for task in tasks]
+                means = [gradient(opened, 0, [task], w).first / w for task, w in zip(tasks, totals, strict=True)]
     loss, whole = gradients.pop(None)
     scale = sum(float(g.square().sum()) for g in whole) ** 0.5
     for split_loss, split in gradients.values():

@@ -41,7 +41,7 @@ def rows(found: ImageSamples, frames: int) -> Tensor:
     return found.images_NCSS.unflatten(0, (3, frames))
 
 
-SAMPLERS: list[dict[str, Any]] = [{}, {"eta": 1.0}, {"sampler": "ddpm"}, {"sampler": "dpm++2m"}, {"batch": 2}]
+SAMPLERS: list[dict[str, Any]] = [{}, {"sampler": "ddim", "eta": 1.0}, {"sampler": "ddpm"}, {"sampler": "dpm++2m"}, {"batch": 2}]
 
 
 @pytest.mark.parametrize("options", SAMPLERS, ids=str)
@@ -130,7 +130,7 @@ def test_the_way_of_noise_is_an_arc_of_equal_steps() -> None:
 def test_the_files_are_a_row_for_each_image_and_an_animation(
     family: Family, network: nn.Module, tmp_path: Path
 ) -> None:
-    files = samples(family, network, num=2, to_seed=5, frames=4, gif=True).save(tmp_path)
+    files = samples(family, network, num=2, label=("none",), to_seed=5, frames=4, gif=True).save(tmp_path)
     assert [file.name for file in files] == ["grid.png", "interpolation.gif", *(f"sample_{i:04}.png" for i in range(8))]
     assert Image.open(files[0]).size == (4 * 9 + 1, 2 * 9 + 1)
     assert Image.open(files[1]).n_frames == 4

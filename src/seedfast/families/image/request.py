@@ -32,6 +32,9 @@ far lower one than the null label, and with guidance 0.99 instead of 0.96 of the
 distance: so images to look at are guided, and `fidelity` measures without (`bench/decoding.py`, docs/images.md)."""
 
 
+Solver = Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
     """The images to generate, and the sampler that generates them."""
@@ -48,7 +51,7 @@ class ImageRequest:
     guidance: Annotated[float | None, AtLeast(0)] = None
     """Scale of classifier-free guidance: 1 is the conditional model, more strengthens the label's effect and evaluates
     the network twice a step (default 1.5 for classes; 1 for none, or for a null label that was not trained)."""
-    sampler: Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"] | None = None
+    sampler: Solver | None = None
     """dpm++2m (the default) and dpm++2s are DPM-Solver++(2M) and (2S), the latter in pairs of steps; heun evaluates the
     network twice a step; to inpaint, ddim is the default."""
     steps: Annotated[int | None, AtLeast(1)] = None
@@ -127,7 +130,7 @@ class ImageRequest:
         return self.num
 
     @property
-    def solver(self) -> str:
+    def solver(self) -> Solver:
         """The sampler, also where none is named."""
         return self.sampler or ("dpm++2m" if self.inpaint is None else "ddim")
 
