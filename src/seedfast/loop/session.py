@@ -4,6 +4,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Session:
     validation: dict[str, Score] | None = None  # the newest record, of step `validated`
     validated: int = 0
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
+
+    @cached_property
+    def run_yaml(self) -> str:
+        """The run as YAML, which every checkpoint holds."""
+        return to_yaml(self.run)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -120,7 +126,7 @@ class Session:
     def _write(self, folder: Path) -> Mapping[str, FileDigest]:
         sys.audit(phases.SAVE, self.state.step)
         shared = self.state.write(folder)
-        (folder / "run.yaml").write_text(to_yaml(self.run))
+        (folder / "run.yaml").write_text(self.run_yaml)
         (folder / "data.json").write_text(to_json(asdict(self.corpus.fingerprint)))
         (folder / "assets").mkdir()
         self.corpus.assets.save(folder / "assets")
