@@ -25,7 +25,7 @@ from seedfast.loop.given_data import given_path
 from seedfast.loop.plan import Plan
 from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
-from seedfast.run_folder.journal import Entry, Journal, Score
+from seedfast.run_folder.journal import Entry, Journal, ScoreEntry
 from seedfast.run_folder.records import BestRecord
 from seedfast.run_folder.train_state import TrainState
 from seedfast.version import VERSION
@@ -49,7 +49,7 @@ class Session:
     listeners: Listener = field(default_factory=Listener)  # on rank 0 only
     last_event: str = ""
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # against the stored run: name → (old, new)
-    validation: dict[str, Score] | None = None  # the newest record, of step `validated`
+    validation: dict[str, ScoreEntry] | None = None  # the newest record, of step `validated`
     validated: int = 0
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
 
