@@ -109,7 +109,7 @@ class ChatExample:
     bytes: int
 
 
-def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
+def example(row: Row, tokenizer: Tokenizer, name: str) -> ChatExample:
     """Encode a row; its last completion ends with end-of-text. name: the row's name in messages.
 
     Raises UserError for an invalid row, or a chat that the tokenizer's template cannot represent faithfully.
