@@ -10,7 +10,7 @@ from tests.helpers.tasks import changed
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.family import Terms
 from seedfast.families.generator import State
 from seedfast.families.text import masked as family_module
