@@ -112,7 +112,7 @@ def test_twin_a_session_that_loses_its_average_differs(short: Trained, tmp_path:
     "change",
     [
         {"eval_every": 0, "log_every": 1, "workers": 1, "tensorboard": True},
-        {"eval_every": 1, "eval_examples": None, "save_every": 1, "keep": 5, "sample_every": 5, "workers": 3},
+        {"eval_every": 3, "eval_examples": None, "save_every": 1, "keep": 5, "sample_every": 5, "workers": 3},
     ],
     ids=["without validations", "often"],
 )
