@@ -13,8 +13,9 @@ SOURCES := src tests bench scripts/same_bits
 train: .venv/.ready  ## train the default recipe on the standard library's source (a few minutes on two cores)
 	$(BIN)/seedfast train text-masked --out $(RUN)
 
+# Files in their order: those of many small tests are no shorter than those of few long ones, and the last are short.
 test: .venv/.ready-dev check  ## every check, then the quick tests in parallel
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 test-slow: .venv/.ready-dev  ## the long campaigns: gigabyte corpora, many kills, trained bars
 	$(BIN)/python -m pytest -m slow

@@ -104,6 +104,14 @@ def test_images_are_given_as_arrays_or_pictures_with_labels(tmp_path: Path) -> N
     model = seedfast.train(run, tmp_path / "run", data=pairs, progress=lambda entry: None)
     samples = model.sample(num=2, label=["dark"], steps=2)
     assert samples._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="label must be of type str, not True"):
+        model.sample(num=2, label=True, steps=2)
+    numbered = seedfast.train(
+        run, tmp_path / "numbered", data=[(array, np.int64(n % 2)) for n, array in enumerate(arrays)],
+        progress=lambda entry: None,
+    )  # fmt: skip
+    for label in (1, np.int64(1), "1", [1], [np.int32(1)]):
+        assert numbered.sample(num=2, label=label, steps=2).names == ("1", "1")
     plain = seedfast.train(run, tmp_path / "plain", data=arrays, progress=lambda entry: None)
     assert plain.evaluate("loss")["images"] > 0
 

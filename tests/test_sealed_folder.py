@@ -82,6 +82,24 @@ def test_an_altered_entry_is_noticed(tmp_path: Path) -> None:
     assert fault.file.name == MANIFEST
 
 
+def test_a_folder_has_its_name_once_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file, each folder and each file beside it is synced before the rename, and the name after it."""
+    folder, fsync, synced = tmp_path / "one", os.fsync, set[tuple[int, bool]]()
+
+    def watched(descriptor: int) -> None:
+        synced.add((os.fstat(descriptor).st_ino, folder.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with new_folder(folder) as attempt:
+        (attempt / "inner").mkdir()
+        for path in (attempt / "a.bin", attempt / "inner/b.bin", attempt.parent / "beside.bin"):
+            path.write_bytes(b"abc")
+    for path in (folder, *folder.rglob("*"), tmp_path / "beside.bin"):
+        assert (path.stat().st_ino, False) in synced, path
+    assert (tmp_path.stat().st_ino, True) in synced
+
+
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     for commit in (committing, new_folder):
         with pytest.raises(OSError, match="No space"), commit(tmp_path / "one"):

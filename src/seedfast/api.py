@@ -62,8 +62,8 @@ def train(
     """Train a run in the folder `out` and return its best model; on a folder with a checkpoint, continue it.
 
     data: the data themselves instead of `run.data.path`: a list of texts, of rows (mappings, such as chats), of images
-        (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs. They are kept in the run folder, so
-        that the run is continued without them.
+        (PIL images or uint8 arrays [H, W] or [H, W, C]) or of (image, label) pairs, whose label is a text or integer.
+        They are kept in the run folder, so that the run is continued without them.
     progress: called with each entry of the journal (`step`, `loss`, … or `validation`). None prints a line.
     allow_change: fields that may differ from those of the run in the folder although that changes its meaning.
     step: continue from the checkpoint of this step; later checkpoints are moved away.

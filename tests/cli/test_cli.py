@@ -6,25 +6,26 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import pytest
 from tests.helpers import processes
 from tests.helpers.cli import seedfast
 from tests.helpers.processes import Command
-from tests.helpers.runs import TEXTS, flags, small_run
+from tests.helpers.runs import TEXTS, flags, small_run, train_in
 
 from seedfast.cli import COMMANDS
 from seedfast.options import walk
-from seedfast.verify.resume import compare
+from seedfast.verify import resume
+from seedfast.verify.resume import compare, in_a_new_interpreter
 
 
 @pytest.fixture(scope="module", params=TEXTS)
 def run(request: pytest.FixtureRequest, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small finished run of each family."""
+    """A small run of each family, finished without a report."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    assert seedfast("train", request.param, *flags(small_run(request.param, story)), "--out", str(folder)) == 0
+    train_in(folder, small_run(request.param, story))
     return folder
 
 
@@ -202,6 +203,18 @@ def test_bad_input_is_one_sentence(
     assert message in shown
     assert len(shown.splitlines()) == 1
     assert shown.startswith("seedfast: ")
+    assert not list(tmp_path.iterdir()), "a refused command leaves nothing"
+
+
+def test_a_refused_training_leaves_the_folder_of_the_user(story: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for out in ("mine", "new/run"):
+        assert seedfast("train", "text-masked", "--data", "/no/such/file", "--out", str(tmp_path / out)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    words = ["train", "text-masked", *flags(small_run("text-masked", story, steps=1)), "--out"]
+    assert seedfast(*words, str(tmp_path / "mine")) == 0
+    assert seedfast(*words, str(tmp_path / "mine"), "--data", "/no/such/file") == 2
+    assert (tmp_path / "mine/checkpoints").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -280,13 +293,19 @@ def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(
     assert compare(tmp_path / "a", tmp_path / "b")[0] is None
 
 
-def test_an_own_recipe_and_a_family_with_adaptive_state_resume(story: Path, tmp_path: Path) -> None:
+def test_the_processes_of_a_proof_are_new_interpreters() -> None:
+    status, stderr = in_a_new_interpreter([sys.executable, "-c", "import sys; sys.exit('no torch')"], os.environ)
+    assert (status, stderr) == (1, "no torch\n")
+
+
+def test_an_own_recipe_and_a_family_with_adaptive_state_resume(
+    story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(resume, "in_a_new_interpreter", processes.run_killed_or_whole)
     recipe = f"{Path(__file__).parents[1] / 'helpers/own_recipe.py'}:adaptive"
     small = small_run("text-masked", story)
-    words = [sys.executable, "-m", "seedfast", "verify", "resume", recipe, "--kills", "1", *flags(small)]
-    result = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "identical after 1 kills" in result.stdout
+    assert seedfast("verify", "resume", recipe, "--kills", "1", *flags(small)) == 0
+    assert "identical after 1 kills" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -399,29 +418,28 @@ def test_a_prompted_model_is_trained_and_guided(
 
 @pytest.mark.parametrize("recipe", TEXTS)
 @pytest.mark.parametrize(
-    ("content", "words"),
-    [({"a.txt": "ab", "b.txt": "abab", "c.txt": "ba" * 20}, ["--data.tokenizer", "characters", "--data.context", "3"]),
-     ({"a.txt": "字节😀" * 40, "b.txt": "漢字" * 60}, ["--data.tokenizer", "bytes", "--data.context", "16"]),
-     ({"a.txt": "ab" * 40, "b.txt": "ba" * 40}, ["--data.tokenizer", "bytes", "--data.context", "1"])],
+    ("content", "tokenizer", "context"),
+    [({"a.txt": "ab", "b.txt": "abab", "c.txt": "ba" * 20}, "characters", 3),
+     ({"a.txt": "字节😀" * 40, "b.txt": "漢字" * 60}, "bytes", 16),
+     ({"a.txt": "ab" * 40, "b.txt": "ba" * 40}, "bytes", 1)],
     ids=["short documents", "many bytes a character", "a context of one"],
 )  # fmt: skip
 def test_training_ends_well_on_any_text(
-    recipe: str, content: dict[str, str], words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    recipe: str, content: dict[str, str], tokenizer: str, context: int, tmp_path: Path
 ) -> None:
     (tmp_path / "texts").mkdir()
     for name, text in content.items():
         (tmp_path / "texts" / name).write_text(text)
-    words = ["train", recipe, "--data", str(tmp_path / "texts"), *words, "--out", str(tmp_path / "run")]
-    shape = ["--model.layers", "1", "--model.heads", "2", "--model.width", "16", "--steps", "2", "--batch-size", "2"]
-    assert seedfast(*words, *shape) == 0, capfd.readouterr().err
+    run = small_run(recipe, tmp_path / "texts", steps=2, batch_size=2, micro_batch=None, sample_every=2)
+    data = replace(run.data, tokenizer=tokenizer, context=context)
+    assert train_in(tmp_path / "run", replace(run, data=data)).step == 2
     assert list((tmp_path / "run/samples").iterdir())
 
 
-def test_given_text_is_printed_to_the_byte(run: Path, story: Path, tmp_path: Path) -> None:
+def test_given_text_is_printed_to_the_byte(tmp_path: Path) -> None:
     text = tmp_path / "tabs.txt"
     text.write_text("a\tb\r\n" * 200, newline="")
-    words = [*flags(small_run("text-masked", text)), "--out", str(tmp_path / "run")]
-    assert seedfast("train", "text-masked", *words) == 0
+    train_in(tmp_path / "run", small_run("text-masked", text, steps=2))
     done = Command("seedfast", ["sample", tmp_path / "run", "--infill", "a\tb\r\n<gap:2>"])
     assert done.finish().returncode == 0
     assert done.stdout.read_bytes().startswith(b"a\tb\r\n")
@@ -465,9 +483,8 @@ def test_no_special_token_of_a_pretrained_tokenizer_is_ever_written(
         tokenizer_object=core._tokenizer, eos_token="</s>", pad_token="<pad>", mask_token="<mask>"
     )
     fast.save_pretrained(tmp_path / "tokenizer")
-    words = ["train", recipe, "--data", str(story), "--data.tokenizer", str(tmp_path / "tokenizer"), "--steps", "1"]
-    shape = ["--model.layers", "1", "--model.heads", "2", "--model.width", "16", "--data.context", "16"]
-    assert seedfast(*words, *shape, "--batch-size", "2", "--out", str(tmp_path / "run")) == 0
+    run = small_run(recipe, story, steps=1)
+    train_in(tmp_path / "run", replace(run, data=replace(run.data, tokenizer=str(tmp_path / "tokenizer"))))
     capsys.readouterr()
     assert seedfast("sample", str(tmp_path / "run"), "--num", "60") == 0  # an untrained model: every id is as likely
     shown = capsys.readouterr().out

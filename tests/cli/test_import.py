@@ -2,12 +2,14 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.helpers.cli import Run
+from tests.helpers.runs import train_in
 from tests.models.test_import_gpt2 import nanogpt_state
 from torch.nn import functional as F
 
@@ -71,8 +73,7 @@ def test_a_checkpoint_of_masked_diffusion_becomes_a_masked_run(
         causal = from_nanogpt(checkpoint(tmp_path / "causal.pt", len(LETTERS) + extra)).eval()(inputs_BL)
     assert not torch.allclose(causal, expected, atol=1e-2), "the attention is bidirectional"
     assert seedfast("evaluate", out, "--json", "--device", "cpu")[0] == 0
-    assert seedfast("train", recipe, "--out", out, "--steps", "2", "--batch-size", "4", "--device", "cpu",
-                    "--allow-change", "batch_size")[0] == 0  # fmt: skip
+    assert train_in(out, replace(api.load(out).run, steps=2, batch_size=4), allow_change=("batch_size",)).step == 2
 
 
 def test_the_settings_of_a_training_tell_a_masked_checkpoint_too(text: Path, tmp_path: Path, seedfast: Run) -> None:

@@ -30,6 +30,7 @@ _PRELOADED = [
     "seedfast.cli.sample",
     "seedfast.cli.evaluate",
     "seedfast.report.page",
+    "transformers.models.gpt2.modeling_gpt2",
 ]
 
 _context = multiprocessing.get_context("forkserver")

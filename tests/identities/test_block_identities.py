@@ -1,4 +1,7 @@
-"""Block diffusion: each identity with a twin that is broken on purpose and must fail, and the generator itself."""
+"""Block diffusion: each identity with a twin that is broken on purpose and must fail, and the generator itself.
+
+That blocks of one token are the chain rule is checked in test_every_identity.
+"""
 
 import pytest
 import torch
@@ -17,10 +20,6 @@ from seedfast.models.attention_mask import AttentionMask
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities import block
 from seedfast.verify.identities.toys import assets
-
-
-def test_blocks_of_one_token_are_the_chain_rule() -> None:
-    assert block.chain_rule().holds
 
 
 def test_one_block_is_masked_diffusion() -> None:

@@ -1,4 +1,4 @@
-"""The samplers reproduce the model's distribution; twins that each distort it must fail."""
+"""The samplers reproduce the model's distribution; twins that each distort it must fail (test_every_identity)."""
 
 import math
 from collections.abc import Callable
@@ -107,15 +107,11 @@ def with_policy(policy: type[Policy]) -> BuildGenerator:
     return Changed
 
 
-def test_samplers_reproduce_the_distribution() -> None:
-    assert sampling.exact_sampler().holds
-
-
 @pytest.mark.parametrize("change", [likeliest, cool, shares_numbers, hurries])
 def test_twins_that_distort_every_order_fail(change: Change) -> None:
-    check = sampling.exact_sampler(changed(change))
+    check = sampling.exact_sampler(changed(change), whole=False)
     assert not check.holds
-    assert all(p < 1e-5 for p in p_values(check.detail)[:2])
+    assert all(p < 1e-5 for p in p_values(check.detail))
 
 
 def p_values(detail: str) -> list[float]:

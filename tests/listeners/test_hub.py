@@ -48,7 +48,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 
 def test_the_best_checkpoint_is_uploaded_and_can_be_sampled_from(story: Path, serve: Serve, tmp_path: Path) -> None:
-    hub, run = serve("working"), small_run("text-masked", story, hub="me/model")
+    hub, run = serve("working"), small_run("text-masked", story, steps=8, eval_every=4, hub="me/model")
     train_in(tmp_path / "run", run)
     best = json.loads((tmp_path / "run/best.json").read_text())["ema"]["step"]
     assert hub.commits[-1][0] == f"Step {best}"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,6 +146,21 @@ def test_a_journal_that_is_one_step_late_ends_equal(
     assert compare(tmp_path / "whole", tmp_path / "late")[0] is None
     entries = [[{**e, "time": None} for e in journal.read(tmp_path / name)] for name in ("whole", "late")]
     assert entries[0] == entries[1]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"schedule": Schedule(shape="plateau")}, {"patience": 2}], ids=["plateau", "patience"]
+)
+def test_the_interval_of_validations_that_decide_is_kept(changes: dict[str, Any], story: Path, tmp_path: Path) -> None:
+    """Where validations lower the learning rate or end the run; elsewhere it may change."""
+    deciding = small_run("text-masked", story, steps=2, eval_every=2, **changes)
+    train_in(tmp_path / "deciding", deciding)
+    with pytest.raises(UserError, match=r"has eval_every = 2, and the new value is 1, .*--allow-change eval_every"):
+        train_in(tmp_path / "deciding", replace(deciding, eval_every=1))
+    train_in(tmp_path / "deciding", replace(deciding, eval_every=1), allow_change=("eval_every",))
+    plain = small_run("text-masked", story, steps=2, eval_every=2)
+    train_in(tmp_path / "plain", plain)
+    train_in(tmp_path / "plain", replace(plain, eval_every=1))
 
 
 def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Path) -> None:

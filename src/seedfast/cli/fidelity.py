@@ -11,7 +11,7 @@ from seedfast.families.image.request import ImageRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fidelity:
+class FidelityFlags:
     """Compare generated images with real ones: Fréchet distance, precision and recall, next to the noise floor.
 
     The floor is the distance between two random halves of the real images. With classes, as many images of each class
@@ -46,8 +46,8 @@ class Fidelity:
 
 
 def fidelity(words: list[str]) -> int:
-    """Measure the samples of a run; the flags are those of `Fidelity` and of image requests."""
-    asked: Fidelity = parse(Fidelity, words, prog="seedfast fidelity")
+    """Measure the samples of a run; the flags are those of `FidelityFlags` and of image requests."""
+    asked: FidelityFlags = parse(FidelityFlags, words, prog="seedfast fidelity")
     from seedfast.cli.evaluate import opened, show
     from seedfast.evaluate import fidelity as metric
 

@@ -19,7 +19,7 @@ _LABELS = ("SOURCE", "INPUT", "TARGET")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
+class PreviewFlags:
     """Show the task of a recipe without training: SOURCE, INPUT and TARGET of a few examples.
 
     █ is [MASK] (or a noisy embedding), ✗ [WRONG], ⊕ [INSERT], ⊖ [DELETE]; ∅ is a position without a token or without a
@@ -37,17 +37,17 @@ class Preview:
 
 
 def preview(words: list[str]) -> int:
-    """Show a few tasks; see `Preview` for the flags."""
+    """Show a few tasks; see `PreviewFlags` for the flags."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--samples")
     own.add_argument("--step")
     own.add_argument("--trust", action="store_true")
     known, rest = own.parse_known_args(words)
     if not rest or {"-h", "--help"} & set(rest):
-        parse(Preview, ["--help"], prog="seedfast preview")
+        parse(PreviewFlags, ["--help"], prog="seedfast preview")
     given = {name: value for name, value in vars(known).items() if name != "trust" and value is not None}
     flags = [w for name, value in given.items() for w in (f"--{name}", value)]
-    asked = parse(Preview, [rest[0], *flags], prog="seedfast preview")
+    asked = parse(PreviewFlags, [rest[0], *flags], prog="seedfast preview")
     from seedfast import recipes
     from seedfast.cli.train import parse_run
     from seedfast.evaluate.preview import preview as tasks

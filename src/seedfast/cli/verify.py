@@ -13,7 +13,7 @@ from seedfast.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resume:
+class ResumeProof:
     """Train a recipe without interruption and again with kills (SIGKILL), and compare every tensor and the journal.
 
     The kills fall inside steps, evaluations, and the writing and renaming of checkpoints. All further flags are
@@ -31,12 +31,12 @@ class Resume:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identities:
+class IdentitiesProof:
     """Check the mathematics on the installed code: closed forms, each beside a broken twin that must fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class CheckpointProof:
     """Hash every file of every committed checkpoint again and compare with its manifest."""
 
     run: tyro.conf.Positional[Path]
@@ -44,9 +44,9 @@ class Checkpoint:
 
 
 CHOICES: dict[str, tuple[str, Any]] = {
-    "resume": ("train with and without kills and compare every bit", Resume),
-    "identities": ("check the mathematics on the installed code", Identities),
-    "checkpoint": ("hash every file of a run's checkpoints again", Checkpoint),
+    "resume": ("train with and without kills and compare every bit", ResumeProof),
+    "identities": ("check the mathematics on the installed code", IdentitiesProof),
+    "checkpoint": ("hash every file of a run's checkpoints again", CheckpointProof),
 }
 
 
@@ -69,9 +69,9 @@ def _resume(words: list[str]) -> int:
     own.add_argument("--folder")
     known, training = own.parse_known_args(words)
     if not training or {"-h", "--help"} & set(training):
-        parse(Resume, ["--help"], prog="seedfast verify resume")
+        parse(ResumeProof, ["--help"], prog="seedfast verify resume")
     flags = [w for k, v in vars(known).items() if v is not None for w in (f"--{k.replace('_', '-')}", v)]
-    asked = parse(Resume, [training[0], *flags], prog="seedfast verify resume")
+    asked = parse(ResumeProof, [training[0], *flags], prog="seedfast verify resume")
     from seedfast.cli.train import parse_run
     from seedfast.verify.resume import prove_resume
 
@@ -94,7 +94,7 @@ def _resume(words: list[str]) -> int:
 
 
 def _identities(words: list[str]) -> int:
-    parse(Identities, words, prog="seedfast verify identities")
+    parse(IdentitiesProof, words, prog="seedfast verify identities")
     from seedfast.verify.identities import check_all
 
     failed = 0
@@ -106,7 +106,7 @@ def _identities(words: list[str]) -> int:
 
 
 def _checkpoint(words: list[str]) -> int:
-    asked = parse(Checkpoint, words, prog="seedfast verify checkpoint")
+    asked = parse(CheckpointProof, words, prog="seedfast verify checkpoint")
     from seedfast.run_folder.checkpoint import Checkpoints
 
     committed = Checkpoints(asked.run).committed()

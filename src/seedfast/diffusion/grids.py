@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seedfast.diffusion.levels import NoiseLevel, clean
-from seedfast.diffusion.schedules import Table
+from seedfast.diffusion.schedules import DiscreteSchedule
 from seedfast.errors import UserError
 
 Grid = list[NoiseLevel]
@@ -35,7 +35,7 @@ def timesteps(total: int, steps: int, spacing: Spacing) -> Tensor:
             return total - 1 - (2 * i * (total - 1) + gaps).div(2 * gaps, rounding_mode="floor")
 
 
-def table_grid(table: Table, times_N: Tensor) -> Grid:
+def table_grid(table: DiscreteSchedule, times_N: Tensor) -> Grid:
     """The levels of these times, followed by the level without noise.
 
     Raises UserError if the times omit the noisiest one of a schedule with zero terminal SNR, which sampling has to

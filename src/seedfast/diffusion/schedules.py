@@ -35,7 +35,7 @@ def zero_terminal_snr(alpha_bar_T: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Table:
+class DiscreteSchedule:
     """A discrete schedule: ᾱ_t for t = 0 … T-1, float64 [T], decreasing."""
 
     alpha_bar_T: Tensor
@@ -50,10 +50,12 @@ class Table:
         return NoiseLevel(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), t)
 
 
-def table(kind: Betas, steps: int, *, start: float = 1e-4, end: float = 0.02, zero_terminal: bool = False) -> Table:
+def table(
+    kind: Betas, steps: int, *, start: float = 1e-4, end: float = 0.02, zero_terminal: bool = False
+) -> DiscreteSchedule:
     """The table of a schedule; `zero_terminal` rescales it to zero terminal SNR."""
     alpha_bar_T = (1 - betas(kind, steps, start=start, end=end)).cumprod(dim=0)
-    return Table(zero_terminal_snr(alpha_bar_T) if zero_terminal else alpha_bar_T)
+    return DiscreteSchedule(zero_terminal_snr(alpha_bar_T) if zero_terminal else alpha_bar_T)
 
 
 def linear_gamma(time: Tensor, first: float, last: float) -> Tensor:

@@ -186,12 +186,15 @@ def make_request(kind: type[Any], options: dict[str, Any]) -> Request:
 
 
 def _option(value: Any, hint: Any, name: str) -> Any:
-    """The value of an option; a value that is written as such (a number, a text, a path) stands for a tuple of one."""
+    """The value of an option. A single number, text or path stands for a tuple of one, an integer for a class of this
+    name."""
     is_tuple = get_origin(hint) is tuple
-    if is_tuple and isinstance(value, str | Path | int | float):
+    if is_tuple and isinstance(value, str | Path | int | float | np.generic):
         value = (value,)
     if is_tuple and isinstance(value, list | tuple) and get_args(hint)[-1] is Ellipsis:
         return tuple(_option(each, get_args(hint)[0], name) for each in value)
+    if name == "label" and hint is str and isinstance(value, int | np.integer) and not isinstance(value, bool):
+        value = str(value)
     written = value is None or isinstance(value, str | Path | int | float | list | tuple | np.generic)
     return typed(value, hint, name, "sample") if written else value
 

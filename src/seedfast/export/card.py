@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seedfast.data.text.config import TextData
 from seedfast.data.text.tokenizers import Characters, Subwords
 from seedfast.evaluate.trained import Trained
 from seedfast.export.usage import Usage, sections
 from seedfast.families.measure import Measure
-from seedfast.loop.config import Run, from_mapping, to_yaml
+from seedfast.loop.config import Run, from_mapping, plain, to_yaml
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder.records import BestRecord
 
@@ -143,4 +141,4 @@ def portable(run: Run) -> Run:
             return {key: shortened(part) for key, part in value.items()}
         return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
-    return from_mapping(run, shortened(yaml.safe_load(to_yaml(run))), where="run.yaml")
+    return from_mapping(run, shortened(plain(run)), where="run.yaml")

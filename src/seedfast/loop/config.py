@@ -167,7 +167,13 @@ def refuse_two_lengths(given: Sequence[str], prefix: str = "") -> None:
 
 def to_yaml(run: Run) -> str:
     """The resolved run as YAML, which `from_mapping` takes back unchanged."""
-    return yaml.safe_dump(_plain(asdict(run)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(plain(run), sort_keys=False, allow_unicode=True)
+
+
+def plain(run: Run) -> dict[str, Any]:
+    """The resolved run as nested mappings and lists: the value that its YAML describes."""
+    values: dict[str, Any] = _plain(asdict(run))
+    return values
 
 
 def _plain(value: Any) -> Any:
@@ -272,7 +278,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def settings(run: Run) -> dict[str, Any]:
     """Every field of a run by its dotted name."""
-    return flatten(_plain(asdict(run)))
+    return flatten(plain(run))
 
 
 def changes(stored: Run, new: Run) -> dict[str, tuple[Any, Any]]:

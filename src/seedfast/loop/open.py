@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.listeners.wandb import WandbListener
 from seedfast.loop import advice
 from seedfast.loop.budget import Speed, measure
-from seedfast.loop.config import Run, changes, refuse_changes, settings, to_yaml
+from seedfast.loop.config import Run, changes, refuse_changes, settings
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.sample import showcase_request
@@ -58,8 +58,9 @@ def open_session(
         stack.callback(distributed.finish)
         stack.enter_context(distributed.stopping())
         if distributed.is_main:
-            claim(folder)
+            made = claim(folder)
             stack.enter_context(locked(folder))
+            stack.enter_context(_removing(folder, made))
         distributed.barrier()
         checkpoints = Checkpoints(folder, keep=run.keep)
         checkpoint = distributed.broadcast(checkpoints.newest(at=at) if distributed.is_main else None)
@@ -117,8 +118,26 @@ def _listeners(session: Session) -> Listener:
     return Listeners(listeners, session.warn)
 
 
-def claim(folder: Path) -> None:
-    """Make sure that the folder is, or can become, a run folder. Raises UserError if it is neither."""
+@contextmanager
+def _removing(folder: Path, made: list[Path]) -> Iterator[None]:
+    """Remove the folders that were made for a run if it is refused before its first checkpoint."""
+    try:
+        yield
+    except BaseException:
+        if made and not (folder / "run.yaml").exists():
+            for name in ("lock", "journal.jsonl"):
+                (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that has got other files stays
+                for place in made:
+                    place.rmdir()
+        raise
+
+
+def claim(folder: Path) -> list[Path]:
+    """Make sure that the folder is, or can become, a run folder; returns the folders that were made, innermost first.
+
+    Raises UserError if it is neither.
+    """
     if is_checkpoint(folder):
         raise UserError(
             f"{folder} is a checkpoint, which is never changed: to continue from it, name its run folder with --out "
@@ -141,10 +160,12 @@ def claim(folder: Path) -> None:
             f"{folder} has files in it and no run.yaml, so it is not a run of seedfast; choose an empty or new folder "
             "for --out (if run.yaml was lost, each checkpoint has a copy)."
         )
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The run folder {folder} cannot be made: {error.strerror}.") from error
+    return made
 
 
 def _within_budget(
@@ -238,7 +259,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         say(f"seedfast: the later checkpoint was moved to {moved.name}")
     session.update_pointers()  # a kill may have come between the commit and the pointers
     session.note("resumed", changes=session.changed)
-    commit(session.folder / "run.yaml", to_yaml(session.run))
+    commit(session.folder / "run.yaml", session.run_yaml)
 
 
 def _start(session: Session) -> None:
@@ -257,7 +278,7 @@ def _start(session: Session) -> None:
             f"{session.folder} has been trained in, but its checkpoints are gone; restore them, or use another --out."
         )
     try:
-        commit(session.folder / "run.yaml", to_yaml(session.run))
+        commit(session.folder / "run.yaml", session.run_yaml)
         session.save()
     except OSError as error:
         raise UserError(f"The first checkpoint could not be saved, as a rehearsal: {error}.") from error

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from seedfast.families.measure import Measure
 from seedfast.loop.session import Session
-from seedfast.run_folder.journal import Entry, Score, StepEntry
+from seedfast.run_folder.journal import Entry, ScoreEntry, StepEntry
 
 LOG = "train.log"
 _SECONDS = (10.0, 300.0)  # least and most between two lines of a log
@@ -29,7 +29,7 @@ class Progress(Protocol):
         """An optimizer step took `seconds`; `entry` is its journal line."""
         ...
 
-    def validation(self, session: Session, record: dict[str, Score]) -> None:
+    def validation(self, session: Session, record: dict[str, ScoreEntry]) -> None:
         """A validation: for each kind of weights, its score."""
         ...
 
@@ -93,7 +93,7 @@ class Line:
             *(f"lr {name} {rate:.1e}" for name, rate in entry["lr"].items()),
         ]
 
-    def validation(self, session: Session, record: dict[str, Score]) -> None:
+    def validation(self, session: Session, record: dict[str, ScoreEntry]) -> None:
         """Print a validation on a line that stays."""
         step, measure = session.state.step, session.family.objective.measure
         for weights, score in record.items():
@@ -141,7 +141,7 @@ class Silent:
     def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """Do nothing."""
 
-    def validation(self, session: Session, record: dict[str, Score]) -> None:
+    def validation(self, session: Session, record: dict[str, ScoreEntry]) -> None:
         """Do nothing."""
 
 
@@ -155,7 +155,7 @@ class Callback:
         """Pass on a step."""
         self._function(entry)
 
-    def validation(self, session: Session, record: dict[str, Score]) -> None:
+    def validation(self, session: Session, record: dict[str, ScoreEntry]) -> None:
         """Pass on a validation."""
         self._function({"step": session.state.step, "validation": record})
 

@@ -4,6 +4,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from seedfast.loop.given_data import given_path
 from seedfast.loop.plan import Plan
 from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
-from seedfast.run_folder.journal import Entry, Journal, Score
+from seedfast.run_folder.journal import Entry, Journal, ScoreEntry
 from seedfast.run_folder.records import BestRecord
 from seedfast.run_folder.train_state import TrainState
 from seedfast.version import VERSION
@@ -59,10 +60,15 @@ class Session:
     listeners: Listener = field(default_factory=Listener)  # on rank 0 only
     last_event: str = ""
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # against the stored run: name → (old, new)
-    validation: dict[str, Score] | None = None  # the newest record, of step `validated`
+    validation: dict[str, ScoreEntry] | None = None  # the newest record, of step `validated`
     validated: int = 0
     showcase: Showcase | None = None  # the newest
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
+
+    @cached_property
+    def run_yaml(self) -> str:
+        """The run as YAML, which every checkpoint holds."""
+        return to_yaml(self.run)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -132,7 +138,7 @@ class Session:
     def _write(self, folder: Path) -> Mapping[str, FileDigest]:
         sys.audit(phases.SAVE, self.state.step)
         shared = self.state.write(folder)
-        (folder / "run.yaml").write_text(to_yaml(self.run))
+        (folder / "run.yaml").write_text(self.run_yaml)
         (folder / "data.json").write_text(to_json(asdict(self.corpus.fingerprint)))
         (folder / "assets").mkdir()
         self.corpus.assets.save(folder / "assets")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ class Score:
         return values
 
 
+@lru_cache(maxsize=16)  # the order evaluates thousands of positions together, and each validation asks again
 def chosen_examples(size: int, limit: int | None, seed: int) -> Sequence[int]:
     """Which validation examples are scored: all of them, or a fixed keyed choice of `limit`."""
     if limit is None or limit >= size:

@@ -56,7 +56,7 @@ class MLP(nn.Module):
         return y_BLW
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention, cross-attention and MLP, each with a norm in front and a residual connection.
 
     modulation: [B, W] to [B, 6 W]. If given, the embedding of the time shifts, scales and gates attention and MLP, and

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from seedfast.models.attention import QKV
-from seedfast.models.transformer_block import Block
+from seedfast.models.transformer_block import TransformerBlock
 
 if TYPE_CHECKING:
     from seedfast.models.transformer_network import TransformerNetwork
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def initialise(network: "TransformerNetwork") -> None:
     """Draw all weights with torch's generator."""
     config, gpt2 = network.config, network.config.init == "gpt2"
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    blocks = [module for module in network.modules() if isinstance(module, TransformerBlock)]
     residual_outputs = {id(module) for block in blocks for module in block.residual_outputs()}
     for module in network.modules():
         if isinstance(module, nn.Embedding):

@@ -16,7 +16,7 @@ from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, ro
 from seedfast.models.attention_mask import AttentionMask, with_padding
 from seedfast.models.kv_cache import KVCache
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
-from seedfast.models.transformer_block import MLP, Block, BlockContext, modulate, select_positions, sinusoid
+from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
 from seedfast.models.transformer_init import initialise
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         affine = self.time is None  # with a time, its scale and shift replace gain and bias
         return nn.LayerNorm(self.config.width, elementwise_affine=affine, bias=self.config.bias)
 
-    def _block(self, layer: int) -> Block:
+    def _block(self, layer: int) -> TransformerBlock:
         config = self.config
         cross = self.memory_width is not None and CrossAttention(
             width=config.width,
@@ -81,7 +81,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             dropout=config.dropout,
             layer=layer,
         )
-        return Block(
+        return TransformerBlock(
             attention=SelfAttention(
                 width=config.width,
                 heads=config.heads,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from seedfast import huggingface
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON, SelfAttention
-from seedfast.models.transformer_block import MLP, Block, BlockContext
+from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock
 from seedfast.options import AtLeast, Between, check
 
 
@@ -83,7 +83,7 @@ class ViTNetwork(nn.Module):
     def _norm(self) -> nn.Module:
         return nn.RMSNorm(self.width, eps=EPSILON, elementwise_affine=False)
 
-    def _block(self, layer: int) -> Block:
+    def _block(self, layer: int) -> TransformerBlock:
         config = self.config
         attention = SelfAttention(
             width=config.width, heads=config.heads, qk_norm=True, bias=False, dropout=config.dropout, layer=layer
@@ -96,7 +96,7 @@ class ViTNetwork(nn.Module):
         for part in mlp.modules():
             if isinstance(part, nn.Linear):
                 nn.init.normal_(part.weight, std=part.in_features**-0.5)
-        block = Block(
+        block = TransformerBlock(
             attention=attention, mlp=mlp, cross=None, modulation=None, norm=self._norm, dropout=config.dropout
         )
         for layer_out in block.residual_outputs():

@@ -70,11 +70,9 @@ def _own(name: str) -> "Run":
 
 def _normalised(run: "Run") -> "Run":
     """The run as its YAML gives it back: a half-life of 100 and one of 100.0 must not be two runs."""
-    import yaml
+    from seedfast.loop.config import from_mapping, plain
 
-    from seedfast.loop.config import from_mapping, to_yaml
-
-    return from_mapping(run, yaml.safe_load(to_yaml(run)), where="the recipe")
+    return from_mapping(run, plain(run), where="the recipe")
 
 
 def stored_name(folder: Path) -> str:

@@ -61,7 +61,7 @@ def loss(history: History, context: PlotContext, theme: Theme) -> "Figure | None
         _draw_curve(axes, curve, theme.training, "training loss", "each step")
     for weights, track in history.validation.items():
         _draw_validation(axes, track, history.standard_error[weights], weights, context, theme)
-    axes.set_title(" · ".join(_notes(axes, history)), loc="right", fontsize=8.5, color=theme.faint)
+    axes.set_title(" · ".join(_notes(axes, history)), loc="right", y=1, fontsize=8.5, color=theme.faint)
     if len(history.skipped):
         at = _thin(history.skipped.steps, 500)
         axes.plot(

@@ -68,8 +68,9 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
     for number, title in enumerate(titles):
         axes = whole.add_subplot(rows, columns, number + 1, facecolor=theme.paper)
         size = 10.5 if columns == 1 else 9
+        # At y=1: matplotlib would measure every tick label to move a title clear of them.
         axes.set_title(
-            printable(title), loc="left", fontsize=size, color=theme.ink, fontweight="bold", parse_math=False
+            printable(title), loc="left", y=1, fontsize=size, color=theme.ink, fontweight="bold", parse_math=False
         )
         axes.grid(True, color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)

@@ -21,7 +21,7 @@ from seedfast.version import VERSION
 _LONGEST = 16 << 20  # bytes of a line
 
 
-class Score(TypedDict):
+class ScoreEntry(TypedDict):
     """The validation of one kind of weights. Further keys are the loss in other units, and its perplexity."""
 
     loss: float | None
@@ -54,7 +54,7 @@ class ValidationEntry(TypedDict):
 
     step: int
     epoch: NotRequired[float]
-    validation: dict[str, Score]
+    validation: dict[str, ScoreEntry]
     time: NotRequired[dict[str, float]]
 
 

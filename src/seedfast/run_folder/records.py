@@ -8,7 +8,7 @@ from typing import Any
 from seedfast import sealed_folder
 from seedfast.families.measure import Measure
 from seedfast.files import FileDigest
-from seedfast.run_folder.journal import Score
+from seedfast.run_folder.journal import ScoreEntry
 from seedfast.untrusted import read_json
 
 STATE = "state.json"
@@ -61,7 +61,7 @@ class CheckpointManifest:
     measure: Measure = field(default_factory=Measure)
     journal: int = 0
     epoch: float | None = None
-    validation: Mapping[str, Score] | None = None
+    validation: Mapping[str, ScoreEntry] | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     seal: str
 

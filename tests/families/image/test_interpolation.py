@@ -41,7 +41,13 @@ def rows(found: ImageSamples, frames: int) -> Tensor:
     return found.images_NCSS.unflatten(0, (3, frames))
 
 
-SAMPLERS: list[dict[str, Any]] = [{}, {"sampler": "ddim", "eta": 1.0}, {"sampler": "ddpm"}, {"sampler": "dpm++2m"}, {"batch": 2}]
+SAMPLERS: list[dict[str, Any]] = [
+    {},
+    {"sampler": "ddim", "eta": 1.0},
+    {"sampler": "ddpm"},
+    {"sampler": "dpm++2m"},
+    {"batch": 2},
+]
 
 
 @pytest.mark.parametrize("options", SAMPLERS, ids=str)

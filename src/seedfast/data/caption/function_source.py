@@ -26,7 +26,7 @@ class _Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FunctionSource(CaptionSource):
+class CaptionFunctionSource(CaptionSource):
     """The pairs that a function yields. The cache key contains the digests of its file and of all images.
 
     The function runs whenever the data is loaded, and again when the images are read; it has to yield the same pairs
@@ -66,7 +66,7 @@ def function_captions(name: str) -> CaptionSource:
     if not examples:
         raise UserError(f"{name} yields no images with captions.")
     files = dict.fromkeys(each.file for each in examples if each.file)
-    return FunctionSource(
+    return CaptionFunctionSource(
         name, function.file.parent, (function.file.name, *files), function=function, examples=examples
     )
 

@@ -230,7 +230,7 @@ def hub_source(name: str, image: str, label: str | None) -> ImageSource:
 
 
 @dataclass(frozen=True)
-class FunctionSource(ImageSource):
+class ImageFunctionSource(ImageSource):
     """The images that a function of your own yields. A change of its file is a change of the data."""
 
     function: Callable[[], Iterable[Any]] = tuple
@@ -271,4 +271,4 @@ def function_source(path: str) -> ImageSource:
     """The images of the function that path/to/file.py:function names. Raises UserError if there is none."""
     function, located = own_function(path)
     file, _, name = located.rpartition(":")
-    return FunctionSource(located, Path(file).parent, (Path(file).name,), function=function, function_name=name)
+    return ImageFunctionSource(located, Path(file).parent, (Path(file).name,), function=function, function_name=name)

@@ -65,7 +65,7 @@ class ChatSource(TextSource):
         """Every text of a row, the prompt first. name: the row's name in messages. Raises UserError for a bad row."""
         return dialogue(row, name).texts
 
-    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> "list[Example]":
+    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> "list[ChatExample]":
         """The token ids of what a row is made of: itself. Raises UserError where they cannot be made (`example`)."""
         return [example(row, tokenizer, name)]
 
@@ -101,7 +101,7 @@ def as_chats(source: TextSource, field: str) -> TextSource:
 
 
 @dataclass(frozen=True)
-class Example:
+class ChatExample:
     """A row as token ids, which of them are scored, and the size in UTF-8 bytes of the scored text."""
 
     ids: list[int]
@@ -109,7 +109,7 @@ class Example:
     bytes: int
 
 
-def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
+def example(row: Row, tokenizer: Tokenizer, name: str) -> ChatExample:
     """Encode a row; its last completion ends with end-of-text. name: the row's name in messages.
 
     Raises UserError for an invalid row, or a chat that the tokenizer's template cannot represent faithfully.
@@ -139,7 +139,7 @@ def example(row: Row, tokenizer: Tokenizer, name: str) -> Example:
     if end not in parts[-1][0]:
         parts.append(([end], True))
     ids = [token for some, _ in parts for token in some]
-    return Example(ids, [scored for some, scored in parts for _ in some], size)
+    return ChatExample(ids, [scored for some, scored in parts for _ in some], size)
 
 
 def _check_texts(chat: Chat, tokenizer: Subwords, name: str) -> None:
@@ -157,7 +157,7 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
     Raises UserError for an invalid row, and if all of several examples are equal.
     """
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
-    first: list[Example] | None = None
+    first: list[ChatExample] | None = None
     has_others = False
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))

@@ -24,7 +24,7 @@ import torch
 from seedfast.data.dataset import Batch
 from seedfast.data.json_rows import Row, parse_json
 from seedfast.data.text.batch import text_batch
-from seedfast.data.text.dialogues import ChatSource, Example, example
+from seedfast.data.text.dialogues import ChatExample, ChatSource, example
 from seedfast.data.text.packing import Examples
 from seedfast.data.text.row_forms import dialogue
 from seedfast.data.text.sources import TextSource
@@ -49,7 +49,7 @@ class PreferenceSource(ChatSource):
             raise UserError(f"{name} has no text in its prompt and answers: remove it.")
         return [*chosen, *rejected[1:]]
 
-    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> list[Example]:
+    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> list[ChatExample]:
         return [example(each, tokenizer, name) for each in answered(row, name)]
 
 

@@ -12,7 +12,7 @@ from seedfast.diffusion import schedules
 from seedfast.diffusion.grids import Grid, Spacing, continuous_grid, even_times, karras_sigmas, table_grid, timesteps
 from seedfast.diffusion.levels import NoiseLevel, flow, variance_exploding
 from seedfast.diffusion.parameterisation import Prediction, check_recoverable
-from seedfast.diffusion.schedules import Table
+from seedfast.diffusion.schedules import DiscreteSchedule
 from seedfast.errors import UserError
 from seedfast.options import AtLeast, Example, Formerly, MoreThan, OnlyWith, check
 
@@ -97,7 +97,7 @@ class NoiseProcess:
         return self.table.at(torch.tensor(len(self.table) - 1))
 
     @cached_property
-    def table(self) -> Table:
+    def table(self) -> DiscreteSchedule:
         """The levels of a discrete schedule."""
         kind, (start, end) = self.schedule, self._beta_range
         assert kind != "flow", "a path of continuous times has no table"

@@ -56,6 +56,9 @@ def chain_rule(build: Build = block_objective, generator: BuildGenerator = Block
     network, texts_NL = _network(objective), all_texts(_VOCABULARY, _LENGTH)
     probabilities_N = (-_losses(objective, network, texts_NL)).exp()
     total = float(probabilities_N.sum())
+    sums = f"Σ exp(-loss) = {total:.7f} over all {len(texts_NL)} texts"
+    if not abs(total - 1) < _LENGTH * ROUNDING:  # no distribution to draw from
+        return Check("block-diffusion", "blocks of one token", False, sums)
     letters = Canvas(torch.zeros(_LENGTH, dtype=torch.int64), torch.zeros(_LENGTH, dtype=torch.bool))
     decoding = Decoding(network=network, request=MaskedRequest(), draws=_draws(_ROWS))
     drawn = generator(options, home).fill(decoding, [letters] * _ROWS)
@@ -69,8 +72,8 @@ def chain_rule(build: Build = block_objective, generator: BuildGenerator = Block
     expected_N = torch.zeros_like(probabilities_N).index_add(0, codes(kept_NL, _VOCABULARY), probabilities_N)
     counts_N = torch.bincount(codes(padded_RL, _VOCABULARY), minlength=len(texts_NL)).double()
     chance = p_value(counts_N, expected_N / expected_N.sum())
-    holds = abs(total - 1) < _LENGTH * ROUNDING and chance > LEAST_P_VALUE and bool((ends <= _LENGTH).all())
-    detail = f"Σ exp(-loss) = {total:.7f} over all {len(texts_NL)} texts; {_ROWS:,} drawn texts: χ² p = {chance:.2f}"
+    holds = chance > LEAST_P_VALUE and bool((ends <= _LENGTH).all())
+    detail = f"{sums}; {_ROWS:,} drawn texts: χ² p = {chance:.2f}"
     return Check("block-diffusion", "blocks of one token", holds, detail)
 
 

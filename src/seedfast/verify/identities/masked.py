@@ -25,7 +25,7 @@ from seedfast.verify.identities.check import ROUNDING, Check, relative_error
 from seedfast.verify.identities.sources import Answer, Markov
 from seedfast.verify.identities.toys import (
     Law,
-    Table,
+    ToyTable,
     all_subsets,
     all_texts,
     arbitrary_history,
@@ -122,10 +122,10 @@ def subs(build: Build = MaskedObjective, generator: BuildGenerator = MaskedGener
     return Check("subs", "SUBS", not failed, f"NOT {', NOT '.join(failed)}" if failed else "; ".join(parts))
 
 
-def _eager(vocabulary: int) -> Table:
+def _eager(vocabulary: int) -> ToyTable:
     """A network with an output for [MASK], like one with tied embeddings, that nearly always chooses it."""
     table = arbitrary_table(vocabulary, LENGTH).logits_MLV.detach()
-    return Table(nn.functional.pad(table, (0, 1), value=30.0), vocabulary + 1)
+    return ToyTable(nn.functional.pad(table, (0, 1), value=30.0), vocabulary + 1)
 
 
 def _ignores_mask_logit(objective: MaskedObjective) -> bool:

@@ -30,18 +30,26 @@ Plan = Mapping[tuple[int, ...], float]
 """The probability of each assignment of steps to positions."""
 
 
-def exact_sampler(build: BuildGenerator = MaskedGenerator) -> Check:
+def exact_sampler(build: BuildGenerator = MaskedGenerator, *, whole: bool = True) -> Check:
     """With exact conditionals and one *sampled* token a step, samples have the distribution p, whatever the order.
 
     With several tokens a step, they have the distribution that enumeration of the steps gives (not p, because tokens of
     one step are independent): MDLM's reverse process for "ancestral", a fixed number in each step for "random".
+    whole: check several tokens a step too.
     """
     generator = build(Masked(), assets(_LAW.vocabulary, _LAW.length))
-    cosine = build(Masked(schedule="cosine"), assets(_LAW.vocabulary, _LAW.length))
-    exact_N = _LAW.probabilities
     results = {
-        "random": _compare(generator, MaskedRequest(order="random"), exact_N),
-        "confidence": _compare(generator, MaskedRequest(order="confidence"), exact_N),
+        "random": _compare(generator, MaskedRequest(order="random"), _LAW.probabilities),
+        "confidence": _compare(generator, MaskedRequest(order="confidence"), _LAW.probabilities),
+    }
+    if whole:
+        results |= _in_parallel(generator, build(Masked(schedule="cosine"), assets(_LAW.vocabulary, _LAW.length)))
+    return _verdict(results, "masked sampler")
+
+
+def _in_parallel(generator: MaskedGenerator, cosine: MaskedGenerator) -> dict[str, "Result"]:
+    """The comparisons with several tokens a step, under the linear and under the cosine schedule."""
+    return {
         "random, 2 steps": _compare(generator, MaskedRequest(order="random", steps=2), parallel(_LAW, halves())),
         "ancestral, 6 steps": _compare(
             generator, MaskedRequest(order="ancestral", steps=6), parallel(_LAW, independent([1 / 6] * 6))
@@ -53,7 +61,6 @@ def exact_sampler(build: BuildGenerator = MaskedGenerator) -> Check:
             parallel(_LAW, independent([1 - 3**0.5 / 2, 3**0.5 / 2 - 0.5, 0.5])),
         ),
     }
-    return _verdict(results, "masked sampler")
 
 
 def exact_generation(

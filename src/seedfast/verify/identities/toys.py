@@ -96,7 +96,7 @@ class Toy(TokenNetwork[Memory]):
         return select_positions(self.answer(tokens_BL)[:, -new:], inputs.where_N)
 
 
-class Table(Toy):
+class ToyTable(Toy):
     """A bidirectional network that is a table: logits [M, L, V] for each of the M = symbols^L inputs."""
 
     def __init__(self, logits_MLV: Tensor, symbols: int) -> None:
@@ -109,13 +109,13 @@ class Table(Toy):
         return self.logits_MLV[codes(tokens_BL, self.symbols)]
 
 
-def arbitrary_table(vocabulary: int, length: int) -> Table:
+def arbitrary_table(vocabulary: int, length: int) -> ToyTable:
     """An inconsistent network: its predictions for different inputs are the conditionals of no distribution."""
     symbols = vocabulary + 1
-    return Table(2 * numbers("table", symbols**length, length, vocabulary), symbols)
+    return ToyTable(2 * numbers("table", symbols**length, length, vocabulary), symbols)
 
 
-class History(Toy):
+class ToyHistory(Toy):
     """A causal network that is a table: logits for each history, [1 + S + S² + …, V] with S symbols."""
 
     def __init__(self, logits_MV: Tensor, symbols: int) -> None:
@@ -133,10 +133,10 @@ class History(Toy):
         return torch.stack(columns, dim=1)
 
 
-def arbitrary_history(vocabulary: int, length: int) -> History:
+def arbitrary_history(vocabulary: int, length: int) -> ToyHistory:
     """A causal network with unrelated predictions for all histories of up to `length` tokens."""
     size = sum(vocabulary**n for n in range(length + 1))
-    return History(2 * numbers("history", size, vocabulary), vocabulary)
+    return ToyHistory(2 * numbers("history", size, vocabulary), vocabulary)
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,15 @@ class Law:
         total_M11 = joint_MN.sum(dim=1)[:, None, None]
         return torch.where(total_M11 > 0, share_MLV / total_M11, 1 / self.vocabulary)
 
-    def network(self) -> Table:
+    def network(self) -> ToyTable:
         """The masked network with the exact conditionals."""
         inputs_ML = all_texts(self.vocabulary + 1, self.length)
-        return Table(self.conditionals(inputs_ML, inputs_ML < self.vocabulary).log(), self.vocabulary + 1)
+        return ToyTable(self.conditionals(inputs_ML, inputs_ML < self.vocabulary).log(), self.vocabulary + 1)
 
-    def causal_network(self) -> History:
+    def causal_network(self) -> ToyHistory:
         """The causal network with the exact conditionals, after the end-of-text with which every text begins."""
         size = sum(self.vocabulary**n for n in range(self.length + 2))
-        table = History(torch.zeros(size, self.vocabulary, dtype=torch.float64), self.vocabulary)
+        table = ToyHistory(torch.zeros(size, self.vocabulary, dtype=torch.float64), self.vocabulary)
         with torch.no_grad():
             for n in range(self.length):
                 starts_PL = torch.zeros(self.letters**n, self.length, dtype=torch.int64)

@@ -15,7 +15,7 @@ from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Grid, Spacing, continuous_grid, karras_sigmas, table_grid, timesteps
 from seedfast.diffusion.levels import NoiseLevel, variance_exploding
 from seedfast.diffusion.samplers import Noise
-from seedfast.diffusion.schedules import Table, table
+from seedfast.diffusion.schedules import DiscreteSchedule, table
 from seedfast.verify.identities.check import Check
 
 Sampler = Callable[..., Iterator[Tensor]]
@@ -59,7 +59,7 @@ def law(sampler: Sampler, grid: Grid, **options: Any) -> tuple[float, float]:
     return mean, math.sqrt(total)
 
 
-def closed_form(schedule: Table, times_N: Tensor, eta: float) -> tuple[float, float]:
+def closed_form(schedule: DiscreteSchedule, times_N: Tensor, eta: float) -> tuple[float, float]:
     """The same in closed form: each step multiplies the offset from a·μ, and the deviation, by its factor G."""
     alpha_bars = [float(schedule.alpha_bar_T[t]) for t in times_N] + [1.0]
     offset, variance = -math.sqrt(alpha_bars[0]) * MEAN, 1.0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.diffusion.levels import NoiseLevel, from_gamma
-from seedfast.diffusion.schedules import Table, table
+from seedfast.diffusion.schedules import DiscreteSchedule, table
 
 ScheduleKind = Literal["learned", "linear", "cosine"]
 
@@ -42,11 +42,11 @@ class GammaSchedule(nn.Module):
         return from_gamma(self(time_B)[0], time_B)
 
     @torch.no_grad()
-    def table(self) -> Table:
+    def table(self) -> DiscreteSchedule:
         """The schedule at T evenly spaced times from 0 to 1, on the CPU, for a sampler's grid."""
         device = next(iter([*self.parameters(), *self.buffers()])).device
         gamma_T, _ = self(torch.linspace(0, 1, TIMES, dtype=torch.float64, device=device))
-        return Table(torch.sigmoid(-gamma_T).cpu())
+        return DiscreteSchedule(torch.sigmoid(-gamma_T).cpu())
 
 
 class TabulatedSchedule(GammaSchedule):
