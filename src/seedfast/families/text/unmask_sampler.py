@@ -42,7 +42,7 @@ class MaskedRequest(TextRequest):
     """A request to a masked diffusion model."""
 
     steps: int | None = None
-    """Parallel decoding steps (default: one for each token)."""
+    """Parallel decoding steps (default: one for each token); of a text longer than the context, those of a window."""
     order: Literal["random", "confidence", "ancestral"] = "random"
     """Which positions are unmasked first: random ones, those whose likeliest token is likeliest, or each at a random
     time of its own (MDLM's reverse process)."""
@@ -82,12 +82,12 @@ class MaskedVocabulary:
             mask=tokenizer.size if mask is None else mask,
         )
 
-    def probabilities(self, request: TextRequest, logits_BLV: Tensor, may_end_B: Tensor, where_BL: Tensor) -> Tensor:
-        """The distributions over tokens as a request shapes them, float64 [N, V], at the N positions of `where_BL`.
+    def probabilities(self, request: TextRequest, logits_NV: Tensor, may_end_N: Tensor) -> Tensor:
+        """The distributions over tokens as a request shapes them, float64 [N, V].
 
-        may_end_B: whether end-of-text may be generated; an infill continues after its gaps, so it cannot end in one.
+        may_end_N: whether end-of-text may be generated; an infill continues after its gaps, so it cannot end in one.
         """
-        logits_NV = logits_BLV[..., : self.size][where_BL].double()
+        logits_NV = logits_NV[..., : self.size].double()
         if self.special_ids:
             logits_NV[:, list(self.special_ids)] = -torch.inf
         may_end_N = may_end_B.unsqueeze(1).expand_as(where_BL)[where_BL]
