@@ -38,6 +38,7 @@ class DecodeStep:
         self.layers = [_Layer(cast("Block", block)) for block in network.blocks]
         self.norm, self.head_WV = _norm(network.norm), network.head.weight.t()
 
+    @torch.inference_mode()
     def __call__(self, tokens_B: Tensor, cache: KVCache) -> Tensor:
         """Logits [B, V]; the cache holds the token afterwards. Raises UserError if the cache is full."""
         slot = cache.length
