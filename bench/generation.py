@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import parse, parser
+from seedfast.data.text.config import TextAssets
+from seedfast.data.text.tokenizers import Characters
 from seedfast.families.text.autoregressive import AutoregressiveGenerator
 from seedfast.families.text.causal_sampler import AutoregressiveRequest, continue_prompts
 from seedfast.families.text.decoding import Decoding
@@ -29,8 +31,6 @@ from seedfast.families.text.masked import Masked, MaskedGenerator
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
-from seedfast.data.text.config import TextAssets
-from seedfast.data.text.tokenizers import Characters
 from seedfast.models.transformer import Transformer
 
 LAYERS, HEADS, WIDTH, VOCABULARY = 4, 4, 128, 65
@@ -156,7 +156,9 @@ def memory(vocabulary: int = 50_000, context: int = 256, batch: int = 4) -> None
     network = Transformer(layers=1, heads=2, width=32).build(
         vocabulary=vocabulary + 1, outputs=vocabulary, context=context, causal=False
     )
-    letters = "".join(chr(0x4E00 + n) for n in range(20_000)) + "".join(chr(0x20000 + n) for n in range(vocabulary - 20_001))
+    letters = "".join(chr(0x4E00 + n) for n in range(20_000)) + "".join(
+        chr(0x20000 + n) for n in range(vocabulary - 20_001)
+    )
     generator = MaskedGenerator(
         Masked(), TextAssets(Characters(letters), context, validation_tokens=1, validation_bytes=1)
     )

@@ -51,7 +51,7 @@ def log_prob(model: "Trained", texts: Sequence[str], *, seed: int = 1) -> list[f
                 batch["prompt"] = prompt_P.expand(draws, -1)
                 batch["prompt_real"] = (torch.arange(assets.prompt) >= empty).expand(draws, -1)
             total_B = torch.zeros(draws, dtype=torch.float64)
-            for rows in torch.arange(draws).split(max(1, LOGITS // (assets.tokenizer.size * len(tokens_L)))):
+            for rows in torch.split(torch.arange(draws), max(1, LOGITS // (assets.tokenizer.size * len(tokens_L)))):
                 keyed = Draws(seed=seed, scope=f"log-prob/{window}", positions_B=number * draws + rows, group=draws)
                 task = objective.task({name: each[rows] for name, each in batch.items()}, keyed)
                 with model.distributed.autocast():

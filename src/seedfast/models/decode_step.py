@@ -94,14 +94,14 @@ class _Layer:
         heads, size = self.heads, self.size
         qkv = _product(self.norm_attention(x_BW), self.qkv, self.qkv_bias).view(len(x_BW), 3 * heads, size)
         if not self.qk_norm and rope is None:
-            return qkv.split(heads, dim=1)
-        qk, v = qkv.split([2 * heads, heads], dim=1)
+            return torch.split(qkv, heads, dim=1)
+        qk, v = torch.split(qkv, [2 * heads, heads], dim=1)
         if self.qk_norm:
             qk = rms_normalised(qk)
         if rope is not None:
             pairs = torch.view_as_complex(qk.view(len(x_BW), 2 * heads, size // 2, 2))
             qk = torch.view_as_real(pairs * rope).view(len(x_BW), 2 * heads, size)
-        return *qk.split(heads, dim=1), v
+        return *torch.split(qk, heads, dim=1), v
 
     def add(self, x_BW: Tensor, y_BH1D: Tensor) -> Tensor:
         """The residual stream after attention and MLP."""
@@ -129,7 +129,8 @@ def rms_normalised(x: Tensor) -> Tensor:
     `F.rms_norm` takes eight on a CPU, and at one position each costs more than its numbers.
     """
     scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).mul_(x.shape[-1] ** -0.5)
-    return x / scale.hypot_(_ROOT_OF_EPSILON.to(x.device))
+    y: Tensor = x / scale.hypot_(_ROOT_OF_EPSILON.to(x.device))
+    return y
 
 
 _ROOT_OF_EPSILON = torch.tensor(EPSILON**0.5)

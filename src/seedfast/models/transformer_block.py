@@ -45,10 +45,7 @@ class MLP(nn.Module):
     def forward(self, x_BLW: Tensor) -> Tensor:
         """[B, L, W] or [N, W] to the same shape."""
         h = self.up(x_BLW)
-        if self.gate is not None:
-            h = F.silu(self.gate(x_BLW)) * h
-        else:
-            h = self.bend(h)
+        h = self.bend(h) if self.gate is None else F.silu(self.gate(x_BLW)) * h
         y_BLW: Tensor = self.down(h)
         return y_BLW
 

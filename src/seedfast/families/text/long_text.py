@@ -1,5 +1,6 @@
 """Text that is longer than a model's context: window by window, each conditioned on the end of the text before it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -60,12 +61,10 @@ def _of_window(decoding: Decoding[TextRequestT], number: int, rows: list[int]) -
     return replace(decoding, draws=replace(draws, scope=scope, positions_B=draws.positions_B[rows]))
 
 
-def _in_whole_text(
-    trace: Trace, rows: list[int], before: list[list[int]], after: list[int], end_of_text: int
-) -> Trace:
+def _in_whole_text(trace: Trace, rows: list[int], before: list[list[int]], after: list[int], end_of_text: int) -> Trace:
     """A trace of windows as a trace of whole texts: the tokens before a window, and open positions after it."""
 
-    def show(index: int, tokens: list[int], is_open: list[bool]) -> None:
+    def show(index: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
         gone, rest = before[index], after[index]
         trace(
             rows[index],

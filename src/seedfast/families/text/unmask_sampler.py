@@ -122,7 +122,8 @@ class Step:
     """One evaluation of the network.
 
     index: its number, from 0. left: how many follow. progress: the fraction of the unmasking steps after it.
-    page: the network's input. logits: its output [N, V] at N flattened positions. count_B: positions that were open before the first step.
+    page: the network's input. logits: its output at N flattened positions, [N, V].
+    count_B: positions that were open before the first step.
     draws: the randomness of this step. text_draws: that of the whole text, the same in every step.
     mask: the id of [MASK]. probabilities: the distributions over tokens, float64 [N, V], at N flattened positions.
     """
@@ -142,7 +143,7 @@ class Step:
     def at(self, where_BL: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """`compute` of the N true positions of `where_BL`, [N, …], in parts of at most `LOGITS` logits."""
         where_N = where_BL.flatten().nonzero().squeeze(1)
-        return torch.cat([compute(part_N) for part_N in where_N.split(max(1, LOGITS // self.symbols))])
+        return torch.cat([compute(part_N) for part_N in torch.split(where_N, max(1, LOGITS // self.symbols))])
 
 
 @dataclass(frozen=True)

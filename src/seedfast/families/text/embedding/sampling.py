@@ -23,7 +23,6 @@ from seedfast.families.text.request import Canvas, TextRequest
 from seedfast.keys import Draws
 from seedfast.options import Between, OnlyWith, check
 
-
 LOGITS = 1 << 24
 """Largest number of logits in memory at once, unless one text alone has more."""
 
