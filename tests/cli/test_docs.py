@@ -14,7 +14,7 @@ from seedfast.cli.train import parse_run
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.image.dataset import ImageAssets
 from seedfast.data.image.processor import CenterCropResize
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seedfast import keys
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
 from seedfast.families.family import Family
 from seedfast.families.text.decoding import Decoding

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tokenizers as library
 
-from seedfast.data.text.config import TextCorpus
+from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.windows import Windows
 
 Writer = Callable[[Mapping[str, str | bytes]], Path]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.text import block_diffusion as family_module
 from seedfast.families.text.block_diffusion import Block, BlockGenerator, block_objective, block_size

@@ -14,7 +14,8 @@ from tests.helpers.tasks import changed
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.windows import Windows
 from seedfast.families.family import Terms
 from seedfast.families.generator import State

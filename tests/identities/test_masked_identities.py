@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seedfast.cli.verify import verify
 from seedfast.data.dataset import Batch
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.family import Terms
 from seedfast.families.generator import State
 from seedfast.families.text import masked as family_module

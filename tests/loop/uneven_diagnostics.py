@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast import recipes
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.family import Family, Terms
 from seedfast.families.generator import State
 from seedfast.families.text.masked import Masked, MaskedObjective, MaskedTask

@@ -12,7 +12,7 @@ from tests.helpers import tiny_models
 from torch import Tensor
 from torch.nn import functional as F
 
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
 from seedfast.errors import UserError
 from seedfast.families.text.autoregressive import Autoregressive

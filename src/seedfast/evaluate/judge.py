@@ -20,7 +20,7 @@ from torch import Tensor
 
 from seedfast.data.dataset import Dataset
 from seedfast.data.text import tokenizers
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.evaluator import no_validation, rows

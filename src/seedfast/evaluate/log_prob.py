@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.keys import Draws
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.evaluator import no_validation, rows
 from seedfast.evaluate.trained import Trained

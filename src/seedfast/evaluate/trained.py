@@ -13,7 +13,7 @@ from torch import nn
 from seedfast import keys
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.dataset import Assets, Corpus, describe_difference
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.log_prob import log_prob

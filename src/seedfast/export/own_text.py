@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from seedfast import huggingface
-from seedfast.data.text.config import STORED, TextAssets
+from seedfast.data.text.config import STORED
+from seedfast.data.text.corpus import TextAssets
 from seedfast.evaluate.bare import OWN_TRANSFORMER
 from seedfast.evaluate.trained import Trained
 from seedfast.export.card import text_card

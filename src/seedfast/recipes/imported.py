@@ -9,7 +9,8 @@ from typing import Any
 
 from seedfast import recipes, sealed_folder
 from seedfast.data.text import tokenizers
-from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters, Subwords, Tokenizer
 from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig

@@ -8,7 +8,8 @@ import pytest
 from tests.helpers.text_data import texts
 
 from seedfast.data.dataset import describe_difference
-from seedfast.data.text.config import TextCorpus, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.packing import PackedDataset
 from seedfast.errors import UserError
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.helpers import preferences
 
-from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.preferences import PreferenceDataset, answered
 from seedfast.errors import UserError
 from seedfast.families.text.autoregressive import Autoregressive

@@ -11,7 +11,8 @@ import pytest
 from tests.helpers import tiny_models
 from tests.helpers.text_data import Writer, texts
 
-from seedfast.data.text.config import TextCorpus, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.packing import PackedDataset
 from seedfast.errors import UserError
 

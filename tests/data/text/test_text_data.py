@@ -18,7 +18,8 @@ from seedfast.data.fingerprint import hash_files, signature
 from seedfast.data.image.config import ImageData
 from seedfast.data.text import split as split_module
 from seedfast.data.text import tokenizers
-from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Bytes
 from seedfast.errors import UserError
 from seedfast.families.text.autoregressive import Autoregressive

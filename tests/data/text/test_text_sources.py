@@ -8,7 +8,8 @@ import pytest
 import torch
 from tests.helpers.text_data import Writer, texts
 
-from seedfast.data.text.config import TextCorpus, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextCorpus
 from seedfast.errors import UserError
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from tests.helpers.text_data import Writer, texts
 
-from seedfast.data.text.config import TextCorpus, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.packing import PackedDataset
+from seedfast.errors import UserError
 
 BOOK = "".join(f"Chapter {n}: the {n}th day was like the {n * n}th.\n" for n in range(200))
 
@@ -139,3 +141,10 @@ def test_without_validation_all_trains_with_a_warning(
     assert corpus.assets.tokens_per_byte > 0
     assert "has no validation split, because" in (said := capsys.readouterr().err)
     assert why in said
+
+
+def test_a_table_of_one_short_text_is_refused_unless_nothing_is_to_validate(tmp_path: Path) -> None:
+    table = rows(tmp_path / "a.jsonl", [{"text": "the cat sees the dog and the dog sees the cat"}])
+    with pytest.raises(UserError, match=r"a single row, too short .* --data.validation 0"):
+        load(table)
+    assert len(load(table, validation=0.0).train)

@@ -12,7 +12,8 @@ import torch
 from tests.helpers import tiny_models
 from tokenizers import pre_tokenizers, processors
 
-from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.dialogues import example
 from seedfast.data.text.hub import pretrained_tokenizer
 from seedfast.data.text.tokenizers import Bytes, Characters, Subwords, begin, load, save

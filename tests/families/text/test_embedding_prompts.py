@@ -9,7 +9,8 @@ from tests.helpers.runs import small_run, train_in
 from torch import Tensor
 
 from seedfast import keys, recipes
-from seedfast.data.text.config import TextAssets, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
 from seedfast.evaluate import trained
 from seedfast.families.family import Family

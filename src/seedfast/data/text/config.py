@@ -1,21 +1,20 @@
 """The configuration of text data: from files to windows of tokens."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from seedfast.console import say
 from seedfast.data.cache import file_digests
-from seedfast.data.dataset import Corpus, DataConfig, Fingerprint
+from seedfast.data.dataset import DataConfig, Fingerprint
 from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
+from seedfast.data.text.corpus import TextAssets, TextCorpus
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.named_source import located, named_source
-from seedfast.data.text.packing import PackedDataset
 from seedfast.data.text.preferences import PreferenceDataset, PreferenceSource
 from seedfast.data.text.prepared_splits import Packed, read_splits
 from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
@@ -24,7 +23,6 @@ from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
 from seedfast.data.text.windows import DocumentWindows
 from seedfast.errors import UserError
-from seedfast.files import to_json
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
 
 STORED = "seedfast"
@@ -34,73 +32,6 @@ _VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
 _NOT_PATHS = (*_BUILT_IN, "model")
 """Values of tokenizer that are no paths, even where a file or folder has this name."""
-
-
-@dataclass(frozen=True)
-class TextAssets:
-    """The data-derived part of a text model, stored in every checkpoint.
-
-    context: a window's length in tokens. prompt: number of preceding tokens given with it. one_document_per_window:
-    whether a window holds one document, padded. validation_tokens: scored tokens of the validation split (all but the
-    first end-of-text). validation_bytes: its raw text in UTF-8, to which end-of-text adds nothing. Both are those of
-    the training split where no validation split is. preferences: whether each example is a pair of answers; tokens and
-    bytes are those of the chosen ones.
-    """
-
-    tokenizer: Tokenizer
-    context: int
-    validation_tokens: int
-    validation_bytes: int
-    prompt: int = 0
-    one_document_per_window: bool = False
-    preferences: bool = False
-
-    @property
-    def tokens_per_byte(self) -> float:
-        """Nats per token times this, divided by ln 2, are bits per byte."""
-        return self.validation_tokens / self.validation_bytes
-
-    def save(self, folder: Path) -> None:
-        """Write text.json and the tokenizer's files into an existing folder."""
-        tokenizers.save(self.tokenizer, folder)
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tokenizer"}
-        if not self.preferences:
-            del values["preferences"]  # as in the files of versions before it
-        (folder / "text.json").write_text(to_json(values), "utf-8")
-
-    @staticmethod
-    def load(folder: Path) -> "TextAssets":
-        """The assets that `save` wrote. Raises UserError if the folder has none."""
-        path = folder / "text.json"
-        if not path.is_file():
-            raise UserError(f"There are no text assets in {folder}: it should hold a file text.json.")
-        values = json.loads(path.read_text("utf-8"))
-        if "apart" in values:  # its name in version 0.1
-            values["one_document_per_window"] = values.pop("apart")
-        return TextAssets(tokenizers.load(folder), **values)
-
-
-@dataclass(frozen=True)
-class TextCorpus(Corpus):
-    """A corpus of text.
-
-    splits: by the split's name, its numbers of "documents", "bytes" (UTF-8) and "tokens" (end-of-texts included).
-    skipped: what was left out, each with the reason.
-    """
-
-    splits: Mapping[str, Mapping[str, int]]
-    skipped: tuple[str, ...]
-
-    def introduction(self, epochs: float) -> list[str]:
-        train = self.train
-        if isinstance(train, PreferenceDataset):
-            return [f"preferences: {len(train):,} pairs, {epochs:.3g} epochs"]
-        if not isinstance(train, PackedDataset):
-            return []
-        return [
-            f"chats: {train.examples:,} examples, scored {train.targets:,} of {train.tokens:,} tokens, "
-            f"{epochs:.3g} epochs"
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +105,7 @@ class TextData(DataConfig):
         given = self._given_tokenizer()
         corpus, why = self._load(source, given, self.validation), "data.validation is 0"
         if self.validation and not (len(corpus.train) and len(corpus.validation)):
+            _refuse_one_row(source)
             corpus, why = self._load(source, given, 0), f"it is too small for data.validation={self.validation:g}"
         if not len(corpus.train):
             raise self._too_short(source, corpus)
@@ -301,6 +233,15 @@ class TextData(DataConfig):
         return UserError(
             f"The train split of {source.title} has {corpus.splits['train']['tokens'] - 1} tokens to predict, fewer "
             f"than one window of data.context={self.context}: lower data.context, or add text."
+        )
+
+
+def _refuse_one_row(source: TextSource) -> None:
+    """Refuse a table of a single short text, which is more often the wrong file than all that is to be learned."""
+    if len(list(islice(source.rows(), 2))) == 1 and not isinstance(source, ChatSource):
+        raise UserError(
+            f"{source.title} holds a single row, too short to hold out a part of it: add rows, or train without a "
+            "validation split by --data.validation 0."
         )
 
 

@@ -8,7 +8,8 @@ import torch
 
 from seedfast.data.dataset import Batch, Corpus, Dataset
 from seedfast.data.prepare import SPLITS
-from seedfast.data.text.config import TextAssets, TextCorpus, TextData
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets, TextCorpus
 from seedfast.data.text.packing import PackedDataset
 from seedfast.errors import UserError
 

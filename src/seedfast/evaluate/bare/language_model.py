@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from seedfast import huggingface
-from seedfast.data.text.config import STORED, TextAssets, TextData
+from seedfast.data.text.config import STORED, TextData
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.hub import pretrained_tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import BareKind

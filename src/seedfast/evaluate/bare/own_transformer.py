@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from seedfast import huggingface
-from seedfast.data.text.config import STORED, TextAssets
+from seedfast.data.text.config import STORED
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import BareKind, load_weights
 from seedfast.evaluate.bare.language_model import text_model

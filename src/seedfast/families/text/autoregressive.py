@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch, Dataset
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Subwords, begin
 from seedfast.errors import UserError
 from seedfast.families.family import Family, Task, Terms

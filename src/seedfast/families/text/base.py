@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seedfast.console import say
 from seedfast.data.dataset import Batch, Dataset
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.family import Objective, TaskT
 from seedfast.families.generator import Generator, State

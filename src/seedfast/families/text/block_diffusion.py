@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Dataset
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.family import Family
 from seedfast.families.text.base import TextGenerator

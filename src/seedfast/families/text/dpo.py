@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.data.dataset import Batch, Dataset
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.data.dataset import Batch, Dataset
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State
 from seedfast.families.text.base import TextGenerator, TextObjective, likelihood_measure

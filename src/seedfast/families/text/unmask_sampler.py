@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.console import track
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.text.categorical import draw, shape
 from seedfast.families.text.decoding import Decoding

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast import keys
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.text.block_diffusion import Block, BlockGenerator, block_objective
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedObjective

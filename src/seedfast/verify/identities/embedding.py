@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.diffusion.levels import NoiseLevel, eps_from_x0
 from seedfast.diffusion.parameterisation import target
 from seedfast.families.text.embedding import Embedding, EmbeddingNetwork, EmbeddingObjective

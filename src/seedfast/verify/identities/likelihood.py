@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Corpus, Dataset, Fingerprint
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Bytes
 from seedfast.data.text.windows import Windows
 from seedfast.families.text.autoregressive import (

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.text import masked
 from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveObjective
 from seedfast.families.text.decoding import Decoding

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seedfast import keys
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.text import categorical
 from seedfast.families.text.autoregressive import AutoregressiveGenerator
 from seedfast.families.text.causal_sampler import AutoregressiveRequest

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seedfast import keys
 from seedfast.data.dataset import Batch
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
 from seedfast.keys import Draws
 from seedfast.models.token_network import SequenceInputs, TokenNetwork

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.data.dataset import Batch
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.diffusion.parameterisation import x0_weight
 from seedfast.errors import UserError
 from seedfast.families.family import Family, Terms

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Dataset
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.families.generator import State
 from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.decoding import Decoding
