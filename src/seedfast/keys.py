@@ -58,15 +58,15 @@ def _counters(count: int, device: torch.device) -> Tensor:
     return _mix(torch.arange(1, count + 1, dtype=torch.int64, device=device) * _GOLDEN)
 
 
-def bits(key: int, positions_B: Tensor, *shape: int) -> Tensor:
-    """Uniform 64-bit words, int64 of shape [B, *shape], on the device of `positions_B`."""
+def bits(key: int | Tensor, positions_B: Tensor, *shape: int) -> Tensor:
+    """Uniform 64-bit words, int64 of shape [B, *shape], on the device of `positions_B`. key: one, or one for each."""
     key_B1 = _mix(_mix(positions_B * _GOLDEN + key) ^ key).unsqueeze(1)
     # Hashed counters, not consecutive ones: no two examples have shifted copies of the same numbers.
     words = _mix(key_B1 ^ _counters(math.prod(shape), positions_B.device))
     return words.reshape(len(positions_B), *shape)
 
 
-def uniform(key: int, positions_B: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def uniform(key: int | Tensor, positions_B: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform numbers in [0, 1) of shape [B, *shape]: 24 random bits in float32, 53 in float64."""
     words = bits(key, positions_B, *shape)
     if dtype == torch.float64:
@@ -143,6 +143,14 @@ class Draws:
     def uniform(self, stream: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform in [0, 1), shape [B, *shape]."""
         return uniform(self._key(stream), self.positions_B, *shape, dtype=dtype)
+
+    def uniform_of_stages(self, stages: range, stream: str) -> Tensor:
+        """`at(stage).uniform(stream, 1)` of each of S stages, drawn together: float64 in [0, 1), shape [S, B]."""
+        keys_S = torch.tensor([derive(self.seed, self.at(stage).scope, stream) for stage in stages], dtype=torch.int64)
+        size = len(self.positions_B)
+        keys_N = keys_S.to(self.positions_B.device).repeat_interleave(size)
+        u_N1 = uniform(keys_N, self.positions_B.repeat(len(stages)), 1, dtype=torch.float64)
+        return u_N1.view(len(stages), size)
 
     def normal(self, stream: str, *shape: int) -> Tensor:
         """Standard normal, float32 [B, *shape]."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from seedfast.families.text.causal_sampler import continue_prompts
 from seedfast.families.text.masked import MaskedObjective, MaskedTask
 from seedfast.keys import Draws
 from seedfast.loop.validate import Score, validate
+from seedfast.models.token_network import TokenNetwork
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.verify.identities import likelihood
 from seedfast.verify.identities.sources import Copy, Markov, SecondOrder, Tokens, Zipf, entropy
@@ -146,6 +148,7 @@ def _twin(forward: Callable[..., Tensor]) -> Callable[[], nn.Module]:
         assert isinstance(network, TransformerNetwork)
         original = network.forward
         network.forward = lambda tokens_BL=None, **inputs: forward(original, tokens_BL, **inputs)  # type: ignore[method-assign]
+        network.next_token = partial(TokenNetwork.next_token, network)  # type: ignore[method-assign]
         return network
 
     return build

@@ -24,8 +24,8 @@ from seedfast.keys import Draws
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
-from seedfast.loop.tasks import step_tasks
 from seedfast.loop.step import gradient
+from seedfast.loop.tasks import step_tasks
 from seedfast.loop.train import agree
 from seedfast.run_folder import journal
 from seedfast.run_folder.train_state import digest, read_tensors

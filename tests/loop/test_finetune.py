@@ -19,8 +19,8 @@ from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
-from seedfast.loop.tasks import step_tasks
 from seedfast.loop.step import gradient
+from seedfast.loop.tasks import step_tasks
 from seedfast.loop.train import agree
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM

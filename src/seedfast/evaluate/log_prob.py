@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from seedfast.evaluate.trained import Trained
 
 
+LOGITS = 1 << 24
+"""Largest number of logits of one evaluation, unless one window alone has more."""
+
+
 @torch.no_grad()
 def log_prob(model: "Trained", texts: Sequence[str], *, seed: int = 1) -> list[float]:
     """log p(text) in nats of each text, without its end; a lower bound (-NELBO) where the loss is a bound.
@@ -46,12 +50,13 @@ def log_prob(model: "Trained", texts: Sequence[str], *, seed: int = 1) -> list[f
                 prompt_P = torch.tensor([assets.tokenizer.end_of_text] * empty + before)
                 batch["prompt"] = prompt_P.expand(draws, -1)
                 batch["prompt_real"] = (torch.arange(assets.prompt) >= empty).expand(draws, -1)
-            keyed = Draws(
-                seed=seed, scope=f"log-prob/{window}", positions_B=number * draws + torch.arange(draws), group=draws
-            )
-            task = objective.task(batch, keyed)
-            with model.distributed.autocast():
-                terms = objective.loss(model.network, task.to(model.distributed.device), model.state)
-            nats += float(terms.total_B.double().mean())
+            total_B = torch.zeros(draws, dtype=torch.float64)
+            for rows in torch.split(torch.arange(draws), max(1, LOGITS // (assets.tokenizer.size * len(tokens_L)))):
+                keyed = Draws(seed=seed, scope=f"log-prob/{window}", positions_B=number * draws + rows, group=draws)
+                task = objective.task({name: each[rows] for name, each in batch.items()}, keyed)
+                with model.distributed.autocast():
+                    terms = objective.loss(model.network, task.to(model.distributed.device), model.state)
+                total_B[rows] = terms.total_B.double().cpu()
+            nats += float(total_B.mean())
         found.append(-nats)
     return found

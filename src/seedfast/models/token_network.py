@@ -4,6 +4,7 @@ Shapes: B batch, L positions, M memory, N selected positions, V vocabulary, W wi
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -135,6 +136,18 @@ class TokenNetwork(Network, ABC, Generic[CacheT]):
 
         Raises UserError for a network that cannot use one.
         """
+
+    def next_token(self) -> Callable[[Tensor, CacheT], Tensor]:
+        """(one more token of each row [B], the cache of those before) → the logits after it, [B, V].
+
+        For generation: the weights must not change while the function is in use.
+        """
+
+        def step(tokens_B: Tensor, cache: CacheT) -> Tensor:
+            logits_B1V: Tensor = self(tokens_B.unsqueeze(1), cache=cache)
+            return logits_B1V[:, 0]
+
+        return step
 
     def forward(
         self,

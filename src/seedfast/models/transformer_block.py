@@ -45,15 +45,16 @@ class MLP(nn.Module):
     def forward(self, x_BLW: Tensor) -> Tensor:
         """[B, L, W] or [N, W] to the same shape."""
         h = self.up(x_BLW)
-        if self.gate is not None:
-            h = F.silu(self.gate(x_BLW)) * h
-        elif self.kind == "relu2":
-            h = F.relu(h)
-            h = h * h  # half the time of .square(), whose backward pass computes a general power
-        else:
-            h = F.gelu(h, approximate="tanh" if self.kind == "gelu" else "none")
+        h = self.bend(h) if self.gate is None else F.silu(self.gate(x_BLW)) * h
         y_BLW: Tensor = self.down(h)
         return y_BLW
+
+    def bend(self, h: Tensor) -> Tensor:
+        """The nonlinearity of an MLP without a gate."""
+        if self.kind == "relu2":
+            h = F.relu(h)
+            return h * h  # half the time of .square(), whose backward pass computes a general power
+        return F.gelu(h, approximate="tanh" if self.kind == "gelu" else "none")
 
 
 class TransformerBlock(nn.Module):

@@ -4,6 +4,7 @@ Shapes: B batch, L new positions, M memory, N selected positions, V vocabulary, 
 P = head size / 2.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, rotary_table
 from seedfast.models.attention_mask import AttentionMask, with_padding
+from seedfast.models.decode_step import DecodeStep
 from seedfast.models.kv_cache import KVCache
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
@@ -119,6 +121,13 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             documents_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device),
             next_B=torch.zeros(batch, dtype=torch.int64, device=weight.device),
         )
+
+    def next_token(self) -> Callable[[Tensor, KVCache], Tensor]:
+        """`TokenNetwork.next_token`, by a `DecodeStep` where there is no autocast."""
+        plain = self.causal and self.time is None and self.memory_width is None and not self.training
+        if plain and not torch.is_autocast_enabled(self.tokens.weight.device.type):
+            return DecodeStep(self)
+        return super().next_token()
 
     def hidden_states(self, inputs: SequenceInputs[KVCache]) -> Tensor:
         """The input of the output layer, [B, L, W]; with `where_N` only at those positions, [N, W].

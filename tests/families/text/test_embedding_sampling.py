@@ -120,14 +120,12 @@ def test_top_k_needs_a_distribution() -> None:
 # ---- prompts and lengths --------------------------------------------------------------------------------------
 
 
-def test_a_prompt_takes_no_room_in_the_window_and_has_a_limit() -> None:
+def test_a_prompt_takes_no_room_in_the_window() -> None:
     generator = small_generator(prompt=4)
     (canvas,) = generator.canvases(EmbeddingRequest(prompt=("abc",)))
     assert len(canvas.tokens_L) == 3 + LENGTH
-    with pytest.raises(UserError, match="trained with 4 at most before its window"):
-        generator.canvases(EmbeddingRequest(prompt=("abcde",)))
-    with pytest.raises(UserError, match="12 tokens at most"):
-        small_generator().canvases(EmbeddingRequest(prompt=("abcdefgh",), tokens=5))
+    assert generator.window(5) == (4, LENGTH)
+    assert small_generator().window(5) == (5, LENGTH - 5)
 
 
 def test_lengths_are_drawn_before_the_text_and_leave_room_for_the_prompt() -> None:

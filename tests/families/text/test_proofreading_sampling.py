@@ -175,7 +175,7 @@ def answers(delete: dict[int, float], insert: dict[int, float]) -> Tensor:
 def test_a_superfluous_word_is_removed_and_a_gap_opened(out: int, behind: int, expected: list[object]) -> None:
     tokens, writable = 100 + torch.arange(LENGTH)[None], (torch.arange(LENGTH) >= 8)[None]
     before = MaskedPage(tokens, torch.zeros_like(writable), writable)
-    after = moved(before, before, answers({out: 0.9}, {behind: 0.8}), EDIT)
+    after = moved(before, before, answers({out: 0.9}, {behind: 0.8})[..., EDIT.words :], EDIT)
     shown = ["_" if token == EDIT.mask else token - 100 for token in after.tokens_BL[0].tolist()]
     assert shown == expected
     assert [o for o in after.open_BL[0].tolist() if o] == [True]
@@ -189,7 +189,7 @@ def test_a_superfluous_word_is_removed_and_a_gap_opened(out: int, behind: int, e
 def test_nothing_moves_without_a_pair_in_generated_text(delete: dict[int, float], insert: dict[int, float]) -> None:
     tokens, writable = 100 + torch.arange(LENGTH)[None], (torch.arange(LENGTH) >= 8)[None]
     before = MaskedPage(tokens, torch.zeros_like(writable), writable)
-    after = moved(before, before, answers(delete, insert), EDIT)
+    after = moved(before, before, answers(delete, insert)[..., EDIT.words :], EDIT)
     assert torch.equal(after.tokens_BL, tokens)
 
 

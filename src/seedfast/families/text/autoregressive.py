@@ -177,6 +177,16 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
         messages = [{"role": "user", "content": prompt}]
         return tokenizer.encode_chat(tokenizer.chat_template.render(messages, add_generation_prompt=True))
 
+    def window(self, text: int) -> tuple[int, int]:
+        """Of a text of `text` tokens: how many at its end are read, and how many are written by default."""
+        half = max(1, self.context // 2)
+        read = text if len(self.begin([self.end_of_text] * text)) <= self.context else half
+        return read, self.context - read or half
+
+    def fill_any(self, decoding: Decoding[AutoregressiveRequest], canvases: list[Canvas]) -> list[list[int]]:
+        """The same as `fill`, which slides."""
+        return self.fill(decoding, canvases)
+
     @torch.no_grad()
     def fill(self, decoding: Decoding[AutoregressiveRequest], canvases: list[Canvas]) -> list[list[int]]:
         """Continue each canvas; of infills, fill the gaps from left to right."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from seedfast.console import say
 from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
@@ -17,6 +18,7 @@ from seedfast.families.family import Objective, TaskT
 from seedfast.families.generator import Generator, State
 from seedfast.families.measure import Measure
 from seedfast.families.text.decoding import Decoding, TextRequestT
+from seedfast.families.text.long_text import fill_windows
 from seedfast.families.text.preview import Spans, TaskPreview, spans
 from seedfast.families.text.request import OPEN, Canvas, TextSamples
 from seedfast.keys import Draws
@@ -88,7 +90,7 @@ class TextGenerator(Generator[TextRequestT]):
     """Turns a request into canvases, has `fill` complete them, and decodes the result."""
 
     def __init__(self, assets: TextAssets) -> None:
-        self.assets = assets
+        self.assets, self.context = assets, assets.context
         self.vocabulary = assets.tokenizer.size
         self.end_of_text = assets.tokenizer.end_of_text
 
@@ -115,7 +117,7 @@ class TextGenerator(Generator[TextRequestT]):
         decoding = Decoding(
             network=network, request=request, draws=draws, state=state, trace=trace if request.trace else None
         )
-        filled = self.fill(decoding, canvases)
+        filled = self.fill_any(decoding, canvases)
         for tokens, canvas in zip(filled, canvases, strict=True):
             fixed_L = canvas.fixed_L[: len(tokens)]
             is_same = torch.equal(torch.tensor(tokens)[fixed_L], canvas.tokens_L[: len(tokens)][fixed_L])
@@ -129,6 +131,10 @@ class TextGenerator(Generator[TextRequestT]):
             fixed=[canvas.fixed_L[: len(tokens)].tolist() for tokens, canvas in pairs],
         )
 
+    def fill_any(self, decoding: Decoding[TextRequestT], canvases: list[Canvas]) -> list[list[int]]:
+        """`fill` for continuations that are longer than the context too: window by window."""
+        return fill_windows(self, decoding, canvases)
+
     def _pieces(self, tokens: list[int], canvas: Canvas) -> list[tuple[str, bool]]:
         marked = zip(tokens, canvas.fixed_L.tolist(), strict=False)  # a continuation may have ended early
         groups = groupby(marked, key=lambda pair: pair[1])
@@ -137,7 +143,7 @@ class TextGenerator(Generator[TextRequestT]):
     def canvases(self, request: TextRequestT) -> list[Canvas]:
         """The request's own canvas, the one of its infill, or one for each prompt.
 
-        Raises UserError for text longer than the context, an infill without a gap, a character outside the alphabet.
+        Raises UserError for an infill longer than the context or without a gap, a character outside the alphabet.
         """
         if request.canvas is not None and not request.prompt:
             return [request.canvas]
@@ -146,19 +152,20 @@ class TextGenerator(Generator[TextRequestT]):
         found = []
         for prompt in request.prompt or ("",):
             ids = self.encode_prompt(prompt, request)
-            most = self.max_new_tokens(len(ids))
-            count = request.tokens if request.tokens is not None else most
-            if count < 1 or count > most:
-                raise UserError(
-                    f"The prompt has {len(ids)} tokens and {max(count, 1)} more are requested, but this model was "
-                    f"trained on {self.assets.context} tokens at most; shorten the prompt or lower the token count."
-                )
+            read, room = self.window(len(ids))
+            if read < len(ids):
+                say(f"The prompt has {len(ids)} tokens, too many for this model: it reads the last {read} of them.")
+            count = room if request.tokens is None else request.tokens
             found.append(Canvas.of([(ids, True), ([self.end_of_text] * count, False)]))
         return found
 
-    def max_new_tokens(self, prompt: int) -> int:
-        """The largest number of tokens that can follow a prompt of `prompt` tokens."""
-        return self.assets.context - prompt
+    def window(self, text: int) -> tuple[int, int]:
+        """Of a text of `text` tokens: how many at its end are read in a window, and how many it has room for.
+
+        A text that leaves no room is read from its last half context.
+        """
+        read = text if text < self.context else self.context // 2
+        return read, self.context - read
 
     def encode_prompt(self, prompt: str, request: TextRequestT) -> list[int]:
         """The token ids of a prompt."""

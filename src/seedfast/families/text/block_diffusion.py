@@ -22,7 +22,14 @@ from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.decoding import Decoding, Trace
 from seedfast.families.text.masked import Masked, MaskedObjective
 from seedfast.families.text.request import DEMO_TEXTS, Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest, MaskedVocabulary, Policy, unmask
+from seedfast.families.text.unmask_sampler import (
+    Logits,
+    MaskedRequest,
+    MaskedVocabulary,
+    Policy,
+    predicted,
+    unmask,
+)
 from seedfast.options import Example
 
 _LARGEST_DEFAULT = 16
@@ -127,12 +134,12 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
         return tokens + [self.end_of_text] * (self.block - len(tokens))
 
 
-def _predict(network: nn.Module, cache: Any, tokens_BL: Tensor, padding_BL: Tensor | None) -> Tensor:
-    """Logits [B, L, V] of an unfinished block, which does not stay in the cache."""
+def _predict(network: nn.Module, cache: Any, tokens_BL: Tensor, padding_BL: Tensor | None) -> Logits:
+    """The logits of an unfinished block, which does not stay in the cache."""
     length = cache.length
-    logits_BLV: Tensor = network(tokens_BL, cache=cache)
+    logits = predicted(network, tokens_BL, cache=cache)
     cache.truncate(length)
-    return logits_BLV
+    return logits
 
 
 def append_block(network: nn.Module, tokens_BL: Tensor, cache: Any) -> None:

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from seedfast.errors import UserError
 
+_RANKED = 128
+"""Tokens that top-p ranks at first."""
+
 
 def check_shaping(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise UserError for values without a distribution."""
@@ -32,18 +35,54 @@ def shape(logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None,
     logits = logits.double()
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # the likeliest stays finite at any temperature
+    if temperature != 1:  # the likeliest stays finite at any temperature
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         top = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, top.indices, top.values)
     probabilities = logits.softmax(dim=-1)
     if top_p is not None and top_p < 1:
-        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        before = ranked.cumsum(dim=-1) - ranked  # the probability of all likelier tokens
-        nucleus = ranked.masked_fill(before >= top_p, 0.0)
-        probabilities = torch.zeros_like(probabilities).scatter(-1, order, nucleus)
+        probabilities = _nucleus(probabilities, top_p)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return probabilities
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """The probabilities of the nucleus, and zero for all others; of equal probabilities the first ones are likelier.
+
+    A nucleus is small as a rule, so ever more of the likeliest are ranked until they reach p, instead of all.
+    """
+    size = probabilities.shape[-1]
+    count = min(_RANKED, size)
+    while True:
+        ranked = probabilities.topk(count, dim=-1).values
+        cumulative = ranked.cumsum(dim=-1)
+        if count == size or bool((cumulative[..., -1] >= top_p).all()):
+            break
+        count = min(4 * count, size)
+    before = cumulative - ranked  # the probability of all likelier tokens
+    members = (before < top_p).sum(dim=-1, keepdim=True)
+    least = ranked.gather(-1, members - 1)
+    # Equal probabilities may lie on both sides of the boundary.
+    likelier, equal = probabilities > least, probabilities == least
+    inside = likelier | (equal & (equal.cumsum(dim=-1) <= members - likelier.sum(dim=-1, keepdim=True)))
+    return probabilities.masked_fill(~inside, 0.0)
+
+
+def sample(
+    logits: Tensor, u: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """`draw` from what `shape` makes of logits: [..., V] and float64 [...] → int64 [...].
+
+    Only tokens that can be drawn are shaped: the likeliest at temperature 0, the k likeliest of top-k.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    if top_k is None or top_k >= logits.shape[-1]:
+        return draw(shape(logits, temperature=temperature, top_p=top_p), u)
+    order = logits.double().topk(top_k, dim=-1).indices.sort(dim=-1).values
+    drawn = draw(shape(logits.gather(-1, order), temperature=temperature, top_p=top_p), u)
+    return order.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
 
 
 def draw(probabilities: Tensor, u: Tensor) -> Tensor:

@@ -1,17 +1,20 @@
-"""The sampler of autoregressive models: continue prompts token by token, with a key-value cache."""
+"""The sampler of autoregressive models: continue prompts token by token, with a key-value cache.
+
+Text that is longer than the context slides: when the network has read `context` tokens, it reads the last half of them
+again (after the beginning-of-text, if the tokenizer has one) and goes on from there.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import torch
 import tyro
 from torch import Tensor
-from torch.nn import functional as F
 
 from seedfast.console import track
 from seedfast.errors import UserError
-from seedfast.families.text.categorical import draw, shape
+from seedfast.families.text.categorical import sample
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.request import TextRequest, at_least_one
 
@@ -46,6 +49,8 @@ class Vocabulary(Protocol):
     """What of a generator the sampler uses."""
 
     end_of_text: int
+    context: int
+    """The most tokens that the network reads at once."""
 
     def begin(self, tokens: list[int]) -> list[int]:
         """A text as the network reads it, which is never empty: after the beginning-of-text, if there is one."""
@@ -54,6 +59,29 @@ class Vocabulary(Protocol):
     def forbid(self, logits: Tensor) -> None:
         """Set the logits of ids that are never generated to -inf, in place."""
         ...
+
+
+class _Text:
+    """A text while it is written. window: what the network reads of it. left: how many tokens it still lacks."""
+
+    def __init__(self, row: int, prompt: list[int], count: int, vocabulary: Vocabulary, *, is_begun: bool) -> None:
+        self.row, self.tokens, self.left, self.vocabulary = row, [*prompt], count, vocabulary
+        self.window = [*prompt] if is_begun else vocabulary.begin([*prompt])
+
+    def slide(self) -> None:
+        """Where the window is longer than the context, read the last half of it again."""
+        context = self.vocabulary.context
+        if len(self.window) > context:
+            self.window = self.vocabulary.begin(self.tokens[-max(1, context // 2) :])[-context:]
+
+    def add(self, token: int) -> None:
+        """Append a token, or end the text with its end-of-text."""
+        if token == self.vocabulary.end_of_text:
+            self.left = 0
+        elif self.left:
+            self.tokens.append(token)
+            self.window.append(token)
+            self.left -= 1
 
 
 @torch.no_grad()
@@ -73,45 +101,105 @@ def continue_prompts(
     rendered chats do; else each is read after the beginning-of-text. cached=False
     recomputes every position for each token: the same text, slowly (the reference of tests).
     """
-    draws, request, network = decoding.draws, decoding.request, decoding.network
-    cached = cached and bool(network.has_cache)
-    starts = prompts if are_begun else [vocabulary.begin(prompt) for prompt in prompts]
-    tokens_BL, real_BL = _padded(starts, vocabulary.end_of_text, decoding.device)
-    is_ragged = not bool(real_BL.all())
-    slots = tokens_BL.shape[1] + max(counts) - 1
-    cache: Any = network.cache(len(prompts), slots) if cached else None  # type: ignore[operator]
-    written: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))  # the unfinished ones
-    for step in track("Sampling", range(max(counts)), max(counts)):
-        new = slice(-1, None) if cached and step else slice(None)
-        padding_BL = real_BL[:, new] if is_ragged else None
-        logits_BV = network(tokens_BL[:, new], real_BL=padding_BL, cache=cache)[:, -1].double()
-        vocabulary.forbid(logits_BV)
+    texts = [
+        _Text(row, prompt, count, vocabulary, is_begun=are_begun)
+        for row, (prompt, count) in enumerate(zip(prompts, counts, strict=True))
+    ]
+    most = max(counts)
+    u_SB = decoding.draws.uniform_of_stages(range(most), "token")
+    progress = iter(track("Sampling", range(most), most))
+    cached = cached and bool(decoding.network.has_cache)
+    done, rest = 0, [text for text in texts if text.left]
+    while rest:  # each time as far as the shortest window reaches
+        for text in rest:
+            text.slide()
+        rooms = [(vocabulary.context + 1 - len(text.window), text.left) for text in rest]
+        shortest = min((room for room, left in rooms if left > room), default=max(text.left for text in rest))
+        reader = _Reader(decoding, vocabulary, rest, shortest if cached else 1, may_end=may_end)
+        for _ in range(reader.steps):
+            reader.step(u_SB[done])
+            next(progress, None)
+            done += 1
+            if not reader.texts:
+                break
+        rest = [text for text in reader.texts if text.left]
+    next(progress, None)
+    return [text.tokens[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+
+
+class _Reader:
+    """A batch of texts whose windows the network reads once, and then one more token of each for every step.
+
+    steps: how many tokens are drawn for each text at most, for which the cache has room.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding[AutoregressiveRequest],
+        vocabulary: Vocabulary,
+        texts: list[_Text],
+        steps: int,
+        *,
+        may_end: bool,
+    ) -> None:
+        network, self.decoding, self.texts, self.steps = decoding.network, decoding, texts, steps
+        tokens_BL, real_BL = _padded([text.window for text in texts], vocabulary.end_of_text, decoding.device)
+        self.is_ragged = not bool(real_BL.all())
+        size, length = tokens_BL.shape
+        self.cache: Any = network.cache(size, length + steps - 1) if steps > 1 else None  # type: ignore[operator]
+        self.logits_BV: Tensor = network(
+            tokens_BL,
+            real_BL=real_BL if self.is_ragged else None,
+            cache=self.cache,
+            where_N=torch.arange(length - 1, size * length, length, device=decoding.device),
+        )
+        self.read_on = network.next_token() if steps > 1 else None  # type: ignore[operator]
+        self.next_B: Tensor | None = None
+        self.rows_B = torch.tensor([text.row for text in texts], device=decoding.device)
+        self.forbidden_V = self._forbidden(vocabulary, may_end=may_end)
+
+    def _forbidden(self, vocabulary: Vocabulary, *, may_end: bool) -> Tensor | None:
+        """The tokens that are never generated, bool [V]; None if there are none."""
+        logits_V = torch.zeros(self.logits_BV.shape[-1], device=self.logits_BV.device)
+        vocabulary.forbid(logits_V)
         if not may_end:
-            logits_BV[:, vocabulary.end_of_text] = -torch.inf
-        probabilities_BV = shape(logits_BV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
-        next_B = draw(probabilities_BV, draws.at(step).uniform("token", 1, dtype=torch.float64)[:, 0])
-        unfinished = []
-        for index, (row, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
-            if token == vocabulary.end_of_text:
-                continue
-            written[row].append(token)
-            if len(written[row]) < counts[row]:
-                unfinished.append(index)
-            if decoding.trace:
-                text = prompts[row] + written[row]
-                decoding.trace(row, text, [False] * len(text))
-        if not unfinished:
-            break
-        select = torch.tensor(unfinished, device=tokens_BL.device)
-        tokens_BL = torch.cat([tokens_BL, next_B.unsqueeze(1)], dim=1)[select]
-        real_BL = F.pad(real_BL, (0, 1), value=True)[select]
-        if len(unfinished) < len(rows):
-            rows = [rows[index] for index in unfinished]
-            draws = replace(draws, positions_B=draws.positions_B[select])
-            if cached:
-                cache.select(select)
-    return written
+            logits_V[vocabulary.end_of_text] = -torch.inf
+        forbidden_V = logits_V.isinf()
+        return forbidden_V if bool(forbidden_V.any()) else None
+
+    def step(self, u_B: Tensor) -> None:
+        """Draw the next token of each text at the quantiles of its row."""
+        request, decoding = self.decoding.request, self.decoding
+        if self.next_B is not None:
+            assert self.read_on is not None, "a cache is needed for more than one step"
+            self.logits_BV = self.read_on(self.next_B, self.cache)
+        logits_BV = self.logits_BV
+        if self.forbidden_V is not None:
+            logits_BV = logits_BV.masked_fill(self.forbidden_V, -torch.inf)
+        self.next_B = sample(
+            logits_BV, u_B[self.rows_B], temperature=request.temperature, top_k=request.top_k, top_p=request.top_p
+        )
+        for text, token in zip(self.texts, self.next_B.tolist(), strict=True):
+            before = len(text.tokens)
+            text.add(token)
+            if decoding.trace and len(text.tokens) > before:
+                decoding.trace(text.row, text.tokens, [False] * len(text.tokens))
+        self._keep([index for index, text in enumerate(self.texts) if text.left])
+
+    def _keep(self, unfinished: list[int]) -> None:
+        """Drop the finished texts.
+
+        That copies the whole cache, so a few are computed along, except where they could run out of positions.
+        """
+        size = len(self.texts)
+        if len(unfinished) == size or (unfinished and not self.is_ragged and 4 * len(unfinished) > 3 * size):
+            return
+        self.texts = [self.texts[index] for index in unfinished]
+        if unfinished and self.next_B is not None:
+            select = torch.tensor(unfinished, device=self.rows_B.device)
+            self.rows_B, self.next_B = self.rows_B[select], self.next_B[select]
+            if self.cache is not None:
+                self.cache.select(select)
 
 
 def _padded(starts: Sequence[list[int]], end_of_text: int, device: torch.device) -> tuple[Tensor, Tensor]:

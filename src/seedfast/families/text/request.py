@@ -36,7 +36,8 @@ class TextRequest:
     num: int = 1
     """Samples for each prompt."""
     tokens: int | None = None
-    """Tokens to generate (default: as many as fit into the model's context)."""
+    """Tokens to generate (default: as many as fit into the model's context). Longer text is written on from its last
+    half context: one token after the other, or window by window."""
     temperature: float = 1.0
     """Below 1 favours likely tokens, above 1 flattens the distribution; 0 takes the likeliest token."""
     top_k: int | None = None

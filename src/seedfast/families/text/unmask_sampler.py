@@ -21,7 +21,12 @@ from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.positions import first
 from seedfast.families.text.request import Canvas, TextRequest, at_least_one
 from seedfast.keys import Draws
+from seedfast.models.token_network import SequenceInputs, TokenNetwork
 
+LOGITS = 1 << 22
+"""Largest number of logits in memory at once: 32 MiB in float64."""
+Logits = Callable[[Tensor], Tensor]
+"""Flattened positions [N] → their logits [N, V]."""
 NoiseSchedule = Literal["linear", "cosine", "polynomial"]
 
 
@@ -46,7 +51,7 @@ class MaskedRequest(TextRequest):
     """A request to a masked diffusion model."""
 
     steps: int | None = None
-    """Parallel decoding steps (default: one for each token)."""
+    """Parallel decoding steps (default: one for each token); of a text longer than the context, those of a window."""
     order: Literal["random", "confidence", "ancestral"] = "random"
     """Which positions are unmasked first: random ones, those whose likeliest token is likeliest, or each at a random
     time of its own (MDLM's reverse process)."""
@@ -98,15 +103,14 @@ class MaskedVocabulary:
             mask=tokenizer.size if mask is None else mask,
         )
 
-    def probabilities(self, request: TextRequest, logits_BLV: Tensor, may_end_B: Tensor, where_BL: Tensor) -> Tensor:
-        """The distributions over tokens as a request shapes them, float64 [N, V], at the N positions of `where_BL`.
+    def probabilities(self, request: TextRequest, logits_NV: Tensor, may_end_N: Tensor) -> Tensor:
+        """The distributions over tokens as a request shapes them, float64 [N, V].
 
-        may_end_B: whether end-of-text may be generated; an infill continues after its gaps, so it cannot end in one.
+        may_end_N: whether end-of-text may be generated; an infill continues after its gaps, so it cannot end in one.
         """
-        logits_NV = logits_BLV[..., : self.size][where_BL].double()
+        logits_NV = logits_NV[..., : self.size].double()
         if self.special_ids:
             logits_NV[:, list(self.special_ids)] = -torch.inf
-        may_end_N = may_end_B.unsqueeze(1).expand_as(where_BL)[where_BL]
         logits_NV[:, self.end_of_text].masked_fill_(~may_end_N, -torch.inf)
         return shape(logits_NV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
 
@@ -134,22 +138,28 @@ class Step:
     """One evaluation of the network.
 
     index: its number, from 0. left: how many follow. progress: the fraction of the unmasking steps after it.
-    page: the network's input. logits_BLV: its output. count_B: positions that were open before the first step.
+    page: the network's input. logits: its output at N flattened positions, [N, V].
+    count_B: positions that were open before the first step.
     draws: the randomness of this step. text_draws: that of the whole text, the same in every step.
-    mask: the id of [MASK]. probabilities: the distributions over tokens, float64 [N, V], at the N true positions of a
-        bool [B, L].
+    mask: the id of [MASK]. probabilities: the distributions over tokens, float64 [N, V], at N flattened positions.
     """
 
     index: int
     left: int
     progress: float
     page: MaskedPage
-    logits_BLV: Tensor
+    logits: Logits
     count_B: Tensor
     draws: Draws
     text_draws: Draws
     mask: int
     probabilities: Callable[[Tensor], Tensor]
+    symbols: int
+
+    def at(self, where_BL: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """`compute` of the N true positions of `where_BL`, [N, …], in parts of at most `LOGITS` logits."""
+        where_N = where_BL.flatten().nonzero().squeeze(1)
+        return torch.cat([compute(part_N) for part_N in torch.split(where_N, max(1, LOGITS // self.symbols))])
 
 
 @dataclass(frozen=True)
@@ -190,7 +200,7 @@ class Policy:
         open_BL = step.page.open_BL
         if self.request.order == "random":
             return step.draws.uniform("position", open_BL.shape[1], dtype=torch.float64)
-        top_N = step.probabilities(open_BL).amax(dim=-1)
+        top_N = step.at(open_BL, lambda where_N: step.probabilities(where_N).amax(dim=-1))
         return torch.zeros(open_BL.shape, dtype=torch.float64, device=open_BL.device).masked_scatter(open_BL, top_N)
 
     def revise(self, step: Step, page: MaskedPage) -> MaskedPage:
@@ -231,34 +241,36 @@ def unmask(
     policy: Policy,
     revise: Callable[[Step, MaskedPage], MaskedPage] | None = None,
     passes: int = 0,
-    predict: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+    predict: Callable[[Tensor, Tensor | None], Logits] | None = None,
 ) -> list[list[int]]:
     """Unmask the open positions of all canvases together; returns whole texts, one for each canvas.
 
     revise: what replaces `policy.revise` after each step; nothing may be open after the last.
     passes: evaluations of the network after the steps of the request, for a `revise` that uses them.
-    predict: (token ids [B, L], true where they are no padding or None) → logits [B, L, V] (default: the network).
+    predict: (token ids [B, L], true where they are no padding or None) → logits (default: the network's).
     """
     draws, request = decoding.draws, decoding.request
-    revise, predict = revise or policy.revise, predict or partial(_predict, decoding.network)
+    revise, predict = revise or policy.revise, predict or partial(predicted, decoding.network)
     page, real_BL = _start(canvases, vocabulary, decoding.device)
     count_B = page.open_BL.sum(dim=1)
     padding_BL = None if bool(real_BL.all()) else real_BL
     may_end_B = torch.tensor([not canvas.is_infill for canvas in canvases], device=decoding.device)
+    may_end_N = may_end_B.repeat_interleave(page.tokens_BL.shape[1])
     steps = request.step_count or int(count_B.max())
     for index in track("Sampling", range(steps + passes), steps + passes):
-        logits_BLV = predict(page.tokens_BL, padding_BL)
+        logits = predict(page.tokens_BL, padding_BL)
         step = Step(
             index=index,
             left=steps + passes - 1 - index,
             progress=min(1.0, (index + 1) / steps),
             page=page,
-            logits_BLV=logits_BLV,
+            logits=logits,
             count_B=count_B,
             draws=draws.at(index),
             text_draws=draws,
             mask=vocabulary.mask,
-            probabilities=partial(vocabulary.probabilities, request, logits_BLV, may_end_B),
+            probabilities=partial(_shaped, vocabulary, request, logits, may_end_N),
+            symbols=vocabulary.size,
         )
         page = revise(step, _unmasked(step, policy.select(step)))
         if decoding.trace:
@@ -269,9 +281,20 @@ def unmask(
     return [page.tokens_BL[row, : len(canvas.tokens_L)].tolist() for row, canvas in enumerate(canvases)]
 
 
-def _predict(network: nn.Module, tokens_BL: Tensor, padding_BL: Tensor | None) -> Tensor:
-    logits_BLV: Tensor = network(tokens_BL, real_BL=padding_BL)
-    return logits_BLV
+def predicted(network: nn.Module, tokens_BL: Tensor, padding_BL: Tensor | None = None, **inputs: Any) -> Logits:
+    """One evaluation of a network; of a `TokenNetwork` the output layer is evaluated only where logits are needed."""
+    if isinstance(network, TokenNetwork):
+        hidden = network.hidden_states(SequenceInputs(tokens_BL=tokens_BL, real_BL=padding_BL, **inputs))
+        hidden_NW = hidden.flatten(0, 1)
+        return lambda where_N: network.head(hidden_NW[where_N])
+    logits_NV: Tensor = network(tokens_BL, real_BL=padding_BL, **inputs).flatten(0, 1)
+    return lambda where_N: logits_NV[where_N]
+
+
+def _shaped(
+    vocabulary: MaskedVocabulary, request: TextRequest, logits: Logits, may_end_N: Tensor, where_N: Tensor
+) -> Tensor:
+    return vocabulary.probabilities(request, logits(where_N), may_end_N[where_N])
 
 
 def _start(canvases: Sequence[Canvas], vocabulary: MaskedVocabulary, device: torch.device) -> tuple[MaskedPage, Tensor]:
@@ -293,5 +316,6 @@ def _unmasked(step: Step, now_BL: Tensor) -> MaskedPage:
     """The page with tokens drawn at these positions."""
     page = step.page
     u_BL = step.draws.uniform("token", now_BL.shape[1], dtype=torch.float64)
-    drawn_N = draw(step.probabilities(now_BL), u_BL[now_BL])
+    u_N = u_BL.flatten()
+    drawn_N = step.at(now_BL, lambda where_N: draw(step.probabilities(where_N), u_N[where_N]))
     return replace(page, tokens_BL=page.tokens_BL.masked_scatter(now_BL, drawn_N), open_BL=page.open_BL & ~now_BL)

@@ -36,20 +36,11 @@ class EmbeddingGenerator(TextGenerator[EmbeddingRequest]):
         """The request with the default guidance, unless it has its own."""
         return replace(request, guidance=self._guidance) if request.guidance is None else request
 
-    def max_new_tokens(self, prompt: int) -> int:
-        """The largest number of tokens that can follow a prompt of `prompt` tokens.
-
-        With `data.prompt`, prompts stand before the window and take no room in it. Raises UserError for a prompt longer
-        than in training.
-        """
+    def window(self, text: int) -> tuple[int, int]:
+        """As in `TextGenerator`; with `data.prompt`, a text stands before the window and takes no room in it."""
         if not self.assets.prompt:
-            return super().max_new_tokens(prompt)
-        if prompt > self.assets.prompt:
-            raise UserError(
-                f"The prompt has {prompt} tokens, but this model was trained with {self.assets.prompt} at most "
-                "before its window; shorten the prompt."
-            )
-        return self.assets.context
+            return super().window(text)
+        return min(text, self.assets.prompt), self.context
 
     def demo(self, validation: Dataset) -> EmbeddingRequest:
         """Continue the first half of a held-out text."""

@@ -3,7 +3,7 @@
 Shapes: B canvases, L window, P prompt, N = P + L, V vocabulary, D channels of an embedding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
@@ -15,7 +15,7 @@ from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Spacing, table_grid, timesteps
 from seedfast.diffusion.guidance import guided
 from seedfast.diffusion.levels import NoiseLevel
-from seedfast.families.text.categorical import draw, shape
+from seedfast.families.text.categorical import sample, shape
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.embedding.network import EmbeddingNetwork, EmbeddingShape
 from seedfast.families.text.embedding.noise_schedule import TIMES
@@ -28,6 +28,9 @@ GUIDANCE = 2.0
 
 By a judge, a guidance of 2 gains 0.11 nats per character at the same variety, and η = 1 a tenth; 1000 steps gain
 nothing that three seeds resolve (`bench/embedding_samplers.py`, docs/embedding.md)."""
+
+LOGITS = 1 << 24
+"""Largest number of logits in memory at once, unless one text alone has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,25 +144,50 @@ class Denoiser:
             unconditional_BLD = self._estimate(x_BLD, self.null_BN, level)
             estimate_BLD = guided(unconditional_BLD, self._estimate(x_BLD, condition_BN, level), scale)
         if self.request.clamp:
-            logits_BLV = self._allowed(estimate_BLD @ self.network.embeddings().T)
-            estimate_BLD = self.network.expected_embedding(shape(logits_BLV, temperature=0.0))
+            free_BLD = estimate_BLD
+
+            def nearest(rows: slice) -> Tensor:
+                logits_BLV = self._allowed(free_BLD[rows] @ self.network.embeddings().T, rows)
+                return self.network.embeddings()[logits_BLV.argmax(dim=-1)]
+
+            estimate_BLD = self._by_rows(free_BLD, nearest)
         self.estimate_BLD = estimate_BLD
         return estimate_BLD
 
     def _estimate(self, x_BLD: Tensor, condition_BN: Tensor, level: NoiseLevel) -> Tensor:
-        denoised = self.network.denoise(x_BLD, condition_BN, level, self.estimate_BLD, self.batch.real_BN)
         self.evaluations += 1
+        return self._by_rows(x_BLD, lambda rows: self._estimate_of(rows, x_BLD, condition_BN, level))
+
+    def _by_rows(self, x_BLD: Tensor, compute: Callable[[slice], Tensor]) -> Tensor:
+        """`compute` of all texts, of so many at once that no tensor has more than `LOGITS` logits, or of one."""
+        count = max(1, LOGITS // (x_BLD.shape[1] * self.network.shape.vocabulary))
+        return torch.cat([compute(slice(start, start + count)) for start in range(0, len(x_BLD), count)])
+
+    def _estimate_of(self, rows: slice, x_BLD: Tensor, condition_BN: Tensor, level: NoiseLevel) -> Tensor:
+        previous_BLD, real_BN = self.estimate_BLD, self.batch.real_BN
+        denoised = self.network.denoise(
+            x_BLD[rows],
+            condition_BN[rows],
+            level,
+            None if previous_BLD is None else previous_BLD[rows],
+            None if real_BN is None else real_BN[rows],
+        )
         if self.network.shape.prediction != "tokens":
             return denoised.estimate_BLD
-        return self.network.expected_embedding(_shaped(self._allowed(denoised.logits_BLV), self.request))
+        return self.network.expected_embedding(_shaped(self._allowed(denoised.logits_BLV, rows), self.request))
 
-    def _allowed(self, logits_BLV: Tensor) -> Tensor:
-        return logits_BLV.masked_fill(self.batch.forbidden_BV.unsqueeze(1), -torch.inf)
+    def _allowed(self, logits_BLV: Tensor, rows: slice = slice(None)) -> Tensor:
+        return logits_BLV.masked_fill(self.batch.forbidden_BV[rows].unsqueeze(1), -torch.inf)
 
     def tokens(self, x_BLD: Tensor, level: NoiseLevel, u_BL: Tensor) -> Tensor:
         """The tokens of finished vectors, int64 [B, L], drawn from the decoder p(x | z₀) at quantiles u."""
-        logits_BLV = self._allowed(self.network.decode(x_BLD, level))
-        return draw(shape(logits_BLV, temperature=0.0 if self.request.temperature == 0 else 1.0), u_BL)
+        temperature = 0.0 if self.request.temperature == 0 else 1.0
+
+        def of(rows: slice) -> Tensor:
+            logits_BLV = self._allowed(self.network.decode(x_BLD[rows], level), rows)
+            return sample(logits_BLV, u_BL[rows], temperature=temperature)
+
+        return self._by_rows(x_BLD, of)
 
 
 def _shaped(logits_BLV: Tensor, request: EmbeddingRequest) -> Tensor:

@@ -53,11 +53,16 @@ class ProofreadingGenerator(TextGenerator[ProofreadingRequest]):
 
 def proofread(step: Step, page: MaskedPage, request: ProofreadingRequest, state: State, symbols: Symbols) -> MaskedPage:
     """The page with this pass's doubted words masked; in the version `edit`, words also move (`moved`)."""
-    q_BLV = answer_logits(step.logits_BLV.double(), state, symbols).softmax(dim=-1)
-    doubt_BL = q_BLV[..., symbols.wrong]
+
+    def special(where_N: Tensor) -> Tensor:
+        return answer_logits(step.logits(where_N).double(), state, symbols).softmax(dim=-1)[:, symbols.words :]
+
+    q_NS = step.at(torch.ones_like(page.open_BL), special)
+    q_BLS = q_NS.view(*page.open_BL.shape, -1)  # the special answers alone: those of words decide nothing here
+    doubt_BL = q_BLS[..., symbols.wrong - symbols.words]
     number = request.pass_count - step.left
     page = page.remask(doubted(step.page, doubt_BL, request, number, step.draws), symbols.mask)
-    return moved(step.page, page, q_BLV, symbols) if symbols.version == "edit" else page
+    return moved(step.page, page, q_BLS, symbols) if symbols.version == "edit" else page
 
 
 @torch.no_grad()

@@ -124,14 +124,14 @@ def doubted(before: MaskedPage, doubt_BL: Tensor, request: ProofreadingRequest, 
     return first(-doubt_BL, before.written, count_B)
 
 
-def moved(before: MaskedPage, after: MaskedPage, q_BLV: Tensor, symbols: Symbols) -> MaskedPage:
+def moved(before: MaskedPage, after: MaskedPage, q_BLS: Tensor, symbols: Symbols) -> MaskedPage:
     """Remove a superfluous word and open a gap where one is missing: one such pair in each stretch of generated text.
 
     Both must be likely. The words between them move by one place, so lengths stay and fixed words do not move.
-    q_BLV: the probabilities of all answers.
+    q_BLS: the probabilities of the special answers.
     """
     tokens, is_open = after.tokens_BL.tolist(), after.open_BL.tolist()
-    delete, insert = q_BLV[..., symbols.delete].tolist(), q_BLV[..., symbols.insert].tolist()
+    delete, insert = (q_BLS[..., answer - symbols.words].tolist() for answer in (symbols.delete, symbols.insert))
     visible = (~before.open_BL).tolist()
     for row, writable in enumerate(after.writable_BL.tolist()):
         for start, stop in stretches(writable):
