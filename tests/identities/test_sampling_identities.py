@@ -77,7 +77,7 @@ class ConfidentOfItsDraw(Policy):
         open_BL = step.page.open_BL
         if self.request.order != "confidence":
             return super().priority(step)
-        probabilities_NV = step.probabilities(open_BL)
+        probabilities_NV = step.probabilities(open_BL.flatten().nonzero().squeeze(1))
         u_N = step.draws.uniform("token", open_BL.shape[1], dtype=torch.float64)[open_BL]
         drawn_N1 = draw(probabilities_NV, u_N).unsqueeze(1)
         return torch.zeros(open_BL.shape).double().masked_scatter(open_BL, probabilities_NV.gather(1, drawn_N1))
