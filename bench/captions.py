@@ -102,8 +102,8 @@ def features(folder: Path, *, tiny: bool) -> None:
     found = {}
     for cached_features in (True, False):
         model = replace(run.model, path=str(folder / "vit"), cache_features=cached_features)
-        each = replace(run, data=data, model=model, steps=8, batch_size=16, eval_every=0, eval_examples=4,
-                       objective=replace(run.objective, metrics_every_n_images=None))  # fmt: skip
+        each = replace(run, data=data, model=model, steps=8, batch_size=16, eval_every=0, sample_every=0,
+                       eval_examples=4, objective=replace(run.objective, metrics_every_n_images=None))  # fmt: skip
         with open_session(each.located(), folder / f"run-{cached_features}") as opened:
             run_training(opened, Silent())
         steps = [entry for entry in journal.read(folder / f"run-{cached_features}") if "loss" in entry]

@@ -67,6 +67,7 @@ def the_run(data: Path, *, steps: int, seed: int) -> Run:
         steps=steps,
         seed=seed,
         eval_every=0,
+        sample_every=0,
         save_every=steps,
     )
 

@@ -88,6 +88,7 @@ def main() -> None:
         micro_batch=None,
         steps=options.steps,
         eval_every=0,
+        sample_every=0,
         eval_examples=1,
     )
     warm, ratios, rates = max(1, options.steps // 5), [], []

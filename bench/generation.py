@@ -9,7 +9,7 @@ A context of 64 writes from one token until two contexts are full, so that most 
 them, as in `nanoGPT/sample.py`; a context of 1024 writes a few tokens after a prompt that leaves room for them.
 
     python bench/generation.py [--rounds 5] [--context 64 1024] [--batch 1 16 64]
-    python bench/generation.py --memory          peak memory of masked and embedding diffusion, vocabulary 50,000
+    python bench/generation.py --memory          peak memory of masked diffusion, vocabulary 50,000
 """
 
 import resource
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import parse, parser
-from seedfast.data.text.config import TextAssets
+from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
 from seedfast.families.text.autoregressive import AutoregressiveGenerator
 from seedfast.families.text.causal_sampler import AutoregressiveRequest, continue_prompts

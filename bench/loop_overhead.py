@@ -87,18 +87,19 @@ def plain_tokens_per_second(run: Run, folder: Path, warm: int) -> float:
     return plain(network, torch_optimizers(optimizer), stored.flatten(), run, warm, mask)
 
 
-def the_run(recipe: str, *, kind: str, data: str, steps: int, workers: int) -> Run:
+def the_run(recipe: str, *, kind: str, data: str, steps: int, workers: int, width: int) -> Run:
     """The measured run."""
     return replace(
         recipes.make(recipe),
         data=TextData(path=data, tokenizer="characters", context=64),
-        model=Transformer(layers=4, heads=4, width=128),
+        model=Transformer(layers=4, heads=4, width=width),
         optimizer=OptimizerConfig(kind=kind, lr=1e-3),  # type: ignore[arg-type]
         clip=1.0,
         batch_size=12,
         steps=steps,
         workers=workers,
         eval_every=0,
+        sample_every=0,
         eval_examples=1,
     )
 
@@ -109,6 +110,7 @@ def main() -> None:
     made.add_argument("--data", default="python", help="text to train on (default: the standard library)")
     made.add_argument("--rounds", type=int, default=7)
     made.add_argument("--steps", type=int, default=60)
+    made.add_argument("--width", type=int, default=128)
     made.add_argument("--workers", type=int, default=0)
     made.add_argument("--optimizers", nargs="+", choices=["muon", "adamw"], default=["muon", "adamw"])
     options = parse(made)
@@ -116,7 +118,8 @@ def main() -> None:
     print(f"{options.threads} threads; plain: torch.optim; bfloat16 is {'emulated' if emulated else 'native'}")
     print(f"{'family':<20} {'optimizer':<10} {'plain/s':>9} {'seedfast/s':>11} {'ratio':>7}   (each round's ratio)")
     for recipe, kind in product(("text-autoregressive", "text-masked"), options.optimizers):
-        run = the_run(recipe, kind=kind, data=options.data, steps=options.steps, workers=options.workers)
+        shape = {"steps": options.steps, "workers": options.workers, "width": options.width}
+        run = the_run(recipe, kind=kind, data=options.data, **shape)
         warm, rates = max(1, options.steps // 6), []
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory() as folder:

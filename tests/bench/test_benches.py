@@ -64,12 +64,12 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
-    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding"}
+    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"common"}
 
 
 def test_loop_overhead(text: Path, tmp_path: Path) -> None:
-    small = ("--steps", 3, "--rounds", 1, "--threads", 1)
+    small = ("--steps", 2, "--rounds", 1, "--threads", 1, "--width", 16)
     lines = run_bench("loop_overhead", "--data", text, *small, cwd=tmp_path).splitlines()
     assert [line.split()[:2] for line in lines[2:]] == [
         [recipe, kind] for recipe in ("text-autoregressive", "text-masked") for kind in ("muon", "adamw")
@@ -116,6 +116,13 @@ def test_decoding(runs: dict[str, Path], tmp_path: Path) -> None:
     for recipe, way in {"text-masked": "confidence, top-p 0.9", "text-proofreading": "16 + 48, linear"}.items():
         assert way in run_bench("decoding", "text", runs[recipe], runs["text-autoregressive"], *small, cwd=tmp_path)
     assert "guidance 3" in run_bench("decoding", "digits", "--steps", 2, "--images", 12, cwd=tmp_path)
+
+
+def test_generation(tmp_path: Path) -> None:
+    small = ("--rounds", 1, "--context", 8, "--batch", 1, 2, "--threads", 1)
+    lines = run_bench("generation", *small, cwd=tmp_path).splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["8", "1"], ["8", "2"]]
+    assert "64 evaluations" in lines[-1]
 
 
 def test_image_speed(tmp_path: Path) -> None:

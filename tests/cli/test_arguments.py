@@ -10,7 +10,7 @@ from tests.cli.test_cli import seedfast
 
 from seedfast.cli import COMMANDS
 from seedfast.cli.arguments import flags, parse
-from seedfast.cli.fidelity import Fidelity
+from seedfast.cli.fidelity import FidelityFlags
 from seedfast.cli.sample import Sample
 from seedfast.cli.train import parse_run
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
@@ -57,7 +57,7 @@ def test_a_list_can_be_emptied() -> None:
     "words", ["--seeds 1 2 --json", "--seeds 1 --seeds 2 --json True", "--json --seeds=1 --seeds 2"]
 )
 def test_other_commands_have_the_convention_of_train(words: str) -> None:
-    asked = parse(Fidelity, ["runs/a", *words.split()], prog="seedfast fidelity")
+    asked = parse(FidelityFlags, ["runs/a", *words.split()], prog="seedfast fidelity")
     assert asked.seeds == (1, 2)
     assert asked.json
 
@@ -81,7 +81,15 @@ def test_the_help_of_a_recipe_fits_a_screen(recipe: str, capsys: pytest.CaptureF
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 24
     shown = {line.split()[0].removeprefix("--") for line in lines if line.startswith("  --")}
-    known = {flag.name for flag in flags(make(recipe))} | {"data", "model", "out", "config", "print-config", "quiet"}
+    known = {flag.name for flag in flags(make(recipe))} | {
+        "data",
+        "model",
+        "out",
+        "config",
+        "print-config",
+        "quiet",
+        "size",
+    }
     assert 10 <= len(shown & known) == len(shown)
 
 

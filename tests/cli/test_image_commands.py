@@ -134,8 +134,23 @@ def test_a_picture_is_inpainted_and_seeds_are_interpolated(run: Path, tmp_path: 
     assert seedfast("sample", str(run), *words, "--inpaint", str(tmp_path / "x.png"), "--out", str(tmp_path / "a")) == 0
     with Image.open(tmp_path / "a/sample_0001.png") as found:
         assert [found.convert("L").getpixel((x, 3)) for x in range(4, 8)] == [90] * 4
-    words = ["--num", "2", "--steps", "3", "--to-seed", "2", "--frames", "3", "--gif", "--out", str(tmp_path / "b")]
+    words = [
+        "--num",
+        "2",
+        "--steps",
+        "3",
+        "--label",
+        "none",
+        "--to-seed",
+        "2",
+        "--frames",
+        "3",
+        "--gif",
+        "--out",
+        str(tmp_path / "b"),
+    ]
     assert seedfast("sample", str(run), *words) == 0
     assert (tmp_path / "b/interpolation.gif").exists()
-    assert seedfast("sample", str(run), "--num", "2", "--steps", "3", "--seed", "2", "--out", str(tmp_path / "c")) == 0
+    words = ["--num", "2", "--steps", "3", "--label", "none", "--seed", "2", "--out", str(tmp_path / "c")]
+    assert seedfast("sample", str(run), *words) == 0
     assert (tmp_path / "b/sample_0005.png").read_bytes() == (tmp_path / "c/sample_0001.png").read_bytes()

@@ -99,7 +99,7 @@ def test_a_run_is_captioned_and_measured(run: Path, tmp_path: Path) -> None:
     captions = [captions[0].text for captions in report.samples.captions]
     assert record["metrics"]["cider"]["model"]["value"] == measure(captions, references)["cider"].value
     assert record["metrics"]["distinct_1"]["nearest_picture"]["standard_error"] is None
-    assert len(report.table()) == 1 + len(record["metrics"])
+    assert len(report.table()) == 2 + len(record["metrics"]), "a head, the decoding, and a line each"
     single = CaptionQuality(images=1, decoding="greedy")(model)
     assert single.record()["metrics"]["cider"]["model"]["value"] is None
     assert "needs more than one image" in single.table()[-1]

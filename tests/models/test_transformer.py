@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seedfast.errors import UserError
 from seedfast.models.token_network import SequenceInputs
 from seedfast.models.transformer import Transformer
-from seedfast.models.transformer_block import Block
+from seedfast.models.transformer_block import TransformerBlock
 
 # Two documents and padding behind them.
 DOCUMENTS = torch.tensor([[0] * 6 + [1] * 8 + [2] * 2] * 2)
@@ -82,7 +82,7 @@ def test_the_gpt2_initialisation_has_gpt2s_spread() -> None:
     torch.manual_seed(0)
     network = Transformer.gpt2(layers=8, heads=2, width=128).build(vocabulary=64, context=64, causal=True)
     block = network.blocks[0]
-    assert isinstance(block, Block)
+    assert isinstance(block, TransformerBlock)
     assert block.mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.03)
     assert block.mlp.down.weight.std().item() == pytest.approx(0.02 / 4, rel=0.03)
     assert network.tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)

@@ -159,7 +159,7 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "def f():\n    return ['ab']\n",
         "mine.py:f",
         {},
-        r"has 3 tokens to predict, fewer than one window",
+        r"holds a single row, too short to hold out a part of it",
     ),
     "empty documents": (
         "def f():\n    return ['', '']\n",

@@ -30,7 +30,8 @@ def test_files_hold_the_generated_images(family: Family, network: nn.Module, tmp
 
 
 def test_a_grid_alone_has_the_requested_columns(family: Family, network: nn.Module, tmp_path: Path) -> None:
-    (grid,) = samples(family, network, num=5, steps=2, individual=False, columns=4).save(tmp_path)
+    request = {"num": 5, "steps": 2, "label": ("none",), "individual": False, "columns": 4}
+    (grid,) = samples(family, network, **request).save(tmp_path)
     assert Image.open(grid).size == (4 * 9 + 1, 2 * 9 + 1)
 
 
