@@ -410,7 +410,7 @@ def test_a_prompted_model_is_trained_and_guided(
     assert seedfast(*ask, "--prompt", "the cat ", "--tokens", "16") == 0
     assert capsys.readouterr().out.startswith("the cat ")
     assert seedfast(*ask, "--prompt", "the cat sees") == 0
-    assert "its last 8" in capsys.readouterr().err
+    assert "reads the last 8 of them" in capsys.readouterr().err
     assert seedfast("train", "text-masked", *flags(small), "--data.prompt", "8", "--out", str(tmp_path / "other")) == 2
     assert "data.prompt=8" in capsys.readouterr().err
 

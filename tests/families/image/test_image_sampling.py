@@ -22,8 +22,8 @@ PROCESS = NoiseProcess(timesteps=100)
 SAMPLERS: list[dict[str, Any]] = [
     {}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 1.0}, {"sampler": "ddpm"},
     {"sampler": "ddpm", "variance": "large"}, {"sampler": "dpm++2m"}, {"sampler": "dpm++2s"}, {"sampler": "heun"},
-    {"sampler": "euler"}, {"label": ("b",)}, {"label": ("b",), "guidance": 3.0}, {"threshold": "dynamic"}, {"threshold": "none"}, {"spacing": "leading"},
-    {"spacing": "linspace"}, {"all_classes": True}, {"steps": 7},
+    {"sampler": "euler"}, {"label": ("b",)}, {"label": ("b",), "guidance": 3.0}, {"threshold": "dynamic"},
+    {"threshold": "none"}, {"spacing": "leading"}, {"spacing": "linspace"}, {"all_classes": True}, {"steps": 7},
 ]  # fmt: skip
 
 
