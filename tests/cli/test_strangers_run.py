@@ -1,17 +1,20 @@
 """A run folder of a stranger: its files are data. Code that it names runs only with the user's consent."""
 
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.helpers.runs import small_run, train_in
 
 import seedfast
-from seedfast import user_code
+from seedfast import sealed_folder, user_code
 from seedfast.cli import main
 from seedfast.export import push
 
@@ -162,6 +165,43 @@ def trained(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("links") / "run"
     train_in(folder, small_run("text-masked", story, steps=2))
     return folder
+
+
+def resealed(run: Path, name: str, content: str) -> None:
+    """Replace a file of each checkpoint, and make the manifest fit: a seal has no key, so any stranger can."""
+    for manifest in run.glob("checkpoints/step-*/manifest.json"):
+        (manifest.parent / name).write_text(content)
+        stored = json.loads(manifest.read_text())
+        del stored["seal"]
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        stored["files"][name] = {**stored["files"][name], "size": len(content.encode()), "sha256": digest}
+        manifest.write_text(json.dumps({**stored, "seal": sealed_folder._seal_of(stored)}))
+
+
+class TestResealed:
+    """A stranger's checkpoint whose manifest fits what the stranger wrote."""
+
+    @pytest.mark.parametrize("content", ["[]", "{}", "", "[" * 100_000], ids=["list", "object", "empty", "deep"])
+    def test_a_state_that_is_none_is_one_sentence(
+        self, content: str, trained: Path, tmp_path: Path, seedfast_command: Command, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = Path(shutil.copytree(trained, tmp_path / "run"))
+        resealed(run, "state.json", content)
+        assert seedfast_command("sample", run, "--tokens", 3) == 2
+        assert "cannot be read" in capsys.readouterr().err.strip().splitlines()[-1]
+
+    @pytest.mark.parametrize(("key", "size"), [("layers", 100_000_000), ("width", 16_000_000)])
+    def test_a_network_far_larger_than_its_weights_is_not_built(
+        self, key: str, size: int, trained: Path, tmp_path: Path, seedfast_command: Command, capsys: Any
+    ) -> None:
+        run = Path(shutil.copytree(trained, tmp_path / "run"))
+        huge = re.sub(rf"(\n  {key}:) \d+", rf"\1 {size}", (run / "run.yaml").read_text())
+        assert str(size) in huge
+        resealed(run, "run.yaml", huge)
+        (run / "run.yaml").write_text(huge)
+        for words in (["sample", run, "--tokens", 3], ["train", "--out", run, "--steps", 9]):
+            assert seedfast_command(*words) == 2
+            assert "far larger than the weights stored with it" in capsys.readouterr().err
 
 
 class TestLinks:

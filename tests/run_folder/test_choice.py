@@ -114,6 +114,8 @@ def test_without_a_validation_the_best_is_the_newest(run: Path, tmp_path: Path) 
         find(tmp_path / "run")
     with pytest.raises(UserError, match="has no checkpoint"):
         find(tmp_path)
+    with pytest.raises(UserError, match="There is no folder"):
+        find(tmp_path / "nowhere")
 
 
 def test_the_best_checkpoints_are_kept(run: Path) -> None:

@@ -26,7 +26,7 @@ from seedfast.loop.session import data_of
 from seedfast.options import renamed
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.choice import Weights, run_folder_of
-from seedfast.run_folder.train_state import load_network
+from seedfast.run_folder.train_state import NoLargerThan, load_network
 from seedfast.user_code import named_by
 
 
@@ -224,7 +224,8 @@ def load(run: Run, checkpoint: Checkpoint, *, weights: Weights | None = None, de
     family = run.objective.build(assets)
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
-        network = family.objective.network(run.model)
+        with NoLargerThan(checkpoint):
+            network = family.objective.network(run.model)
         if kind == "base":
             if not run.model.path:
                 raise UserError("This run began with new weights, so it has no pretrained base to look at.")

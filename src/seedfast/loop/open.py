@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.choice import is_checkpoint
 from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.lock import locked
-from seedfast.run_folder.train_state import TrainState
+from seedfast.run_folder.train_state import NoLargerThan, TrainState
 
 
 @contextmanager
@@ -210,7 +210,8 @@ def _build(
         raise UserError(f"best_metric must be one of {', '.join(known)} for this family, not {run.best_metric}.")
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
-        network = family.objective.network(run.model)
+        with NoLargerThan(checkpoint) if checkpoint else nullcontext():
+            network = family.objective.network(run.model)
         if not checkpoint:
             (initialise or run.model.initialise)(network)
     network.to(distributed.device)

@@ -22,12 +22,29 @@ def find(folder: Path, *, at: At = "best", weights: Weights | None = None) -> Ch
     weights: those to be used: averaged and raw weights have a best step each (default: the averaged ones).
     Raises UserError if there is none, or it is damaged.
     """
-    if is_checkpoint(folder):
-        return _itself(folder, at)
+    if not folder.exists():
+        raise UserError(f"There is no folder {folder}.")
+    return _readable(_itself(folder, at) if is_checkpoint(folder) else _chosen(folder, at, weights))
+
+
+def _chosen(folder: Path, at: At, weights: Weights | None) -> Checkpoint:
+    """The verified checkpoint of a run folder."""
     step = at if isinstance(at, int) else _best_step(folder, weights) if at == "best" else None
     checkpoint = Checkpoints(folder).newest(at=step)
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint; train a run there first.")
+    return checkpoint
+
+
+def _readable(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, once everything in it that is no tensor has been read.
+
+    Its files are those of its manifest, but a stranger can have written the manifest too.
+    """
+    try:
+        _ = checkpoint.manifest, checkpoint.state, checkpoint.fingerprint
+    except (OSError, ValueError) as error:
+        raise UserError(f"The checkpoint {checkpoint.folder} cannot be read: {error}.") from error
     return checkpoint
 
 

@@ -1,13 +1,17 @@
 """The training state: everything that a run carries from one step to the next, with its form on disk."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from seedfast.errors import UserError
 from seedfast.families.generator import State
 from seedfast.files import FileDigest, to_json
 from seedfast.optim.ema import Average
@@ -16,6 +20,30 @@ from seedfast.optim.optimizer import Optimizer
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.records import STATE, BestRecord, SavedState
 from seedfast.run_folder.tensors import Groups, load_groups, save_shared, save_tensors
+
+
+class NoLargerThan(TorchFunctionMode):
+    """A context in which no more numbers are allocated than a checkpoint can hold the weights of.
+
+    The sizes of a network come from `run.yaml`, and that of a stranger may name any. The bound is far above the
+    weights: a network also has buffers, and four-bit weights are built in float32.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self._folder = checkpoint.folder
+        self._left = (1 << 22) + 16 * sum(path.stat().st_size for path in checkpoint.tensor_files.values())
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count what is allocated. Raises UserError beyond the bound."""
+        if func is torch.empty:
+            sizes = args[0] if args and isinstance(args[0], list | tuple) else args
+            self._left -= 1 + math.prod(size for size in sizes if isinstance(size, int))
+            if self._left < 0:
+                raise UserError(
+                    f"The run.yaml of {self._folder} describes a network far larger than the weights stored with it."
+                )
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(kw_only=True)

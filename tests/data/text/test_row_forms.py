@@ -105,6 +105,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nested deeply": ({"messages": json.loads("[" * 900 + "]" * 900)}, "that are no list"),
     "preferences": ({"prompt": "a", "chosen": "b", "rejected": "c"}, "pairs of chosen and rejected answers"),
     "judged completions": ({"prompt": "a", "completion": "b", "label": False}, "judgement"),
+    "judged by numbers": ({"prompt": "a", "completion": "b", "label": 0}, "judgement"),
+    "judged in a table": ({"prompt": "a", "completion": "b", "label": "True"}, "judgement"),
     "questions with answers": ({"question": "a", "answer": "b"}, 'call them "prompt" and "completion"'),
     "prompts alone": ({"prompt": "a"}, "prompts without completions"),
     "single messages": (USER, "single messages"),

@@ -183,7 +183,8 @@ def _metadata(folder: Path) -> dict[Path, str]:
     if below := {found: each.name for each in parts if (found := _list_in(each))}:
         return below
     raise UserError(
-        f"The folder {folder} holds none of {', '.join(METADATA)}: name the file that lists its images and captions."
+        f"The folder {folder} holds none of {', '.join(METADATA)}: name the file that lists its images and captions "
+        "(seedfast prepare flickr30k makes one of Flickr30k's archives or folders)."
     )
 
 

@@ -225,6 +225,10 @@ class TextData(DataConfig):
 
     def _too_short(self, source: TextSource, corpus: TextCorpus) -> UserError:
         """The error for data that fills no window."""
+        if isinstance(corpus.train, PreferenceDataset) and corpus.train.equal and not corpus.train.left_out:
+            return UserError(
+                f"The chosen and the rejected answer of every pair of {source.title} are equal, so they prefer neither."
+            )
         if isinstance(corpus.train, Packed):
             return UserError(
                 f"No example of the train split of {source.title} fits into data.context={self.context} tokens: raise "

@@ -62,6 +62,8 @@ _UNSUPPORTED = {
     ("prompt",): "prompts without completions, so nothing could be scored",
 }
 """What rows with these fields hold, and cannot be used as."""
+_JUDGEMENTS = ("true", "false", "0", "1")
+"""Values of a label that say whether a completion is good. Others name a class, and are not used."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def refuse_unsupported(row: Row, place: str) -> None:
     fields = {name for name, value in row.items() if value is not None}
     is_supported = is_dialogue(row)
     for names, what in _UNSUPPORTED.items():
-        judged = "label" in names and isinstance(row.get("label"), bool)
+        judged = "label" in names and str(row.get("label")).lower() in _JUDGEMENTS
         if fields.issuperset(names) and (judged or not is_supported):
             raise UserError(f"{place} is one of {what}; for dialogues, {WANTED}.")
     if is_supported and (row.get("images") or row.get("image")):
