@@ -122,3 +122,9 @@ def test_preferences_and_their_family_belong_together(tmp_path: Path, story: Pat
             family.build(pairs)
     with pytest.raises(UserError, match="The recipe dpo learns from pairs of answers"):
         DPO().build(TextData(path=str(story), tokenizer="characters", context=16).load().assets)
+
+
+def test_pairs_that_are_all_equal_are_named_as_that(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "chosen": f"the same {n}", "rejected": f"the same {n}"} for n in range(8)]
+    with pytest.raises(UserError, match=r"every pair of .* are equal, so they prefer neither"):
+        loaded(tmp_path, rows)
