@@ -1,5 +1,6 @@
 """The protocol of data: indexed examples, the corpus that holds them, and the configuration that loads it."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,15 @@ class Assets(Protocol):
     def save(self, folder: Path) -> None:
         """Write them into an existing folder, as JSON or text."""
         ...
+
+
+def stored_assets(folder: Path, name: str, kind: str) -> dict[str, Any]:
+    """The values that assets of a kind ("text", "image", …) have stored in a file. Raises UserError without it."""
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"There are no {kind} assets in {folder}: it should hold a file {name}.")
+    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return values
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,18 @@ class Plan:
             examples=examples,
         )
 
-    def samples(self, step: int, *, is_due: bool) -> bool:
-        """Whether samples follow a step. is_due: whether a validation does."""
-        if self.sample_every is None:
-            return is_due
-        return bool(self.sample_every) and step % self.sample_every == 0
+    def samples(self, step: int, *, validating: bool) -> bool:
+        """Whether samples follow a step. validating: whether this is a step that validations follow."""
+        return validating if self.sample_every is None else is_due(step, self.sample_every)
 
     def epoch(self, step: int) -> float:
         """The passes over the training examples that `step` steps are."""
         return round(step * self.batch_size / self.examples, 4)
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something that is done every so many steps (0: never) is done after this one."""
+    return every > 0 and step % every == 0
 
 
 def with_steps(run: Run, examples: int) -> Run:

@@ -31,6 +31,7 @@ from seedfast.console import warn
 from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
 from seedfast.loop.interrupt import Interrupt
+from seedfast.loop.plan import is_due
 from seedfast.loop.progress import Progress
 from seedfast.loop.sample import has_diverged, save_showcase
 from seedfast.loop.save import Retry, save
@@ -73,9 +74,11 @@ def run_training(session: Session, progress: Progress) -> Outcome:
             state.step = step + 1
             final = state.step == plan.steps
             improved = False
-            is_due = final or _is_due(state.step, plan.eval_every)
-            validates, samples = is_due and len(session.corpus.validation) > 0, plan.samples(state.step, is_due=is_due)
-            if final or validates or samples or save_again or _is_due(state.step, plan.save_every):
+            validates = final or is_due(state.step, plan.eval_every)
+            samples = plan.samples(state.step, validating=validates)
+            validates = validates and len(session.corpus.validation) > 0
+            saves = save_again or is_due(state.step, plan.save_every)
+            if final or validates or samples or saves:
                 launched.finish()
             if validates:
                 record, improved = _validate(session)
@@ -83,7 +86,7 @@ def run_training(session: Session, progress: Progress) -> Outcome:
                 final = final or _stalled(session)
             if samples:
                 _sample(session)
-            if final or improved or save_again or _is_due(state.step, plan.save_every):
+            if final or improved or saves:
                 save(session, retry, last=final)
             launched.resume()
             if final:
@@ -134,11 +137,6 @@ class Launched:
 def most_ahead(device: torch.device) -> int:
     """How many steps the host may be ahead of the journal: a device has the next one to do while it reads the last."""
     return 0 if device.type == "cpu" else 1
-
-
-def _is_due(step: int, every: int) -> bool:
-    """Whether something that is done every so many steps (0: never) is done after this one."""
-    return every > 0 and step % every == 0
 
 
 def agree(session: Session, tasks: list[Task], stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:

@@ -1,6 +1,5 @@
 """Images with captions as examples, and the assets of a captioner."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seedfast.data.dataset import Batch, Corpus
+from seedfast.data.dataset import Batch, Corpus, stored_assets
 from seedfast.data.image import processor as vision
 from seedfast.data.image.processor import Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import TokenArray, Tokenizer
-from seedfast.errors import UserError
 from seedfast.files import to_json
 
 
@@ -42,10 +40,7 @@ class CaptionAssets:
     @staticmethod
     def load(folder: Path) -> "CaptionAssets":
         """The assets that `save` wrote. Raises UserError if the folder holds none."""
-        path = folder / "captions.json"
-        if not path.is_file():
-            raise UserError(f"There are no caption assets in {folder}: it should hold a file captions.json.")
-        context = json.loads(path.read_text("utf-8"))["context"]
+        context = stored_assets(folder, "captions.json", "caption")["context"]
         return CaptionAssets(tokenizers.load(folder), vision.load(folder), context)
 
 

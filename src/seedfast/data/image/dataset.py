@@ -1,6 +1,5 @@
 """Images in memory-mapped files, and the assets that a trained model needs of them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seedfast.data.dataset import Batch, Corpus
+from seedfast.data.dataset import Batch, Corpus, stored_assets
 from seedfast.data.image.decode import PixelArray
-from seedfast.errors import UserError
 from seedfast.files import to_json
 
 
@@ -34,10 +32,7 @@ class ImageAssets:
     @staticmethod
     def load(folder: Path) -> "ImageAssets":
         """The assets that `save` wrote. Raises UserError if the folder has none."""
-        path = folder / "images.json"
-        if not path.is_file():
-            raise UserError(f"There are no image assets in {folder}: it should hold a file images.json.")
-        values = json.loads(path.read_text("utf-8"))
+        values = stored_assets(folder, "images.json", "image")
         return ImageAssets(values["size"], values["channels"], tuple(values["classes"]), tuple(values["counts"]))
 
 

@@ -1,16 +1,14 @@
 """What preparing text yields: its two splits, and the assets that every checkpoint of a text model stores."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from seedfast.data.dataset import Corpus
+from seedfast.data.dataset import Corpus, stored_assets
 from seedfast.data.text import tokenizers
 from seedfast.data.text.packing import PackedDataset
 from seedfast.data.text.preferences import PreferenceDataset
 from seedfast.data.text.tokenizers import Tokenizer
-from seedfast.errors import UserError
 from seedfast.files import to_json
 
 
@@ -49,10 +47,7 @@ class TextAssets:
     @staticmethod
     def load(folder: Path) -> "TextAssets":
         """The assets that `save` wrote. Raises UserError if the folder has none."""
-        path = folder / "text.json"
-        if not path.is_file():
-            raise UserError(f"There are no text assets in {folder}: it should hold a file text.json.")
-        values = json.loads(path.read_text("utf-8"))
+        values = stored_assets(folder, "text.json", "text")
         if "apart" in values:  # its name in version 0.1
             values["one_document_per_window"] = values.pop("apart")
         return TextAssets(tokenizers.load(folder), **values)

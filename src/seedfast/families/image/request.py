@@ -31,6 +31,8 @@ The solver has a lower Fréchet distance than 50 steps of DDIM and 1000 of DDPM 
 far lower one than the null label, and with guidance 0.99 instead of 0.96 of the images show their class, at a higher
 distance: so images to look at are guided, and `fidelity` measures without (`bench/decoding.py`, docs/images.md)."""
 
+PASSES = 10
+"""Passes of inpainting over each step, unless a request names others."""
 
 Solver = Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"]
 
@@ -133,6 +135,11 @@ class ImageRequest:
     def solver(self) -> Solver:
         """The sampler, also where none is named."""
         return self.sampler or ("dpm++2m" if self.inpaint is None else "ddim")
+
+    @property
+    def passes(self) -> int:
+        """Passes over each step: one, or several to inpaint."""
+        return 1 if self.inpaint is None else self.resample or PASSES
 
     @property
     def interpolates(self) -> bool:

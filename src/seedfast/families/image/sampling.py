@@ -31,9 +31,6 @@ from seedfast.families.image.samples import TRACED, ImageSamples, to_uint8
 from seedfast.keys import Draws
 from seedfast.models.network import Network
 
-PASSES = 10
-"""Passes of inpainting over each step, unless a request names others."""
-
 
 @dataclass(frozen=True)
 class ImageGenerator(Generator[ImageRequest]):
@@ -90,8 +87,7 @@ class ImageGenerator(Generator[ImageRequest]):
     def decoding(self, request: ImageRequest) -> str:
         """How images are decoded, in words, with the number of network evaluations for each."""
         scale, steps = self.guidance(request), len(request.grid(self.process)) - 1
-        passes = (request.resample or PASSES) if request.inpaint else 1
-        evaluations = passes * (2 * steps - 1 if request.solver == "heun" else steps) * (1 if scale == 1 else 2)
+        evaluations = request.passes * (2 * steps - 1 if request.solver == "heun" else steps) * (1 if scale == 1 else 2)
         options = {"η": request.eta, "variance": request.variance, "churn": request.churn, "spacing": request.spacing}
         given = [f"{name} {value}" for name, value in options.items() if value is not None]
         threshold = [] if request.threshold == "clamp" else [f"threshold {request.threshold}"]
@@ -174,7 +170,7 @@ class ImageGenerator(Generator[ImageRequest]):
 
         known = Known(known.x0.to(x.device), known.unknown.to(x.device))
         first = known.replaced(x, grid[0], draws.normal("known", *x.shape[1:]))
-        return repaint(sampler, first, grid, known, noise, passes=request.resample or PASSES)
+        return repaint(sampler, first, grid, known, noise, passes=request.passes)
 
     def _sampler(self, denoise: samplers.Denoise, request: ImageRequest, steps: int) -> Sampler:
         match request.solver:
