@@ -277,7 +277,7 @@ def test_loading_names_step_weights_and_device(model: Any) -> None:
     assert "<code>" in raw._repr_html_()
     with pytest.raises(UserError, match="step"):
         seedfast.load(folder, step=4)
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError, match="no folder"):
         seedfast.load(folder / "nowhere")
 
 
