@@ -178,6 +178,8 @@ def _introduce(opened: Session, line: Line) -> None:
     )
     for text in opened.corpus.introduction(opened.plan.epoch(opened.plan.steps)):
         line.say(text)
+    for text in opened.order.introduction(opened.plan.steps * opened.plan.batch_size):
+        line.say(text)
     verb = "continues" if opened.state.step else "starts"
     where = f"{verb} at step {opened.state.step} of {opened.plan.steps} in {opened.folder}"
     line.say(where)

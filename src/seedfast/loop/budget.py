@@ -100,7 +100,7 @@ def _sampling_seconds(session: Session) -> float:
 def _validation_seconds(session: Session) -> float:
     """The time of a validation of all kinds of weights, from that of one batch."""
     run, objective, dataset = session.run, session.family.objective, session.corpus.validation
-    chosen = chosen_examples(len(dataset), run.eval_examples, run.seed)
+    chosen = chosen_examples(session.corpus, run.eval_examples, run.seed)
     if not chosen:
         return 0.0
     size = 4 * (run.micro_batch or run.batch_size)

@@ -12,7 +12,6 @@ import torch
 from seedfast import keys, user_code
 from seedfast.console import say, warn
 from seedfast.data.dataset import describe_difference
-from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.files import UNFINISHED, commit
 from seedfast.listeners.base import Listener, Listeners
@@ -231,7 +230,7 @@ def _build(
         network=distributed.wrap(network),
         state=state,
         plan=Plan.of(run, len(corpus.train)),
-        order=Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights),
+        order=corpus.order(seed=run.seed, batch_size=run.batch_size),
         checkpoints=checkpoints,
         journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
     )

@@ -14,7 +14,7 @@ from torch import nn
 from seedfast import phases
 from seedfast.console import warn
 from seedfast.data.dataset import Corpus, DataConfig
-from seedfast.data.sample_order import Order
+from seedfast.data.sample_order import SampleOrder
 from seedfast.errors import UserError
 from seedfast.families.family import Family
 from seedfast.families.generator import Samples
@@ -53,7 +53,7 @@ class Session:
     family: Family
     network: nn.Module  # as the loss calls it: wrapped for several processes
     state: TrainState
-    order: Order
+    order: SampleOrder
     plan: Plan
     checkpoints: Checkpoints
     journal: Journal | None  # on rank 0 only

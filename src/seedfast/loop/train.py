@@ -188,11 +188,12 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             network,
             state.family,
             session.corpus.validation,
-            chosen_examples(len(session.corpus.validation), run.eval_examples, run.seed),
+            chosen_examples(session.corpus, run.eval_examples, run.seed),
             seed=run.seed,
             batch_size=4 * (run.micro_batch or run.batch_size),  # no activations are kept, so more fit
             draws=objective.measure.draws or 1,
             distributed=session.distributed,
+            sources=session.corpus.validation_sources,
         )
         record[weights] = score.record(objective.measure)
         best = state.best.get(weights)
