@@ -1,6 +1,7 @@
 """`seedfast train`."""
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,9 @@ class Train:
     """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
     at: int | None = None
     """Continue from the checkpoint of this step; later ones are moved away and the journal is cut there."""
+    dry_run: bool = False
+    """Print how much memory, time and disk the run will need, measured by a few steps, instead of training. The run
+    folder is not touched; the data is prepared in the cache."""
     print_config: bool = False
     """Print the whole run as YAML, which --config takes back, instead of training."""
     quiet: bool = False
@@ -74,7 +78,7 @@ def train(words: list[str]) -> int:
         print(to_yaml(asked.run), end="")
         return 0
     with silenced(asked.quiet):
-        return _train(asked)
+        return _estimate(asked) if asked.dry_run else _train(asked)
 
 
 def _recipe(words: list[str]) -> tuple[str, list[str]]:
@@ -114,6 +118,19 @@ def _train(asked: Train) -> int:
         command = "run the same command again" + (" without --at" if asked.at is not None else "")
         line.say(f"Interrupted and saved at step {outcome.step}; {command} to continue.")
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
+
+
+def _estimate(asked: Train) -> int:
+    """Print what the run needs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("--dry-run measures one process: run it without torchrun.")
+    if asked.at is not None:
+        raise UserError("--dry-run estimates what is left from the newest checkpoint on: leave --at out.")
+    from seedfast.loop.estimate import estimate
+
+    with named_by(asked.out, trust=asked.trust):
+        print("\n".join(estimate(asked.run, asked.out).lines()))
+    return 0
 
 
 def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Train:

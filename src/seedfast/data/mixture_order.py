@@ -124,7 +124,7 @@ class MixtureOrder(SampleOrder):
         ]
 
     def places(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The source at each of the positions start … stop-1, and how many examples it has had before: int64 [N] each."""
+        """The source at each of the positions start … stop-1, and how many examples it has had before, int64 [N]."""
         margin = len(self._clocks) + 2  # positions by which time and number may differ, and rounding
         begin, end = max(0.0, start - margin), float(stop + margin)
         times, sources, numbers, before = [], [], [], 0

@@ -31,7 +31,7 @@ class SampleOrder(ABC):
 
 
 class Order(SampleOrder):
-    """The sample stream of one source: position n lies in epoch n // N, and each epoch is a keyed permutation of 0 … N-1.
+    """The sample stream: position n lies in epoch n // N, and each epoch is a keyed permutation of 0 … N-1.
 
     With `sampling_weights`, each example has as many of an epoch's N places as its weight demands, rounded up or down
     (systematic sampling), and the places are permuted; equal weights give each example one place. In both cases every

@@ -135,4 +135,4 @@ def _batch_size(model: Trained) -> int:
     """Examples in one forward pass: by those of the run; a bare model has none, so windows by their length."""
     if model.checkpoint is None and isinstance(model.assets, TextAssets):
         return max(1, _TOKENS // model.assets.context)
-    return max(32, 4 * (model.run.micro_batch or model.run.batch_size))
+    return max(32, 4 * model.run.forward_examples)

@@ -31,7 +31,7 @@ def step_tasks(session: Session, step: int) -> list[Task]:
     run, distributed, objective = session.run, session.distributed, session.family.objective.for_step(step)
     per_rank = run.batch_size // distributed.world_size
     first = step * run.batch_size + distributed.rank * per_rank
-    size = min(run.micro_batch or per_rank, per_rank)
+    size = min(run.forward_examples, per_rank)
     tasks: list[Task] = []
     for start in range(first, first + per_rank, size):
         stop = min(start + size, first + per_rank)

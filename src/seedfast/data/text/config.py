@@ -16,7 +16,7 @@ from seedfast.data.text import tokenizers
 from seedfast.data.text.corpus import TextAssets, TextCorpus
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.named_source import is_folder, located, named_source
-from seedfast.data.text.preferences import PreferenceDataset, PreferenceSource
+from seedfast.data.text.preferences import PreferenceDataset
 from seedfast.data.text.prepared_splits import Cut, Packed, read_splits, text_corpus
 from seedfast.data.text.sharded_corpus import sharded_corpus
 from seedfast.data.text.shards import MANY, is_large

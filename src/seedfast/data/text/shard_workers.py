@@ -82,8 +82,8 @@ def _serve(
     except (BrokenPipeError, json.JSONDecodeError):
         status = worker.wait()
         raise UserError(
-            f"The process that tokenised {jobs.shards[key].name if key else 'shards'} has ended (status {status}; -9 is a "
-            "lack of memory): start again, and the shards that are done are kept."
+            f"The process that tokenised {jobs.shards[key].name if key else 'shards'} has ended (status {status}; -9 "
+            "is a lack of memory): start again, and the shards that are done are kept."
         ) from None
     finally:
         waiting.clear()

@@ -34,7 +34,10 @@ class Options(Protocol):
 def sharded_corpus(
     data: Options, source: TextSource, given: Tokenizer | None, validation: float, cut: Cut
 ) -> TextCorpus:
-    """The corpus of a source of files. given: the tokenizer, unless one is learned. Raises UserError on unusable data."""
+    """The corpus of a source of files. given: the tokenizer, unless one is learned.
+
+    Raises UserError on unusable data.
+    """
     options = ShardOptions(data.field, validation, isinstance(source, ChatSource))
     found = shards.shards_of(source)
     tokenizer = given or shards.learned_tokenizer(

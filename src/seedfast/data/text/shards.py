@@ -98,8 +98,8 @@ def shards_of(source: TextSource) -> list[Shard]:
     """The shards of a source. Raises UserError for one that has none."""
     if (files := file_sources(source)) is None:
         raise UserError(
-            f"data.by_shard prepares each file by itself, and {source.title} is not made of files of documents or chats: "
-            "leave it out."
+            f"data.by_shard prepares each file by itself, and {source.title} is not made of files of documents or "
+            "chats: leave it out."
         )
     return [
         Shard(each.root, name, name in each.row_files, each.contents[name], each.signatures_when_hashed[name])
