@@ -1,4 +1,4 @@
-"""The sample stream of a mixture: proportions at every position, no repetition within an epoch, every position by itself."""
+"""The sample stream of a mixture: proportions, no repetition within an epoch, every position by itself."""
 
 import numpy as np
 import pytest

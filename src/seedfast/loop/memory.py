@@ -1,5 +1,6 @@
 """The memory of this process and its device: what may be used, what was used at most, and errors from a lack of it."""
 
+import ctypes
 import gc
 import resource
 from collections.abc import Callable, Iterator
@@ -37,8 +38,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Give back what is no longer needed, after a failed allocation."""
+    """Give back what is no longer needed, such as that of a failed attempt."""
     gc.collect()
+    with suppress(OSError, AttributeError):  # of glibc: its heaps keep what is freed
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 

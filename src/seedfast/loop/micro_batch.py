@@ -4,6 +4,7 @@ Another size changes only the order of additions. It is stored in the run before
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -62,18 +63,13 @@ def even_parts(most: int) -> list[int]:
 
 
 def search(sizes: list[int], fits: Callable[[int], bool]) -> int:
-    """The largest of some ascending sizes that fits, 0 if none does; few are tried that do not."""
-    low, step = -1, 1  # sizes[low] fits
-    while low + 1 < len(sizes):  # gallop
-        place = min(low + step, len(sizes) - 1)
-        if not fits(sizes[place]):
-            break
-        low, step = place, 2 * step
-    else:
-        return sizes[low] if low >= 0 else 0
-    high = place  # sizes[high] does not fit
-    while high - low > 1:
-        place = (low + high) // 2
+    """The largest of some ascending sizes that fits, 0 if none does; none is tried that is far larger than it."""
+    low, high = -1, len(sizes)  # sizes[low] fits, sizes[high] does not
+    while low + 1 < high:
+        if high == len(sizes) and low >= 0:  # at most twice the size before
+            place = max(low + 1, bisect_right(sizes, 2 * sizes[low]) - 1)
+        else:
+            place = max(0, (low + high) // 2) if high < len(sizes) else 0
         low, high = (place, high) if fits(sizes[place]) else (low, place)
     return sizes[low] if low >= 0 else 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfast.console import say
+from seedfast.loop import memory
 from seedfast.loop.budget import Speed, measure
 from seedfast.loop.build import build
 from seedfast.loop.config import AUTO, Run
@@ -79,3 +80,5 @@ def trial(
             session.journal.close()
         session.corpus = session.family.objective.cache_frozen_features(session.state.network, session.corpus)
         yield session
+    del session
+    memory.release()
