@@ -113,7 +113,7 @@ def limited(text: Path, folder: Path, extra: int, size: str) -> tuple[int, list[
 
 
 def test_the_allocator_s_own_error_ends_the_search(story: Path, tmp_path: Path) -> None:
-    found, digests = limited(story, tmp_path / "limited", 180, "auto")
+    found, digests = limited(story, tmp_path / "limited", 110, "auto")
     assert 1 <= found < 32
     assert limited(story, tmp_path / "free", 0, str(found)) == (found, digests)  # the same bits by its number
 
