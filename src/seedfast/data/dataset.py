@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
@@ -117,6 +117,8 @@ class DataConfig(ABC):
 
     path: str
     """Where the data is."""
+    takes_mixtures: ClassVar[bool] = False
+    """Whether the path may be that of a mixture of several sources."""
 
     @abstractmethod
     def load(self) -> Corpus:

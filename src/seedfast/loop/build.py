@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from seedfast import keys
+from seedfast.data.mixture import is_mixture
 from seedfast.errors import UserError
 from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
@@ -27,6 +28,8 @@ def build(
 ) -> Session:
     """A session without its past: the network's weights are new, or to be overwritten by the checkpoint's."""
     data = data_of(run, checkpoint)
+    if is_mixture(data.path) and not data.takes_mixtures:
+        raise UserError(f"{data.path} is a mixture, and only texts are mixed: name one source for {run.recipe}.")
     corpus = data.load() if distributed.is_main else None
     distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
     corpus = corpus or data.load()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from seedfast.console import say
 from seedfast.data.cache import file_digests
@@ -40,6 +40,8 @@ _NOT_PATHS = (*_BUILT_IN, "model")
 @dataclass(frozen=True, kw_only=True)
 class TextData(DataConfig):
     """Text to train on, its tokenizer, its windows, and its validation split."""
+
+    takes_mixtures: ClassVar[bool] = True
 
     path: Annotated[str, MayChange()] = "python"
     """Where the text is: python (the standard library's source code, on every machine), a file (of text, or of

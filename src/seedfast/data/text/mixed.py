@@ -14,8 +14,9 @@ from seedfast.data.prepare import SPLITS, json_digest
 from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.packing import JoinedPacked, PackedDataset
 from seedfast.data.text.preferences import PreferenceDataset
+from seedfast.data.text.sharded_corpus import sample_of
 from seedfast.data.text.shards import is_large
-from seedfast.data.text.sources import Mode
+from seedfast.data.text.sources import Mode, TextSource
 from seedfast.data.text.tokenize import learned_tokenizer
 from seedfast.errors import UserError
 from seedfast.files import sha256
@@ -39,14 +40,20 @@ def mixed_corpus(data: "TextData") -> TextCorpus:
     with named_in(mixture.file):
         configurations = {source.name: _configuration(data, mixture, source) for source in mixture.sources}
         sources = {name: each.source() for name, each in configurations.items()}
+        configurations = {name: _sharded(each, sources[name]) for name, each in configurations.items()}
         tokenizer = given or learned_tokenizer(
-            list(sources.values()), kind=data.tokenizer, vocabulary=data.most_tokens, validation=data.validation
+            list(sources.values()),
+            kind=data.tokenizer,
+            vocabulary=data.most_tokens,
+            validation=data.validation,
+            samples={
+                number: sample_of(each, sources[name], data.validation)
+                for number, (name, each) in enumerate(configurations.items())
+                if each.by_shard
+            },
         )
         for name, each in configurations.items():
-            large = each.by_shard is None and data.tokenizer != "characters" and is_large(sources[name])
-            corpora[name], why = replace(each, by_shard=each.by_shard or large).prepared(
-                sources[name], tokenizer, alone=False
-            )
+            corpora[name], why = each.prepared(sources[name], tokenizer, alone=False)
             if why:
                 say(f"The source {name} validates nothing: {why}")
     return _joined(mixture, corpora)
@@ -61,6 +68,13 @@ def _configuration(data: "TextData", mixture: Mixture, source: MixedSource) -> "
         )
     path, *also = source.paths
     return replace(data, path=path, also=tuple(also), **options)
+
+
+def _sharded(data: "TextData", source: TextSource) -> "TextData":
+    """The configuration with `by_shard` decided as a new run decides it."""
+    if data.by_shard is not None:
+        return data
+    return replace(data, by_shard=data.tokenizer != "characters" and is_large(source))
 
 
 def _joined(mixture: Mixture, corpora: Mapping[str, TextCorpus]) -> TextCorpus:

@@ -115,7 +115,10 @@ def work() -> None:
                 prepare_shard(shard, key, options, tokenizer, kind=common["kind"])
             except UserError as refused:
                 error = str(refused)
-            _send(sys.stdout, error)
+            try:
+                _send(sys.stdout, error)
+            except BrokenPipeError:  # the parent has been killed, and what is not written cannot be
+                os._exit(1)
 
 
 if __name__ == "__main__":

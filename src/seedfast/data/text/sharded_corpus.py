@@ -9,6 +9,7 @@ from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.prepared_splits import Cut, read_splits, text_corpus
 from seedfast.data.text.shards import ShardOptions
 from seedfast.data.text.sources import TextSource
+from seedfast.data.text.tokenize import Sample, learned_tokenizer
 from seedfast.data.text.tokenizers import Tokenizer
 
 
@@ -40,10 +41,20 @@ def sharded_corpus(
     """
     options = ShardOptions(data.field, validation, isinstance(source, ChatSource))
     found = shards.shards_of(source)
-    tokenizer = given or shards.learned_tokenizer(
-        found, options, kind=data.tokenizer, vocabulary=data.most_tokens, title=source.title
+    tokenizer = given or learned_tokenizer(
+        [source],
+        kind=data.tokenizer,
+        vocabulary=data.most_tokens,
+        validation=validation,
+        samples={0: sample_of(data, source, validation)},
     )
     prepared = shards.prepare_shards(found, options, tokenizer, title=source.title)
     splits = read_splits(source, prepared.folders, tokenizer, cut)
     digests: list[Any] = [file_digests(folder) for folder in prepared.folders]
     return text_corpus(source, splits, tokenizer, cut, summaries=prepared.summaries, digests=digests)
+
+
+def sample_of(data: Options, source: TextSource, validation: float) -> Sample:
+    """The texts that a tokenizer is learned from, of a source whose shards are prepared one by one."""
+    options = ShardOptions(data.field, validation, isinstance(source, ChatSource))
+    return lambda: shards.sample_texts(shards.shards_of(source), options)

@@ -18,7 +18,7 @@ from seedfast.data.cache import cache_folder, cached_folder
 from seedfast.data.fingerprint import Signature, hash_files, signature
 from seedfast.data.prepare import json_digest
 from seedfast.data.text import tokenizers
-from seedfast.data.text.bpe import BUDGET, capped, train_bpe
+from seedfast.data.text.bpe import BUDGET
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.joined import JoinedSource
 from seedfast.data.text.preferences import PreferenceSource
@@ -108,46 +108,16 @@ def shards_of(source: TextSource) -> list[Shard]:
     ]
 
 
-def learned_tokenizer(
-    shards: Sequence[Shard], options: ShardOptions, *, kind: str, vocabulary: int, title: str
-) -> Tokenizer:
-    """A tokenizer of the training documents at the beginning of each shard. It is kept in the cache.
-
-    Raises UserError for an alphabet of characters, for which all documents would have to be read first.
-    """
-    if kind == "bytes":
-        return tokenizers.Bytes()
-    if kind == "characters":
-        raise UserError(
-            "data.tokenizer=characters has to read everything first, and data.by_shard reads no more than is needed: "
-            "choose bpe, bytes or a pretrained tokenizer."
-        )
-    identity = {
-        "vocabulary": vocabulary,
-        "options": vars(options),
-        "contents": [shard.contents for shard in shards],
-        "format": _FORMAT,
-    }
-
-    def texts() -> Iterator[str]:
-        for shard in shards:
-            source = options.source(shard.root, shard.name, is_rows=shard.is_rows)
-            taken = 0
-            for text in learning_texts(training_passages(source, options.validation, not options.is_chats)):
-                yield text
-                taken += len(text)
-                if taken * len(shards) >= BUDGET:
-                    break
-
-    def fill(folder: Path) -> dict[str, Any]:
-        tokenizer = train_bpe(texts(), total=BUDGET, vocabulary=vocabulary)
-        tokenizers.save(tokenizer, folder)
-        return {"notes": capped(tokenizer, vocabulary, title)}
-
-    folder, summary = cached_folder(json_digest(identity)[:32], fill, kind="tokenizers", title=title)
-    for note in summary["notes"]:
-        say(note)
-    return tokenizers.load(folder)
+def sample_texts(shards: Sequence[Shard], options: ShardOptions) -> Iterator[str]:
+    """The training documents at the beginning of each shard, from which a tokenizer is learned."""
+    for shard in shards:
+        source = options.source(shard.root, shard.name, is_rows=shard.is_rows)
+        taken = 0
+        for text in learning_texts(training_passages(source, options.validation, not options.is_chats)):
+            yield text
+            taken += len(text)
+            if taken * len(shards) >= BUDGET:
+                break
 
 
 def prepare_shards(

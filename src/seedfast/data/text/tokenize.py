@@ -1,7 +1,8 @@
 """From documents to token files. Everything streams: no whole text, and no whole array of ids, is held in memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,12 @@ from seedfast.console import Bar, say
 from seedfast.data.cache import TokenWriter, cached_folder, token_type
 from seedfast.data.prepare import SPLITS, json_digest
 from seedfast.data.text import dialogues, tokenizers
-from seedfast.data.text.bpe import capped, train_bpe
+from seedfast.data.text.bpe import BUDGET, capped, train_bpe
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.sources import TextSource
 from seedfast.data.text.split import TRAIN, Passage, Split, passages, split_documents, utf8_size
 from seedfast.data.text.tokenizers import Tokenizer
+from seedfast.errors import UserError
 
 _PIECE = 1 << 17  # characters that are encoded as one
 _BATCH = 1 << 21  # characters that are encoded together
@@ -59,19 +61,44 @@ def fill_shard(source: TextSource, folder: Path, *, validation: float, tokenizer
     return {**_write(source, split, tokenizer, folder, is_shard=True), "skipped": list(split.skipped)}
 
 
-def learned_tokenizer(sources: Sequence[TextSource], *, kind: str, vocabulary: int, validation: float) -> Tokenizer:
-    """One tokenizer for several sources, learned from the training split of each. It is kept in the cache."""
+Sample = Callable[[], Iterator[str]]
+"""The texts, at most `BUDGET` characters, that a tokenizer is learned from where a source is too large to be read."""
+
+
+def learned_tokenizer(
+    sources: Sequence[TextSource],
+    *,
+    kind: str,
+    vocabulary: int,
+    validation: float,
+    samples: Mapping[int, Sample] | None = None,
+) -> Tokenizer:
+    """One tokenizer for several sources, learned from the training split of each. It is kept in the cache.
+
+    samples: of the sources, by their number, that are not read as a whole. Raises UserError for an alphabet of
+    characters with some of them, for which all documents would have to be read.
+    """
     if kind == "bytes":
         return tokenizers.Bytes()
-    options = {"kind": kind, "vocabulary": vocabulary, "validation": validation}
+    samples = samples or {}
+    if kind == "characters" and samples:
+        raise UserError(
+            "data.tokenizer=characters has to read everything first, and data.by_shard reads no more than is needed: "
+            "choose bpe, bytes or a pretrained tokenizer."
+        )
+    options = {"kind": kind, "vocabulary": vocabulary, "validation": validation, "sampled": sorted(samples)}
     identity = {**options, "contents": [source.contents for source in sources]}
 
     def fill(folder: Path) -> dict[str, Any]:
         needed = kind == "characters"
-        splits = [split_documents(each, validation, need_alphabet=needed, may_cut=_may_cut(each)) for each in sources]
-        tokenizer = build(kind, vocabulary, list(zip(sources, splits, strict=True)))
+        splits = [
+            (each, split_documents(each, validation, need_alphabet=needed, may_cut=_may_cut(each)))
+            for number, each in enumerate(sources)
+            if number not in samples
+        ]
+        tokenizer = build(kind, vocabulary, splits, samples.values())
         tokenizers.save(tokenizer, folder)
-        return {"notes": capped(tokenizer, vocabulary, "all sources") if kind == "bpe" else []}
+        return {"notes": capped(tokenizer, vocabulary, title) if kind == "bpe" else []}
 
     title = " and ".join(source.title for source in sources)
     folder, summary = cached_folder(json_digest(identity)[:32], fill, kind="tokenizers", title=title)
@@ -111,14 +138,18 @@ def pieces(found: Iterable[Passage], cut: Callable[[str], int]) -> Iterator[Piec
         yield Piece(split, name, held, True)
 
 
-def build(kind: str, vocabulary: int, splits: Sequence[tuple[TextSource, Split]]) -> Tokenizer:
+def build(
+    kind: str, vocabulary: int, splits: Sequence[tuple[TextSource, Split]], samples: Collection[Sample] = ()
+) -> Tokenizer:
     """A tokenizer of the kind "characters", "bytes" or "bpe", learned from the training splits of some sources."""
     if kind == "characters":
         return tokenizers.Characters("".join(sorted({letter for _, split in splits for letter in split.alphabet})))
     if kind == "bytes":
         return tokenizers.Bytes()
     found = (passage for source, split in splits for passage in passages(source, split) if passage.split == TRAIN)
-    return train_bpe(learning_texts(found), total=sum(split.bytes for _, split in splits), vocabulary=vocabulary)
+    texts = chain(learning_texts(found), *(sample() for sample in samples))
+    total = sum(split.bytes for _, split in splits) + BUDGET * len(samples)
+    return train_bpe(texts, total=total, vocabulary=vocabulary)
 
 
 def learning_texts(found: Iterable[Passage]) -> Iterator[str]:
