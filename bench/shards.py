@@ -149,6 +149,7 @@ def main() -> None:
     made.add_argument("--megabytes", type=float, default=50.0, help="of all shards together")
     made.add_argument("--form", choices=("jsonl", "parquet", "txt"), default="jsonl")
     made.add_argument("--tokenizer", choices=("bytes", "bpe"), default="bytes")
+    made.add_argument("--only-shards", action="store_true", help="do not prepare the data as a whole")
     made.add_argument("--ids", type=int, default=1 << 18, help="example ids that are timed at each position")
     options: argparse.Namespace = parse(made)
     with tempfile.TemporaryDirectory() as place:
@@ -159,8 +160,10 @@ def main() -> None:
         print(f"{options.shards} shards of {options.form}, {size:.0f} MB, tokenizer {options.tokenizer}")
         print(f"{'':<16}     time      memory      workers      windows     a batch of 32")
         for way in ("whole", "shards"):
+            if way == "whole" and options.only_shards:
+                continue
             process = start(folder, Path(place) / way, options.tokenizer, way)
-            print(f"{'as a whole' if way == 'whole' else 'by shard':<16} {measured(process)}")
+            print(f"{'as a whole' if way == 'whole' else 'by shard':<16} {measured(process)}", flush=True)
         print(f"{'by shard, again':<16} {measured(start(folder, Path(place) / 'shards', options.tokenizer, 'shards'))}")
         done = killed_half_way(folder, Path(place) / "killed", options.tokenizer, options.shards)
         line = measured(start(folder, Path(place) / "killed", options.tokenizer, "shards"))

@@ -159,3 +159,20 @@ def test_code_that_a_mixture_names_runs_with_trust(folder: Path, tmp_path: Path,
     assert status == 2
     assert "--trust" in err
     assert seedfast("train", *words, "--sample-every", "0", "--out", tmp_path / "run", "--trust")[0] == 0
+
+
+def test_python_asks_for_the_same_trust(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def f():\n    for n in range(200): yield f'document {n} of mine'\n")
+    (tmp_path / "mixture.yaml").write_text("sources: {own: {path: own.py:f}}")
+    run = replace(mixed_run(folder, steps=1), data=TextData(path=str(tmp_path / "mixture.yaml"), context=16))
+    with pytest.raises(UserError, match=r"trust=True in Python"):
+        seedfast.train(run, tmp_path / "run")
+    assert seedfast.train(run, tmp_path / "run", trust=True).step == 1
+
+
+@pytest.mark.parametrize("recipe", ["image-diffusion", "image-caption"])
+def test_only_texts_are_mixed(recipe: str, folder: Path, tmp_path: Path) -> None:
+    run = small_run(recipe, folder / "story.txt")
+    run = replace(run, data=run.data.with_path(str(folder / "mixture.yaml")))
+    with pytest.raises(UserError, match=rf"is a mixture, and only texts are mixed: name one source for {recipe}"):
+        train_in(tmp_path / "run", run)

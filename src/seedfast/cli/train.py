@@ -38,7 +38,8 @@ class Train:
     out: Path
     """The run folder (default: runs/RECIPE)."""
     data: tuple[str, ...] = ()
-    """Where the data is, in one place or several; the same as --data.path (and --data.also)."""
+    """Where the data is, in one place or several, the same as --data.path (and --data.also); or mixture.yaml, several
+    sources with weights."""
     model: str | None = None
     """The pretrained model to start from, a folder or a name on the Hugging Face hub; the same as --model.path."""
     size: Size | None = None

@@ -17,6 +17,7 @@ from tests.helpers.text_data import stream, texts
 
 import seedfast
 from seedfast.data import fingerprint
+from seedfast.data.cache import clear, entries
 from seedfast.data.text import shards, tokenizers
 from seedfast.data.text.config import TextData
 from seedfast.data.text.corpus import TextCorpus
@@ -150,6 +151,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from seedfast.data import fingerprint
+from seedfast.data.cache import clear, entries
 from seedfast.data.text import shards
 from seedfast.data.text.config import TextData
 fingerprint._RACY = 0
@@ -286,6 +288,29 @@ def test_a_shard_is_split_by_its_documents_alone(tmp_path: Path) -> None:
         path.unlink()
     rest = load(folder)
     assert set(texts(rest, rest.validation)) == held & {document(number) for number in range(30, 60)}
+
+
+def test_the_cache_lists_the_shards_of_a_source_as_one(tmp_path: Path, cache: Path) -> None:
+    load(write_shards(tmp_path / "texts of mine", count=5))
+    (entry,) = (each for each in entries() if each.kind == "shards")
+    assert entry.path.name.startswith("texts-of-mine-")
+    assert entry.size > 1000
+    assert clear(entry)
+    assert not list(cache.glob("shards/*/*"))
+
+
+def test_a_mixture_takes_shards_as_a_source(tmp_path: Path) -> None:
+    write_shards(tmp_path / "many", count=10)
+    (tmp_path / "one.jsonl").write_text("".join(json.dumps({"text": document(n)[::-1]}) + "\n" for n in range(50)))
+    text = "sources: {many: {path: many, by_shard: true, weight: 2}, one: {path: one.jsonl, weight: 1}}"
+    (tmp_path / "mixture.yaml").write_text(text)
+    corpus = TextData(path=str(tmp_path / "mixture.yaml"), vocabulary=300, context=32).load()
+    assert corpus.assets.tokenizer.size == 300
+    assert list(corpus.validation_sources) == ["many", "one"]
+    ids = corpus.order(seed=1, batch_size=4).ids(0, 90)
+    assert corpus.train.batch(ids)["tokens"].shape == (90, 33)
+    with pytest.raises(UserError, match=r"data.tokenizer=characters has to read everything first"):
+        TextData(path=str(tmp_path / "mixture.yaml"), tokenizer="characters", context=32).load()
 
 
 def test_the_workers_tokenizer_is_the_same(tmp_path: Path) -> None:
