@@ -66,7 +66,7 @@ def read_mixture(path: str, options: Mapping[str, type]) -> Mixture:
     try:
         content = untrusted.read_yaml(file)
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())
+        why = " ".join((getattr(error, "strerror", None) or str(error)).split())
         raise UserError(f"{file} cannot be read as a mixture of sources in YAML ({why}): fix it.") from None
     sources = content.get("sources") if isinstance(content, dict) else None
     if not isinstance(sources, dict) or not sources or len(content) > 1:
