@@ -1,6 +1,7 @@
 """The Python front door: `seedfast.recipe`, `seedfast.train`, `seedfast.load`, `seedfast.journal`."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from seedfast.models.config import Size
 from seedfast.run_folder.choice import At, Weights, find, run_folder_of
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
-from seedfast.user_code import named_by_user
+from seedfast.user_code import named_by, named_by_user
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -58,6 +59,7 @@ def train(
     progress: Callable[[Entry], None] | None = None,
     allow_change: Sequence[str] = (),
     step: int | None = None,
+    trust: bool = False,
 ) -> Trained:
     """Train a run in the folder `out` and return its best model; on a folder with a checkpoint, continue it.
 
@@ -67,6 +69,7 @@ def train(
     progress: called with each entry of the journal (`step`, `loss`, … or `validation`). None prints a line.
     allow_change: fields that may differ from those of the run in the folder although that changes its meaning.
     step: continue from the checkpoint of this step; later checkpoints are moved away.
+    trust: run the Python files that only a mixture of the data names.
     Raises UserError for data that cannot be used or a folder of another run; TrainingStopped where the loss is not
     finite. Ctrl-C raises KeyboardInterrupt after a checkpoint is saved: the same call continues.
     """
@@ -79,7 +82,8 @@ def train(
         run = replace(run, data=run.data.with_path(str(values.write(folder))))
     elif (given := given_path(folder)) and run.data.path == recipes.make(run.recipe).data.path:
         run = replace(run, data=run.data.with_path(str(given)))  # the data that were given when the run began
-    with open_session(run.located(), folder, allow_change=tuple(allow_change), at=step) as session:
+    consent = named_by(folder, trust=True) if trust else nullcontext()
+    with consent, open_session(run.located(), folder, allow_change=tuple(allow_change), at=step) as session:
         if progress:
             outcome = run_training(session, Callback(progress))
         else:

@@ -34,15 +34,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class AtLeast(Rule):
-    """A closed lower limit."""
+    """A closed lower limit. word: a further value."""
 
     lowest: float
+    word: str | None = None
 
     def description(self, prefix: str = "") -> str:
-        return f"at least {self.lowest:g}"
+        return f"{f'{self.word}, or ' if self.word else ''}at least {self.lowest:g}"
 
     def allows(self, value: Any) -> bool:
-        return bool(value >= self.lowest)
+        return value == self.word if isinstance(value, str) else bool(value >= self.lowest)
 
 
 @dataclass(frozen=True)

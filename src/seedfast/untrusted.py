@@ -51,7 +51,8 @@ def read_bytes(path: Path, *, limit: int, root: Path | None = None) -> bytes:
     """
     regular(path, root or path.parent)  # opening a named pipe would block
     with path.open("rb") as file:
-        content = file.read(limit + 1)
+        # Python allocates what it is asked to read, so no more than the file is asked for.
+        content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > limit:
         raise ValueError(f"{path} has more than {limit} bytes")
     return content

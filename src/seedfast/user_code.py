@@ -108,8 +108,18 @@ def named_by(folder: Path, *, trust: bool) -> Iterator[None]:
         _folders.pop()
 
 
+@contextmanager
+def named_in(file: Path) -> Iterator[None]:
+    """Within it, names are those of a file that may be a stranger's, such as a mixture: they need consent too."""
+    if _folders:  # a run folder's rule holds for what its files name
+        yield
+        return
+    with named_by(file, trust=False):
+        yield
+
+
 class _Folder(NamedTuple):
-    """A run folder, and the user's consent to run files that it names."""
+    """A run folder, or a file of one, and the user's consent to run files that it names."""
 
     path: Path
     trust: bool
@@ -118,8 +128,9 @@ class _Folder(NamedTuple):
         """Raise UserError without the user's consent to run the file."""
         real = os.path.realpath(file)
         if not (self.trust or real in _named or _record(self.path, real, sha256(file)).is_file()):
+            names = f"The run in {self.path}" if not self.path.is_file() else str(self.path)
             raise UserError(
-                f"The run in {self.path} names the Python file {file}, which could do everything on this machine that "
+                f"{names} names the Python file {file}, which could do everything on this machine that "
                 "you can: read it, and pass --trust (trust=True in Python) to let it run. It needs no --trust where "
                 "you have trained with it yourself, in this folder, and it is unchanged."
             )

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -64,7 +65,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
-    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation"}
+    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"common"}
 
 
@@ -136,6 +137,25 @@ def test_captions(tmp_path: Path) -> None:
 
 def test_resume_cost(text: Path, tmp_path: Path) -> None:
     assert "at 100,000" in run_bench("resume_cost", "--data", text, "--threads", 1, "--tiny", cwd=tmp_path)
+
+
+def test_shards(tmp_path: Path) -> None:
+    out = run_bench("shards", "--shards", 6, "--megabytes", 0.3, "--ids", 512, cwd=tmp_path)
+    assert "after a kill" in out
+    assert out.count("thousand ids/s at positions 0, 10^12, 10^14") == 2
+
+
+@pytest.mark.slow
+def test_a_gigabyte_by_shard_takes_no_more_memory_than_a_tenth_of_it(tmp_path: Path) -> None:
+    peaks = []
+    for megabytes in (100, 1000):
+        small = ("--ids", 512, "--only-shards")
+        out = run_bench("shards", "--megabytes", megabytes, *small, cwd=tmp_path, fresh=True)
+        line = next(line for line in out.splitlines() if line.startswith("by shard "))
+        peaks.append([float(part.replace(",", "")) for part in re.findall(r"([\d,]+) MiB", line)])
+    (own, worker), (own_of_more, worker_of_more) = peaks
+    assert own_of_more < own + 60
+    assert worker_of_more < worker + 60
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ class OptionData:
             "document_mask": lambda run: _on(run, self._documents),
             "one_document_per_window": lambda run: _on(run, self._documents),
             "TextData.date": lambda run: _on(run, self._chats, tokenizer=str(self._model_with_clock), context=96),
+            "TextData.by_shard": lambda run: _on(run, self._documents, tokenizer="bytes"),
             "TextData.field": lambda run: _on(run, self._documents),
             "TextData.include": lambda run: _on(run, self._files),
             "TextData.exclude": lambda run: _on(run, self._files),

@@ -63,7 +63,6 @@ _TRAIN = {
     "--precision bf16 or fp16": "amp use-amp fp16 bf16 mixed-precision dtype use-fp16 autocast",
     "a command: seedfast train, then seedfast sample": "phase mode generate do-train",
     "a command: seedfast evaluate RUN": "eval-only do-eval evaluate",
-    "a command: seedfast preview RECIPE": "dry-run",
     "--data.context": (
         "block-size seq-len seq-length sequence-length max-length max-seq-length max-seq-len context-length"
     ),

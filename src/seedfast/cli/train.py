@@ -1,6 +1,7 @@
 """`seedfast train`."""
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,8 @@ class Train:
     out: Path
     """The run folder (default: runs/RECIPE)."""
     data: tuple[str, ...] = ()
-    """Where the data is, in one place or several; the same as --data.path (and --data.also)."""
+    """Where the data is, in one place or several, the same as --data.path (and --data.also); or mixture.yaml, several
+    sources with weights."""
     model: str | None = None
     """The pretrained model to start from, a folder or a name on the Hugging Face hub; the same as --model.path."""
     size: Size | None = None
@@ -48,6 +50,9 @@ class Train:
     """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
     at: int | None = None
     """Continue from the checkpoint of this step; later ones are moved away and the journal is cut there."""
+    dry_run: bool = False
+    """Print how much memory, time and disk the run will need, measured by a few steps, instead of training. The run
+    folder is not touched; the data is prepared in the cache."""
     print_config: bool = False
     """Print the whole run as YAML, which --config takes back, instead of training."""
     quiet: bool = False
@@ -74,7 +79,7 @@ def train(words: list[str]) -> int:
         print(to_yaml(asked.run), end="")
         return 0
     with silenced(asked.quiet):
-        return _train(asked)
+        return _estimate(asked) if asked.dry_run else _train(asked)
 
 
 def _recipe(words: list[str]) -> tuple[str, list[str]]:
@@ -114,6 +119,19 @@ def _train(asked: Train) -> int:
         command = "run the same command again" + (" without --at" if asked.at is not None else "")
         line.say(f"Interrupted and saved at step {outcome.step}; {command} to continue.")
     return 0 if outcome.interrupted_by is None else 128 + outcome.interrupted_by
+
+
+def _estimate(asked: Train) -> int:
+    """Print what the run needs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("--dry-run measures one process: run it without torchrun.")
+    if asked.at is not None:
+        raise UserError("--dry-run estimates what is left from the newest checkpoint on: leave --at out.")
+    from seedfast.loop.estimate import estimate
+
+    with named_by(asked.out, trust=asked.trust):
+        print("\n".join(estimate(asked.run, asked.out).lines()))
+    return 0
 
 
 def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Train:
@@ -177,6 +195,8 @@ def _introduce(opened: Session, line: Line) -> None:
         f"{len(opened.corpus.validation):,} validation examples, {where}",
     )
     for text in opened.corpus.introduction(opened.plan.epoch(opened.plan.steps)):
+        line.say(text)
+    for text in opened.order.introduction(opened.plan.steps * opened.plan.batch_size):
         line.say(text)
     verb = "continues" if opened.state.step else "starts"
     where = f"{verb} at step {opened.state.step} of {opened.plan.steps} in {opened.folder}"

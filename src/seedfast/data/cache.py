@@ -79,7 +79,7 @@ def cached_folder(
     nothing that is mistaken for a folder, and the next preparation removes it.
     """
     parent = cache_folder() / kind
-    parent.mkdir(exist_ok=True)
+    parent.mkdir(parents=True, exist_ok=True)
     folder = parent / key
     with _exclusive(parent / f"{key}.lock") as lock:
         os.utime(lock)  # when the folder was used

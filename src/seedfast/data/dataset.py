@@ -5,10 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
+from seedfast.data.mixture_order import MixtureOrder, Shares, Source
+from seedfast.data.sample_order import Order, SampleOrder
 from seedfast.errors import UserError
 
 Batch = dict[str, Tensor]
@@ -68,10 +70,23 @@ def describe_difference(old: Fingerprint, new: Fingerprint) -> str:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """The sources of a mixture: in both splits, the examples of each follow those of the one before.
+
+    validation: the ids of the validation examples of each source, by its name.
+    """
+
+    sources: tuple[Source, ...]
+    shares: Shares
+    validation: Mapping[str, range]
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Prepared data: both splits, the assets and the fingerprint.
 
     sampling_weights: relative frequencies of the training examples, float64 [N]; None: all equal.
+    mixed: the sources, if the data is a mixture of some.
     """
 
     train: Dataset
@@ -79,6 +94,18 @@ class Corpus:
     assets: Any  # an Assets; each family states which kind it takes
     fingerprint: Fingerprint
     sampling_weights: Tensor | None = field(default=None, kw_only=True)
+    mixed: Mixed | None = field(default=None, kw_only=True)
+
+    def order(self, *, seed: int, batch_size: int) -> SampleOrder:
+        """The sample stream of the training split. batch_size: positions in a step."""
+        if self.mixed:
+            return MixtureOrder(self.mixed.sources, self.mixed.shares, seed=seed, batch_size=batch_size)
+        return Order(size=len(self.train), seed=seed, sampling_weights=self.sampling_weights)
+
+    @property
+    def validation_sources(self) -> Mapping[str, range]:
+        """The ids of the validation examples of each source of a mixture; nothing for other data."""
+        return self.mixed.validation if self.mixed else {}
 
     def introduction(self, epochs: float) -> list[str]:
         """Lines about the data that are printed before training. epochs: the length of the run."""
@@ -90,6 +117,8 @@ class DataConfig(ABC):
 
     path: str
     """Where the data is."""
+    takes_mixtures: ClassVar[bool] = False
+    """Whether the path may be that of a mixture of several sources."""
 
     @abstractmethod
     def load(self) -> Corpus:

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from seedfast.console import Bar
@@ -18,6 +19,8 @@ UNREADABLE = "unreadable"
 Signature = tuple[int, ...]
 """Size, modification time and change time (ns), and inode of a file; empty if it is unreadable."""
 
+_THREADS, _TOGETHER = 4, 256  # files that are hashed at once, and that are handed to the threads together
+_PAUSE = 10.0  # seconds of hashing after which what is known is stored
 _RACY = 2_000_000_000  # ns: a file this young may change again within one tick of the file system's clock
 
 
@@ -32,29 +35,43 @@ def signature(path: Path) -> Signature:
 
 
 def hash_files(root: Path, signatures: Mapping[str, Signature]) -> dict[str, str]:
-    """SHA-256 of each file root/name. The cache stores the hashes with the signatures."""
+    """SHA-256 of each file root/name. The cache stores the hashes with the signatures, also if this call is killed."""
     store = cache_folder() / "hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
     known = _read(store)
-    hashes: dict[str, str] = {}
-    stored: dict[str, list[object]] = {}
-    unknown = [name for name, signed in signatures.items() if signed and known.get(name, [None])[0] != list(signed)]
-    with Bar("Hashing", sum(signatures[name][0] for name in unknown)) as bar:
-        now = time.time_ns()
-        for name, signed in signatures.items():
-            if not signed:
-                hashes[name] = UNREADABLE
-                continue
-            if known.get(name, [None])[0] == list(signed):
-                hashes[name] = str(known[name][1])
-            else:
-                hashes[name] = sha256(root / name)
-                bar.advance(signed[0])
-            if now - max(signed[1], signed[2]) > _RACY:
-                stored[name] = [list(signed), hashes[name]]
+    hashes, stored = dict[str, str](), dict[str, list[object]]()
+    now = time.time_ns()
+
+    def keep(name: str, digest: str) -> None:
+        hashes[name], signed = digest, signatures[name]
+        if now - max(signed[1], signed[2]) > _RACY:
+            stored[name] = [list(signed), digest]
+
+    unknown: list[str] = []
+    for name, signed in signatures.items():
+        if not signed:
+            hashes[name] = UNREADABLE
+        elif known.get(name, [None])[0] == list(signed):
+            keep(name, str(known[name][1]))
+        else:
+            unknown.append(name)
+    saved = time.monotonic()
+    with Bar("Hashing", sum(signatures[name][0] for name in unknown)) as bar, ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(unknown), _TOGETHER):
+            names = unknown[start : start + _TOGETHER]
+            for name, digest in zip(names, pool.map(lambda name: sha256(root / name), names), strict=True):
+                keep(name, digest)
+                bar.advance(signatures[name][0])
+                if time.monotonic() - saved > _PAUSE:
+                    _write(store, stored)
+                    saved = time.monotonic()
     if stored != known:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        commit(store, to_json(stored))
-    return hashes
+        _write(store, stored)
+    return {name: hashes[name] for name in signatures}
+
+
+def _write(store: Path, stored: Mapping[str, list[object]]) -> None:
+    store.parent.mkdir(parents=True, exist_ok=True)
+    commit(store, to_json(stored))
 
 
 def _read(store: Path) -> dict[str, list[object]]:

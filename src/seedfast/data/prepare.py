@@ -39,15 +39,16 @@ class SourceFiles:
     @cached_property
     def contents(self) -> dict[str, str]:
         """SHA-256 of each file by name, computed on first use."""
-        return hash_files(self.root, self._signatures_when_hashed)
+        return hash_files(self.root, self.signatures_when_hashed)
 
     @cached_property
-    def _signatures_when_hashed(self) -> dict[str, Signature]:
+    def signatures_when_hashed(self) -> dict[str, Signature]:
+        """The signature that each file had when `contents` was computed."""
         return self.signatures()
 
     def check_unchanged(self) -> None:
         """Raise UserError if a file has changed since `contents` was computed."""
-        if self.signatures() != self._signatures_when_hashed:
+        if self.signatures() != self.signatures_when_hashed:
             raise UserError(f"The data in {self.title} changed while it was being read: start again.")
 
 

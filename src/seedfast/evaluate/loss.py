@@ -1,7 +1,7 @@
 """The loss over the whole validation split: a likelihood, or a bound that is labelled as one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from seedfast.data.text.corpus import TextAssets
@@ -11,7 +11,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.measure import Measure
 from seedfast.files import finite
-from seedfast.loop.validate import validate
+from seedfast.loop.validate import SourceScore, validate
 from seedfast.options import AtLeast, check
 
 _TOKENS = 1 << 13  # in one forward pass of a bare model: as many as in one of the recipe finetune
@@ -25,6 +25,7 @@ class Likelihood:
         NaN for a single example.
     diagnostics: the objective's, over the same examples.
     step: None for a bare model.
+    sources: the score of each source of a mixture, by name.
     trained_on: the training loss, where that is no likelihood.
     """
 
@@ -38,6 +39,7 @@ class Likelihood:
     step: int | None
     bytes: int | None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    sources: Mapping[str, SourceScore] = field(default_factory=dict)
     trained_on: "Likelihood | None" = None
 
     def record(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class Likelihood:
             "weights": self.weights,
             **({"step": self.step} if self.step is not None else {}),
             **({"diagnostics": dict(self.diagnostics)} if self.diagnostics else {}),
+            **({"sources": {name: asdict(score) for name, score in self.sources.items()}} if self.sources else {}),
             **({"objective": self.trained_on.record()} if self.trained_on else {}),
         }
         return {name: finite(value) for name, value in record.items()}
@@ -109,6 +112,7 @@ class Loss:
             batch_size=self.batch_size or _batch_size(model),
             draws=self.draws or objective.measure.draws or 1,
             distributed=model.distributed,
+            sources=model.corpus.validation_sources,
         )
         assets = model.corpus.assets
         return Likelihood(
@@ -122,6 +126,7 @@ class Loss:
             step=model.step,
             bytes=assets.validation_bytes if isinstance(assets, TextAssets) else None,
             diagnostics=score.diagnostics,
+            sources=score.sources,
             trained_on=trained_on,
         )
 
@@ -130,4 +135,4 @@ def _batch_size(model: Trained) -> int:
     """Examples in one forward pass: by those of the run; a bare model has none, so windows by their length."""
     if model.checkpoint is None and isinstance(model.assets, TextAssets):
         return max(1, _TOKENS // model.assets.context)
-    return max(32, 4 * (model.run.micro_batch or model.run.batch_size))
+    return max(32, 4 * model.run.forward_examples)

@@ -1,6 +1,5 @@
 """The task of a recipe: a few examples as the network meets them."""
 
-from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Preview
 from seedfast.loop.config import Run
@@ -20,7 +19,7 @@ def preview(run: Run, *, count: int, step: int | None = None) -> list[Preview]:
     family = run.objective.build(corpus.assets)
     if family.preview is None:
         raise UserError(f"Only the tasks of text families can be shown as text, not that of {run.recipe}.")
-    order = Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights)
+    order = corpus.order(seed=run.seed, batch_size=run.batch_size)
     shown: list[Preview] = []
     first = step or 0
     for number in range(first, first + -(-count // run.batch_size)):  # one step has a batch of examples

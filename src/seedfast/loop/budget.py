@@ -57,14 +57,15 @@ class Speed:
             raise UserError(f"{path} cannot be read ({error}); give the length in --steps.") from error
 
 
-def measure(session: Session, minutes: float) -> Speed:
+def measure(session: Session, budget: float) -> Speed:
     """Time some steps and a validation of a session that is thrown away afterwards: its weights are trained.
 
-    All ranks measure together and return what rank 0 measured.
+    budget: seconds of the whole training, of which a small part is spent. All ranks measure together and return what
+    rank 0 measured.
     """
     seconds = list[float]()
     began = last = time.perf_counter()
-    limit = min(_LONGEST, _SHARE * 60 * minutes)
+    limit = min(_LONGEST, _SHARE * budget)
     with closing(prefetched_tasks(session, 0, 1 << 62)) as prefetched:
         for step, tasks in prefetched:
             weight, _, _ = agree(session, tasks, None, False)
@@ -100,10 +101,10 @@ def _sampling_seconds(session: Session) -> float:
 def _validation_seconds(session: Session) -> float:
     """The time of a validation of all kinds of weights, from that of one batch."""
     run, objective, dataset = session.run, session.family.objective, session.corpus.validation
-    chosen = chosen_examples(len(dataset), run.eval_examples, run.seed)
+    chosen = chosen_examples(session.corpus, run.eval_examples, run.seed)
     if not chosen:
         return 0.0
-    size = 4 * (run.micro_batch or run.batch_size)
+    size = 4 * run.forward_examples
     draws = objective.measure.draws or 1
     timed = chosen[: max(1, size // draws) * session.distributed.world_size]
     began = time.perf_counter()

@@ -48,6 +48,8 @@ from seedfast.options import (
 
 C = TypeVar("C")
 
+AUTO = "auto"
+"""As the micro-batch of a run: the largest that fits."""
 VALIDATION = "validation"
 """As an interval: with each validation."""
 
@@ -76,8 +78,10 @@ class Run:
     stored with the steps that fit: the schedule ends with them, and --steps with their number gives the same bits."""
     batch_size: Annotated[int, AtLeast(1)] = 32
     """Examples in one optimizer step, over all processes."""
-    micro_batch: Annotated[int | None, AtLeast(1), MayChange(), Example(2)] = None
-    """Examples in one forward pass of one process; gradients are accumulated until the batch is complete."""
+    micro_batch: Annotated[int | Literal["auto"] | None, AtLeast(1, AUTO), MayChange(), Example(2)] = None
+    """Examples in one forward pass of one process; gradients are accumulated until the batch is complete. auto: the
+    most that fit into memory, found by a few steps before the run begins and stored in it as a number; where they do
+    not fit after all, half of them, with the same numbers up to rounding."""
     seed: int = 1
     """Seed of every random number of the run."""
     clip: Annotated[float | None, MoreThan(0), Example(1e-3)] = 1.0
@@ -135,6 +139,11 @@ class Run:
         for key, value in flatten(asdict(self)).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{key} must be a finite number, not {value}.")
+
+    @property
+    def forward_examples(self) -> int:
+        """The most examples in one forward pass of one process."""
+        return self.micro_batch if isinstance(self.micro_batch, int) else self.batch_size
 
     def migrated(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The fields to replace; another way to give the length of the run replaces the one that this run has.

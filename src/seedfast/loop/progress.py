@@ -13,7 +13,7 @@ from rich.text import Text
 
 from seedfast.families.measure import Measure
 from seedfast.loop.session import Session
-from seedfast.run_folder.journal import Entry, ScoreEntry, StepEntry
+from seedfast.run_folder.journal import Entry, ScoreEntry, SourceEntry, StepEntry
 
 LOG = "train.log"
 _SECONDS = (10.0, 300.0)  # least and most between two lines of a log
@@ -106,6 +106,7 @@ class Line:
                 error = "" if score["standard_error"] is None else f" ± {score['standard_error']:.4f}"
                 text += _SPACE.join([f"loss {sign}{score['loss']:.4f}{error}", *_units(measure, score["loss"])])
                 text += " (best)" if best and best.step == step else ""
+                text += "".join(f"{_SPACE}{name} {_loss(each)}" for name, each in score.get("sources", {}).items())
             if self._console.is_terminal:
                 self._console.print(text, highlight=False, soft_wrap=True)
             else:
@@ -181,6 +182,10 @@ def _units(measure: Measure, loss: float) -> list[str]:
     """The loss in other units, and the perplexity where there is one."""
     units = [f"{name.replace('_', ' ')} {loss * factor:.3f}" for name, factor in measure.conversions.items()]
     return [*units, *([f"perplexity {measure.perplexity(loss):.4g}"] if measure.has_perplexity else [])]
+
+
+def _loss(score: SourceEntry) -> str:
+    return "not finite" if score["loss"] is None else f"{score['loss']:.4f}"
 
 
 def short(number: float) -> str:

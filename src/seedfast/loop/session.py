@@ -4,7 +4,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 from seedfast import phases
 from seedfast.console import warn
 from seedfast.data.dataset import Corpus, DataConfig
-from seedfast.data.sample_order import Order
+from seedfast.data.sample_order import SampleOrder
 from seedfast.errors import UserError
 from seedfast.families.family import Family
 from seedfast.families.generator import Samples
@@ -53,11 +52,12 @@ class Session:
     family: Family
     network: nn.Module  # as the loss calls it: wrapped for several processes
     state: TrainState
-    order: Order
+    order: SampleOrder
     plan: Plan
     checkpoints: Checkpoints
     journal: Journal | None  # on rank 0 only
     listeners: Listener = field(default_factory=Listener)  # on rank 0 only
+    adapts_micro_batch: bool = False  # whether it is halved where it does not fit into memory
     last_event: str = ""
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # against the stored run: name → (old, new)
     validation: dict[str, ScoreEntry] | None = None  # the newest record, of step `validated`
@@ -65,7 +65,7 @@ class Session:
     showcase: Showcase | None = None  # the newest
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
 
-    @cached_property
+    @property
     def run_yaml(self) -> str:
         """The run as YAML, which every checkpoint holds."""
         return to_yaml(self.run)

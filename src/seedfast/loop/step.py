@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seedfast import keys
 from seedfast.families.family import Task
+from seedfast.loop import memory
 from seedfast.loop.diagnostics import Sums, reduced
 from seedfast.loop.session import Session
 from seedfast.run_folder.journal import StepEntry
@@ -73,7 +74,8 @@ def launch(session: Session, step: int, tasks: list[Task], weight: float) -> Upd
     lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * state.plateau.scale)
     optimizer.zero_grad()
     scale = state.scaler.scale(torch.ones((), device=session.distributed.device))
-    sums = gradient(session, step, tasks, weight)
+    with memory.noticed():
+        sums = gradient(session, step, tasks, weight)
     for part in optimizer.parts:
         state.scaler.unscale_(part)  # type: ignore[arg-type]  # which has all that it needs of an optimizer
     gradients = optimizer.gradients()

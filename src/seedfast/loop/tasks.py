@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from seedfast.data.dataset import Batch, Dataset
-from seedfast.data.sample_order import Order
+from seedfast.data.sample_order import SampleOrder
 from seedfast.families.family import Objective, Task, TaskT
 from seedfast.keys import Draws
 from seedfast.loop.config import Run
@@ -18,7 +18,7 @@ from seedfast.loop.session import Session
 
 
 def positions_task(
-    run: Run, objective: Objective[TaskT], dataset: Dataset, order: Order, start: int, stop: int
+    run: Run, objective: Objective[TaskT], dataset: Dataset, order: SampleOrder, start: int, stop: int
 ) -> tuple[Batch, TaskT]:
     """The examples at positions start … stop-1 of the sample stream, and their task."""
     batch = dataset.batch(order.ids(start, stop))
@@ -31,7 +31,7 @@ def step_tasks(session: Session, step: int) -> list[Task]:
     run, distributed, objective = session.run, session.distributed, session.family.objective.for_step(step)
     per_rank = run.batch_size // distributed.world_size
     first = step * run.batch_size + distributed.rank * per_rank
-    size = min(run.micro_batch or per_rank, per_rank)
+    size = min(run.forward_examples, per_rank)
     tasks: list[Task] = []
     for start in range(first, first + per_rank, size):
         stop = min(start + size, first + per_rank)

@@ -31,12 +31,13 @@ from seedfast.console import warn
 from seedfast.errors import TrainingStopped
 from seedfast.families.family import Task
 from seedfast.loop.interrupt import Interrupt
+from seedfast.loop.micro_batch import launch_within_memory
 from seedfast.loop.plan import is_due
 from seedfast.loop.progress import Progress
 from seedfast.loop.sample import has_diverged, save_showcase
 from seedfast.loop.save import Retry, save
 from seedfast.loop.session import Session
-from seedfast.loop.step import Update, launch
+from seedfast.loop.step import Update
 from seedfast.loop.tasks import prefetched_tasks
 from seedfast.loop.validate import chosen_examples, validate
 from seedfast.run_folder.records import BestRecord
@@ -61,6 +62,12 @@ def run_training(session: Session, progress: Progress) -> Outcome:
         session.note("finished")
         return Outcome(state.step)
     retry, launched = Retry(), Launched(session, progress)
+
+    def commit() -> None:
+        """Save what the steps so far have come to."""
+        launched.finish()
+        save(session, retry, last=False)
+
     with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, plan.steps)) as prefetched:
         for step, tasks in prefetched:
             sys.audit(phases.STEP, step)
@@ -70,7 +77,7 @@ def run_training(session: Session, progress: Progress) -> Outcome:
                 save(session, retry, last=True)
                 session.note("interrupted")
                 return Outcome(step, stop)
-            launched.add(launch(session, step, tasks, weight))
+            launched.add(launch_within_memory(session, step, tasks, weight, commit))
             state.step = step + 1
             final = state.step == plan.steps
             improved = False
@@ -188,11 +195,12 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             network,
             state.family,
             session.corpus.validation,
-            chosen_examples(len(session.corpus.validation), run.eval_examples, run.seed),
+            chosen_examples(session.corpus, run.eval_examples, run.seed),
             seed=run.seed,
-            batch_size=4 * (run.micro_batch or run.batch_size),  # no activations are kept, so more fit
+            batch_size=4 * run.forward_examples,  # no activations are kept, so more fit
             draws=objective.measure.draws or 1,
             distributed=session.distributed,
+            sources=session.corpus.validation_sources,
         )
         record[weights] = score.record(objective.measure)
         best = state.best.get(weights)

@@ -1,8 +1,8 @@
 """Validation: the training loss on fixed examples with fixed keys, as a sum over a sum, with its standard error."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.console import track
-from seedfast.data.dataset import Dataset
+from seedfast.data.dataset import Corpus, Dataset
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Objective, TaskT
@@ -23,6 +23,16 @@ from seedfast.loop.distributed import DistributedContext
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceScore:
+    """The validation loss of one source of a mixture, its standard error, and its divisor and examples."""
+
+    loss: float
+    standard_error: float
+    weight: float
+    examples: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """A validation loss.
 
@@ -31,6 +41,7 @@ class Score:
         estimate it includes that randomness.
     weight: the divisor of the total (for text: scored tokens).
     examples, draws: number of examples, and of tasks drawn for each.
+    sources: the score of each source of a mixture, by name.
     """
 
     loss: float
@@ -39,6 +50,7 @@ class Score:
     examples: int
     draws: int
     diagnostics: dict[str, float] = field(default_factory=dict)
+    sources: dict[str, SourceScore] = field(default_factory=dict)
 
     def measured(self, name: str, measure: Measure) -> float:
         """The loss, its perplexity, or a diagnostic by its name.
@@ -56,13 +68,34 @@ class Score:
         units = {unit: self.loss * factor for unit, factor in measure.conversions.items()}
         perplexity = {"perplexity": measure.perplexity(self.loss)} if measure.has_perplexity else {}
         values: dict[str, Any] = finite({**asdict(self), **units, **perplexity})
+        if not self.sources:
+            del values["sources"]
         return values
 
 
-@lru_cache(maxsize=16)  # the order evaluates thousands of positions together, and each validation asks again
-def chosen_examples(size: int, limit: int | None, seed: int) -> Sequence[int]:
-    """Which validation examples are scored: all of them, or a fixed keyed choice of `limit`."""
+def chosen_examples(corpus: Corpus, limit: int | None, seed: int) -> Sequence[int]:
+    """Which validation examples are scored: all of them, or a fixed keyed choice of `limit`.
+
+    Of a mixture, each source has the part of them that it has of the stream in the end, and one at least.
+    """
+    size = len(corpus.validation)
     if limit is None or limit >= size:
+        return range(size)
+    if corpus.mixed is None:
+        return _chosen(size, limit, seed)
+    shares = corpus.mixed.shares.at(corpus.mixed.shares.steps[-1])
+    names = [source.name for source in corpus.mixed.sources]
+    chosen: list[int] = []
+    for name, share in zip(names, shares, strict=True):
+        if ids := corpus.validation_sources.get(name, ()):
+            wanted = max(1, round(limit * share))
+            chosen += [ids[number] for number in _chosen(len(ids), wanted, seed)]
+    return chosen
+
+
+@lru_cache(maxsize=256)  # the order evaluates thousands of positions together, and each validation asks again
+def _chosen(size: int, limit: int, seed: int) -> Sequence[int]:
+    if limit >= size:
         return range(size)
     return sorted(Order(size=size, seed=seed, stream="eval/examples").ids(0, limit))
 
@@ -79,8 +112,11 @@ def validate(
     batch_size: int,
     draws: int,
     distributed: DistributedContext,
+    sources: Mapping[str, range] | None = None,
 ) -> Score:
     """Score `network` on these examples, each once for every one of its `draws` tasks.
+
+    sources: the ids of the examples of each source of a mixture, which are scored apart too.
 
     Example i's tasks have the positions i·draws … i·draws+draws-1 of the stream "eval", so they do not depend on the
     step, the batch size or the number of processes. Each process scores a part, and all return the same score.
@@ -105,7 +141,22 @@ def validate(
     network.train(was_training)
     distributed.all_reduce_(totals_E)
     distributed.all_reduce_(weights_E)
-    return _score(totals_E, weights_E, draws=draws, diagnostics=reduced(sums, distributed).averages())
+    score = _score(totals_E, weights_E, draws=draws, diagnostics=reduced(sums, distributed).averages())
+    return replace(score, sources=_by_source(totals_E, weights_E, examples, sources, draws)) if sources else score
+
+
+def _by_source(
+    totals_E: Tensor, weights_E: Tensor, examples: Sequence[int], sources: Mapping[str, range], draws: int
+) -> dict[str, SourceScore]:
+    """The score of each source that has examples among these."""
+    scores = {}
+    for name, ids in sources.items():
+        rows = torch.tensor([row for row, example in enumerate(examples) if example in ids], dtype=torch.int64)
+        if len(rows):
+            loss, error = ratio_of_sums(totals_E[rows], weights_E[rows])
+            weight = float(weights_E[rows].sum()) / draws
+            scores[name] = SourceScore(loss=loss, standard_error=error, weight=weight, examples=len(rows))
+    return scores
 
 
 def _tasks(

@@ -16,7 +16,9 @@ from seedfast.run_folder import journal
 
 Floats = NDArray[np.float64]
 
-_OF_A_SCORE = frozenset({"loss", "standard_error", "weight", "examples", "draws", "diagnostics", "perplexity"})
+_OF_A_SCORE = frozenset(
+    {"loss", "standard_error", "weight", "examples", "draws", "diagnostics", "perplexity", "sources"}
+)
 """The keys of every validation score; any other key is a unit, and its value is the loss in that unit."""
 
 
@@ -102,11 +104,13 @@ class History:
             self.standard_error.setdefault(weights, Track()).add(step, score["standard_error"])
             self.newest[weights] = (step, score)
             self._add_diagnostics(weights, step, score.get("diagnostics", {}))
+            losses = {f"loss by source/{name}": each["loss"] for name, each in score.get("sources", {}).items()}
+            self._add_diagnostics(weights, step, losses)
             if math.isfinite(loss) and loss:
                 factors = {n: _number(v) / loss for n, v in score.items() if n not in _OF_A_SCORE}
                 self.units |= {n: factor for n, factor in factors.items() if math.isfinite(factor) and factor > 0}
 
-    def _add_diagnostics(self, where: str, step: int, values: Mapping[str, float]) -> None:
+    def _add_diagnostics(self, where: str, step: int, values: Mapping[str, float | None]) -> None:
         for name, value in values.items():
             self.diagnostics.setdefault(name, {}).setdefault(where, Track()).add(step, value)
 

@@ -177,6 +177,19 @@ def _validation(folder: Folder, history: History) -> Iterator[Markup]:
     rows.sort(key=lambda row: order.get(row[0], 2))
     yield table(["Weights", "Which", "Step", "Loss", *map(spaced, history.units), "Examples", "Draws"], rows, words=2)
     yield element("p", "± one standard error, from the spread between validation examples.", class_="faint")
+    sources = [
+        (
+            weights_name(weights),
+            name,
+            f"{step:,}",
+            measured(each["loss"], each["standard_error"]),
+            f"{each['examples']:,}",
+        )
+        for weights, (step, score) in history.newest.items()
+        for name, each in score.get("sources", {}).items()
+    ]
+    if sources:
+        yield table(["Weights", "Source", "Step", "Loss", "Examples"], sources, words=2)
 
 
 def _score_row(

@@ -30,6 +30,17 @@ class ScoreEntry(TypedDict):
     examples: int
     draws: int
     diagnostics: dict[str, float]
+    sources: NotRequired[dict[str, "SourceEntry"]]
+    """Of a mixture: the score of each source."""
+
+
+class SourceEntry(TypedDict):
+    """The validation of one source of a mixture."""
+
+    loss: float | None
+    standard_error: float | None
+    weight: float
+    examples: int
 
 
 class StepEntry(TypedDict):

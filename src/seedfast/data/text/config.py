@@ -4,24 +4,27 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from seedfast.console import say
 from seedfast.data.cache import file_digests
-from seedfast.data.dataset import DataConfig, Fingerprint
-from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
+from seedfast.data.dataset import DataConfig
+from seedfast.data.mixture import is_mixture
+from seedfast.data.prepare import prepare
 from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
 from seedfast.data.text.corpus import TextAssets, TextCorpus
 from seedfast.data.text.dialogues import ChatSource
-from seedfast.data.text.named_source import located, named_source
-from seedfast.data.text.preferences import PreferenceDataset, PreferenceSource
-from seedfast.data.text.prepared_splits import Packed, read_splits
+from seedfast.data.text.named_source import is_folder, located, named_source
+from seedfast.data.text.preferences import PreferenceDataset
+from seedfast.data.text.prepared_splits import Cut, Packed, read_splits, text_corpus
+from seedfast.data.text.sharded_corpus import sharded_corpus
+from seedfast.data.text.shards import MANY, is_large
 from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
-from seedfast.data.text.windows import DocumentWindows
+from seedfast.data.text.windows import Windows
 from seedfast.errors import UserError
 from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
 
@@ -38,13 +41,17 @@ _NOT_PATHS = (*_BUILT_IN, "model")
 class TextData(DataConfig):
     """Text to train on, its tokenizer, its windows, and its validation split."""
 
+    takes_mixtures: ClassVar[bool] = True
+
     path: Annotated[str, MayChange()] = "python"
     """Where the text is: python (the standard library's source code, on every machine), a file (of text, or of
     rows: .jsonl, .json, .csv, .tsv, .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or
-    hf:FOLDER), or a function of yours that yields documents (path/to/file.py:function)."""
+    hf:FOLDER), a function of yours that yields documents (path/to/file.py:function), or mixture.yaml, sources of all
+    these kinds with weights."""
 
     also: Annotated[tuple[str, ...], MayChange(), Example(("python",))] = ()
-    """Further data of the same kind, each named as in `path`: all documents are those of one data set."""
+    """Further data of the same kind, each named as in `path`: all documents are those of one data set, each once in an
+    epoch."""
 
     tokenizer: Annotated[str, Example("bytes")] = "bpe"
     """characters, bytes, bpe (learned from the training split), model (that of the pretrained model), or a pretrained
@@ -88,6 +95,11 @@ class TextData(DataConfig):
     """The part that validates: whole documents by their keyed hash (equal ones, and rows of one prompt, together), or
     the end of a single plain file and of documents longer than that part; 0 trains on everything."""
 
+    by_shard: Annotated[bool | None, Example(True)] = None
+    """Prepare each file by itself: in bounded memory, with all cores, and only the missing ones after a kill. Documents
+    and chats then validate by their own hashes. By default, a new run does so for data of 100 or more files of rows of
+    a mebibyte and more on average."""
+
     def __post_init__(self) -> None:
         check(self, "data.")
         if self.include and self.mode != "auto":
@@ -101,12 +113,31 @@ class TextData(DataConfig):
         """Prepare the data, or take it from the cache. Raises UserError on unusable data."""
         if self.tokenizer == "model":
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
-        source = named_source((self.path, *self.also), self)
-        given = self._given_tokenizer()
-        corpus, why = self._load(source, given, self.validation), "data.validation is 0"
+        if is_mixture(self.path):
+            from seedfast.data.text.mixed import mixed_corpus
+
+            return mixed_corpus(self)
+        corpus, why = self.prepared(self.source(), self.given_tokenizer())
+        if why:
+            say(why)
+        return corpus
+
+    def source(self) -> TextSource:
+        """The source that the paths name. Raises UserError if there is none."""
+        return named_source((self.path, *self.also), self)
+
+    def prepared(
+        self, source: TextSource, given: Tokenizer | None, *, alone: bool = True
+    ) -> tuple[TextCorpus, str | None]:
+        """The corpus of a source, and a sentence if nothing of it validates. Raises UserError on unusable data.
+
+        given: the tokenizer, unless one is learned from the data. alone: whether it is no part of a mixture.
+        """
+        corpus, why = self._corpus(source, given, self.validation, alone), "data.validation is 0"
         if self.validation and not (len(corpus.train) and len(corpus.validation)):
             _refuse_one_row(source)
-            corpus, why = self._load(source, given, 0), f"it is too small for data.validation={self.validation:g}"
+            corpus = self._corpus(source, given, 0, alone)
+            why = f"it is too small for data.validation={self.validation:g}"
         if not len(corpus.train):
             raise self._too_short(source, corpus)
         if left_out := sum(packed.left_out for packed in _packed_splits(corpus)):
@@ -114,15 +145,17 @@ class TextData(DataConfig):
                 f"Left out of {source.title}: {left_out} examples that are longer than data.context={self.context} "
                 "tokens."
             )
-        if not len(corpus.validation):
-            say(no_validation(source.title, why))
         if equal := sum(packed.equal for packed in _packed_splits(corpus) if isinstance(packed, PreferenceDataset)):
             say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
-        return corpus
+        return corpus, None if len(corpus.validation) else no_validation(source.title, why)
 
-    def _load(self, source: TextSource, given: Tokenizer | None, validation: float) -> TextCorpus:
+    def _corpus(self, source: TextSource, given: Tokenizer | None, validation: float, alone: bool) -> TextCorpus:
         """The corpus with this part as validation split; a split that is shorter than a window is empty."""
-        vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
+        if isinstance(source, ChatSource):
+            self.refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
+        cut = Cut(context=self.context, prompt=self.prompt, one_document=self.one_document_per_window, alone=alone)
+        if self.by_shard:
+            return sharded_corpus(self, source, given, validation, cut)
         options = {
             "format": _FORMAT,
             "plain": source.is_one_text,
@@ -130,7 +163,7 @@ class TextData(DataConfig):
             "dialogues": isinstance(source, ChatSource),
             "validation": validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
-            "vocabulary": vocabulary,
+            "vocabulary": self.most_tokens,
         }
 
         def fill(folder: Path) -> dict[str, Any]:
@@ -138,31 +171,52 @@ class TextData(DataConfig):
                 source,
                 folder,
                 kind=self.tokenizer,
-                vocabulary=vocabulary,
+                vocabulary=self.most_tokens,
                 validation=validation,
                 given=given,
             )
 
         # Empty files are not reported: nothing is lost with them, and Python packages have many.
-        return self._corpus(source, prepare(source, options, fill, kind="text", unreported="empty"))
+        found = prepare(source, options, fill, kind="text", unreported="empty")
+        tokenizer = tokenizers.load(found.folder)
+        splits = read_splits(source, [found.folder], tokenizer, cut)
+        digests = file_digests(found.folder)
+        return text_corpus(source, splits, tokenizer, cut, summaries=[found.summary], digests=digests)
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that are learned."""
+        return _VOCABULARY if self.vocabulary is None else self.vocabulary
 
     def with_path(self, path: str, *others: str) -> Self:
         """The same configuration of the data in these places."""
         return replace(self, path=path, also=others)
 
     def started(self) -> Self:
-        """The same data with the present day as `date`, if the chat template of the tokenizer writes it."""
-        if self.date is None and self.tokenizer != "model" and tokenizers.reads_clock(self._given_tokenizer()):
-            return replace(self, date=date.today().isoformat())
-        return self
+        """The same data with what depends on when and where a run starts.
 
-    def _given_tokenizer(self) -> Tokenizer | None:
+        `date` is the present day, if the chat template of the tokenizer writes it; `by_shard` is set for data of many
+        large files.
+        """
+        fixed: dict[str, Any] = {}
+        if self.date is None and self.tokenizer != "model" and tokenizers.reads_clock(self.given_tokenizer()):
+            fixed["date"] = date.today().isoformat()
+        if self.by_shard is None and self.tokenizer != "characters" and self._may_be_large():
+            fixed |= {"by_shard": True} if is_large(self.source()) else {}
+        return replace(self, **fixed)
+
+    def _may_be_large(self) -> bool:
+        """Whether it is worth the time to look how many files the source has."""
+        paths = (self.path, *self.also)
+        return not is_mixture(self.path) and (len(paths) >= MANY or any(map(is_folder, paths)))
+
+    def given_tokenizer(self) -> Tokenizer | None:
         """The tokenizer that a run has stored, or a pretrained one; None for those that are built from the data."""
         given = None if self.tokenizer in _BUILT_IN else _existing_tokenizer(self.tokenizer)
         if self.date is None:
             return given
         if not tokenizers.reads_clock(given):
-            self._refuse_unused(("date",), "the tokenizer has no chat template that writes the date")
+            self.refuse_unused(("date",), "the tokenizer has no chat template that writes the date")
         return tokenizers.on_date(given, self.date)
 
     def located(self) -> Self:
@@ -181,47 +235,10 @@ class TextData(DataConfig):
         """The assets that `TextAssets.save` wrote into `folder`."""
         return TextAssets.load(folder)
 
-    def _refuse_unused(self, names: tuple[str, ...], reason: str) -> None:
+    def refuse_unused(self, names: tuple[str, ...], reason: str) -> None:
+        """Raise UserError if one of these options is set. reason: why it has no effect, as a clause."""
         for name in names:
             refuse_unused(self, name, reason, "data.")
-
-    def _corpus(self, source: TextSource, prepared: Prepared) -> TextCorpus:
-        summary, folder = prepared.summary, prepared.folder
-        tokenizer = tokenizers.load(folder)
-        if isinstance(source, ChatSource):
-            self._refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
-        train, held_out = read_splits(
-            source,
-            prepared,
-            tokenizer,
-            context=self.context,
-            prompt=self.prompt,
-            one_document=self.one_document_per_window,
-        )
-        measured, name = (held_out, "validation") if len(held_out) else (train, "train")
-        size = measured.bytes if isinstance(measured, Packed) else summary[name]["bytes"]
-        one_document = isinstance(held_out, DocumentWindows)
-        assets = TextAssets(
-            tokenizer=tokenizer,
-            prompt=self.prompt,
-            context=self.context,
-            one_document_per_window=one_document,
-            validation_tokens=measured.targets,
-            validation_bytes=size,
-            preferences=isinstance(source, PreferenceSource),
-        )
-        # The data is the same if the ids and the windows are: files may be touched, moved or split differently.
-        identity = {"prepared": file_digests(folder), "context": self.context} | (
-            {"apart": True} if one_document else {}
-        )
-        return TextCorpus(
-            train=train,
-            validation=held_out,
-            assets=assets,
-            fingerprint=Fingerprint(json_digest(identity), source.contents),
-            splits={name: summary[name] for name in SPLITS},
-            skipped=tuple(summary["skipped"]),
-        )
 
     def _too_short(self, source: TextSource, corpus: TextCorpus) -> UserError:
         """The error for data that fills no window."""
@@ -229,7 +246,7 @@ class TextData(DataConfig):
             return UserError(
                 f"The chosen and the rejected answer of every pair of {source.title} are equal, so they prefer neither."
             )
-        if isinstance(corpus.train, Packed):
+        if not isinstance(corpus.train, Windows):
             return UserError(
                 f"No example of the train split of {source.title} fits into data.context={self.context} tokens: raise "
                 "data.context, or add examples."

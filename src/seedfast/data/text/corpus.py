@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seedfast.data.dataset import Corpus, stored_assets
 from seedfast.data.text import tokenizers
-from seedfast.data.text.packing import PackedDataset
+from seedfast.data.text.packing import JoinedPacked, PackedDataset
 from seedfast.data.text.preferences import PreferenceDataset
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.files import to_json
@@ -68,7 +68,7 @@ class TextCorpus(Corpus):
         train = self.train
         if isinstance(train, PreferenceDataset):
             return [f"preferences: {len(train):,} pairs, {epochs:.3g} epochs"]
-        if not isinstance(train, PackedDataset):
+        if not isinstance(train, PackedDataset | JoinedPacked):
             return []
         return [
             f"chats: {train.examples:,} examples, scored {train.targets:,} of {train.tokens:,} tokens, "

@@ -151,10 +151,12 @@ def _check_texts(chat: Chat, tokenizer: Subwords, name: str) -> None:
     encode_lossless(tokenizer, [name] * len(texts), texts)
 
 
-def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+def tokenise(
+    source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Path, *, is_shard: bool = False
+) -> dict[str, Any]:
     """Write the examples of each split into `folder`, and return the counts of each split.
 
-    Raises UserError for an invalid row, and if all of several examples are equal.
+    Raises UserError for an invalid row, and if all of several examples are equal, unless they are only a shard.
     """
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
     first: list[ChatExample] | None = None
@@ -185,7 +187,7 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
                 counts[number]["bytes"] += each.bytes
                 counts[number]["tokens"] += len(each.ids)
             bar.advance(sum(map(utf8_size, source.texts(row, name))))
-    if (total := sum(count["documents"] for count in counts)) > 1 and not has_others:
+    if (total := sum(count["documents"] for count in counts)) > 1 and not (has_others or is_shard):
         raise UserError(
             f"All {total} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "
             "messages, or prompts and completions, differ."

@@ -28,7 +28,7 @@ def named_source(paths: Sequence[str], options: Any) -> TextSource:
 
     Raises UserError if there is none, or an option has no effect on any of them.
     """
-    if not any(_is_folder(path) for path in paths):
+    if not any(is_folder(path) for path in paths):
         for name in ("include", "exclude", "mode"):
             refuse_unused(options, name, f'data.path="{paths[0]}" is not a folder', "data.")
     sources = [_source(path, options) for path in paths]
@@ -48,7 +48,8 @@ def located(path: str) -> str:
     return f"{absolute}{colon}{function}" if absolute.exists() else path
 
 
-def _is_folder(name: str) -> bool:
+def is_folder(name: str) -> bool:
+    """Whether a path names a folder of files."""
     return name != PYTHON and not name.startswith("hf:") and Path(name).expanduser().is_dir()
 
 

@@ -1,6 +1,7 @@
 """Packing: whole examples, several in one window, for data of which only a part is scored (prompts and chats)."""
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from seedfast.data.cache import read_tokens, token_type
 from seedfast.data.dataset import Batch
+from seedfast.data.joined_dataset import JoinedDataset
 from seedfast.data.text.batch import text_batch
 
 PARTS = ("scored", "lengths", "bytes")
@@ -77,6 +79,17 @@ class PackedDataset:
             tokens=torch.from_numpy(tokens_BL),
             scored=torch.from_numpy(scored_BL[:, 1:].copy()),
             documents=torch.from_numpy(documents_BL),
+        )
+
+
+class JoinedPacked(JoinedDataset):
+    """The packed examples of several shards or sources, one after the other. Each has windows of its own."""
+
+    def __init__(self, parts: "Sequence[PackedDataset | JoinedPacked]") -> None:
+        super().__init__(parts)
+        self.left_out, self.examples, self.tokens, self.bytes, self.targets = (
+            sum(getattr(part, name) for part in parts)
+            for name in ("left_out", "examples", "tokens", "bytes", "targets")
         )
 
 

@@ -56,11 +56,14 @@ class _Sizes(NamedTuple):
     contents: Integers
 
 
-def split_documents(source: TextSource, validation: float, *, need_alphabet: bool, may_cut: bool = True) -> Split:
+def split_documents(
+    source: TextSource, validation: float, *, need_alphabet: bool = False, may_cut: bool = True, by_hash: bool = False
+) -> Split:
     """Read everything once: which documents are usable, their sizes, and their splits.
 
-    validation: the part of the bytes that validates; 0: none. may_cut: whether a document can be divided. Raises
-    UserError if no document is usable.
+    validation: the part of the bytes that validates; 0: none. may_cut: whether a document can be divided. by_hash:
+    whether the hash of a document alone decides, as for a shard, which is split without the others. Raises UserError if
+    no document is usable, except for a shard.
     """
     columns = tuple(array("q") for _ in range(4))
     skipped = list(source.skipped)
@@ -83,14 +86,14 @@ def split_documents(source: TextSource, validation: float, *, need_alphabet: boo
                 raise UserError(f"The file {source.title} is {reason}: name a file of text in UTF-8.")
             skipped.append(f"{document.name} ({reason})")
         rank = keys.derive(0, "validation split", document.key)
-        values = size, characters, rank, int.from_bytes(content.digest(), "little", signed=True)
+        values = size, characters, rank, _signed(content.digest())
         for column, value in zip(columns, values, strict=True):
             column.append(value)
     sizes = _Sizes(*(np.frombuffer(column, np.int64) for column in columns))
-    if not sizes.bytes.any():
+    if not sizes.bytes.any() and not by_hash:
         besides = f" (besides {abbreviate(skipped)})" if skipped else ""
         raise UserError(f"{source.title} holds no usable documents{besides}: add text.")
-    assigned, notes = _assign(source, sizes, validation, may_cut)
+    assigned, notes = _by_hash(sizes, validation, may_cut) if by_hash else _assign(source, sizes, validation, may_cut)
     cut = np.flatnonzero(assigned == CUT).tolist()
     return Split(
         assigned=assigned,
@@ -101,6 +104,43 @@ def split_documents(source: TextSource, validation: float, *, need_alphabet: boo
         notes=tuple(notes),
         alphabet=np.flatnonzero(alphabet).astype("<u4").tobytes().decode("utf-32-le"),
     )
+
+
+def _by_hash(sizes: _Sizes, validation: float, may_cut: bool) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """The split of each document by its content, or (rows of prompts, which are not cut) by its key, without notes.
+
+    A document validates if its hash is among the first `validation` of all hashes, so equal ones are in one split.
+    """
+    hashes_D = sizes.contents if may_cut else sizes.ranks
+    split_D = np.where(hashes_D < _bound(validation), VALIDATION, TRAIN)
+    return np.where(sizes.bytes > 0, split_D, SKIPPED).astype(np.uint8), []
+
+
+def _bound(validation: float) -> int:
+    """The 64-bit hash, with sign, below which a document validates."""
+    return int(validation * 2.0**53) * 2**11 - 2**63
+
+
+def training_passages(source: TextSource, validation: float, may_cut: bool) -> Iterator[Passage]:
+    """The training documents of a shard, without reading more of it than is asked for, except a plain text."""
+    if source.has_plain_texts:
+        split = split_documents(source, validation, may_cut=may_cut, by_hash=True)
+        yield from (passage for passage in passages(source, split) if passage.split == TRAIN)
+        return
+    for document in source.documents():
+        texts = tuple(document.texts)
+        rank = content_hash(texts) if may_cut else keys.derive(0, "validation split", document.key)
+        if rank >= _bound(validation):
+            yield Passage(TRAIN, document.name, texts)
+
+
+def content_hash(texts: Iterable[str]) -> int:
+    """The 64-bit hash, with sign, of a document's text."""
+    return _signed(hashlib.blake2b("".join(texts).encode(), digest_size=8).digest())
+
+
+def _signed(digest: bytes) -> int:
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _assign(

@@ -7,6 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from seedfast.data.dataset import Batch
 from seedfast.data.text.batch import text_batch
+from seedfast.data.text.sharded_tokens import Rows, ShardedTokens, TokenIds
 
 
 class Windows:
@@ -16,7 +17,7 @@ class Windows:
     """
 
     def __init__(
-        self, tokens: npt.NDArray[np.unsignedinteger], context: int, *, prompt: int = 0, end_of_text: int = -1
+        self, tokens: TokenIds | ShardedTokens, context: int, *, prompt: int = 0, end_of_text: int = -1
     ) -> None:
         """tokens: the stream [M+1], usually memory-mapped; M ≥ L, or M = 0 for no window. context: the length L.
 
@@ -27,10 +28,16 @@ class Windows:
             raise ValueError(f"windows of {context} tokens do not fit into {self.targets} targets")
         self.context = context
         self._last_start = self.targets - context
-        # A view: row s is tokens[s : s+L+1]. Of a plain array: np.memmap's own indexing costs microseconds.
-        self._rows = sliding_window_view(np.asarray(tokens), min(context, self.targets) + 1)
+        width = min(context, self.targets) + 1
+        self._tokens: TokenIds | ShardedTokens
+        self._rows: TokenIds | Rows
+        if isinstance(tokens, ShardedTokens):
+            self._tokens, self._rows = tokens, Rows(tokens, width)
+        else:
+            self._tokens = np.asarray(tokens)  # a plain array: np.memmap's own indexing costs microseconds
+            self._rows = sliding_window_view(self._tokens, width)  # a view: row s is tokens[s : s+L+1]
         self._columns = np.arange(context)
-        self._tokens, self._prompt, self.end_of_text = np.asarray(tokens), prompt, end_of_text
+        self._prompt, self.end_of_text = prompt, end_of_text
 
     def __len__(self) -> int:
         """⌈M / L⌉ windows."""
@@ -68,12 +75,13 @@ class DocumentWindows(Windows):
     Here too every token except the first is scored exactly once, padding never. No window contains two documents.
     """
 
-    def __init__(
-        self, tokens: npt.NDArray[np.unsignedinteger], context: int, *, prompt: int = 0, end_of_text: int
-    ) -> None:
+    def __init__(self, tokens: TokenIds | ShardedTokens, context: int, *, prompt: int = 0, end_of_text: int) -> None:
         """The arguments of `Windows`. A document begins after an end-of-text, and ends with one."""
         super().__init__(tokens, context, prompt=prompt, end_of_text=end_of_text)
-        stop_D = np.flatnonzero(self._tokens[1:] == end_of_text) + 1  # behind each document's last target
+        if isinstance(self._tokens, ShardedTokens):
+            stop_D = self._tokens.places_of(end_of_text)  # behind each document's last target
+        else:
+            stop_D = np.flatnonzero(self._tokens[1:] == end_of_text) + 1
         if not len(stop_D) or stop_D[-1] < self.targets:
             stop_D = np.append(stop_D, self.targets)
         start_D = np.concatenate([[0], stop_D[:-1]])

@@ -1,0 +1,67 @@
+"""Building a session from a run: data, family, network, optimizer."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from seedfast import keys
+from seedfast.data.mixture import is_mixture
+from seedfast.errors import UserError
+from seedfast.loop.config import Run
+from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.plan import Plan, with_steps
+from seedfast.loop.session import Session, data_of
+from seedfast.optim.ema import Average
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.journal import Journal
+from seedfast.run_folder.train_state import NoLargerThan, TrainState
+
+
+def build(
+    run: Run,
+    checkpoints: Checkpoints,
+    checkpoint: Checkpoint | None,
+    distributed: DistributedContext,
+    initialise: Callable[[Any], None] | None,
+) -> Session:
+    """A session without its past: the network's weights are new, or to be overwritten by the checkpoint's."""
+    data = data_of(run, checkpoint)
+    if is_mixture(data.path) and not data.takes_mixtures:
+        raise UserError(f"{data.path} is a mixture, and only texts are mixed: name one source for {run.recipe}.")
+    corpus = data.load() if distributed.is_main else None
+    distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
+    corpus = corpus or data.load()
+    run = with_steps(run, len(corpus.train))
+    family = run.objective.build(corpus.assets)
+    units = family.objective.measure
+    if run.best_metric not in (known := ("loss", *(("perplexity",) if units.has_perplexity else ()), *units.metrics)):
+        raise UserError(f"best_metric must be one of {', '.join(known)} for this family, not {run.best_metric}.")
+    with torch.random.fork_rng():
+        keys.seed_torch(run.seed, "init")
+        with NoLargerThan(checkpoint) if checkpoint else nullcontext():
+            network = family.objective.network(run.model)
+        if not checkpoint:
+            (initialise or run.model.initialise)(network)
+    network.to(distributed.device)
+    state = TrainState(
+        network=network,
+        optimizer=run.optimizer.build(network),
+        average=Average(network) if run.ema.half_life else None,
+        scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
+        family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
+    )
+    return Session(
+        run=run,
+        folder=checkpoints.run_folder,
+        distributed=distributed,
+        corpus=corpus,
+        family=family,
+        network=distributed.wrap(network),
+        state=state,
+        plan=Plan.of(run, len(corpus.train)),
+        order=corpus.order(seed=run.seed, batch_size=run.batch_size),
+        checkpoints=checkpoints,
+        journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
+    )
