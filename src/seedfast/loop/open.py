@@ -2,17 +2,14 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from seedfast import keys, user_code
+from seedfast import user_code
 from seedfast.console import say, warn
 from seedfast.data.dataset import describe_difference
-from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.files import UNFINISHED, commit
 from seedfast.listeners.base import Listener, Listeners
@@ -21,17 +18,15 @@ from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.listeners.wandb import WandbListener
 from seedfast.loop import advice
 from seedfast.loop.budget import Speed, measure
+from seedfast.loop.build import build
 from seedfast.loop.config import Run, changes, refuse_changes, settings
 from seedfast.loop.distributed import DistributedContext
-from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.sample import showcase_request
-from seedfast.loop.session import Session, data_of, stored_run
-from seedfast.optim.ema import Average
+from seedfast.loop.session import Session, stored_run
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.choice import is_checkpoint
 from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.lock import locked
-from seedfast.run_folder.train_state import NoLargerThan, TrainState
 
 
 @contextmanager
@@ -69,7 +64,7 @@ def open_session(
             run = replace(run, data=distributed.broadcast(run.data.started() if distributed.is_main else run.data))
         if run.minutes is not None:
             run = _within_budget(run, run.minutes, checkpoints, checkpoint, distributed, initialise)
-        session = _build(run, checkpoints, checkpoint, distributed, initialise)
+        session = build(run, checkpoints, checkpoint, distributed, initialise)
         if session.run.sampling.given and session.family.generator:
             showcase_request(session)  # refuses options that do not fit the family, before the first step
         cautions = list(advice.cautions(session.run, session.plan, len(session.corpus.validation)))
@@ -179,7 +174,7 @@ def _within_budget(
     """The run with the steps that fit into its budget: those that were measured when it began, or are measured now."""
     if checkpoint:
         return replace(run, minutes=None, steps=Speed.read(checkpoints.run_folder).steps(minutes))
-    trial = _build(run, checkpoints, None, distributed, initialise)
+    trial = build(run, checkpoints, None, distributed, initialise)
     if trial.journal:
         trial.journal.close()
     trial.corpus = trial.family.objective.cache_frozen_features(trial.state.network, trial.corpus)
@@ -189,52 +184,6 @@ def _within_budget(
     steps = speed.steps(minutes)
     say(f"{minutes:g} minutes are {steps} steps of {speed.step_seconds:.3g} s; --steps {steps} gives the same bits.")
     return replace(run, minutes=None, steps=steps)
-
-
-def _build(
-    run: Run,
-    checkpoints: Checkpoints,
-    checkpoint: Checkpoint | None,
-    distributed: DistributedContext,
-    initialise: Callable[[Any], None] | None,
-) -> Session:
-    """A session without its past: the network's weights are new, or to be overwritten by the checkpoint's."""
-    data = data_of(run, checkpoint)
-    corpus = data.load() if distributed.is_main else None
-    distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
-    corpus = corpus or data.load()
-    run = with_steps(run, len(corpus.train))
-    family = run.objective.build(corpus.assets)
-    units = family.objective.measure
-    if run.best_metric not in (known := ("loss", *(("perplexity",) if units.has_perplexity else ()), *units.metrics)):
-        raise UserError(f"best_metric must be one of {', '.join(known)} for this family, not {run.best_metric}.")
-    with torch.random.fork_rng():
-        keys.seed_torch(run.seed, "init")
-        with NoLargerThan(checkpoint) if checkpoint else nullcontext():
-            network = family.objective.network(run.model)
-        if not checkpoint:
-            (initialise or run.model.initialise)(network)
-    network.to(distributed.device)
-    state = TrainState(
-        network=network,
-        optimizer=run.optimizer.build(network),
-        average=Average(network) if run.ema.half_life else None,
-        scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
-        family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
-    )
-    return Session(
-        run=run,
-        folder=checkpoints.run_folder,
-        distributed=distributed,
-        corpus=corpus,
-        family=family,
-        network=distributed.wrap(network),
-        state=state,
-        plan=Plan.of(run, len(corpus.train)),
-        order=Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights),
-        checkpoints=checkpoints,
-        journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
-    )
 
 
 def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, ...]) -> None:
@@ -298,7 +247,8 @@ def _compare(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, 
             "use another --out, or pass --allow-change data to continue on the new data."
         )
     manifest = checkpoint.manifest
-    for subject, then in (("topology", manifest.topology), ("versions", manifest.versions)):
+    topology = {"compiled": "off", **manifest.topology}  # version 0.1 compiled nothing
+    for subject, then in (("topology", topology), ("versions", manifest.versions)):
         today = session.provenance[subject]
         found |= {f"{subject}.{key}": (then.get(key), value) for key, value in today.items() if then.get(key) != value}
     return found

@@ -104,6 +104,8 @@ class ProofreadingObjective(TextObjective[ProofreadingTask]):
     likelihood: the same network as a masked diffusion model, whose loss is a bound.
     """
 
+    varies = "its curricula change the loss"
+
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:
         super().__init__(assets)
         self.options, self.symbols = options, Symbols(self.vocabulary, options.version)

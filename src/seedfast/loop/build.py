@@ -1,0 +1,88 @@
+"""A session without its past: data, network, optimizer and state of a run, on the device."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from seedfast import keys
+from seedfast.data.sample_order import Order
+from seedfast.errors import UserError
+from seedfast.loop.captured import CapturedStep
+from seedfast.loop.compilation import compile_parts, compiled
+from seedfast.loop.config import Run
+from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.plan import Plan, with_steps
+from seedfast.loop.session import Session, data_of
+from seedfast.models.token_network import TokenNetwork
+from seedfast.optim.ema import Average
+from seedfast.options import refuse_unused
+from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.journal import Journal
+from seedfast.run_folder.train_state import NoLargerThan, TrainState
+
+
+def build(
+    run: Run,
+    checkpoints: Checkpoints,
+    checkpoint: Checkpoint | None,
+    distributed: DistributedContext,
+    initialise: Callable[[Any], None] | None,
+) -> Session:
+    """A session of a run, with new weights or those that the checkpoint's are going to overwrite.
+
+    initialise: as in `open_session`. Raises UserError for options that do not fit the data, the network or the device.
+    """
+    data = data_of(run, checkpoint)
+    corpus = data.load() if distributed.is_main else None
+    distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
+    corpus = corpus or data.load()
+    run = with_steps(run, len(corpus.train))
+    family = run.objective.build(corpus.assets)
+    units = family.objective.measure
+    if run.best_metric not in (known := ("loss", *(("perplexity",) if units.has_perplexity else ()), *units.metrics)):
+        raise UserError(f"best_metric must be one of {', '.join(known)} for this family, not {run.best_metric}.")
+    with torch.random.fork_rng():
+        keys.seed_torch(run.seed, "init")
+        with NoLargerThan(checkpoint) if checkpoint else nullcontext():
+            network = family.objective.network(run.model)
+        if not checkpoint:
+            (initialise or run.model.initialise)(network)
+    network.to(distributed.device)
+    _limit_logits(run, network)
+    state = TrainState(
+        network=network,
+        optimizer=run.optimizer.build(network),
+        average=Average(network) if run.ema.half_life else None,
+        scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
+        family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
+    )
+    what = compiled(run.compile, network, family.objective, distributed)
+    if what != "off":
+        compile_parts(network)
+    return Session(
+        run=run,
+        folder=checkpoints.run_folder,
+        distributed=distributed,
+        corpus=corpus,
+        family=family,
+        network=distributed.wrap(network),
+        state=state,
+        plan=Plan.of(run, len(corpus.train)),
+        order=Order(size=len(corpus.train), seed=run.seed, sampling_weights=corpus.sampling_weights),
+        checkpoints=checkpoints,
+        journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
+        compiled=what,
+        captured=CapturedStep() if what == "step" else None,
+    )
+
+
+def _limit_logits(run: Run, network: nn.Module) -> None:
+    """Tell the networks over tokens how many logits they may hold. Raises UserError if there is none to be told."""
+    over_tokens = [part for part in network.modules() if isinstance(part, TokenNetwork)]
+    if not over_tokens:
+        refuse_unused(run, "logits_at_once", "the outputs of this network are no logits")
+    for part in over_tokens:
+        part.logits_at_once = run.logits_at_once
