@@ -8,8 +8,9 @@
              many parameters (eager, as its script trains, and compiled)
 
 seedfast is deterministic throughout and does all that a user's run does, except checkpoints, validations and samples.
-A row is the mean of the last steps, after those that compile; ×: speed over the plain loop of its part. The share of the
-peak counts 6 operations for each parameter and token, and 12 · layers · width · context for attention (causal or not).
+A row is the mean of the last steps, after those that compile; ×: speed over the first row of its part. The share of
+the peak counts 6 operations for each parameter and token, and 12 · layers · width · context for attention, causal or
+not.
 
     python bench/gpu.py [--only text shipped images] [--steps 40] [--peak TFLOPS] [--quick]
 

@@ -30,7 +30,7 @@ class CapturedStep:
 
     def __init__(self) -> None:
         self._done = 0
-        self._aside = torch.cuda.Stream()
+        self._aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._tasks: list[Task] = []
         self._result: object = None

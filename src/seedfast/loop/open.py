@@ -25,7 +25,6 @@ from seedfast.loop.sample import showcase_request
 from seedfast.loop.session import Session, stored_run
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.choice import is_checkpoint
-from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.lock import locked
 
 

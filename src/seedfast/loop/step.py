@@ -74,7 +74,8 @@ def launch(session: Session, step: int, tasks: list[Task], weight: float) -> Upd
     run, optimizer = session.run, session.state.optimizer
     lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * session.state.plateau.scale)
     decay = run.ema.decay(step, run.batch_size) if session.state.average else 0.0
-    divisor, decay_there, *optimizer.rates = session.numbers(weight, decay, *optimizer.rates)
+    divisor, decay_there, *rates = session.numbers(weight, decay, *optimizer.rates)
+    optimizer.read_rates(rates)
 
     def compute(tasks: list[Task]) -> tuple[Sums, Tensor]:
         return update(session, step, tasks, divisor, decay_there)

@@ -73,7 +73,7 @@ def weight_of(tasks: list[Task]) -> float:
 def prefetched_tasks(session: Session, start: int, stop: int) -> Generator[tuple[int, StepTasks], Any, None]:
     """The tasks of each step in turn; with `workers`, threads prepare those of later steps meanwhile."""
     device = session.distributed.device
-    aside = torch.cuda.Stream(device) if device.type == "cuda" else None
+    aside = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def prepared(step: int) -> StepTasks:
         tasks = step_tasks(session, step)

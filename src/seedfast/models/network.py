@@ -18,7 +18,7 @@ class CompiledInTraining(nn.Module):
         """The module's output."""
         if self.training and torch.is_grad_enabled():
             return super().__call__(*inputs, **named)
-        return self._call_impl(*inputs, **named)
+        return self._call_impl(*inputs, **named)  # type: ignore[no-untyped-call]
 
 
 class Network(nn.Module):

@@ -154,12 +154,12 @@ class Optimizer:
         return {part.name: float(part.param_groups[0]["lr"]) for part in self.parts}
 
     @property
-    def rates(self) -> list[Number]:
-        """The learning rate of every group: a number, or a float64 tensor [] that the device reads."""
-        return [group["lr"] for part in self.parts for group in part.param_groups]
+    def rates(self) -> list[float]:
+        """The learning rate of every group, as `set_lr` has set it."""
+        return [float(group["lr"]) for part in self.parts for group in part.param_groups]
 
-    @rates.setter
-    def rates(self, rates: Sequence[Number]) -> None:
+    def read_rates(self, rates: Sequence[Number]) -> None:
+        """Read the rates of all groups from these: the same numbers, which may be where the device reads them."""
         groups = [group for part in self.parts for group in part.param_groups]
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate

@@ -19,8 +19,8 @@ Number = float | Tensor
 class UpdateRule(ABC):
     """An optimizer for some of the parameters of a network.
 
-    param_groups: "params" and the hyperparameters of each group, among them "lr", a `Number`. state: the tensors of each parameter
-    that has been updated, by quantity.
+    param_groups: "params" and the hyperparameters of each group, among them "lr", a `Number`. state: the tensors of
+    each parameter that has been updated, by quantity.
     """
 
     name: ClassVar[str]

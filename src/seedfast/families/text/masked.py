@@ -162,9 +162,9 @@ def most_masked(rows: int, blocks: int, size: int, group: int) -> int:
     with s = blocks. So the upper ends of the highest strata bound the sum of the times.
     """
     if blocks == 1:
-        times = sum(1 - Fraction(i, group) for i in range(min(rows, group)))
+        times = sum((1 - Fraction(i, group) for i in range(min(rows, group))), Fraction())
     else:
-        times = rows * sum(1 - Fraction(i, blocks) for i in range(blocks))
+        times = Fraction(rows * (blocks + 1), 2)  # rows · Σ (1 - i / blocks)
     return min(rows * blocks * size, rows * blocks + math.floor(times * size))
 
 
@@ -222,7 +222,9 @@ class MaskedObjective(TextObjective[MaskedTask]):
             masked_BL=masked_BL,
             scale_BL=scale_P.view(-1, blocks).float().repeat_interleave(size, dim=1)[:, :length],
             documents_BL=documents(batch, self.end_of_text) if self.options.document_mask else None,
-            most=most_masked(len(targets_BL), blocks, size, draws.group) if self.options.estimator == "fixed-k" else None,
+            most=most_masked(len(targets_BL), blocks, size, draws.group)
+            if self.options.estimator == "fixed-k"
+            else None,
         )
 
     def inputs(self, task: MaskedTask) -> dict[str, Tensor | None]:
