@@ -54,6 +54,8 @@ PEAKS = {"A100": 312.0, "H100": 989.4, "H200": 989.4, "RTX 4090": 165.2}
 """Dense bfloat16 products with float32 sums, 10¹² operations a second, by a part of the name of a GPU (data sheets)."""
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
+BACKEND = "inductor" if CUDA else "eager"  # without a GPU only that it runs is of interest, and not for minutes
+CHOICES: tuple[Compile, ...] = ("off", "blocks", "step") if CUDA else ("off",)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Sizes:
     pixels: int = 64
     images: int = 64
     unet: str = "base"
+    data: str = "python"
 
 
 QUICK = Sizes(layers=1, width=16, heads=2, context=16, vocabulary=300, batch=2, pixels=8, images=2, unet="tiny")
@@ -130,7 +133,7 @@ def trainer(network: nn.Module, loss: Callable[[], Tensor], *, bf16: bool) -> Ca
 def plain_text(model: Transformer, sizes: Sizes) -> Callable[[], Tensor]:
     """The step of a plain loop of next-token prediction, with batches drawn and copied as nanoGPT does it."""
     network = model.build(vocabulary=sizes.vocabulary, context=sizes.context, causal=True).to(DEVICE)
-    compiled = torch.compile(network)
+    compiled = torch.compile(network, backend=BACKEND)
     tokens = np.random.default_rng(0).integers(sizes.vocabulary, size=1 << 22).astype(np.uint16)
 
     def batch() -> tuple[Tensor, Tensor]:
@@ -147,14 +150,14 @@ def plain_text(model: Transformer, sizes: Sizes) -> Callable[[], Tensor]:
 
 
 def measured(run: Run, steps: int, **changes: Any) -> Run:
-    """A run for measuring: some steps, in bf16 on a GPU, without validations and samples."""
-    run = replace(run, eval_every=0, eval_examples=1, sample_every=0, save_every=10**6, steps=steps)
-    return replace(run, precision="bf16" if CUDA else "fp32", **changes)
+    """A run for measuring: some steps, in bf16 on a GPU, without warm-up, validations and samples."""
+    run = replace(run, schedule=replace(run.schedule, warmup=0), precision="bf16" if CUDA else "fp32", steps=steps)
+    return replace(run, eval_every=0, eval_examples=1, sample_every=0, save_every=10**6, **changes)
 
 
 def text_run(recipe: str, model: Transformer, sizes: Sizes, steps: int, **changes: Any) -> Run:
     """A run of the shape of GPT-2's smallest model."""
-    data = TextData(path="python", vocabulary=sizes.vocabulary, context=sizes.context)
+    data = TextData(path=sizes.data, vocabulary=sizes.vocabulary, context=sizes.context)
     run = replace(recipes.make(recipe), data=data, model=model, batch_size=sizes.batch, clip=1.0)
     run = replace(run, optimizer=OptimizerConfig(kind="adamw", lr=6e-4))
     return measured(run, steps, **changes)
@@ -182,12 +185,11 @@ def text(sizes: Sizes, steps: int, warm: int) -> Iterator[Row]:
         return Row(name, ms, tokens, tokens * read * (6.0 * count + attention))
 
     yield row("plain loop, nanoGPT's network, compiled", plain(plain_text(gpt2, sizes), steps, warm), gpt2)
-    choices: tuple[Compile, ...] = ("off", "blocks", "step") if CUDA else ("off", "blocks")
-    for choice in choices:
+    for choice in CHOICES:
         run = text_run("text-autoregressive", gpt2, sizes, steps, compile=choice)
         yield row(f"text-autoregressive, nanoGPT's network, {choice}", ours(run, warm), gpt2)
     own = Transformer(**shape)
-    fastest: Compile = "step" if CUDA else "off"
+    fastest = CHOICES[-1]
     muon = OptimizerConfig(kind="muon", lr=6e-4)
     for recipe, changes in (
         ("text-autoregressive", {}),
@@ -201,22 +203,16 @@ def text(sizes: Sizes, steps: int, warm: int) -> Iterator[Row]:
 
 
 def shipped(sizes: Sizes, steps: int, warm: int) -> Iterator[Row]:
-    """Two recipes as they are, except that images and windows are few in a quick run."""
-    for recipe in ("text-masked", "image-diffusion"):
+    """Two recipes as they are, in a quick run with tiny networks."""
+    networks = {"text-masked": Transformer(layers=1, heads=2, width=16)}
+    networks["image-diffusion"] = UNet(width=8, multipliers=(1, 2), attention=(False, False))
+    for recipe, tiny in networks.items():
         run = measured(recipes.make(recipe), steps)
         units = run.batch_size * (run.data.context if isinstance(run.data, TextData) else 1)
-        if sizes is QUICK:
-            run = quick(run)
-        choices: tuple[Compile, ...] = ("off", "blocks", "step") if CUDA else ("off",)
-        for choice in choices:
+        if sizes.layers == QUICK.layers:
+            run = replace(run, model=tiny)
+        for choice in CHOICES:
             yield Row(f"{recipe}, {choice}", ours(replace(run, compile=choice), warm), units)
-
-
-def quick(run: Run) -> Run:
-    """The run with a tiny network."""
-    if isinstance(run.model, UNet):
-        return replace(run, model=replace(run.model, width=8, multipliers=(1, 2), attention=(False, False)))
-    return replace(run, model=Transformer(layers=1, heads=2, width=16))
 
 
 def picture_folder(folder: Path, sizes: Sizes) -> str:
@@ -237,7 +233,7 @@ def images(sizes: Sizes, steps: int, warm: int) -> Iterator[Row]:
     x = torch.randn(sizes.images, 3, sizes.pixels, sizes.pixels, device=DEVICE)
     time_B = torch.rand(sizes.images, device=DEVICE)
     theirs = matched(parameters(built), sizes.pixels, channels=3).to(DEVICE)
-    for name, network in (("eager", theirs), ("compiled", torch.compile(theirs))):
+    for name, network in (("eager", theirs), ("compiled", torch.compile(theirs, backend=BACKEND))):
 
         def loss(network: Any = network) -> Tensor:
             noise = torch.randn_like(x)
@@ -245,15 +241,12 @@ def images(sizes: Sizes, steps: int, warm: int) -> Iterator[Row]:
             return (network(mixed, time_B) - noise).square().mean()
 
         yield Row(f"diffusers' U-Net, {name}", plain(trainer(theirs, loss, bf16=CUDA), steps, warm), sizes.images)
-        if not CUDA:
-            break  # a compiled U-Net takes minutes on a CPU
     with tempfile.TemporaryDirectory() as folder:
         data = ImageData(path=picture_folder(Path(folder) / "pictures", sizes), size=sizes.pixels, channels=3)
-        transformer = DiT() if sizes is QUICK else DiT(patch=4).sized("small")
-        choices: tuple[Compile, ...] = ("off", "blocks", "step") if CUDA else ("off",)
+        transformer = DiT() if sizes.layers == QUICK.layers else DiT(patch=4).sized("small")
         for recipe, model in (("image-diffusion", unet), ("image-transformer", transformer)):
             run = measured(recipes.make(recipe), steps, data=data, model=model, batch_size=sizes.images)
-            for choice in choices:
+            for choice in CHOICES:
                 yield Row(f"{recipe}, {choice}", ours(replace(run, compile=choice), warm), sizes.images)
 
 
@@ -271,12 +264,13 @@ def main() -> None:
     made = parser(__doc__, threads=torch.get_num_threads())
     made.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     made.add_argument("--steps", type=int, default=40, help="steps of each row; half of them are not measured")
+    made.add_argument("--data", default="python", help="text to train on (default: the standard library)")
     made.add_argument("--peak", type=float, help="10¹² bfloat16 operations a second of this GPU")
     made.add_argument("--quick", action="store_true")
     options = parse(made)
     if not CUDA and not options.quick:
         made.error("there is no GPU here; --quick shows that everything runs")
-    sizes, most = QUICK if options.quick else Sizes(), peak(options.peak)
+    sizes, most = replace(QUICK if options.quick else Sizes(), data=options.data), peak(options.peak)
     name = torch.cuda.get_device_name() if CUDA else "cpu"
     print(f"{name}, torch {torch.__version__}, peak {f'{most:g}' if most else 'unknown'} · 10¹² operations/s")
     print(f"{'':<52} {'ms/step':>9} {'units/s':>11} {'of peak':>8} {'×':>6}", flush=True)

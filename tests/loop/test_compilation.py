@@ -146,4 +146,3 @@ def test_the_parts_of_a_transformer_are_its_blocks_and_the_loss() -> None:
 def test_what_cannot_be_compiled_is_refused(recipe: str, choice: Any, reason: str, story: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"compile is {choice}, but .*{reason}"):
         train_in(tmp_path, small_run(recipe, story, compile=choice))
-

@@ -5,6 +5,7 @@ A small network has a thousand short kernels in a step, and most of the time goe
 
 from collections.abc import Callable, Hashable
 from dataclasses import fields
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -30,39 +31,42 @@ class CapturedStep:
 
     def __init__(self) -> None:
         self._done = 0
-        self._aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._graph: torch.cuda.CUDAGraph | None = None
         self._tasks: list[Task] = []
         self._result: object = None
+        self._replay: Callable[[], None] | None = None
 
     def __call__(self, compute: Compute[ResultT], tasks: list[Task]) -> ResultT:
         """The result of `compute`; that of a replay is overwritten by the next one."""
-        if self._graph is None and self._done == _WARM:
-            self._capture(compute, tasks)
+        if self._replay is None and self._done == _WARM:
+            self._tasks = [task.map(torch.clone) for task in tasks]
+            self._result, self._replay = self.capture(compute, self._tasks)
         self._done += 1
-        if self._graph is None or shapes(tasks) != shapes(self._tasks):
-            return self._without_graph(compute, tasks)
+        if self._replay is None or shapes(tasks) != shapes(self._tasks):
+            return self.without_graph(compute, tasks)
         stored, new = ([tensor for task in each for tensor in task.tensors()] for each in (self._tasks, tasks))
         torch._foreach_copy_(stored, new)
-        self._graph.replay()
+        self._replay()
         return self._result  # type: ignore[return-value]  # of the compute function that was captured
 
-    def _capture(self, compute: Compute[ResultT], tasks: list[Task]) -> None:
-        """Record the kernels of a step without running them."""
-        self._tasks = [task.map(torch.clone) for task in tasks]
+    def capture(self, compute: Compute[ResultT], tasks: list[Task]) -> tuple[ResultT, Callable[[], None]]:
+        """Record the kernels of a step without running them: the tensors of the result, and what runs the kernels."""
         graph = torch.cuda.CUDAGraph()
         # Threads that prepare later tasks may allocate and copy meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._result = compute(self._tasks)
-        self._graph = graph
+            result = compute(tasks)
+        return result, graph.replay
 
-    def _without_graph(self, compute: Compute[ResultT], tasks: list[Task]) -> ResultT:
+    def without_graph(self, compute: Compute[ResultT], tasks: list[Task]) -> ResultT:
         """The work on a stream of its own: a capture fails if its kernels depend on work of the current stream."""
         self._aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._aside):
             result = compute(tasks)
         torch.cuda.current_stream().wait_stream(self._aside)
         return result
+
+    @cached_property
+    def _aside(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def is_capturing() -> bool:

@@ -55,11 +55,11 @@ class Average:
         finite: bool [], on the device; if it is false, the average stays as it is.
         """
         weight = finite.double() * (1 - decay)
-        if weight.device.type == "cpu":
-            torch._foreach_lerp_(self._averaged, self._raw, [weight.to(raw.dtype) for raw in self._raw])
-        else:  # three kernels, where a list of weights would be one kernel for each parameter
+        if isinstance(decay, Tensor):  # three kernels, where a list of weights would be one for each parameter
             moves = torch._foreach_sub(self._raw, self._averaged)
             torch._foreach_mul_(moves, weight.float())
             torch._foreach_add_(self._averaged, moves)
+        else:
+            torch._foreach_lerp_(self._averaged, self._raw, [weight.to(raw.dtype) for raw in self._raw])
         for buffer, copied in self._buffers:
             copied.copy_(buffer)
