@@ -84,9 +84,12 @@ class Objective(ABC, Generic[TaskT]):
 
     measure: Measure
     """Units of the loss, and the meaning of its diagnostics."""
+    has_fixed_shapes: ClassVar[bool] = False
+    """Whether the trained tasks have the same shapes in all steps, by `Task.with_fixed_shapes`: only then is anything
+    compiled, or it would be compiled again and again."""
     varies: ClassVar[str | None] = None
-    """Why the loss does not do the same operations on the same shapes in every training step, as a clause that follows
-    "because"; None where it does, with `Task.with_fixed_shapes`. Only such a step can be captured in a CUDA graph."""
+    """Why the loss does not do the same operations in every training step, as a clause; None where it does. Only such a
+    step can be captured in a CUDA graph."""
 
     @abstractmethod
     def network(self, model: Any) -> nn.Module:

@@ -33,9 +33,9 @@ def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], plac
 
     Raises UserError for a choice that this training cannot have.
     """
-    parts = compiled_parts(network)
+    is_compiled = bool(compiled_parts(network)) and objective.has_fixed_shapes
     if asked == "auto":
-        if place.device.type == "cpu" or not parts:
+        if place.device.type == "cpu" or not is_compiled:
             return "off"
         if missing := _missing(place.device):
             warn(f"training is not compiled, because {missing}; compiled it is faster, and has other bits")
@@ -43,10 +43,10 @@ def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], plac
         return "blocks"
     if asked == "step" and (reason := _not_captured(network, objective, place)):
         raise UserError(f"compile is step, but {reason}: pass --compile blocks or off.")
-    if asked != "off" and not parts:
+    if asked != "off" and not is_compiled:
         raise UserError(
-            f"compile is {asked}, but the network of this recipe is not compiled, because its code or its inputs' many "
-            "shapes do not allow it: pass --compile off."
+            f"compile is {asked}, but the network of this recipe is not compiled: its code belongs to another library, "
+            "or its inputs have many shapes; pass --compile off."
         )
     if asked != "off" and (missing := _missing(place.device)):
         raise UserError(f"compile is {asked}, but {missing}: install it, or pass --compile off.")

@@ -95,6 +95,8 @@ def window_nats(network: nn.Module, task: NextTokenTask, **inputs: Any) -> tuple
 class AutoregressiveObjective(TextObjective[NextTokenTask]):
     """The negative log-likelihood itself, not a bound."""
 
+    has_fixed_shapes = True
+
     def __init__(self, options: Autoregressive, assets: TextAssets) -> None:
         super().__init__(assets)
         self.options = options

@@ -175,6 +175,8 @@ class MaskedObjective(TextObjective[MaskedTask]):
         their own and attend to the clean text before them (block diffusion); None: the whole window.
     """
 
+    has_fixed_shapes = True
+
     def __init__(
         self, options: Masked, assets: TextAssets, *, mask: int | None = None, block: int | None = None
     ) -> None:

@@ -104,6 +104,7 @@ class ProofreadingObjective(TextObjective[ProofreadingTask]):
     likelihood: the same network as a masked diffusion model, whose loss is a bound.
     """
 
+    has_fixed_shapes = True
     varies = "its curricula change the loss"
 
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:
