@@ -66,7 +66,7 @@ class CapturedStep:
 
     @cached_property
     def _aside(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream()  # type: ignore[no-untyped-call, no-any-return]
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def is_capturing() -> bool:
