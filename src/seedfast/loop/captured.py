@@ -69,9 +69,9 @@ class CapturedStep:
         return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
-def is_capturing() -> bool:
+def is_capturing(device: torch.device) -> bool:
     """Whether the kernels that are launched now are recorded instead of run."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def shapes(tasks: list[Task]) -> Hashable:

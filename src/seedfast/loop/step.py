@@ -118,7 +118,7 @@ def gradient(session: Session, step: int, tasks: list[Task], weight: Number) -> 
     if not session.network.training:
         session.network.train()
     for index, task in enumerate(tasks):
-        if not is_capturing():  # a captured step has no dropout
+        if not is_capturing(place.device):  # a captured step has no dropout
             keys.seed_torch(run.seed, "dropout", step, index, place.rank)
         with place.syncing(session.network, last=index == len(tasks) - 1):
             with place.autocast():
