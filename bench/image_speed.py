@@ -27,16 +27,16 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def matched(count: int, size: int) -> nn.Module:
+def matched(count: int, size: int, channels: int = 1) -> nn.Module:
     """A U-Net of diffusers with three levels, of the width with the nearest parameter count."""
     sizes = {}
-    for width in range(8, 129, 8):
+    for width in range(8, 257, 8):
         config = DiffusersUNet(widths=(width, 2 * width, 2 * width), attention=(False, False, True))
         with torch.device("meta"):  # counted without memory or initialisation
-            sizes[width] = abs(parameters(config.build(size=size, channels=1, classes=1)) - count)
+            sizes[width] = abs(parameters(config.build(size=size, channels=channels, classes=1)) - count)
     width = min(sizes, key=sizes.__getitem__)
     config = DiffusersUNet(widths=(width, 2 * width, 2 * width), attention=(False, False, True))
-    return config.build(size=size, channels=1, classes=1)
+    return config.build(size=size, channels=channels, classes=1)
 
 
 def trainer(network: nn.Module) -> Callable[[Tensor, Tensor], None]:

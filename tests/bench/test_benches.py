@@ -65,7 +65,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
-    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards"}
+    tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"common"}
 
 
@@ -124,6 +124,14 @@ def test_generation(tmp_path: Path) -> None:
     lines = run_bench("generation", *small, cwd=tmp_path).splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["8", "1"], ["8", "2"]]
     assert "64 evaluations" in lines[-1]
+
+
+def test_gpu(text: Path, tmp_path: Path) -> None:
+    small = ("--quick", "--steps", 2, "--threads", 1, "--only", "text", "images")
+    out = run_bench("gpu", "--data", text, *small, cwd=tmp_path)
+    names = [line[:52].strip() for line in out.splitlines()[2:]]
+    assert names[:2] == ["plain loop, nanoGPT's network, compiled", "text-autoregressive, nanoGPT's network, off"]
+    assert names[-2:] == ["image-diffusion, off", "image-transformer, off"]
 
 
 def test_image_speed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.helpers.runs import TEXTS, small_run
 from seedfast.evaluate.preview import preview
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
-from seedfast.loop.tasks import positions_task, prefetched_tasks, step_tasks
+from seedfast.loop.tasks import positions_task, prefetched_tasks, step_tasks, weight_of
 
 
 def check_equal(one: object, other: object) -> None:
@@ -56,9 +56,10 @@ def test_threads_prepare_the_same_tasks_in_order(workers: int, story: Path, tmp_
     with open_session(small_run("text-masked", story, workers=workers), tmp_path) as opened:
         prefetched = list(prefetched_tasks(opened, 2, 7))
         assert [step for step, _ in prefetched] == [2, 3, 4, 5, 6]
-        for step, tasks in prefetched:
-            for task, expected in zip(tasks, step_tasks(opened, step), strict=True):
+        for step, prepared in prefetched:
+            for task, expected in zip(prepared.tasks, step_tasks(opened, step), strict=True):
                 check_equal(task, expected)
+            assert prepared.weight == weight_of(prepared.tasks)
 
 
 @pytest.mark.parametrize("recipe", TEXTS)

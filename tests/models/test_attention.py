@@ -106,17 +106,17 @@ def test_padding_on_either_side_leaves_the_logits_unchanged(causal: bool, positi
 
 
 def test_rotary_scores_depend_on_distance_only_and_are_a_rotation() -> None:
-    rope_CP = torch.view_as_complex(rotary_table(64, 8).view(torch.float32))
+    rope_CP2 = rotary_table(64, 8).view(torch.float32)
     q, k = torch.randn(2, 1, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
 
     def score(i: int, j: int) -> float:
-        return float((rotate(q, rope_CP[None, i : i + 1]) * rotate(k, rope_CP[None, j : j + 1])).sum())
+        return float((rotate(q, rope_CP2[None, i : i + 1]) * rotate(k, rope_CP2[None, j : j + 1])).sum())
 
     for shift in (1, 17, 50):
         assert score(3 + shift, 9 + shift) == pytest.approx(score(3, 9), abs=1e-5)
     assert abs(score(3, 10) - score(3, 9)) > 1e-3
-    assert torch.equal(rotate(q, rope_CP[None, :1]), q)
-    assert rotate(q, rope_CP[None, 5:6]).norm().item() == pytest.approx(q.norm().item(), abs=1e-6)
+    assert torch.equal(rotate(q, rope_CP2[None, :1]), q)
+    assert rotate(q, rope_CP2[None, 5:6]).norm().item() == pytest.approx(q.norm().item(), abs=1e-6)
 
 
 def test_shifting_all_positions_changes_learned_embeddings_and_not_rotary_ones() -> None:

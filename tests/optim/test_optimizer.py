@@ -16,6 +16,7 @@ from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.unet import UNet
 from seedfast.optim import muon
 from seedfast.optim.adamw import AdamW
+from seedfast.optim.ema import Average
 from seedfast.optim.optimizer import Optimizer, OptimizerConfig
 from seedfast.optim.update_rule import UpdateRule
 
@@ -61,6 +62,35 @@ def test_adamw_has_the_bits_of_torch() -> None:
 def test_a_step_that_is_not_finite_changes_no_bit_of_weights_and_state(rule: str) -> None:
     undisturbed = trajectory(RULES[rule])
     assert all(map(torch.equal, trajectory(RULES[rule], broken={0, 3}), undisturbed))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rate_that_the_device_reads_has_the_effect_of_the_number(rule: str) -> None:
+    def with_tensor(parameters: list[nn.Parameter], rate: float = 0.02) -> UpdateRule:
+        built = RULES[rule](parameters)
+        for group in built.param_groups:
+            group["lr"] = torch.tensor(rate, dtype=torch.float64)
+        return built
+
+    expected, read, twin = (trajectory(each) for each in (RULES[rule], with_tensor, lambda p: with_tensor(p, 0.021)))
+    for one, other in zip(read, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)  # the kernels read it in float32
+    assert not torch.allclose(twin[0], expected[0], rtol=1e-4)
+
+
+def test_an_average_whose_decay_the_device_reads_is_the_average() -> None:
+    raw = nn.Linear(3, 2)
+    averages = [Average(raw), Average(raw), Average(raw)]
+    decay = torch.tensor(0.3, dtype=torch.float64)
+    with torch.no_grad():
+        raw.weight.add_(1.0)
+    for average, value in zip(averages, (0.3, decay, decay + 0.1), strict=True):
+        average.update(value, FALSE)
+        assert not torch.equal(average.network.weight, raw.weight)
+        average.update(value, TRUE)
+    by_number, by_tensor, twin = (average.network.weight for average in averages)
+    torch.testing.assert_close(by_tensor, by_number)
+    assert not torch.allclose(twin, by_number)
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0}, {"momentum": 0.5}, {"nesterov": False}], ids=str)

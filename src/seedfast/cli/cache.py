@@ -15,8 +15,8 @@ class Cache:
     """List prepared data in the cache, or remove it with --clear. What is removed is prepared again when it is needed.
 
     The kinds: text, shards (all of a source together), images, captions and features are prepared data; tokenizers are
-    those that several sources share; hashes are SHA-256 of the files of a source; unfinished is what killed processes
-    left behind. The cache is ~/.cache/seedfast, or $SEEDFAST_CACHE.
+    those that several sources share; hashes are SHA-256 of the files of a source; kernels are compiled code of
+    networks; unfinished is what killed processes left behind. The cache is ~/.cache/seedfast, or $SEEDFAST_CACHE.
     """
 
     clear: bool = False

@@ -190,6 +190,7 @@ def _introduce(opened: Session, line: Line) -> None:
     share = f" ({trained / size:.2%} trained)" if trained < size else ""
     run, place = opened.run, opened.distributed
     where = f"{place.world_size} × {place.device.type}, {run.precision}"
+    where += "" if opened.compiled == "off" else f", compiled {opened.compiled}"
     line.say(
         f"{run.recipe}  {size / 1e6:.2f} M parameters{share}, {len(opened.corpus.train):,} training and "
         f"{len(opened.corpus.validation):,} validation examples, {where}",
@@ -201,6 +202,8 @@ def _introduce(opened: Session, line: Line) -> None:
     verb = "continues" if opened.state.step else "starts"
     where = f"{verb} at step {opened.state.step} of {opened.plan.steps} in {opened.folder}"
     line.say(where)
+    if opened.compiled != "off":
+        line.say("The first steps compile the network: that takes a minute, and less when it has been done before.")
     for name, (old, new) in opened.changed.items():
         line.say(f"  changed: {name} {old} → {new}")
 

@@ -7,9 +7,9 @@ A family's options are a frozen dataclass, the `--objective.*` flags. Given the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +30,37 @@ class Task:
 
     weight_B: Tensor
 
-    def to(self, device: torch.device) -> Self:
-        """The same task on another device."""
-        moved: dict[str, Any] = {}
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same task with each of its tensors changed."""
+        changed: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                moved[f.name] = value.to(device, non_blocking=True)
+                changed[f.name] = change(value)
             elif isinstance(value, Task):
-                moved[f.name] = value.to(device)
-        return replace(self, **moved)
+                changed[f.name] = value.map(change)
+        return replace(self, **changed)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Its tensors, in the order of the fields."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                yield value
+            elif isinstance(value, Task):
+                yield from value.tensors()
+
+    def to(self, device: torch.device) -> Self:
+        """The same task on another device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def with_fixed_shapes(self) -> Self:
+        """The same task, with the same loss up to rounding, in shapes that all batches of this size have.
+
+        Compiled code is made for the shapes that it is first called with. The default is the task itself: few families
+        select positions, which differ in number.
+        """
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +84,12 @@ class Objective(ABC, Generic[TaskT]):
 
     measure: Measure
     """Units of the loss, and the meaning of its diagnostics."""
+    has_fixed_shapes: ClassVar[bool] = False
+    """Whether the trained tasks have the same shapes in all steps, by `Task.with_fixed_shapes`: only then is anything
+    compiled, or it would be compiled again and again."""
+    varies: ClassVar[str | None] = None
+    """Why the loss does not do the same operations in every training step, as a clause; None where it does. Only such a
+    step can be captured in a CUDA graph."""
 
     @abstractmethod
     def network(self, model: Any) -> nn.Module:

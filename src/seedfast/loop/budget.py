@@ -67,9 +67,10 @@ def measure(session: Session, budget: float) -> Speed:
     began = last = time.perf_counter()
     limit = min(_LONGEST, _SHARE * budget)
     with closing(prefetched_tasks(session, 0, 1 << 62)) as prefetched:
-        for step, tasks in prefetched:
-            weight, _, _ = agree(session, tasks, None, False)
-            launch(session, step, tasks, weight).entry(session)
+        for step, prepared in prefetched:
+            weight, _, _ = agree(session, prepared.weight, None, False)
+            prepared.wait()
+            launch(session, step, prepared.tasks, weight).entry(session)
             now = time.perf_counter()
             seconds, last = [*seconds, now - last], now
             if session.distributed.broadcast(len(seconds) >= _LEAST_STEPS and now - began > limit):

@@ -1,19 +1,24 @@
-"""Building a session from a run: data, family, network, optimizer."""
+"""A session without its past: data, network, optimizer and state of a run, on the device."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 
 from seedfast import keys
 from seedfast.data.mixture import is_mixture
 from seedfast.errors import UserError
+from seedfast.loop.captured import CapturedStep
+from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of
+from seedfast.models.token_network import TokenNetwork
 from seedfast.optim.ema import Average
+from seedfast.options import refuse_unused
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.train_state import NoLargerThan, TrainState
@@ -26,7 +31,10 @@ def build(
     distributed: DistributedContext,
     initialise: Callable[[Any], None] | None,
 ) -> Session:
-    """A session without its past: the network's weights are new, or to be overwritten by the checkpoint's."""
+    """A session of a run, with new weights or those that the checkpoint's are going to overwrite.
+
+    initialise: as in `open_session`. Raises UserError for options that do not fit the data, the network or the device.
+    """
     data = data_of(run, checkpoint)
     if is_mixture(data.path) and not data.takes_mixtures:
         raise UserError(f"{data.path} is a mixture, and only texts are mixed: name one source for {run.recipe}.")
@@ -45,6 +53,7 @@ def build(
         if not checkpoint:
             (initialise or run.model.initialise)(network)
     network.to(distributed.device)
+    _limit_logits(run, network)
     state = TrainState(
         network=network,
         optimizer=run.optimizer.build(network),
@@ -52,6 +61,9 @@ def build(
         scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
         family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
     )
+    what = compiled(run.compile, network, family.objective, distributed)
+    if what != "off":
+        compile_parts(network)
     return Session(
         run=run,
         folder=checkpoints.run_folder,
@@ -64,4 +76,15 @@ def build(
         order=corpus.order(seed=run.seed, batch_size=run.batch_size),
         checkpoints=checkpoints,
         journal=Journal(checkpoints.run_folder) if distributed.is_main else None,
+        compiled=what,
+        captured=CapturedStep() if what == "step" else None,
     )
+
+
+def _limit_logits(run: Run, network: nn.Module) -> None:
+    """Tell the networks over tokens how many logits they may hold. Raises UserError if there is none to be told."""
+    over_tokens = [part for part in network.modules() if isinstance(part, TokenNetwork)]
+    if not over_tokens:
+        refuse_unused(run, "logits_at_once", "the outputs of this network are no logits")
+    for part in over_tokens:
+        part.logits_at_once = run.logits_at_once

@@ -26,6 +26,7 @@ from seedfast import untrusted
 from seedfast.data.dataset import DataConfig
 from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig
+from seedfast.loop.compilation import Compile
 from seedfast.loop.distributed import Precision
 from seedfast.loop.sampling import Sampling
 from seedfast.models.config import ModelConfig
@@ -88,6 +89,13 @@ class Run:
     """Largest norm of the whole gradient; None disables clipping."""
     precision: Precision = "fp32"
     """Arithmetic of the network. Weights and losses stay in float32; fp16 uses a gradient scaler."""
+    compile: Annotated[Compile, Affects("device"), Example("step")] = "auto"
+    """What is compiled of the training step: the `blocks` of the network and its loss, by torch.compile, or the whole
+    `step` as one CUDA graph of them, for small networks. `auto` is blocks on a GPU and `off` on a CPU. Compiled code
+    rounds differently, so a resumed run keeps its choice."""
+    logits_at_once: Annotated[int | None, AtLeast(1), MayChange(), Example(8, recipe="text-masked")] = None
+    """Largest number of logits that a cross-entropy holds in memory (default 2²⁴ on a CPU, 2³⁰ on a GPU: 4 GiB in
+    float32, and its gradient needs as much again). More are computed in parts, and again in the backward pass."""
     device: Annotated[Literal["auto", "cpu", "cuda"], MayChange(), Affects("device"), Example("cuda")] = "auto"
     """`auto` uses CUDA where it is available."""
     eval_every: Annotated[int | str, Interval(0), MayChange()] = 500
@@ -123,8 +131,9 @@ class Run:
     hub: Annotated[str | None, MayChange(), Affects("background"), Example("user/model")] = None
     """Upload each new best checkpoint to this repository of the Hugging Face hub, USER/MODEL, with the login of `hf
     auth login`; created as a private repository if it does not exist. Failures are warnings."""
-    workers: Annotated[int, AtLeast(0), MayChange(), Affects("threads")] = 0
-    """Threads that prepare the next batches; 0 prepares each when it is needed. Changes no bit."""
+    workers: Annotated[int | None, AtLeast(0), MayChange(), Affects("threads"), Example(1)] = None
+    """Threads that prepare the next batches (default 4 on a GPU, none on a CPU); 0 prepares each when it is needed.
+    Changes no bit."""
     on_nonfinite: Annotated[Literal["stop", "skip"], MayChange(), Example("skip", **{"optimizer.lr": 1e30})] = "stop"
     """What to do when the loss or gradient is not finite: stop, or skip the update and count it."""
     skip_budget: Annotated[

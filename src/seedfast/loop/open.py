@@ -224,7 +224,8 @@ def _compare(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, 
             "use another --out, or pass --allow-change data to continue on the new data."
         )
     manifest = checkpoint.manifest
-    for subject, then in (("topology", manifest.topology), ("versions", manifest.versions)):
+    topology = {"compiled": "off", **manifest.topology}  # version 0.1 compiled nothing
+    for subject, then in (("topology", topology), ("versions", manifest.versions)):
         today = session.provenance[subject]
         found |= {f"{subject}.{key}": (then.get(key), value) for key, value in today.items() if then.get(key) != value}
     return found

@@ -4,6 +4,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from seedfast.families.family import Family
 from seedfast.families.generator import Samples
 from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
+from seedfast.loop.captured import CapturedStep
+from seedfast.loop.compilation import Compiled
 from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
+from seedfast.loop.device_numbers import DeviceNumbers
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.given_data import given_path
 from seedfast.loop.plan import Plan
@@ -63,7 +67,14 @@ class Session:
     validation: dict[str, ScoreEntry] | None = None  # the newest record, of step `validated`
     validated: int = 0
     showcase: Showcase | None = None  # the newest
+    compiled: Compiled = "off"
+    captured: CapturedStep | None = None  # where the step is a CUDA graph
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
+
+    @cached_property
+    def numbers(self) -> DeviceNumbers:
+        """Puts numbers of the host where the device reads them."""
+        return DeviceNumbers(self.distributed.device)
 
     @property
     def run_yaml(self) -> str:
@@ -83,6 +94,7 @@ class Session:
                 "device": str(self.distributed.device),
                 "processes": self.distributed.world_size,
                 "threads": torch.get_num_threads(),
+                "compiled": self.compiled,
             },
             "fingerprint": self.corpus.fingerprint.digest,
             "measure": self.family.objective.measure.as_json(),

@@ -13,8 +13,10 @@ from torch import Tensor
 from seedfast import keys
 from seedfast.families.family import Task
 from seedfast.loop import memory
+from seedfast.loop.captured import is_capturing
 from seedfast.loop.diagnostics import Sums, reduced
 from seedfast.loop.session import Session
+from seedfast.optim.update_rule import Number
 from seedfast.run_folder.journal import StepEntry
 
 
@@ -70,8 +72,23 @@ class Update:
 
 def launch(session: Session, step: int, tasks: list[Task], weight: float) -> Update:
     """Gradient, clipping, optimizer, average of the weights and adaptive state: all of them, or none of them."""
+    run, optimizer = session.run, session.state.optimizer
+    lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * session.state.plateau.scale)
+    decay = run.ema.decay(step, run.batch_size) if session.state.average else 0.0
+    divisor, decay_there, *rates = session.numbers(weight, decay, *optimizer.rates)
+    optimizer.read_rates(rates)
+
+    def compute(tasks: list[Task]) -> tuple[Sums, Tensor]:
+        return update(session, step, tasks, divisor, decay_there)
+
+    sums, norm_scale = session.captured(compute, tasks) if session.captured else compute(tasks)
+    sums, norm_scale = sums.to_host(), norm_scale.to("cpu", non_blocking=True)
+    return Update(step=step, lr=lr, weight=weight, sums=sums, norm_scale=norm_scale, arrived=_now(session))
+
+
+def update(session: Session, step: int, tasks: list[Task], weight: Number, decay: Number) -> tuple[Sums, Tensor]:
+    """The work of the device in a step. Returns the sums, and the norm of the gradient with the scale of the loss."""
     run, state, optimizer = session.run, session.state, session.state.optimizer
-    lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * state.plateau.scale)
     optimizer.zero_grad()
     scale = state.scaler.scale(torch.ones((), device=session.distributed.device))
     with memory.noticed():
@@ -87,16 +104,14 @@ def launch(session: Session, step: int, tasks: list[Task], weight: float) -> Upd
     optimizer.step(finite)
     state.scaler.update()
     if state.average:
-        state.average.update(run.ema.decay(step, run.batch_size), finite)
+        state.average.update(decay, finite)
     if session.family.adaptive:
         adapted = session.family.adapt(state.family, sums.ratios())
         state.family = {name: torch.where(finite, new, state.family[name]) for name, new in adapted.items()}
-    norm_scale = torch.stack([norm.double(), scale.double()]).to("cpu", non_blocking=True)
-    sums = sums.to_host()
-    return Update(step=step, lr=lr, weight=weight, sums=sums, norm_scale=norm_scale, arrived=_now(session))
+    return sums, torch.stack([norm.double(), scale.double()])
 
 
-def gradient(session: Session, step: int, tasks: list[Task], weight: float) -> Sums:
+def gradient(session: Session, step: int, tasks: list[Task], weight: Number) -> Sums:
     """Accumulate the gradient of total loss / weight; returns that total and the diagnostics, over all processes."""
     run, place, state = session.run, session.distributed, session.state
     objective = session.family.objective.for_step(step)
@@ -105,7 +120,8 @@ def gradient(session: Session, step: int, tasks: list[Task], weight: float) -> S
     if not session.network.training:
         session.network.train()
     for index, task in enumerate(tasks):
-        keys.seed_torch(run.seed, "dropout", step, index, place.rank)
+        if not is_capturing(place.device):  # a captured step has no dropout
+            keys.seed_torch(run.seed, "dropout", step, index, place.rank)
         with place.syncing(session.network, last=index == len(tasks) - 1):
             with place.autocast():
                 terms = objective.loss(session.network, task.to(place.device), state.family)

@@ -29,7 +29,6 @@ import torch
 from seedfast import phases
 from seedfast.console import warn
 from seedfast.errors import TrainingStopped
-from seedfast.families.family import Task
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.micro_batch import launch_within_memory
 from seedfast.loop.plan import is_due
@@ -69,15 +68,16 @@ def run_training(session: Session, progress: Progress) -> Outcome:
         save(session, retry, last=False)
 
     with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, plan.steps)) as prefetched:
-        for step, tasks in prefetched:
+        for step, prepared in prefetched:
             sys.audit(phases.STEP, step)
-            weight, stop, save_again = agree(session, tasks, interrupt.number, retry.due())
+            weight, stop, save_again = agree(session, prepared.weight, interrupt.number, retry.due())
             if stop:
                 launched.finish()
                 save(session, retry, last=True)
                 session.note("interrupted")
                 return Outcome(step, stop)
-            launched.add(launch_within_memory(session, step, tasks, weight, commit))
+            prepared.wait()
+            launched.add(launch_within_memory(session, step, prepared.tasks, weight, commit))
             state.step = step + 1
             final = state.step == plan.steps
             improved = False
@@ -146,9 +146,11 @@ def most_ahead(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 1
 
 
-def agree(session: Session, tasks: list[Task], stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
-    """The weight of the global batch, the signal to stop that any process received, and whether to save again."""
-    weight = sum(float(task.weight_B.sum()) for task in tasks)
+def agree(session: Session, weight: float, stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
+    """The weight of the global batch, the signal to stop that any process received, and whether to save again.
+
+    weight: that of this process's part.
+    """
     if session.distributed.world_size == 1:
         return weight, stop, save_again
     weights, signals, retries = zip(*session.distributed.all_gather((weight, stop, save_again)), strict=True)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from seedfast.errors import UserError
 from seedfast.models.config import ImageModel, Size
-from seedfast.models.network import Network
+from seedfast.models.network import CompiledInTraining, Network
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import check_size
 from seedfast.options import AtLeast, check
@@ -67,6 +67,11 @@ class DiTNetwork(Network):
             causal=False,
             time_conditioned=True,
         )
+
+    @property
+    def compiled_parts(self) -> list[CompiledInTraining]:
+        """The blocks of the transformer."""
+        return self.body.compiled_parts
 
     @property
     def output_layer(self) -> nn.Linear:

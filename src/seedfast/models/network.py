@@ -1,10 +1,33 @@
-"""The base class of networks."""
+"""The base class of networks, and what training compiles of them."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import nn
+
+
+class CompiledInTraining(nn.Module):
+    """A module whose `compile()` concerns training passes alone.
+
+    Without gradients and in evaluation mode it computes as if it were not compiled: validations, samples and first
+    estimates have many shapes, and the loss that a validation reports is the one that `seedfast evaluate` finds.
+    """
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """The module's output."""
+        if self.training and torch.is_grad_enabled():
+            return super().__call__(*inputs, **named)
+        return self._call_impl(*inputs, **named)  # type: ignore[no-untyped-call]
 
 
 class Network(nn.Module):
     """A network that the configuration of a model builds."""
+
+    @property
+    def compiled_parts(self) -> Sequence[CompiledInTraining]:
+        """The modules that training compiles, each without a graph break; none for networks of other libraries."""
+        return ()
 
     @property
     def output_layer(self) -> nn.Module | None:

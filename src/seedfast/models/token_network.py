@@ -6,6 +6,7 @@ Shapes: B batch, L positions, M memory, N selected positions, V vocabulary, W wi
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from seedfast.models.network import Network
+from seedfast.models.network import CompiledInTraining, Network
 
-CHUNK = 1 << 24
-"""Largest number of logits in memory at once. More are computed in chunks of rows, and again in the backward pass."""
+LARGEST = {"cpu": 1 << 24, "cuda": 1 << 30}
+"""Largest number of logits in memory at once, by the type of the device; a fixed number, so that no bit depends on the
+memory that is free. In float32 64 MiB and 4 GiB; a loss holds about three such tensors, two of them in its gradient."""
 
 
 class OutputLayer(Protocol):
@@ -80,6 +82,18 @@ class Scores(NamedTuple):
     hits_N: Tensor | None
 
 
+class CrossEntropy(CompiledInTraining):
+    """The cross-entropy of some rows, whose logits are all in memory."""
+
+    def forward(
+        self, head: OutputLayer, rows_NW: Tensor, targets_N: Tensor, *, outputs: int | None, hits: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The fields of `Scores`; the arguments are those of `score`."""
+        logits_NV = head(rows_NW)[..., :outputs].float()
+        nats_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
+        return nats_N, logits_NV.argmax(dim=-1) == targets_N if hits else None
+
+
 def score(
     head: OutputLayer,
     hidden_NW: Tensor,
@@ -87,21 +101,19 @@ def score(
     *,
     outputs: int | None = None,
     hits: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
+    cross_entropy: CrossEntropy | None = None,
 ) -> Scores:
     """Cross-entropy of the output layer's distributions: exact to rounding, and bit for bit if one chunk suffices.
 
     outputs: only the first `outputs` logits are tokens; the others have probability zero.
-    chunk: the largest number of logits in memory. With V logits for each of N rows, a plain cross-entropy holds
-        several tensors of N · V; here no tensor has more than `chunk` (or one row), forward or backward.
+    chunk: the largest number of logits in memory (default `LARGEST`). With V logits for each of N rows, a plain
+        cross-entropy holds several tensors of N · V; here no tensor has more than `chunk` (or one row), forward or
+        backward.
+    cross_entropy: computes each chunk; it may be compiled.
     """
-
-    def part(rows_NW: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits_NV = head(rows_NW)[..., :outputs].float()
-        nats_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-        return nats_N, logits_NV.argmax(dim=-1) == targets_N if hits else None
-
-    rows = max(1, chunk // head.out_features)
+    part = partial(cross_entropy or CrossEntropy(), head, outputs=outputs, hits=hits)
+    rows = max(1, (chunk or LARGEST.get(hidden_NW.device.type, LARGEST["cpu"])) // head.out_features)
     if len(hidden_NW) <= rows:
         return Scores(*part(hidden_NW, targets_N))
     # Recomputing a chunk's logits costs one product more; storing them is what this function avoids.
@@ -120,6 +132,12 @@ class TokenNetwork(Network, ABC, Generic[CacheT]):
     """
 
     head: OutputLayer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross_entropy = CrossEntropy()  # without tensors of its own
+        self.logits_at_once: int | None = None
+        """Largest number of logits that a loss holds in memory; None for `LARGEST`."""
 
     @property
     def has_cache(self) -> bool:
@@ -166,4 +184,12 @@ class TokenNetwork(Network, ABC, Generic[CacheT]):
         x = self.hidden_states(SequenceInputs(tokens_BL=tokens_BL, **inputs))
         if targets_N is None:
             return self.head(x)[..., :outputs]
-        return score(self.head, x.flatten(0, -2), targets_N, outputs=outputs, hits=not self.training)
+        return score(
+            self.head,
+            x.flatten(0, -2),
+            targets_N,
+            outputs=outputs,
+            hits=not self.training,
+            chunk=self.logits_at_once,
+            cross_entropy=self.cross_entropy,
+        )

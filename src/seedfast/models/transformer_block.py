@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from seedfast.models.attention import CrossAttention, SelfAttention
 from seedfast.models.attention_mask import NO_MASK, AttentionMask
 from seedfast.models.kv_cache import KVCache
+from seedfast.models.network import CompiledInTraining
 
 Nonlinearity = Literal["relu2", "swiglu", "gelu", "gelu-erf"]
 
@@ -20,12 +21,12 @@ Nonlinearity = Literal["relu2", "swiglu", "gelu", "gelu-erf"]
 class BlockContext:
     """The inputs that all blocks share, besides the residual stream. Every field is optional.
 
-    mask: of self-attention. rope_BLP: rotary factors, complex64. time_BW: the embedding of the time.
+    mask: of self-attention. rope_BLP2: rotary cosines and sines. time_BW: the embedding of the time.
     memory_BMU: what cross-attention attends to, under `memory_mask`.
     """
 
     mask: AttentionMask = NO_MASK
-    rope_BLP: Tensor | None = None
+    rope_BLP2: Tensor | None = None
     cache: KVCache | None = None
     time_BW: Tensor | None = None
     memory_BMU: Tensor | None = None
@@ -57,7 +58,7 @@ class MLP(nn.Module):
         return F.gelu(h, approximate="tanh" if self.kind == "gelu" else "none")
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(CompiledInTraining):
     """Attention, cross-attention and MLP, each with a norm in front and a residual connection.
 
     modulation: [B, W] to [B, 6 W]. If given, the embedding of the time shifts, scales and gates attention and MLP, and
@@ -100,7 +101,7 @@ class TransformerBlock(nn.Module):
         return x + gate_m * self._drop(self.mlp(modulate(self.norm_mlp(x), shift_m, scale_m)))
 
     def _attend(self, x_BLW: Tensor, context: BlockContext) -> Tensor:
-        y_BLW: Tensor = self.attention(x_BLW, context.mask, rope_BLP=context.rope_BLP, cache=context.cache)
+        y_BLW: Tensor = self.attention(x_BLW, context.mask, rope_BLP2=context.rope_BLP2, cache=context.cache)
         return y_BLW
 
     def _cross_attend(self, x_BLW: Tensor, context: BlockContext) -> Tensor:

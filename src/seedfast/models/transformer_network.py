@@ -5,7 +5,7 @@ P = head size / 2.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, ro
 from seedfast.models.attention_mask import AttentionMask, with_padding
 from seedfast.models.decode_step import DecodeStep
 from seedfast.models.kv_cache import KVCache
+from seedfast.models.network import CompiledInTraining
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
 from seedfast.models.transformer_init import initialise
@@ -98,6 +99,11 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             norm=self._norm,
             dropout=config.dropout,
         )
+
+    @property
+    def compiled_parts(self) -> list[CompiledInTraining]:
+        """Each block, and the loss."""
+        return [*cast("list[TransformerBlock]", list(self.blocks)), self.cross_entropy]
 
     @property
     def output_layer(self) -> nn.Linear:
@@ -202,13 +208,13 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         self, inputs: SequenceInputs[KVCache], positions: Tensor, length: int, device: torch.device
     ) -> BlockContext:
         mask = self._mask(inputs, length, device)
-        rope_BLP: Tensor | None = None
+        rope_BLP2: Tensor | None = None
         if self.positions is None:
-            rope_BLP = torch.view_as_complex(self.rotary.view(torch.float32))[positions]
-            rope_BLP = rope_BLP if rope_BLP.ndim == 3 else rope_BLP[None]
+            rope_BLP2 = self.rotary.view(torch.float32)[positions]
+            rope_BLP2 = rope_BLP2 if rope_BLP2.ndim == 4 else rope_BLP2[None]
         return BlockContext(
             mask=mask,
-            rope_BLP=rope_BLP,
+            rope_BLP2=rope_BLP2,
             cache=inputs.cache,
             time_BW=self._embed_time(inputs.time_B),
             memory_BMU=inputs.memory_BMD,

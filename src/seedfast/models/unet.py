@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from seedfast.errors import UserError
 from seedfast.models.config import ImageModel, Size
-from seedfast.models.network import Network
+from seedfast.models.network import CompiledInTraining, Network
 from seedfast.models.transformer_block import sinusoid
 from seedfast.options import AtLeast, Between, Example, check
 
@@ -109,7 +109,7 @@ def check_size(size: int, factor: int, what: str) -> None:
         )
 
 
-class UNetNetwork(Network):
+class UNetNetwork(CompiledInTraining, Network):
     """The network of `UNet.build`."""
 
     def __init__(self, config: UNet, *, channels: int, classes: int) -> None:
@@ -146,6 +146,11 @@ class UNetNetwork(Network):
         nn.init.zeros_(self.leave[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.leave[2].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def compiled_parts(self) -> list[CompiledInTraining]:
+        """The whole network: hardly two of its blocks have the same shape."""
+        return [self]
 
     @property
     def output_layer(self) -> nn.Conv2d:

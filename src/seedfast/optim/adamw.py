@@ -32,6 +32,7 @@ class AdamW(UpdateRule):
             states = [self._state(p) for p in parameters]
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
+            lr = group["lr"]
             torch._fused_adamw_(
                 parameters,
                 [p.grad for p in parameters],
@@ -39,7 +40,7 @@ class AdamW(UpdateRule):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 steps,
-                lr=group["lr"],
+                lr=lr.float() if isinstance(lr, Tensor) else lr,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
                 weight_decay=group["weight_decay"],

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from seedfast.optim.update_rule import Number
 from seedfast.options import AtLeast, Between, Example, check
 
 
@@ -48,12 +49,17 @@ class Average:
         self._buffers = [(buffer.detach(), copies[name].detach()) for name, buffer in network.named_buffers()]
 
     @torch.no_grad()
-    def update(self, decay: float, finite: Tensor) -> None:
+    def update(self, decay: Number, finite: Tensor) -> None:
         """average ← decay · average + (1 - decay) · raw, for all parameters in one call.
 
         finite: bool [], on the device; if it is false, the average stays as it is.
         """
         weight = finite.double() * (1 - decay)
-        torch._foreach_lerp_(self._averaged, self._raw, [weight.to(raw.dtype) for raw in self._raw])
+        if isinstance(decay, Tensor):  # three kernels, where a list of weights would be one for each parameter
+            moves = torch._foreach_sub(self._raw, self._averaged)
+            torch._foreach_mul_(moves, weight.float())
+            torch._foreach_add_(self._averaged, moves)
+        else:
+            torch._foreach_lerp_(self._averaged, self._raw, [weight.to(raw.dtype) for raw in self._raw])
         for buffer, copied in self._buffers:
             copied.copy_(buffer)

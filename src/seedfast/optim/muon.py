@@ -65,6 +65,8 @@ class StackedMuon(UpdateRule):
             # Jordan et al. 2024: the outputs of a tall matrix change less in RMS, so its step is larger.
             lr = group["lr"] * max(1.0, height / width) ** 0.5
             stack = stack.masked_fill_(~finite, 0.0)
+            if isinstance(lr, Tensor):  # `alpha` is a number of the host
+                stack, lr = stack * lr.to(stack.dtype), 1.0
             steps = [step.view(parameters[row].shape) for row, step in zip(rows, stack, strict=True)]
             torch._foreach_add_([parameters[row] for row in rows], steps, alpha=-lr)
 

@@ -1,7 +1,7 @@
 """The optimizers: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seedfast.models.network import Network
 from seedfast.optim.adamw import AdamW
 from seedfast.optim.muon import StackedMuon
-from seedfast.optim.update_rule import UpdateRule
+from seedfast.optim.update_rule import Number, UpdateRule
 from seedfast.options import AtLeast, Between, Example, Formerly, MoreThan, OnlyWith, check
 
 _MATRIX_LR_FACTOR = 1.5
@@ -152,6 +152,17 @@ class Optimizer:
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * multiplier
         return {part.name: float(part.param_groups[0]["lr"]) for part in self.parts}
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of every group, as `set_lr` has set it."""
+        return [float(group["lr"]) for part in self.parts for group in part.param_groups]
+
+    def read_rates(self, rates: Sequence[Number]) -> None:
+        """Read the rates of all groups from these: the same numbers, which may be where the device reads them."""
+        groups = [group for part in self.parts for group in part.param_groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
     def zero_grad(self) -> None:
         """Remove all gradients."""

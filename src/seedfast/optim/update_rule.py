@@ -12,12 +12,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+Number = float | Tensor
+"""A number of a step: of the host, or a tensor [] that the device reads."""
+
 
 class UpdateRule(ABC):
     """An optimizer for some of the parameters of a network.
 
-    param_groups: "params" and the hyperparameters of each group, "lr" among them. state: the tensors of each parameter
-    that has been updated, by quantity.
+    param_groups: "params" and the hyperparameters of each group, among them "lr", a `Number`. state: the tensors of
+    each parameter that has been updated, by quantity.
     """
 
     name: ClassVar[str]

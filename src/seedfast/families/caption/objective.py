@@ -63,6 +63,8 @@ class CaptionObjective(Objective[CaptionTask]):
     phase: validation takes all captions, measures greedy ones and smooths no labels.
     """
 
+    varies = "captions differ in number and length"
+
     def __init__(self, options: CaptionOptions, assets: CaptionAssets) -> None:
         self.options, self.assets = options, assets
         self.phase: Phase = "validation"

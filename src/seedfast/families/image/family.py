@@ -106,6 +106,8 @@ class ImageTask(Task):
 class ImageObjective(Objective[ImageTask]):
     """The weighted squared error of the network's prediction at keyed noise levels."""
 
+    has_fixed_shapes = True
+
     def __init__(self, options: ImageDiffusion, conditioning: ClassConditioning) -> None:
         self.options, self.process, self.conditioning = options, options.process, conditioning
         self.augments = False

@@ -43,7 +43,8 @@ class NextTokenTask(Task):
         each input, or None where tokens attend to the whole window.
 
     Derived from these, for the N scored tokens of the whole batch, and None where all are scored: where_N, their index
-    in the flattened [B · L]; targets_N, their ids.
+    in the flattened [B · L]; targets_N, their ids. In fixed shapes where_N is None and targets_N are those of all
+    positions, of which the unscored ones weigh nothing.
     """
 
     inputs_BL: Tensor
@@ -69,6 +70,10 @@ class NextTokenTask(Task):
             targets_N=None if where_N is None else targets_BL.flatten()[where_N],
         )
 
+    def with_fixed_shapes(self) -> "NextTokenTask":
+        """The task in which every position is predicted, and the unscored ones weigh nothing."""
+        return replace(self, where_N=None, targets_N=self.targets_BL.flatten())
+
 
 def window_nats(network: nn.Module, task: NextTokenTask, **inputs: Any) -> tuple[Tensor, Tensor | None]:
     """Each window's -Σ log q(x_i | x_{<i}) over its scored tokens, float32 [B]; whether each was the likeliest, [N].
@@ -82,11 +87,15 @@ def window_nats(network: nn.Module, task: NextTokenTask, **inputs: Any) -> tuple
     nats_N = scores.nats_N
     if where_N is not None:
         nats_N = torch.zeros_like(targets_BL, dtype=torch.float32).flatten().index_add(0, where_N, nats_N)
+    elif task.targets_N is not None:
+        nats_N = nats_N.masked_fill(~task.scored_BL.flatten(), 0.0)
     return nats_N.view_as(targets_BL).sum(dim=1), scores.hits_N
 
 
 class AutoregressiveObjective(TextObjective[NextTokenTask]):
     """The negative log-likelihood itself, not a bound."""
+
+    has_fixed_shapes = True
 
     def __init__(self, options: Autoregressive, assets: TextAssets) -> None:
         super().__init__(assets)

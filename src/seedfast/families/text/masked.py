@@ -12,7 +12,8 @@ batch, has a sixth to two thirds of its standard deviation, less where the text 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import torch
@@ -70,9 +71,11 @@ class MaskedTask(Task):
     scale_BL: the factor of that sum for each of the K blocks of a text (one, without blocks) in the estimate of its
         NELBO: n/k, or n/(n·t).
     documents_BL: the document of each token, or None where tokens attend to the whole window.
+    most: the largest number of masked tokens that so many texts of a global batch can have.
 
     The others are derived from these, for the N masked positions of the whole batch: where_N, their index in the
-    flattened [B · L]; targets_N, their tokens; rows_N, their example; scale_N, their factor.
+    flattened [B · L]; targets_N, their tokens; rows_N, their example; scale_N, their factor. In fixed shapes they are
+    of `most` positions, of which those that are not masked have the factor 0.
     """
 
     inputs_BL: Tensor
@@ -80,6 +83,7 @@ class MaskedTask(Task):
     masked_BL: Tensor
     scale_BL: Tensor
     documents_BL: Tensor | None
+    most: int
     where_N: Tensor
     targets_N: Tensor
     rows_N: Tensor
@@ -95,9 +99,9 @@ class MaskedTask(Task):
         masked_BL: Tensor,
         scale_BL: Tensor,
         documents_BL: Tensor | None = None,
+        most: int | None = None,
     ) -> "MaskedTask":
-        """The task with the fields that are derived from these."""
-        length = targets_BL.shape[1]
+        """The task with the fields that are derived from these. most: default all positions."""
         where_N = masked_BL.flatten().nonzero().squeeze(1)
         return cls(
             weight_B=weight_B,
@@ -106,10 +110,27 @@ class MaskedTask(Task):
             masked_BL=masked_BL,
             scale_BL=scale_BL,
             documents_BL=documents_BL,
+            most=masked_BL.numel() if most is None else most,
             where_N=where_N,
             targets_N=targets_BL.flatten()[where_N],
-            rows_N=torch.div(where_N, length, rounding_mode="floor"),
+            rows_N=torch.div(where_N, targets_BL.shape[1], rounding_mode="floor"),
             scale_N=scale_BL.flatten()[where_N],
+        )
+
+    def with_fixed_shapes(self) -> "MaskedTask":
+        """The task in which `most` positions are predicted; behind the masked ones come visible ones, of factor 0.
+
+        No position is repeated: on a GPU, gradients of repeated indices are added one after the other.
+        """
+        is_masked = self.masked_BL.flatten()
+        assert len(self.where_N) <= self.most, "more tokens are masked than the estimator can mask"
+        where_N = torch.argsort(~is_masked, stable=True)[: self.most]
+        return replace(
+            self,
+            where_N=where_N,
+            targets_N=self.targets_BL.flatten()[where_N],
+            rows_N=torch.div(where_N, self.targets_BL.shape[1], rounding_mode="floor"),
+            scale_N=(self.scale_BL.flatten() * is_masked)[where_N],
         )
 
 
@@ -133,12 +154,28 @@ def documents(batch: Batch, end_of_text: int) -> Tensor:
     return ends_BL.cumsum(dim=1) - ends_BL.long()
 
 
+def most_masked(rows: int, blocks: int, size: int, group: int) -> int:
+    """The largest number of tokens that fixed-k masks in `rows` texts of one global batch, of `group` texts.
+
+    A text has `blocks` blocks of `size` tokens, and a block of n tokens with the time u loses 1 + ⌊u n⌋ of them. No two
+    of the times lie in one stratum [i/s, (i+1)/s): those of the texts with s = group, or those of the blocks of a text
+    with s = blocks. So the upper ends of the highest strata bound the sum of the times.
+    """
+    if blocks == 1:
+        times = sum((1 - Fraction(i, group) for i in range(min(rows, group))), Fraction())
+    else:
+        times = Fraction(rows * (blocks + 1), 2)  # rows · Σ (1 - i / blocks)
+    return min(rows * blocks * size, rows * blocks + math.floor(times * size))
+
+
 class MaskedObjective(TextObjective[MaskedTask]):
     """An upper bound of the negative log-likelihood.
 
     mask: the id of [MASK] (default: the one after the vocabulary's last). block: tokens that are masked with a time of
         their own and attend to the clean text before them (block diffusion); None: the whole window.
     """
+
+    has_fixed_shapes = True
 
     def __init__(
         self, options: Masked, assets: TextAssets, *, mask: int | None = None, block: int | None = None
@@ -187,6 +224,9 @@ class MaskedObjective(TextObjective[MaskedTask]):
             masked_BL=masked_BL,
             scale_BL=scale_P.view(-1, blocks).float().repeat_interleave(size, dim=1)[:, :length],
             documents_BL=documents(batch, self.end_of_text) if self.options.document_mask else None,
+            most=most_masked(len(targets_BL), blocks, size, draws.group)
+            if self.options.estimator == "fixed-k"
+            else None,
         )
 
     def inputs(self, task: MaskedTask) -> dict[str, Tensor | None]:

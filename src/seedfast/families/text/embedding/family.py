@@ -100,6 +100,8 @@ class EmbeddingObjective(TextObjective[EmbeddingTask]):
 
     takes_prompts = True
     learns_lengths = True
+    has_fixed_shapes = True
+    varies = "the number of self-conditioned examples differs"
 
     def __init__(self, options: Embedding, assets: TextAssets) -> None:
         super().__init__(assets)

@@ -16,7 +16,7 @@ from seedfast.diffusion.parameterisation import to_x0
 from seedfast.families.text.embedding import noise_schedule
 from seedfast.families.text.embedding.noise_schedule import ScheduleKind
 from seedfast.families.text.embedding.task import EmbeddingTask
-from seedfast.models.network import Network
+from seedfast.models.network import CompiledInTraining, Network
 
 Prediction = Literal["tokens", "x0", "eps", "v"]
 PromptConditioning = Literal["prefix", "cross"]
@@ -126,6 +126,12 @@ class EmbeddingNetwork(Network):
         for linear in (self.read, self.recall):
             if linear is not None:
                 nn.init.normal_(linear.weight, std=channels**-0.5)
+
+    @property
+    def compiled_parts(self) -> list[CompiledInTraining]:
+        """The blocks of the transformer."""
+        parts: list[CompiledInTraining] = self.transformer.compiled_parts
+        return parts
 
     @property
     def output_layer(self) -> nn.Linear:

@@ -27,7 +27,8 @@ def mean(values: Tensor, where: Tensor) -> Tensor:
 
 def curriculum(values: dict[str, float], like: Tensor) -> Diagnostics:
     """The present value of each curriculum."""
-    return {f"curriculum/{name}": like.new_tensor([value, 1.0]) for name, value in values.items()}
+    one = like.new_ones(())  # a tensor made of numbers of the host would make it wait for the device
+    return {f"curriculum/{name}": torch.stack([one * value, one]) for name, value in values.items()}
 
 
 def gaps(log_q_BLV: Tensor, targets_BL: Tensor, kind_BL: Tensor, symbols: Symbols) -> Diagnostics:

@@ -104,6 +104,9 @@ class ProofreadingObjective(TextObjective[ProofreadingTask]):
     likelihood: the same network as a masked diffusion model, whose loss is a bound.
     """
 
+    has_fixed_shapes = True
+    varies = "its curricula change the loss"
+
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:
         super().__init__(assets)
         self.options, self.symbols = options, Symbols(self.vocabulary, options.version)
