@@ -47,14 +47,14 @@ class _Bound(nn.Module):
         return self.loss(self.network)
 
 
-class _Count(TorchDispatchMode):
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the products of a forward pass, and those that their gradients will take."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         from torch.utils.flop_counter import flop_registry  # imports much, and only a known peak needs it
 
-        self.total = 0
+        self.total: int = 0
         self._formulas = flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -64,7 +64,8 @@ class _Count(TorchDispatchMode):
         result = func(*args, **kwargs)
         if formula := self._formulas.get(func.overloadpacket):
             forward = formula(*args, **kwargs, out_val=result)
-            self.total += forward * (1 + sum(each.requires_grad for each in _factors(func.overloadpacket, args)))
+            factors = _factors(func.overloadpacket, args) if torch.is_grad_enabled() else []
+            self.total += forward * (1 + sum(each.requires_grad for each in factors))
         return result
 
 

@@ -131,7 +131,8 @@ class DPOObjective(TextObjective[PreferenceTask]):
 
 def _mean(values_B: Tensor) -> Tensor:
     """A diagnostic that is averaged over pairs: the pair (sum, weight)."""
-    return torch.stack([values_B.detach().double().sum(), torch.tensor(float(len(values_B)), dtype=torch.float64)])
+    values_B = values_B.detach().double()
+    return torch.stack([values_B.sum(), torch.ones_like(values_B).sum()])
 
 
 class ChosenLikelihood(AutoregressiveObjective):
