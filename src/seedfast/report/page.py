@@ -37,8 +37,8 @@ _SUBJECTS = {
     ),
     "throughput": (
         "Throughput",
-        "The weight of a step (the divisor of its loss) over its time, of training alone. MFU: the FLOPs of the model in "
-        "a step over its time and the peak of the devices. Waiting for data: of the process.",
+        "The weight of a step (the divisor of its loss) over its time, of training alone. MFU: the FLOPs of the model "
+        "in a step over its time and the peak of the devices. Waiting for data: of the process.",
     ),
     "diagnostics": ("Diagnostics", "Averages over the global batch, or over the validation examples."),
 }
