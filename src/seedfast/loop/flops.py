@@ -32,7 +32,8 @@ def model_flops(network: nn.Module, loss: Callable[[nn.Module], object]) -> int 
             functional_call(_Bound(network, loss), {f"network.{name}": value for name, value in weights.items()}, ())
         except RuntimeError:  # meta tensors have no values
             return None
-    return count.total
+    total: int = count.total
+    return total
 
 
 class _Bound(nn.Module):

@@ -157,7 +157,8 @@ def _length(x: Tensor, rest: Tensor) -> Tensor:
     Two kernels, the root as a hypotenuse. `F.rms_norm` takes eight on a CPU, and at one position each costs more than
     its numbers.
     """
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(rest)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(rest)
+    return length
 
 
 def _bend(mlp: MLP) -> tuple[Function, float]:
