@@ -1,4 +1,4 @@
-"""Generation: tokens/s beside nanoGPT's sampling loop, and of masked diffusion by network evaluations.
+"""Generation: tokens/s beside nanoGPT's sampling loop, and of masked diffusion by its number of network evaluations.
 
 The reference is nanoGPT's model (LayerNorm, learned positions, GELU, tied embedding, no bias) and its sampling loop, in
 our words: every token reads the last `context` tokens anew, takes the softmax of the last logits and draws with
@@ -136,19 +136,31 @@ def autoregressive(context: int, batch: int, rounds: int) -> None:
 
 
 def masked(context: int, batch: int, rounds: int) -> None:
-    """Tokens/s of masked diffusion for several numbers of network evaluations."""
-    network = Transformer(layers=LAYERS, heads=HEADS, width=WIDTH).build(
-        vocabulary=VOCABULARY + 1, outputs=VOCABULARY, context=context, causal=False
-    )
-    generator = MaskedGenerator(Masked(), assets(context))
+    """Masked diffusion: tokens/s of a whole context by the number of network evaluations, beside the same shape of
+    network writing it token by token with a cache."""
+    shape = Transformer(layers=LAYERS, heads=HEADS, width=WIDTH)
+    causal = shape.build(vocabulary=VOCABULARY, context=context, causal=True).eval()
+    network = shape.build(vocabulary=VOCABULARY + 1, outputs=VOCABULARY, context=context, causal=False).eval()
+    generator, draws = MaskedGenerator(Masked(), assets(context)), draws_of(batch)
     blank = Canvas(torch.zeros(context, dtype=torch.int64), torch.zeros(context, dtype=torch.bool))
-    cells = []
+    by_token = Decoding(network=causal, request=AutoregressiveRequest(num=batch), draws=draws)
+    work: dict[int, Callable[[], object]] = {
+        context: lambda: continue_prompts(
+            AutoregressiveGenerator(assets(context)), by_token, [[0]] * batch, [context] * batch, may_end=False
+        )
+    }
     for steps in (4, 8, 16, 32, 64):
-        request = MaskedRequest(num=batch, steps=steps)
-        decoding = Decoding(network=network.eval(), request=request, draws=draws_of(batch))
-        times = [seconds(lambda decoding=decoding: generator.fill(decoding, [blank] * batch)) for _ in range(rounds)]
-        cells.append(f"{steps} evaluations {batch * context / statistics.median(times):.0f}")
-    print(f"masked diffusion, context {context}, batch {batch}, tokens/s: " + " · ".join(cells), flush=True)
+        decoding = Decoding(network=network, request=MaskedRequest(num=batch, steps=steps), draws=draws)
+        work[-steps] = lambda decoding=decoding: generator.fill(decoding, [blank] * batch)  # type: ignore[misc]
+    found: dict[int, list[float]] = {steps: [] for steps in work}
+    for _ in range(rounds):
+        for steps, each in work.items():
+            found[steps].append(seconds(each))
+    cells = []
+    for times in found.values():
+        ratio = statistics.median(token / each for token, each in zip(found[context], times, strict=True))
+        cells.append(f"{batch * context / statistics.median(times):8.0f} ({ratio:.2f}×)")
+    print(f"{context:7} {batch:5} " + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 
 def memory(vocabulary: int = 50_000, context: int = 256, batch: int = 4) -> None:
@@ -176,15 +188,21 @@ if __name__ == "__main__":
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--context", type=int, nargs="*", default=[64, 1024])
     made.add_argument("--batch", type=int, nargs="*", default=[1, 16, 64])
+    made.add_argument("--masked", action="store_true", help="masked diffusion alone")
     made.add_argument("--memory", action="store_true", help="measure peak memory instead of speed")
     options = parse(made)
     torch.manual_seed(0)
     if options.memory:
         memory()
-    else:
+        raise SystemExit
+    if not options.masked:
         print("context batch   tokens/s:    nanoGPT           same network         default network")
         for context in options.context:
             for batch in options.batch:
                 autoregressive(context, batch, options.rounds)
+    print(
+        "context batch   tokens/s: token by token" + "".join(f"{n} evaluations".rjust(18) for n in (4, 8, 16, 32, 64))
+    )
+    for context in options.context:
         for batch in options.batch:
-            masked(64, batch, options.rounds)
+            masked(context, batch, options.rounds)

@@ -167,7 +167,16 @@ class Example(Rule):
 
 
 Place = Literal[
-    "background", "checkpoints", "computation", "device", "files", "identity", "progress", "sampling", "threads"
+    "background",
+    "checkpoints",
+    "computation",
+    "costs",
+    "device",
+    "files",
+    "identity",
+    "progress",
+    "sampling",
+    "threads",
 ]
 
 
@@ -176,9 +185,9 @@ class Affects(Rule):
     """The option changes neither the journal nor a tensor, and takes effect elsewhere.
 
     place: "background": commands that run in background processes. "checkpoints": which are saved and retained.
-        "computation": number of forward passes. "device": where the run computes. "files": other files in the run
-        folder. "identity": which runs may continue the run. "progress": printed lines. "sampling": samples of requests.
-        "threads": names of threads.
+        "computation": number of forward passes. "costs": the `time` of journal lines. "device": where the run computes.
+        "files": other files in the run folder. "identity": which runs may continue the run. "progress": printed lines.
+        "sampling": samples of requests. "threads": names of threads.
     """
 
     place: Place

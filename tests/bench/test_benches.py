@@ -123,7 +123,8 @@ def test_generation(tmp_path: Path) -> None:
     small = ("--rounds", 1, "--context", 8, "--batch", 1, 2, "--threads", 1)
     lines = run_bench("generation", *small, cwd=tmp_path).splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["8", "1"], ["8", "2"]]
-    assert "64 evaluations" in lines[-1]
+    assert "64 evaluations" in lines[3]
+    assert [line.split()[:2] for line in lines[4:]] == [["8", "1"], ["8", "2"]]
 
 
 def test_gpu(text: Path, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ class Outcome:
     results: str
     checkpoints: Values
     computation: int
+    costs: list[list[str]]
     device: str
     files: dict[str, str]
     progress: list[str]
@@ -122,6 +123,7 @@ def train(run: Run, folder: Path) -> Outcome:
         results=json.dumps([entries, tensors, error]),
         checkpoints=checkpoints | {path.name: "" for path in folder.glob("checkpoints/*")},
         computation=len(passes),
+        costs=[sorted(entry.get("time", {})) for entry in _entries(folder)],
         device=device,
         files={str(path.relative_to(folder)): sha256(path) for path in _other_files(folder)},
         progress=re.findall(r"step (\d+)/", screen.getvalue()),

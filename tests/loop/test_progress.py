@@ -15,7 +15,7 @@ from seedfast.loop.train import run_training
 
 PARTS = [
     "step 1220/1500", "loss 4.399", "12.3k tokens/s", "0:29 left", "epoch 1.55", "bits per byte 2.074",
-    "lr muon 3.0e-03", "lr adamw 2.0e-03",
+    "waiting for data 3%", "memory 612 MB", "lr muon 3.0e-03", "lr adamw 2.0e-03",
 ]  # fmt: skip
 """What a line can show, in order of importance."""
 README = Path(__file__).parents[2] / "README.md"
@@ -40,6 +40,14 @@ def test_the_least_important_part_is_left_out_first() -> None:
     assert PARTS[4] not in fit(PARTS, 60, 0.5)
 
 
+def test_nothing_less_important_takes_the_place_of_what_is_too_long() -> None:
+    assert fit(["step 1/2", "x" * 80, "loss 1.0"], 40, 0.5).endswith("step 1/2")
+
+
+def test_the_share_of_the_peak_is_shown_in_80_columns() -> None:
+    assert "MFU 41%  epoch 1.55" in fit([*PARTS[:4], "MFU 41%", *PARTS[4:]], 80, 0.5)
+
+
 def test_the_readme_shows_the_line_of_80_columns() -> None:
     assert fit(PARTS, 80, 1220 / 1500) in README.read_text().splitlines()
 
@@ -57,12 +65,13 @@ def trained(story: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_a_log_has_plain_lines_with_a_clock(trained: tuple[Path, str]) -> None:
     _, printed = trained
-    first, *rest = printed.splitlines()
+    first, *rest, last = printed.splitlines()
     assert first == "a beginning"
     assert all(re.match(r"\d\d:\d\d:\d\d  step \d+", line) for line in rest)
     assert "\x1b" not in printed
     assert any(" left" in line for line in rest)
     assert "validation" in rest[-1]
+    assert re.match(r"\d\d:\d\d:\d\d  trained for .* tokens/s  waiting for data \d+%  memory ", last)
 
 
 def test_the_run_folder_has_every_line_with_its_date(trained: tuple[Path, str]) -> None:

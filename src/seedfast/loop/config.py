@@ -123,6 +123,9 @@ class Run:
     """Newest checkpoints that are retained, besides the best."""
     log_every: Annotated[int, AtLeast(1), MayChange(), Affects("progress"), Example(2)] = 10
     """Steps between updates of the progress line; the journal has every step."""
+    peak_tflops: Annotated[float | None, MoreThan(0), MayChange(), Affects("costs"), Example(1.0)] = None
+    """Peak of one device in the precision of the run, TFLOP/s without sparsity: what the share of the peak (MFU) that
+    a run achieves is a share of. Most GPUs are known by their name; without a peak no share is shown."""
     tensorboard: Annotated[bool, MayChange(), Affects("files")] = False
     """Copy the journal and the samples to `tensorboard/` in the run folder."""
     wandb: Annotated[str | None, MayChange(), Affects("background"), Example("project")] = None

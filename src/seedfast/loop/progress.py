@@ -1,4 +1,4 @@
-"""Progress for people: step, loss, throughput, time left, bits per byte, learning rate; and `train.log`."""
+"""Progress for people: step, loss, throughput, time left, bits per byte, costs, learning rate; and `train.log`."""
 
 import math
 import time
@@ -12,13 +12,17 @@ from rich.live import Live
 from rich.text import Text
 
 from seedfast.families.measure import Measure
+from seedfast.loop.costs import Tally
 from seedfast.loop.session import Session
+from seedfast.report.format import duration, size
 from seedfast.run_folder.journal import Entry, ScoreEntry, SourceEntry, StepEntry
 
 LOG = "train.log"
 _SECONDS = (10.0, 300.0)  # least and most between two lines of a log
 _LINES = 30  # and about so many lines in the time so far, so that a week of training can be read
 _BAR = (8, 24)  # least and most columns of the bar
+_FADING = 0.9  # how much the costs of earlier lines count in the next one
+_LONG_WAIT = 0.1  # share of the time: from here on, waiting for data is worth a place in a narrow line
 _SPACE = "  "
 
 
@@ -42,10 +46,10 @@ class Line:
         self._console, self._log = console, log
         is_drawn = console.is_terminal and not console.is_dumb_terminal and not console.quiet
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_drawn else None
-        self._loss = self._rate = math.nan
-        self._began = self._since = time.monotonic()
+        self._loss = math.nan
+        self._began = time.monotonic()
         self._logged = -math.inf
-        self._weight = 0.0
+        self._recent, self._whole, self._unit = Tally(), Tally(), ""
 
     def say(self, text: str) -> None:
         """A line that stays, as it is."""
@@ -55,17 +59,17 @@ class Line:
     def step(self, session: Session, entry: StepEntry, seconds: float) -> None:
         """Show a step, every `log_every` steps."""
         run = session.run
-        self._weight += entry["weight"]
+        self._unit = session.family.objective.measure.weight_unit
+        self._recent.add(entry)
+        self._whole.add(entry)
         if entry["loss"] is not None:
             # A moving average over about twenty steps, for display only; the journal has every value.
             self._loss = entry["loss"] if math.isnan(self._loss) else 0.95 * self._loss + 0.05 * entry["loss"]
         if entry["step"] % run.log_every and entry["step"] != run.steps:
             return
         now = time.monotonic()
-        rate = self._weight / max(now - self._since, 1e-9)
-        self._rate = rate if math.isnan(self._rate) else 0.9 * self._rate + 0.1 * rate
-        self._since, self._weight = now, 0.0
-        parts = self._parts(session, entry)
+        parts = self._parts(session, entry, elapsed=now - self._began)
+        self._recent.fade(_FADING)
         if self._live:
             if not self._live.is_started:
                 self._live.start()
@@ -79,17 +83,23 @@ class Line:
                 self._print_with_clock(text)
             self._write(text)
 
-    def _parts(self, session: Session, entry: StepEntry) -> list[str]:
-        """What there is to show, the most important first."""
-        run, measure, step = session.run, session.family.objective.measure, entry["step"]
-        left = (run.steps - step) * entry["weight"] / self._rate
+    def _parts(self, session: Session, entry: StepEntry, elapsed: float) -> list[str]:
+        """What there is to show, the most important first. elapsed: seconds since the training began."""
+        run, measure, step, costs = session.run, session.family.objective.measure, entry["step"], self._recent
+        # What is left takes as much time besides its steps, for validations and samples, as what is done.
+        left = (run.steps - step) * entry["weight"] / costs.rate * max(1.0, elapsed / self._whole.seconds)
+        waits = costs.waiting_share >= _LONG_WAIT
         return [
             f"step {step}/{run.steps}",
             f"loss {self._loss:.3f}",
-            f"{short(self._rate)} {measure.weight_unit}/s",
+            _rate(costs, self._unit),
             f"{_clock(left)} left",
+            *_mfu(costs),
+            *([_waiting(costs)] if waits else []),
             *([f"epoch {entry['epoch']:.2f}"] if "epoch" in entry else []),
             *_units(measure, self._loss),
+            *([] if waits else [_waiting(costs)]),
+            *_memory(costs),
             *(f"lr {name} {rate:.1e}" for name, rate in entry["lr"].items()),
         ]
 
@@ -107,13 +117,15 @@ class Line:
                 text += _SPACE.join([f"loss {sign}{score['loss']:.4f}{error}", *_units(measure, score["loss"])])
                 text += " (best)" if best and best.step == step else ""
                 text += "".join(f"{_SPACE}{name} {_loss(each)}" for name, each in score.get("sources", {}).items())
-            if self._console.is_terminal:
-                self._console.print(text, highlight=False, soft_wrap=True)
-            else:
-                self._print_with_clock(text)
-            self._write(text)
-        self._since = time.monotonic()  # the throughput excludes validation
-        self._weight = 0.0
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        """Print a line that stays, with a clock where there is no terminal."""
+        if self._console.is_terminal:
+            self._console.print(text, highlight=False, soft_wrap=True)
+        else:
+            self._print_with_clock(text)
+        self._write(text)
 
     @property
     def _bar_signs(self) -> tuple[str, str]:
@@ -134,6 +146,14 @@ class Line:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+        if self._whole.seconds:
+            self._print(self._summary())
+
+    def _summary(self) -> str:
+        """What the training cost."""
+        costs = self._whole
+        spent = f"trained for {duration(costs.seconds)}"
+        return _SPACE.join([spent, _rate(costs, self._unit), *_mfu(costs), _waiting(costs), *_memory(costs)])
 
 
 class Silent:
@@ -162,15 +182,16 @@ class Callback:
 
 
 def fit(parts: Sequence[str], width: int, fraction: float, signs: tuple[str, str] = ("━", "─")) -> str:
-    """As many of the parts as fit into `width` columns, the first ones first, and a bar in the columns that are left.
+    """The first of the parts, as many as fit into `width` columns, and a bar in the columns that are left.
 
     fraction: the part of the work that is done. signs: what the bar draws for it and for the rest.
     """
     shown = ""
     for part in parts:
         longer = f"{shown}{_SPACE}{part}" if shown else part
-        if len(longer) <= width:
-            shown = longer
+        if len(longer) > width:
+            break
+        shown = longer
     columns = min(width - len(shown) - 1, _BAR[1])
     if columns < _BAR[0]:
         return shown or parts[0][:width]
@@ -186,6 +207,24 @@ def _units(measure: Measure, loss: float) -> list[str]:
 
 def _loss(score: SourceEntry) -> str:
     return "not finite" if score["loss"] is None else f"{score['loss']:.4f}"
+
+
+def _rate(costs: Tally, unit: str) -> str:
+    return f"{short(costs.rate)} {unit}/s"
+
+
+def _mfu(costs: Tally) -> list[str]:
+    """The share of the peak, where that is known."""
+    return [f"MFU {costs.mfu:.0%}"] if costs.mfu else []
+
+
+def _waiting(costs: Tally) -> str:
+    return f"waiting for data {costs.waiting_share:.0%}"
+
+
+def _memory(costs: Tally) -> list[str]:
+    """The peak of the memory, once it has been measured."""
+    return [f"memory {size(costs.memory)}"] if costs.memory else []
 
 
 def short(number: float) -> str:

@@ -19,16 +19,18 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from seedfast import phases
 from seedfast.console import warn
 from seedfast.errors import TrainingStopped
+from seedfast.families.family import Task
+from seedfast.loop.costs import Costs
 from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.micro_batch import launch_within_memory
 from seedfast.loop.plan import is_due
@@ -40,6 +42,8 @@ from seedfast.loop.step import Update
 from seedfast.loop.tasks import prefetched_tasks
 from seedfast.loop.validate import chosen_examples, validate
 from seedfast.run_folder.records import BestRecord
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def run_training(session: Session, progress: Progress) -> Outcome:
         save(session, retry, last=False)
 
     with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, plan.steps)) as prefetched:
-        for step, prepared in prefetched:
+        for step, prepared in launched.waiting(prefetched):
             sys.audit(phases.STEP, step)
             weight, stop, save_again = agree(session, prepared.weight, interrupt.number, retry.due())
             if stop:
@@ -77,7 +81,8 @@ def run_training(session: Session, progress: Progress) -> Outcome:
                 session.note("interrupted")
                 return Outcome(step, stop)
             prepared.wait()
-            launched.add(launch_within_memory(session, step, prepared.tasks, weight, commit))
+            update = launch_within_memory(session, step, prepared.tasks, weight, commit)
+            launched.add(update, prepared.tasks)
             state.step = step + 1
             final = state.step == plan.steps
             improved = False
@@ -111,12 +116,18 @@ class Launched:
     def __init__(self, session: Session, progress: Progress) -> None:
         self._session, self._progress = session, progress
         self._most = most_ahead(session.distributed.device)
-        self._updates = deque[Update]()
+        self._updates = deque[tuple[Update, float]]()
+        self._costs = Costs(session)
         self._began = time.perf_counter()
 
-    def add(self, update: Update) -> None:
+    def waiting(self, steps: Iterable[T]) -> Iterator[T]:
+        """The same steps. The time until each arrives counts as waiting for data."""
+        return self._costs.waiting(steps)
+
+    def add(self, update: Update, tasks: list[Task]) -> None:
         """Journal the steps before this one. Raises TrainingStopped if one was not finite."""
-        self._updates.append(update)
+        self._updates.append((update, self._costs.waited))
+        self._costs.count(update.step, tasks)
         while len(self._updates) > self._most:
             self._read()
 
@@ -131,14 +142,15 @@ class Launched:
             self._began = time.perf_counter()
 
     def _read(self) -> None:
-        session, update = self._session, self._updates.popleft()
+        session, (update, waited) = self._session, self._updates.popleft()
         entry = update.entry(session)
         if entry["loss"] is None:
             entry["skipped"] = _refuse(session, update)
         now = time.perf_counter()
         seconds, self._began = now - self._began, now
+        entry["time"] = self._costs.of_step(entry, seconds, waited)
         self._progress.step(session, entry, seconds)
-        session.record({**entry, "time": {"seconds": round(seconds, 6)}})
+        session.record(entry)
 
 
 def most_ahead(device: torch.device) -> int:

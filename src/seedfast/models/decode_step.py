@@ -1,10 +1,11 @@
 """One new token of each row through a causal transformer: the network's forward pass specialised for generation.
 
-At one position a layer takes microseconds, less than the checks, masks and modules around it. So the weights of a layer
-that read the same input are merged once, and a step is a short list of kernels. The logits are those of the network up
-to rounding.
+At one position a kernel takes microseconds, less than the checks, masks, views and modules around it, and all weights
+pass through the processor's cache for each token, so that the code of those is fetched anew. So the weights of a layer
+that read the same input are merged once, and a step is a short list of kernels, in place where a tensor is not needed
+again. The logits are those of the network up to rounding.
 
-Shapes: B rows, W width, H heads, D head size, P = D / 2, C slots, V vocabulary.
+Shapes: B rows, W width, H heads, P = 2 H (keys, then values), T = 3 H, D head size, C slots, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from torch.nn import functional as F
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON
 from seedfast.models.kv_cache import KVCache
-from seedfast.models.transformer_block import TransformerBlock
+from seedfast.models.transformer_block import MLP, TransformerBlock
 
 if TYPE_CHECKING:
     from seedfast.models.transformer_network import TransformerNetwork
+
+Function = Callable[[Tensor], Tensor]
 
 
 class DecodeStep:
@@ -32,17 +35,20 @@ class DecodeStep:
     def __init__(self, network: "TransformerNetwork") -> None:
         self.embedding = network.tokens.weight
         self.places = None if network.positions is None else network.positions.weight
-        self.rope_CP = None
+        self.rope = None
         if network.positions is None:
-            self.rope_CP = torch.view_as_complex(network.rotary.view(torch.float32))
+            config = network.config
+            scale = (config.width // config.heads) ** 0.5 if config.qk_norm else 1.0
+            self.rope = torch.view_as_complex(network.rotary.view(torch.float32)) * scale
         self.layers = [_Layer(cast("TransformerBlock", block)) for block in network.blocks]
-        self.norm, self.head_WV = _norm(network.norm), network.head.weight.t()
+        self.norm, scale = _norm(network.norm)
+        self.head_WV = network.head.weight.t() if scale == 1 else (scale * network.head.weight).t()
 
     @torch.inference_mode()
     def __call__(self, tokens_B: Tensor, cache: KVCache) -> Tensor:
         """Logits [B, V]; the cache holds the token afterwards. Raises UserError if the cache is full."""
         slot = cache.length
-        if slot >= cache.keys_NBHCD.shape[3]:
+        if slot >= cache.room:
             raise UserError(f"The key-value cache has no room for more than {slot} tokens.")
         mask_B11C = None
         position: Tensor | int = slot
@@ -50,92 +56,125 @@ class DecodeStep:
             cache.documents_BC[:, slot] = 0
             mask_B11C = (cache.documents_BC[:, : slot + 1] == 0)[:, None, None]
             position = cache.next_B.clone()
-        x_BW = self.embedding[tokens_B]
+        x_BW = torch.embedding(self.embedding, tokens_B)
         if self.places is not None:
-            x_BW = x_BW + self.places[position]
-        rope = None if self.rope_CP is None else self.rope_CP[position]
+            x_BW += self.places[position]
+        rope = None if self.rope is None else self.rope[position]
         if rope is not None and rope.ndim == 2:
-            rope = rope[:, None]
-        # Views of all layers at once: slicing each layer's cache would take longer than copying into it.
-        views = (
-            cache.keys_NBHCD[:, :, :, slot].unbind(0),
-            cache.values_NBHCD[:, :, :, slot].unbind(0),
-            cache.keys_NBHCD[:, :, :, : slot + 1].unbind(0),
-            cache.values_NBHCD[:, :, :, : slot + 1].unbind(0),
-        )
-        for layer, key_BHD, value_BHD, keys_BHCD, values_BHCD in zip(self.layers, *views, strict=True):
-            q_BHD, k_BHD, v_BHD = layer.project(x_BW, rope)
-            key_BHD.copy_(k_BHD)
-            value_BHD.copy_(v_BHD)
-            y_BH1D = F.scaled_dot_product_attention(q_BHD.unsqueeze(2), keys_BHCD, values_BHCD, attn_mask=mask_B11C)
-            x_BW = layer.add(x_BW, y_BH1D)
+            rope = rope[:, None, None]
+        for layer, views in zip(self.layers, cache.layers, strict=True):
+            layer(x_BW, rope, mask_B11C, views, slot)
         cache.next_B += 1
         cache.length += 1
         return torch.mm(self.norm(x_BW), self.head_WV)
 
 
 class _Layer:
-    """The weights of a block, transposed, and merged where they read the same input."""
+    """The weights of a block, transposed, merged where they read the same input, and with the factors beside them."""
 
     def __init__(self, block: TransformerBlock) -> None:
-        attention, mlp = block.attention, block.mlp
-        self.norm_attention, self.norm_mlp, self.mlp = _norm(block.norm_attention), _norm(block.norm_mlp), mlp
+        attention, mlp, qkv = block.attention, block.mlp, block.attention.qkv
         self.heads, self.size, self.qk_norm = attention.heads, attention.size, attention.qk_norm
-        qkv = attention.qkv
-        self.qkv, self.qkv_bias = torch.cat([qkv.q, qkv.k, qkv.v]).t(), qkv.bias
+        self.qk_rest = _rest(self.size)
+        self.norm_attention, scale = _norm(block.norm_attention)
+        self.qkv, self.qkv_bias = _merged([qkv.q, qkv.k, qkv.v], scale), qkv.bias
         self.out, self.out_bias = attention.out.weight.t(), attention.out.bias
+        self.norm_mlp, scale = _norm(block.norm_mlp)
+        self.bend, bend_scale = _bend(mlp)
         reading = [mlp.up] if mlp.gate is None else [mlp.up, mlp.gate]
-        self.up = torch.cat([linear.weight for linear in reading]).t()
-        self.up_bias = None if mlp.up.bias is None else torch.cat([linear.bias for linear in reading])
-        self.down, self.down_bias = mlp.down.weight.t(), mlp.down.bias
+        self.up = _merged([linear.weight for linear in reading], scale * bend_scale)
+        self.up_bias = None if mlp.up.bias is None else bend_scale * torch.cat([linear.bias for linear in reading])
+        self.down = mlp.down.weight.t() if bend_scale == 1 else bend_scale * mlp.down.weight.t()
+        self.down_bias = mlp.down.bias
 
-    def project(self, x_BW: Tensor, rope: Tensor | None) -> tuple[Tensor, ...]:
-        """Queries, keys and values of the new token, [B, H, D] each. rope: complex64, [P] or [B, 1, P]."""
-        heads, size = self.heads, self.size
-        qkv = _product(self.norm_attention(x_BW), self.qkv, self.qkv_bias).view(len(x_BW), 3 * heads, size)
-        if not self.qk_norm and rope is None:
-            return torch.split(qkv, heads, dim=1)
-        qk, v = torch.split(qkv, [2 * heads, heads], dim=1)
-        if self.qk_norm:
-            qk = rms_normalised(qk)
-        if rope is not None:
-            pairs = torch.view_as_complex(qk.view(len(x_BW), 2 * heads, size // 2, 2))
-            qk = torch.view_as_real(pairs * rope).view(len(x_BW), 2 * heads, size)
-        return *torch.split(qk, heads, dim=1), v
+    def __call__(
+        self,
+        x_BW: Tensor,
+        rope: Tensor | None,
+        mask_B11C: Tensor | None,
+        views: tuple[Tensor, Tensor, Tensor],
+        slot: int,
+    ) -> None:
+        """Add attention and MLP to the residual stream.
 
-    def add(self, x_BW: Tensor, y_BH1D: Tensor) -> Tensor:
-        """The residual stream after attention and MLP."""
-        x_BW = _add_product(x_BW, y_BH1D.reshape(x_BW.shape), self.out, self.out_bias)
-        h = _product(self.norm_mlp(x_BW), self.up, self.up_bias)
-        if self.mlp.gate is None:
-            h = self.mlp.bend(h)
-        else:
-            up, gate = h.chunk(2, dim=-1)
-            h = F.silu(gate) * up
-        return _add_product(x_BW, h, self.down, self.down_bias)
+        rope: complex64, [D / 2] or [B, 1, 1, D / 2], with the factor √D of QK-norm. views: of the layer's cache.
+        """
+        heads, (pairs_BPCD, keys_BHCD, values_BHCD) = self.heads, views
+        qkv = _product(self.norm_attention(x_BW), self.qkv, self.qkv_bias)
+        qkv_BT1D = qkv.view(x_BW.shape[0], 3 * heads, 1, self.size)
+        if self.qk_norm or rope is not None:
+            qk = qkv_BT1D.narrow(1, 0, 2 * heads)
+            if self.qk_norm:
+                qk /= _length(qk, self.qk_rest)
+            if rope is not None:
+                qk.view(torch.complex64).mul_(rope)
+            elif self.qk_norm:
+                qk *= self.size**0.5
+        pairs_BPCD.narrow(2, slot, 1).copy_(qkv_BT1D.narrow(1, heads, 2 * heads))
+        q_BH1D = qkv_BT1D.narrow(1, 0, heads)
+        keys_BHCD, values_BHCD = keys_BHCD.narrow(2, 0, slot + 1), values_BHCD.narrow(2, 0, slot + 1)
+        y_BH1D = F.scaled_dot_product_attention(q_BH1D, keys_BHCD, values_BHCD, attn_mask=mask_B11C)
+        _add_product(x_BW, y_BH1D.view(x_BW.shape), self.out, self.out_bias)
+        h = self.bend(_product(self.norm_mlp(x_BW), self.up, self.up_bias))
+        _add_product(x_BW, h, self.down, self.down_bias)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
-def _add_product(to: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.addmm(to if bias is None else to + bias, x, weight)
+def _add_product(to: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    to.addmm_(x, weight)
+    if bias is not None:
+        to += bias
 
 
-def rms_normalised(x: Tensor) -> Tensor:
-    """RMSNorm over the last dimension in four kernels: x / √(mean square + ε), the root as a hypotenuse.
+def _merged(weights: list[Tensor], scale: float) -> Tensor:
+    """Weights that read the same input as one matrix, transposed, times a factor."""
+    merged = torch.cat(weights).t()
+    return (merged if scale == 1 else scale * merged).contiguous()
 
-    `F.rms_norm` takes eight on a CPU, and at one position each costs more than its numbers.
+
+def _norm(norm: nn.Module) -> tuple[Function, float]:
+    """The norm of a block as a function, and the factor that its result lacks."""
+    if isinstance(norm, nn.RMSNorm):
+        width = norm.normalized_shape[0]
+        rest = _rest(width)
+        return lambda x: x / _length(x, rest), width**0.5
+    assert isinstance(norm, nn.LayerNorm)
+    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps), 1.0
+
+
+def _rest(size: int) -> Tensor:
+    """√(size · ε)."""
+    return torch.tensor((size * EPSILON) ** 0.5)
+
+
+def _length(x: Tensor, rest: Tensor) -> Tensor:
+    """√(Σ x² + size · ε) over the last dimension: what RMSNorm divides by, times √size.
+
+    Two kernels, the root as a hypotenuse. `F.rms_norm` takes eight on a CPU, and at one position each costs more than
+    its numbers.
     """
-    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).mul_(x.shape[-1] ** -0.5)
-    y: Tensor = x / scale.hypot_(_ROOT_OF_EPSILON.to(x.device))
-    return y
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(rest)
+    return length
 
 
-_ROOT_OF_EPSILON = torch.tensor(EPSILON**0.5)
+def _bend(mlp: MLP) -> tuple[Function, float]:
+    """The nonlinearity of an MLP as a function, and the factor of both its argument and its result.
+
+    x / 2 · (1 + erf(x / √2)) is z / √2 · (1 + erf z) with z = x / √2. For `F.gelu` a CPU makes a oneDNN primitive,
+    which costs more than two kernels.
+    """
+    match mlp.kind:
+        case "swiglu":
+            return _swiglu, 1.0
+        case "gelu-erf":
+            return lambda z: torch.addcmul(z, z, torch.erf(z)), 0.5**0.5
+    return mlp.bend, 1.0
 
 
-def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The norm of a block as a function."""
-    return rms_normalised if isinstance(norm, nn.RMSNorm) else norm.forward
+def _swiglu(h: Tensor) -> Tensor:
+    up, gate = h.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)

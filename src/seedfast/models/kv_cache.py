@@ -1,6 +1,6 @@
 """The key-value cache of a transformer.
 
-Shapes: B batch, L new positions, C slots, M memory, N layers, H heads, D head size.
+Shapes: B batch, L new positions, C slots, M memory, N layers, H heads, P = 2 H, D head size.
 """
 
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ class KVCache:
     All rows use the same number of slots; prompts of different lengths are padded on the left.
     """
 
-    keys_NBHCD: Tensor
-    """Keys of each layer after the rotary embedding, allocated once for the longest sequence."""
-    values_NBHCD: Tensor
+    pairs_NBPCD: Tensor
+    """Each layer's keys of all heads, after the rotary embedding, and then its values of all heads. Allocated once for
+    the longest sequence, and together, so that both of a new token are copied at once."""
     documents_BC: Tensor
     """Document id of each slot; `PADDING` for padding."""
     next_B: Tensor
@@ -33,12 +33,25 @@ class KVCache:
     memory_row_B: Tensor | None = None
     """The row of the given memory that each row attends to; None: row i attends to row i."""
 
+    layers: list[tuple[Tensor, Tensor, Tensor]] = field(init=False)
+    """Views of each layer, for use without gradients: keys and values [B, P, C, D], keys [B, H, C, D], values."""
+
+    def __post_init__(self) -> None:
+        half = self.pairs_NBPCD.shape[2] // 2
+        self.layers = [(pairs, pairs[:, :half], pairs[:, half:]) for pairs in self.pairs_NBPCD]
+
+    @property
+    def room(self) -> int:
+        """Number of slots."""
+        return self.pairs_NBPCD.shape[3]
+
     def extend(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
         """Append a layer's new keys and values; returns all of the layer's, [B, H, C, D]."""
-        end = self.length + k_BHLD.shape[2]
-        self.keys_NBHCD[layer, :, :, self.length : end] = k_BHLD
-        self.values_NBHCD[layer, :, :, self.length : end] = v_BHLD
-        return self.keys_NBHCD[layer, :, :, :end], self.values_NBHCD[layer, :, :, :end]
+        heads, end = k_BHLD.shape[1], self.length + k_BHLD.shape[2]
+        pairs_BPCD = self.pairs_NBPCD[layer, :, :, :end]
+        pairs_BPCD[:, :heads, self.length :] = k_BHLD
+        pairs_BPCD[:, heads:, self.length :] = v_BHLD
+        return pairs_BPCD[:, :heads], pairs_BPCD[:, heads:]
 
     def add_documents(self, documents_BL: Tensor | None, length: int) -> Tensor | None:
         """Store the document ids of the next `length` tokens; returns them, or None if no mask is needed."""
@@ -68,7 +81,8 @@ class KVCache:
 
     def select(self, rows_B: Tensor) -> None:
         """Keep these rows in this order; a row may be repeated. Beam search calls this between two tokens."""
-        self.keys_NBHCD, self.values_NBHCD = self.keys_NBHCD[:, rows_B], self.values_NBHCD[:, rows_B]
+        self.pairs_NBPCD = self.pairs_NBPCD[:, rows_B]
+        self.__post_init__()
         self.documents_BC, self.next_B = self.documents_BC[rows_B], self.next_B[rows_B]
         memory_row_B = rows_B if self.memory_row_B is None else self.memory_row_B[rows_B]
         if self.memory_row_B is not None and torch.equal(memory_row_B, self.memory_row_B):

@@ -120,10 +120,9 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             raise UserError("Only a causal network can use a key-value cache; this one is bidirectional.")
         length = self.context if length is None else length
         config, weight = self.config, self.tokens.weight
-        shape = (config.layers, batch, config.heads, length, config.width // config.heads)
+        shape = (config.layers, batch, 2 * config.heads, length, config.width // config.heads)
         return KVCache(
-            keys_NBHCD=weight.new_zeros(shape),
-            values_NBHCD=weight.new_zeros(shape),
+            pairs_NBPCD=weight.new_zeros(shape),
             documents_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device),
             next_B=torch.zeros(batch, dtype=torch.int64, device=weight.device),
         )
@@ -188,7 +187,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         """The position of each token, [L] or [B, L]; repeated if the clean tokens of the same positions come first."""
         cache = inputs.cache
         start = cache.length if cache is not None else 0
-        room = cache.keys_NBHCD.shape[3] if cache is not None else self.context
+        room = cache.room if cache is not None else self.context
         if start + length > room:
             raise UserError(
                 f"A sequence of {start + length} tokens is longer than the {room} positions of this "

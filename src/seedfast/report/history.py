@@ -56,6 +56,8 @@ class History:
     """The numbers of a journal.
 
     loss, gradient_norm, weight, seconds: one point for each step.
+    waiting, mfu: for each step its seconds of waiting for data, and its share of the device's peak; NaN if unknown.
+    memory: peak of the memory in bytes; 0 if unknown.
     lr: learning rate by the name of the optimizer. Old journals have one rate without a name, here called "lr".
     diagnostics: by name, then by "training" or the kind of weights that was validated.
     validation, standard_error: by kind of weights ("raw", "ema").
@@ -70,6 +72,9 @@ class History:
     lr: dict[str, Track] = field(default_factory=dict)
     weight: Track = field(default_factory=Track)
     seconds: Track = field(default_factory=Track)
+    waiting: Track = field(default_factory=Track)
+    mfu: Track = field(default_factory=Track)
+    memory: float = 0.0
     diagnostics: dict[str, dict[str, Track]] = field(default_factory=dict)
     validation: dict[str, Track] = field(default_factory=dict)
     standard_error: dict[str, Track] = field(default_factory=dict)
@@ -90,11 +95,17 @@ class History:
         for optimizer, rate in rates.items():
             self.lr.setdefault(optimizer, Track()).add(step, rate)
         self.weight.add(step, entry["weight"])
-        self.seconds.add(step, entry["time"]["seconds"])
+        self._add_costs(step, entry["time"])
         if "skipped" in entry:
             self.skipped.add(step, 1)
             self.reasons[str(entry["skipped"])] += 1
         self._add_diagnostics("training", step, entry.get("diagnostics", {}))
+
+    def _add_costs(self, step: int, time: Mapping[str, Any]) -> None:
+        self.seconds.add(step, time["seconds"])
+        self.waiting.add(step, time.get("waiting"))
+        self.mfu.add(step, time.get("mfu"))
+        self.memory = max(self.memory, _number(time.get("memory", 0.0)))
 
     def add_validation(self, step: int, record: Mapping[str, Mapping[str, Any]]) -> None:
         """Add the line of a validation."""
@@ -119,6 +130,12 @@ class History:
         seconds, weight = self.seconds.values, self.weight.values
         timed = seconds > 0
         return self.seconds.steps[timed], weight[timed] / seconds[timed]
+
+    def waiting_share(self) -> tuple[Floats, Floats]:
+        """Steps, and the share of the time of each that was spent waiting for data."""
+        seconds, waiting = self.seconds.values, self.waiting.values
+        timed = (seconds > 0) & np.isfinite(waiting)
+        return self.seconds.steps[timed], waiting[timed] / seconds[timed]
 
 
 def read(run_folder: Path) -> History:

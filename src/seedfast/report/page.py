@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from seedfast.files import commit
+from seedfast.report import costs, plots
 from seedfast.report import history as histories
-from seedfast.report import plots
 from seedfast.report import run_folder as folders
-from seedfast.report.format import duration, measured, quantity, size, spaced, weights_name
+from seedfast.report.format import measured, size, spaced, weights_name
 from seedfast.report.history import History
 from seedfast.report.html import Markup, element, join, table
 from seedfast.report.run_folder import Folder, SampleFile
@@ -39,7 +37,8 @@ _SUBJECTS = {
     ),
     "throughput": (
         "Throughput",
-        "The weight of a step (the divisor of its loss) over its time, without validations.",
+        "The weight of a step (the divisor of its loss) over its time, of training alone. MFU: the FLOPs of the model "
+        "in a step over its time and the peak of the devices. Waiting for data: of the process.",
     ),
     "diagnostics": ("Diagnostics", "Averages over the global batch, or over the validation examples."),
 }
@@ -94,6 +93,7 @@ def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> s
     sections = [
         *_header(folder, history),
         *_validation(folder, history),
+        *costs.section(history, folder.measure.weight_unit, folder.events),
         *_plots(folder, history, pictures),
         *_samples(folder, history),
         *_provenance(folder),
@@ -128,7 +128,7 @@ def _header(folder: Folder, history: History) -> Iterator[Markup]:
     tiles = [
         ("Step", f"{history.step:,}", f"of {steps:,}"),
         *_best_tile(folder, history),
-        *_speed_tiles(history),
+        *costs.tiles(history),
     ]
     if len(history.skipped):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in history.reasons.most_common(3))
@@ -156,13 +156,6 @@ def _best_tile(folder: Folder, history: History) -> Iterator[tuple[str, str, str
             measured(best["loss"] * factor, _scaled(best["standard_error"], factor)),
             where,
         )
-
-
-def _speed_tiles(history: History) -> Iterator[tuple[str, str, str]]:
-    _, speed = history.throughput()
-    if len(speed):
-        yield "Throughput", quantity(float(np.median(speed))), "weight per second, median"
-        yield "Time in steps", duration(float(np.nansum(history.seconds.values))), "without validations and saves"
 
 
 def _validation(folder: Folder, history: History) -> Iterator[Markup]:

@@ -125,17 +125,33 @@ def _draw_rates(axes: "Axes", history: History, theme: Theme) -> None:
 
 
 def throughput(history: History, context: PlotContext, theme: Theme) -> "Figure | None":
-    """The weight per second of each step."""
+    """The weight per second of each step; below it the share of the device's peak, and of waiting for data."""
     curve = smoothing.by_median(*history.throughput())
     if curve is None:
         return None
-    page, (axes,) = figure(theme, [f"{context.title} · throughput"], height=3.0)
-    _draw_curve(axes, curve, theme.training, "running median", "each step")
-    axes.set_ylim(0, max(float(np.quantile(curve.high, 0.98)), float(curve.smooth.max())) * 1.2)
-    axes.set_ylabel("weight per second")
-    axes.yaxis.set_major_formatter(lambda value, _: quantity(value))
-    steps(axes, history)
-    legend(axes, theme, place="lower right")
+    shares = {
+        "MFU, share of the peak": smoothing.by_median(history.mfu.steps, history.mfu.values),
+        "waiting for data": smoothing.by_median(*history.waiting_share()),
+    }
+    known = {name: share for name, share in shares.items() if share is not None}
+    titles = [f"{context.title} · throughput", *(["shares"] if known else [])]
+    page, (upper, *lower) = figure(theme, titles, height=5.4 if known else 3.0)
+    _draw_curve(upper, curve, theme.training, "running median", "each step")
+    upper.set_ylim(0, max(float(np.quantile(curve.high, 0.98)), float(curve.smooth.max())) * 1.2)
+    upper.set_ylabel("weight per second")
+    upper.yaxis.set_major_formatter(lambda value, _: quantity(value))
+    for axes in lower:
+        for number, (name, share) in enumerate(known.items()):
+            axes.plot(
+                share.steps, share.smooth, color=theme.optimizers[number], linestyle=_DASHES[number], linewidth=1.8,
+                marker=_dot(share), label=f"{name}, running median",
+            )  # fmt: skip
+        axes.set_ylim(0, None)
+        axes.set_ylabel("share")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    for axes in (upper, *lower):
+        steps(axes, history, named=axes is (upper, *lower)[-1])
+        legend(axes, theme, place="lower right")
     return page
 
 

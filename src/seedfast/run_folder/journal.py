@@ -58,6 +58,9 @@ class StepEntry(TypedDict):
     skipped: NotRequired[str]
     diagnostics: NotRequired[dict[str, float]]
     time: NotRequired[dict[str, float]]
+    """Costs: `seconds`, of which the process was `waiting` for data; weight per second, such as `tokens_per_second`;
+    `mfu`, the share of the device's peak, where that is known; every `log_every` steps the peak `memory` in bytes.
+    Earlier versions have `seconds` alone."""
 
 
 class ValidationEntry(TypedDict):

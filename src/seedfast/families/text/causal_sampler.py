@@ -109,13 +109,14 @@ def continue_prompts(
     u_SB = decoding.draws.uniform_of_stages(range(most), "token")
     progress = iter(track("Sampling", range(most), most))
     cached = cached and bool(decoding.network.has_cache)
+    read_on = decoding.network.next_token() if cached else None  # type: ignore[operator]
     done, rest = 0, [text for text in texts if text.left]
     while rest:  # each time as far as the shortest window reaches
         for text in rest:
             text.slide()
         rooms = [(vocabulary.context + 1 - len(text.window), text.left) for text in rest]
         shortest = min((room for room, left in rooms if left > room), default=max(text.left for text in rest))
-        reader = _Reader(decoding, vocabulary, rest, shortest if cached else 1, may_end=may_end)
+        reader = _Reader(decoding, vocabulary, rest, shortest if cached else 1, read_on, may_end=may_end)
         for _ in range(reader.steps):
             reader.step(u_SB[done])
             next(progress, None)
@@ -130,7 +131,8 @@ def continue_prompts(
 class _Reader:
     """A batch of texts whose windows the network reads once, and then one more token of each for every step.
 
-    steps: how many tokens are drawn for each text at most, for which the cache has room.
+    steps: how many tokens are drawn for each text at most, for which the cache has room. read_on: the network's
+    `next_token`, for more than one step.
     """
 
     def __init__(
@@ -139,10 +141,12 @@ class _Reader:
         vocabulary: Vocabulary,
         texts: list[_Text],
         steps: int,
+        read_on: Callable[[Tensor, Any], Tensor] | None,
         *,
         may_end: bool,
     ) -> None:
         network, self.decoding, self.texts, self.steps = decoding.network, decoding, texts, steps
+        self.read_on = read_on
         tokens_BL, real_BL = _padded([text.window for text in texts], vocabulary.end_of_text, decoding.device)
         self.is_ragged = not bool(real_BL.all())
         size, length = tokens_BL.shape
@@ -153,7 +157,6 @@ class _Reader:
             cache=self.cache,
             where_N=torch.arange(length - 1, size * length, length, device=decoding.device),
         )
-        self.read_on = network.next_token() if steps > 1 else None  # type: ignore[operator]
         self.next_B: Tensor | None = None
         self.rows_B = torch.tensor([text.row for text in texts], device=decoding.device)
         self.forbidden_V = self._forbidden(vocabulary, may_end=may_end)
@@ -176,9 +179,8 @@ class _Reader:
         logits_BV = self.logits_BV
         if self.forbidden_V is not None:
             logits_BV = logits_BV.masked_fill(self.forbidden_V, -torch.inf)
-        self.next_B = sample(
-            logits_BV, u_B[self.rows_B], temperature=request.temperature, top_k=request.top_k, top_p=request.top_p
-        )
+        u_B = u_B if len(u_B) == len(self.texts) else u_B[self.rows_B]
+        self.next_B = sample(logits_BV, u_B, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
         for text, token in zip(self.texts, self.next_B.tolist(), strict=True):
             before = len(text.tokens)
             text.add(token)

@@ -4,6 +4,7 @@ Shapes: B examples, L window, P prompt, N = P + L, S self-conditioned examples, 
 embedding, W width of the transformer, O its outputs.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,7 +150,7 @@ class EmbeddingNetwork(Network):
 
     def forward(self, task: EmbeddingTask) -> DiffusionOutput:
         """Noise the embeddings of texts to their times t and denoise them."""
-        with torch.autocast(task.noise_BLD.device.type, enabled=False):
+        with _in_float32(task.noise_BLD):
             vectors_VD = self.embeddings()
             x0_BLD = F.embedding(task.targets_BL, vectors_VD)
             gamma_B, slope_B = self.schedule(task.time_B)
@@ -206,7 +207,7 @@ class EmbeddingNetwork(Network):
         prompt = self.shape.prompt
         # Vectors at given positions are not read: in sampling they mean nothing.
         noised_BL1 = (condition_BN[:, prompt:] == self.shape.noised_id).unsqueeze(2)
-        with torch.autocast(z_BLD.device.type, enabled=False):
+        with _in_float32(z_BLD):
             likelihood_BLV = self.log_likelihood(z_BLD, level)
             alone_BLV = (likelihood_BLV + self.frequency).softmax(dim=-1)
         # A noisy token is embedded as the mixture of the tokens that its own vector makes likely.
@@ -223,7 +224,7 @@ class EmbeddingNetwork(Network):
         time_B = noise_schedule.angle(level).to(z_BLD.device).expand(len(z_BLD))
         y_BNO = self.transformer(embeddings_BLD=x_BNW, time_B=time_B, memory_BMD=memory_BPW, real_BL=real_BN)
         y_BLO = y_BNO[:, -z_BLD.shape[1] :, : self.shape.outputs].to(z_BLD.dtype)
-        with torch.autocast(z_BLD.device.type, enabled=False):
+        with _in_float32(z_BLD):
             if self.shape.prediction == "tokens":
                 logits_BLV = y_BLO + likelihood_BLV
                 return Denoised(self.expected_embedding(logits_BLV.softmax(dim=-1)), logits_BLV)
@@ -246,3 +247,9 @@ class EmbeddingNetwork(Network):
         """The expected embedding, [B, L, D]."""
         embeddings_VD = self.embeddings()
         return probabilities_BLV.to(embeddings_VD.dtype) @ embeddings_VD
+
+
+def _in_float32(tensor: Tensor) -> AbstractContextManager[object]:
+    """The context without autocast, which the meta device, where only shapes are computed, does not have."""
+    device = tensor.device.type
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)

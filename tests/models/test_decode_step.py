@@ -1,0 +1,98 @@
+"""The step of generation gives the logits of the network itself, for every architecture, padding and batch."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from seedfast.errors import UserError
+from seedfast.models.decode_step import DecodeStep
+from seedfast.models.transformer import Transformer
+from seedfast.models.transformer_network import TransformerNetwork
+
+V, C = 13, 12
+SMALL = Transformer(layers=2, heads=2, width=16)
+
+
+def network(config: Transformer) -> TransformerNetwork:
+    """A network of which every weight and bias matters."""
+    torch.manual_seed(1)
+    made = config.build(vocabulary=V, context=C, causal=True).eval()
+    assert isinstance(made, TransformerNetwork)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, mean=0.1, std=0.3)
+    return made
+
+
+def tokens(rows: int) -> Tensor:
+    return torch.randint(0, V, (rows, C), generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def by_steps(network: TransformerNetwork, tokens_BL: Tensor, read: int, real_BL: Tensor | None = None) -> Tensor:
+    """The logits after each token from number `read` on, [B, L - read, V]: `read` tokens at once, then one by one."""
+    cache, step = network.cache(len(tokens_BL)), network.next_token()
+    assert isinstance(step, DecodeStep)
+    network(tokens_BL[:, :read], cache=cache, real_BL=None if real_BL is None else real_BL[:, :read])
+    return torch.stack([step(tokens_B, cache) for tokens_B in tokens_BL[:, read:].unbind(1)], dim=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"qk_norm": False},
+        {"positions": "learned"},
+        {"mlp": "relu2", "bias": True},
+        {"mlp": "gelu"},
+        {"mlp": "gelu-erf", "bias": True},
+        {"norm": "layer", "bias": True},
+        {"norm": "layer", "tied": True},
+        {"norm": "layer", "qk_norm": False, "positions": "learned", "mlp": "gelu-erf", "tied": True},
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_logits_are_those_of_the_network(changes: dict[str, Any], rows: int) -> None:
+    made, tokens_BL = network(replace(SMALL, **changes)), tokens(rows)
+    with torch.no_grad():
+        expected = made(tokens_BL)[:, 4:]
+    torch.testing.assert_close(by_steps(made, tokens_BL, 4), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_rows_of_unequal_length_have_the_logits_that_they_have_alone(positions: Any) -> None:
+    made, tokens_BL = network(replace(SMALL, positions=positions)), tokens(3)
+    real_BL = torch.arange(C) >= torch.tensor([[0], [2], [3]])
+    found = by_steps(made, tokens_BL, 4, real_BL)
+    for row, padding in enumerate((0, 2, 3)):
+        with torch.no_grad():
+            alone = made(tokens_BL[row : row + 1, padding:])[:, 4 - padding :]
+        torch.testing.assert_close(found[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_weights_of_the_network_stay_as_they_are() -> None:
+    made = network(SMALL)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    by_steps(made, tokens(2), 4)
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+def test_a_full_cache_takes_no_token() -> None:
+    made = network(SMALL)
+    cache, step = made.cache(1, 1), made.next_token()
+    step(torch.tensor([1]), cache)
+    with pytest.raises(UserError, match="no room for more than 1 token"):
+        step(torch.tensor([1]), cache)
+
+
+def test_rows_that_are_kept_go_on_as_before() -> None:
+    made, tokens_BL = network(SMALL), tokens(3)
+    kept = torch.tensor([2, 0])
+    cache, step = made.cache(3), made.next_token()
+    with torch.no_grad():
+        made(tokens_BL[:, :4], cache=cache)
+        cache.select(kept)
+        found = step(tokens_BL[kept, 4], cache)
+        torch.testing.assert_close(found, made(tokens_BL[kept, :5])[:, 4], rtol=1e-4, atol=1e-4)
