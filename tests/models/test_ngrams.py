@@ -16,7 +16,7 @@ NGRAMS = Transformer(layers=2, heads=2, width=16, ngrams=(97, 64, 32))
 
 
 def embedding() -> NGramEmbedding:
-    made = NGramEmbedding(rows=(10_007, 10_007), vocabulary=11, width=4)
+    made = NGramEmbedding(rows=(10_007, 10_007), channels=3, vocabulary=11, width=4)
     for number, table in enumerate(made.tables):
         torch.nn.init.normal_(table.weight, generator=torch.Generator().manual_seed(number))
     return made
@@ -45,7 +45,9 @@ def test_the_order_of_tokens_counts_and_so_does_the_beginning_of_the_text() -> N
 
 def test_ngrams_are_spread_over_the_rows() -> None:
     """Of N n-grams in N rows, a random hash leaves 1/e of the rows empty."""
-    made, rows = NGramEmbedding(rows=(1 << 14,), vocabulary=128, width=1), 1 << 14
+    rows = 1 << 14
+    made = NGramEmbedding(rows=(rows,), channels=1, vocabulary=128, width=1)
+    torch.nn.init.ones_(made.read.weight)
     pairs_BL = torch.cartesian_prod(torch.arange(128), torch.arange(128))
     made.tables[0].weight.data.copy_(torch.arange(rows)[:, None])  # type: ignore[union-attr, operator]
     found = made(pairs_BL, made.preceding(pairs_BL))[:, 1, 0]

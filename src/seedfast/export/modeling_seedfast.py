@@ -133,19 +133,21 @@ class _Block(nn.Module):
 class _NGrams(nn.Module):
     """The sum of one vector for the last two, three, … tokens together, from tables that are read by a hash."""
 
-    def __init__(self, rows: list[int], vocabulary: int, width: int) -> None:
+    def __init__(self, shape: dict[str, Any], vocabulary: int) -> None:
         super().__init__()
         self.register_buffer("numbers_V", torch.arange(1, vocabulary + 1))
-        self.tables = nn.ModuleList(nn.Embedding(each, width) for each in rows)
+        self.tables = nn.ModuleList(nn.Embedding(rows, shape["ngram_width"]) for rows in shape["ngrams"])
+        self.read = nn.Linear(shape["ngram_width"], shape["width"], bias=False)
 
-    def forward(self, input_ids: Tensor, real_BL: Tensor) -> Tensor | float:
+    def forward(self, input_ids: Tensor, real_BL: Tensor) -> Tensor:
         code_BL = self.numbers_V[input_ids].masked_fill(~real_BL, 0)  # 0: no token, as before the first
-        numbers_BL, total = code_BL, 0.0
+        numbers_BL, found = code_BL, []
         for distance, table in enumerate(self.tables, start=1):
             before_BL = F.pad(numbers_BL, (distance, 0))[:, : input_ids.shape[1]]
             code_BL = code_BL * 6364136223846793005 + before_BL
-            total = total + table(((code_BL * -7046029254386353131) >> 32) % table.num_embeddings)
-        return total
+            found.append(table(((code_BL * -7046029254386353131) >> 32) % table.num_embeddings))
+        read_BLW: Tensor = self.read(sum(found[1:], start=found[0]))
+        return read_BLW
 
 
 class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has no types
@@ -159,7 +161,7 @@ class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has n
         super().__init__(config)
         shape = config.transformer
         self.tokens = nn.Embedding(config.vocab_size, shape["width"])
-        self.ngrams = _NGrams(shape["ngrams"], config.vocab_size, shape["width"]) if shape.get("ngrams") else None
+        self.ngrams = _NGrams(shape, config.vocab_size) if shape.get("ngrams") else None
         is_learned = shape["positions"] == "learned"
         self.positions = nn.Embedding(config.max_position_embeddings, shape["width"]) if is_learned else None
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape["layers"]))
