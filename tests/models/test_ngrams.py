@@ -16,7 +16,7 @@ NGRAMS = Transformer(layers=2, heads=2, width=16, ngrams=(97, 64, 32))
 
 
 def embedding() -> NGramEmbedding:
-    made = NGramEmbedding(rows=(10_007, 10_007), channels=3, vocabulary=11, width=4)
+    made = NGramEmbedding(rows=(10_007, 10_007), vocabulary=11, width=12)
     for number, table in enumerate(made.tables):
         torch.nn.init.normal_(table.weight, generator=torch.Generator().manual_seed(number))
     return made
@@ -46,7 +46,7 @@ def test_the_order_of_tokens_counts_and_so_does_the_beginning_of_the_text() -> N
 def test_ngrams_are_spread_over_the_rows() -> None:
     """Of N n-grams in N rows, a random hash leaves 1/e of the rows empty."""
     rows = 1 << 14
-    made = NGramEmbedding(rows=(rows,), channels=1, vocabulary=128, width=1)
+    made = NGramEmbedding(rows=(rows,), vocabulary=128, width=4)
     torch.nn.init.ones_(made.read.weight)
     pairs_BL = torch.cartesian_prod(torch.arange(128), torch.arange(128))
     made.tables[0].weight.data.copy_(torch.arange(rows)[:, None])  # type: ignore[union-attr, operator]

@@ -136,8 +136,9 @@ class _NGrams(nn.Module):
     def __init__(self, shape: dict[str, Any], vocabulary: int) -> None:
         super().__init__()
         self.register_buffer("numbers_V", torch.arange(1, vocabulary + 1))
-        self.tables = nn.ModuleList(nn.Embedding(rows, shape["ngram_width"]) for rows in shape["ngrams"])
-        self.read = nn.Linear(shape["ngram_width"], shape["width"], bias=False)
+        channels = max(1, shape["width"] // 4)
+        self.tables = nn.ModuleList(nn.Embedding(rows, channels) for rows in shape["ngrams"])
+        self.read = nn.Linear(channels, shape["width"], bias=False)
 
     def forward(self, input_ids: Tensor, real_BL: Tensor) -> Tensor:
         code_BL = self.numbers_V[input_ids].masked_fill(~real_BL, 0)  # 0: no token, as before the first

@@ -61,8 +61,6 @@ def _write_own(
     auto = "AutoModelForCausalLM" if mask is None else "AutoModelForMaskedLM"
     module, end = Path(_MODELLING).stem, assets.tokenizer.end_of_text
     shape = replace(network.config, hidden=network.config.mlp_width)
-    if shape.ngrams:
-        shape = replace(shape, ngram_width=shape.table_width)
     config = {
         "model_type": OWN_TRANSFORMER,
         "architectures": [name],

@@ -8,7 +8,7 @@ from seedfast.errors import UserError
 from seedfast.models.config import Size, TokenModel
 from seedfast.models.transformer_block import Nonlinearity
 from seedfast.models.transformer_network import TransformerNetwork
-from seedfast.options import SET, AddedLater, Affects, AtLeast, Between, Example, OnlyWith, check
+from seedfast.options import AddedLater, Affects, AtLeast, Between, Example, check
 
 _SIZES: Mapping[Size, tuple[int, int, int]] = {
     "tiny": (4, 4, 128),
@@ -48,8 +48,6 @@ class Transformer(TokenModel):
     ngrams: Annotated[tuple[int, ...], AtLeast(1), Example((64, 32)), AddedLater(())] = ()
     """Rows of tables for 2-grams, 3-grams, …: each position also receives a learned vector for the last two, three, …
     tokens together (Huang et al. 2025). The row is a hash of the tokens, so some n-grams share one."""
-    ngram_width: Annotated[int | None, AtLeast(1), OnlyWith(ngrams=SET), Example(16), AddedLater(None)] = None
-    """Channels of these tables, which one matrix maps to the width (default 32)."""
     bias: bool = False
     """Use biases in all linear layers of the blocks and in LayerNorm."""
     init: Literal["identity", "gpt2"] = "identity"
@@ -122,11 +120,6 @@ class Transformer(TokenModel):
             return self.hidden
         # A multiple of eight: tensor cores are slow for other sizes.
         return max(1, round(self.width / 3)) * 8 if self.mlp == "swiglu" else 4 * self.width
-
-    @property
-    def table_width(self) -> int:
-        """Channels of the tables of n-grams."""
-        return 32 if self.ngram_width is None else self.ngram_width
 
     def build(
         self,

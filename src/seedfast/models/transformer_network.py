@@ -53,9 +53,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         self.tokens = nn.Embedding(vocabulary, width)
         self.ngrams: NGramEmbedding | None = None
         if config.ngrams:
-            self.ngrams = NGramEmbedding(
-                rows=config.ngrams, channels=config.table_width, vocabulary=vocabulary, width=width
-            )
+            self.ngrams = NGramEmbedding(rows=config.ngrams, vocabulary=vocabulary, width=width)
         self.positions = nn.Embedding(context, width) if config.positions == "learned" else None
         if self.positions is None:
             self.register_buffer("rotary", rotary_table(context, width // config.heads), persistent=False)
