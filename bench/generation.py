@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common import parse, parser
+from nanogpt import HEADS, LAYERS, WIDTH, NanoGPT
 from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
 from seedfast.families.text.autoregressive import AutoregressiveGenerator
@@ -33,57 +32,7 @@ from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
 
-LAYERS, HEADS, WIDTH, VOCABULARY = 4, 4, 128, 65
-
-
-class PlainBlock(nn.Module):
-    """nanoGPT's block."""
-
-    def __init__(self, context: int) -> None:
-        super().__init__()
-        self.ln_1, self.ln_2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
-        self.attention, self.projection = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, W] to the same."""
-        batch, length, _ = x.shape
-        q, k, v = (
-            each.view(batch, length, HEADS, WIDTH // HEADS).transpose(1, 2)
-            for each in self.attention(self.ln_1(x)).split(WIDTH, dim=2)
-        )
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.projection(y.transpose(1, 2).contiguous().view(batch, length, WIDTH))
-        return x + self.down(F.gelu(self.up(self.ln_2(x))))
-
-
-class Plain(nn.Module):
-    """nanoGPT's model."""
-
-    def __init__(self, context: int) -> None:
-        super().__init__()
-        self.context = context
-        self.tokens, self.positions = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(context, WIDTH)
-        self.blocks = nn.ModuleList(PlainBlock(context) for _ in range(LAYERS))
-        self.norm, self.head = nn.LayerNorm(WIDTH, bias=False), nn.Linear(WIDTH, VOCABULARY, bias=False)
-        self.head.weight = self.tokens.weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """The logits after the last token."""
-        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(self.norm(x)[:, [-1], :])
-        return logits
-
-    @torch.no_grad()
-    def generate(self, tokens: Tensor, count: int) -> Tensor:
-        """nanoGPT's sampling loop."""
-        for _ in range(count):
-            recent = tokens if tokens.shape[1] <= self.context else tokens[:, -self.context :]
-            probabilities = F.softmax(self(recent)[:, -1, :], dim=-1)
-            tokens = torch.cat([tokens, torch.multinomial(probabilities, num_samples=1)], dim=1)
-        return tokens
+VOCABULARY = 65
 
 
 def assets(context: int) -> TextAssets:
@@ -109,7 +58,7 @@ def autoregressive(context: int, batch: int, rounds: int) -> None:
     count = 2 * context if context <= 64 else 32
     prompt = 1 if context <= 64 else context - count
     tokens = torch.randint(0, VOCABULARY - 1, (batch, prompt))
-    plain = Plain(context).eval()
+    plain = NanoGPT(context, VOCABULARY).eval()
     kinds = {
         "same network": Transformer.gpt2(layers=LAYERS, heads=HEADS, width=WIDTH, bias=False, mlp="gelu-erf"),
         "default network": Transformer(layers=LAYERS, heads=HEADS, width=WIDTH),

@@ -41,6 +41,7 @@ from seedfast.data.text.config import TextData
 from seedfast.loop.compilation import Compile
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
+from seedfast.loop.peak import known_peak
 from seedfast.loop.progress import Silent
 from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
@@ -50,8 +51,6 @@ from seedfast.models.unet import UNet
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder.journal import StepEntry
 
-PEAKS = {"A100": 312.0, "H100": 989.4, "H200": 989.4, "RTX 4090": 165.2}
-"""Dense bfloat16 products with float32 sums, 10¹² operations a second, by a part of the name of a GPU (data sheets)."""
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 BACKEND = "inductor" if CUDA else "eager"  # without a GPU only that it runs is of interest, and not for minutes
@@ -254,9 +253,9 @@ PARTS = {"text": text, "shipped": shipped, "images": images}
 
 
 def peak(given: float | None) -> float | None:
-    """The peak of this GPU in 10¹² operations a second, if it is known."""
-    name = torch.cuda.get_device_name() if CUDA else ""
-    return given or next((value for part, value in PEAKS.items() if part in name), None)
+    """The peak of this GPU in bfloat16, in 10¹² operations a second, if it is known."""
+    known = known_peak(torch.cuda.get_device_name()) if CUDA else None
+    return given or (known.half if known else None)
 
 
 def main() -> None:

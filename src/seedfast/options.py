@@ -152,6 +152,13 @@ class Formerly(Rule):
     note: str = ""
 
 
+@dataclass(frozen=True)
+class AddedLater(Rule):
+    """The option is younger than some stored configurations; those that lack only such options have this value."""
+
+    value: Any
+
+
 class Example(Rule):
     """Another value of the option with which a run of a few steps gives other results.
 

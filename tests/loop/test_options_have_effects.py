@@ -24,7 +24,10 @@ from seedfast.families.text.masked import Masked
 from seedfast.options import AtLeast, Example
 
 OPTIONS = list(options_of({name: recipes.make(name) for name in recipes.RECIPES}))
-REFUSED = {"image-transformer-model.body.tied": "the class embedding with the pixels"}
+REFUSED = {
+    "image-transformer-model.body.tied": "the class embedding with the pixels",
+    "image-transformer-model.body.ngrams": "an image has none",
+}
 """Options of a shared configuration that one place of it never allows, and the reason in the refusal."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers.networks import build, tokens
+from tests.helpers.networks import SMALL, build, tokens
 
 from seedfast.errors import UserError
 from seedfast.models.attention import rotary_table, rotate
@@ -32,7 +32,8 @@ SHAPES = [
         [True, False],
     )
 ]
-NAMES = [f"{c.mlp}-{c.norm}-qk{c.qk_norm:d}-{c.positions}-tied{c.tied:d}" for c in SHAPES]
+SHAPES.append(Transformer(layers=2, heads=2, width=16, ngrams=(97, 64, 32)))
+NAMES = [f"{c.mlp}-{c.norm}-qk{c.qk_norm:d}-{c.positions}-tied{c.tied:d}{'-ngrams' * bool(c.ngrams)}" for c in SHAPES]
 
 
 def future_moves_past(network: TransformerNetwork) -> float:
@@ -62,20 +63,24 @@ def one_document_moves_the_other(network: TransformerNetwork, **inputs: Any) -> 
     return float((network(one_BL, **inputs)[:, 6:] - network(other_BL, **inputs)[:, 6:]).abs().max())
 
 
+@pytest.mark.parametrize("ngrams", [(), (97, 32)], ids=["", "ngrams"])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 @torch.no_grad()
-def test_permuting_a_document_leaves_the_logits_of_the_other_unchanged(causal: bool, positions: Any) -> None:
-    network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
+def test_permuting_a_document_leaves_the_logits_of_the_other_unchanged(
+    causal: bool, positions: Any, ngrams: Any
+) -> None:
+    network = build(Transformer(layers=2, heads=2, width=16, positions=positions, ngrams=ngrams), causal=causal)
     assert one_document_moves_the_other(network, documents_BL=DOCUMENTS) == 0.0
     assert one_document_moves_the_other(network) > 1e-3  # the broken twin is caught
 
 
+@pytest.mark.parametrize("ngrams", [(), (97, 32)], ids=["", "ngrams"])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 @torch.no_grad()
-def test_packed_documents_have_the_logits_of_unpacked_ones(causal: bool, positions: Any) -> None:
-    network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
+def test_packed_documents_have_the_logits_of_unpacked_ones(causal: bool, positions: Any, ngrams: Any) -> None:
+    network = build(Transformer(layers=2, heads=2, width=16, positions=positions, ngrams=ngrams), causal=causal)
     x_BL = tokens(1, 14)
     restart_BL = torch.cat([torch.arange(6), torch.arange(8)])[None] if positions == "learned" else None
     packed_BLV = network(x_BL, documents_BL=DOCUMENTS, positions_BL=restart_BL)
@@ -90,10 +95,11 @@ def test_documents_need_not_be_contiguous() -> None:
     torch.testing.assert_close(network(x_BL, documents_BL=documents_BL)[:, 1::2], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("ngrams", [(), (97, 32)], ids=["", "ngrams"])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
-def test_padding_on_either_side_leaves_the_logits_unchanged(causal: bool, positions: Any) -> None:
-    network = build(Transformer(layers=2, heads=2, width=16, positions=positions), causal=causal)
+def test_padding_on_either_side_leaves_the_logits_unchanged(causal: bool, positions: Any, ngrams: Any) -> None:
+    network = build(Transformer(layers=2, heads=2, width=16, positions=positions, ngrams=ngrams), causal=causal)
     x_BL = tokens(1, 9)
     for real in ([False] * 3 + [True] * 9, [True] * 9 + [False] * 3):
         real_BL = torch.tensor([real])
@@ -158,9 +164,10 @@ def test_cached_logits_equal_uncached_ones_with_time_and_memory() -> None:
     torch.testing.assert_close(torch.cat([first, then], dim=1), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("config", [SMALL, SHAPES[-1]], ids=["plain", "ngrams"])
 @torch.no_grad()
-def test_selected_rows_of_a_cache_continue_as_before() -> None:
-    network = build(memory_width=5)
+def test_selected_rows_of_a_cache_continue_as_before(config: Transformer) -> None:
+    network = build(config, memory_width=5)
     x_BL, memory_BMD, rows_B = tokens(3, 10), torch.randn(3, 4, 5), torch.tensor([2, 0, 2])
     cache = network.cache(3)
     real_BL = torch.stack([torch.arange(6) >= n for n in (0, 2, 3)])
@@ -180,9 +187,10 @@ def test_a_full_cache_refuses_more_tokens() -> None:
         network(tokens(1, 2), cache=cache)
 
 
+@pytest.mark.parametrize("config", [SMALL, SHAPES[-1]], ids=["plain", "ngrams"])
 @torch.no_grad()
-def test_a_truncated_cache_continues_from_the_tokens_that_remain() -> None:
-    network, x_BL = build(), tokens(2, 8)
+def test_a_truncated_cache_continues_from_the_tokens_that_remain(config: Transformer) -> None:
+    network, x_BL = build(config), tokens(2, 8)
     cache = network.cache(2)
     network(x_BL[:, :6], cache=cache)
     cache.truncate(4)

@@ -130,6 +130,27 @@ class _Block(nn.Module):
         return y_BLW
 
 
+class _NGrams(nn.Module):
+    """The sum of one vector for the last two, three, … tokens together, from tables that are read by a hash."""
+
+    def __init__(self, shape: dict[str, Any], vocabulary: int) -> None:
+        super().__init__()
+        self.register_buffer("numbers_V", torch.arange(1, vocabulary + 1))
+        self.rows, channels = shape["ngrams"], max(1, shape["width"] // 4)
+        self.tables = nn.ModuleList(nn.Embedding(rows, channels) for rows in shape["ngrams"])
+        self.read = nn.Linear(channels, shape["width"], bias=False)
+
+    def forward(self, input_ids: Tensor, real_BL: Tensor) -> Tensor:
+        code_BL = self.numbers_V[input_ids].masked_fill(~real_BL, 0)  # 0: no token, as before the first
+        numbers_BL, found = code_BL, []
+        for distance, (rows, table) in enumerate(zip(self.rows, self.tables, strict=True), start=1):
+            before_BL = F.pad(numbers_BL, (distance, 0))[:, : input_ids.shape[1]]
+            code_BL = code_BL * 6364136223846793005 + before_BL
+            found.append(table(((code_BL * -7046029254386353131) >> 32) % rows))
+        read_BLW: Tensor = self.read(sum(found[1:], start=found[0]))
+        return read_BLW
+
+
 class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has no types
     """The network, with the names of its weights in seedfast."""
 
@@ -141,6 +162,7 @@ class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has n
         super().__init__(config)
         shape = config.transformer
         self.tokens = nn.Embedding(config.vocab_size, shape["width"])
+        self.ngrams = _NGrams(shape, config.vocab_size) if shape.get("ngrams") else None
         is_learned = shape["positions"] == "learned"
         self.positions = nn.Embedding(config.max_position_embeddings, shape["width"]) if is_learned else None
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape["layers"]))
@@ -178,6 +200,8 @@ class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has n
         itself = torch.eye(length, dtype=torch.bool, device=input_ids.device)  # a padded row needs one true entry
         allowed_BHLL = ((allowed & real_BL[:, None, :]) | itself)[:, None]
         x_BLW = self.tokens(input_ids)
+        if self.ngrams is not None:
+            x_BLW = x_BLW + self.ngrams(input_ids, real_BL)
         angles_BLP = None
         if self.positions is not None:
             x_BLW = x_BLW + self.positions(places_BL)

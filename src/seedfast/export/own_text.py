@@ -87,8 +87,8 @@ def _tensors(network: TransformerNetwork, *, words: int, mask: int | None) -> di
     if network.config.tied:
         del tensors["head.weight"]
     if mask is not None:
-        rows = tensors["tokens.weight"]
-        tensors["tokens.weight"] = torch.cat([rows[:words], rows[mask : mask + 1]])
+        for name in {"tokens.weight", "ngrams.numbers_V"} & tensors.keys():
+            tensors[name] = torch.cat([tensors[name][:words], tensors[name][mask : mask + 1]])
         if "head.weight" in tensors:
             tensors["head.weight"] = tensors["head.weight"][:words]
     return tensors

@@ -25,6 +25,8 @@ _GPT2_MLP = {"gelu": "gelu_new", "gelu-erf": "gelu", "relu2": "relu2"}
 def as_transformers(network: TransformerNetwork, *, end_of_text: int) -> Any | None:
     """A causal language model of transformers with the network's weights; None if no class computes the same."""
     config = network.config
+    if config.ngrams:
+        return None
     if config.norm == "rms" and config.positions == "rope" and config.mlp == "swiglu":
         if config.qk_norm and config.bias:
             return None

@@ -3,7 +3,7 @@
 import math
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import (
@@ -35,6 +35,7 @@ from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.options import (
     SET,
+    AddedLater,
     Affects,
     AtLeast,
     Example,
@@ -45,6 +46,7 @@ from seedfast.options import (
     check,
     may_change,
     renamed,
+    rules,
 )
 
 C = TypeVar("C")
@@ -235,6 +237,7 @@ def from_mapping(template: C, values: Mapping[str, Any], *, where: str, prefix: 
     earlier = renamed(type(template))
     if isinstance(template, _Migrating):
         values = template.migrated(values)
+    changes |= _added_later(type(template), {earlier.get(given, given) for given in values})
     for given, value in values.items():
         key = given if given in known else earlier.get(given, given)
         name = f"{prefix}{key}"
@@ -248,6 +251,13 @@ def from_mapping(template: C, values: Mapping[str, Any], *, where: str, prefix: 
         else:
             changes[key] = typed(value, hints[key], name, where)
     return replace(template, **changes)  # type: ignore[type-var]
+
+
+def _added_later(kind: type, given: Set[str]) -> dict[str, Any]:
+    """The values of the options that did not exist when a configuration was stored, which names all others."""
+    added = {name: rule.value for name, found in rules(kind).items() for rule in found if isinstance(rule, AddedLater)}
+    is_stored = bool(added) and given >= {f.name for f in fields(kind)} - added.keys()
+    return {name: value for name, value in added.items() if name not in given} if is_stored else {}
 
 
 def typed(value: Any, hint: Any, name: str, where: str) -> Any:

@@ -33,7 +33,7 @@ class DecodeStep:
     """
 
     def __init__(self, network: "TransformerNetwork") -> None:
-        self.embedding = network.tokens.weight
+        self.embedding, self.ngrams = network.tokens.weight, network.ngrams
         self.places = None if network.positions is None else network.positions.weight
         self.rope = None
         if network.positions is None:
@@ -57,6 +57,10 @@ class DecodeStep:
             mask_B11C = (cache.documents_BC[:, : slot + 1] == 0)[:, None, None]
             position = cache.next_B.clone()
         x_BW = torch.embedding(self.embedding, tokens_B)
+        if self.ngrams is not None:
+            recent_BL, documents_BL = cache.add_tokens(tokens_B.unsqueeze(1), self.ngrams.reach)
+            before = [each_BL[:, -1] for each_BL in self.ngrams.preceding(recent_BL, documents_BL)]
+            x_BW += self.ngrams(tokens_B, before)
         if self.places is not None:
             x_BW += self.places[position]
         rope = None if self.rope is None else self.rope[position]

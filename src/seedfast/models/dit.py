@@ -41,6 +41,8 @@ class DiT(ImageModel):
         check(self, "model.")
         if self.body.tied:
             raise UserError("model.body.tied would share the class embedding with the pixels: leave it out.")
+        if self.body.ngrams:
+            raise UserError("model.body.ngrams embeds tokens, and an image has none: leave it out.")
 
     def sizes(self) -> Mapping[Size, Self]:
         """The shapes of the paper, with this patch."""

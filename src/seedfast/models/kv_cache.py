@@ -30,6 +30,8 @@ class KVCache:
     memory: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values of the cross-attention memory by layer, computed when the memory was last given."""
     memory_mask_BM: Tensor | None = None
+    tokens_BC: Tensor | None = None
+    """The token in each slot, for a network that embeds n-grams."""
     memory_row_B: Tensor | None = None
     """The row of the given memory that each row attends to; None: row i attends to row i."""
 
@@ -62,6 +64,17 @@ class KVCache:
         new_BL.copy_(documents_BL if documents_BL is not None else torch.zeros_like(new_BL))
         return new_BL
 
+    def add_tokens(self, tokens_BL: Tensor, reach: int) -> tuple[Tensor, Tensor | None]:
+        """Store the next tokens, whose documents are stored already; returns them after up to `reach` earlier ones.
+
+        The second tensor holds the documents of all these; None if there are none.
+        """
+        assert self.tokens_BC is not None, "this cache is of a network without n-grams"
+        end = self.length + tokens_BL.shape[1]
+        self.tokens_BC[:, self.length : end] = tokens_BL
+        here = slice(max(0, self.length - reach), end)
+        return self.tokens_BC[:, here], self.documents_BC[:, here] if self.has_documents else None
+
     def next_positions(self, real_BL: Tensor | None, length: int) -> Tensor | None:
         """The positions of the next `length` tokens, [B, L]; None if they are equal to their slots."""
         if real_BL is None and not self.has_documents:
@@ -84,6 +97,7 @@ class KVCache:
         self.pairs_NBPCD = self.pairs_NBPCD[:, rows_B]
         self.__post_init__()
         self.documents_BC, self.next_B = self.documents_BC[rows_B], self.next_B[rows_B]
+        self.tokens_BC = None if self.tokens_BC is None else self.tokens_BC[rows_B]
         memory_row_B = rows_B if self.memory_row_B is None else self.memory_row_B[rows_B]
         if self.memory_row_B is not None and torch.equal(memory_row_B, self.memory_row_B):
             return  # the beams of an image change places: its memory, by far the largest part, is not copied

@@ -8,7 +8,7 @@ from seedfast.errors import UserError
 from seedfast.models.config import Size, TokenModel
 from seedfast.models.transformer_block import Nonlinearity
 from seedfast.models.transformer_network import TransformerNetwork
-from seedfast.options import Affects, AtLeast, Between, Example, check
+from seedfast.options import AddedLater, Affects, AtLeast, Between, Example, check
 
 _SIZES: Mapping[Size, tuple[int, int, int]] = {
     "tiny": (4, 4, 128),
@@ -45,6 +45,9 @@ class Transformer(TokenModel):
     """Normalise queries and keys, which bounds the attention logits (Henry et al. 2020)."""
     positions: Literal["rope", "learned"] = "rope"
     """Rotary embedding (Su et al. 2021), or a learned embedding of each position."""
+    ngrams: Annotated[tuple[int, ...], AtLeast(1), Example((64, 32)), AddedLater(())] = ()
+    """Rows of tables for 2-grams, 3-grams, …: each position also receives a learned vector for the last two, three, …
+    tokens together (Huang et al. 2025). The row is a hash of the tokens, so some n-grams share one."""
     bias: bool = False
     """Use biases in all linear layers of the blocks and in LayerNorm."""
     init: Literal["identity", "gpt2"] = "identity"
@@ -55,7 +58,7 @@ class Transformer(TokenModel):
     """Share the weight of the token embedding with the output layer."""
     dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
     """Dropout rate of embeddings, attention weights and the outputs of attention and MLP."""
-    gradient_checkpointing: Annotated[bool, Affects("computation")] = False
+    gradient_checkpointing: Annotated[bool, Affects("computation"), AddedLater(False)] = False
     """Recompute each block's activations in the backward pass instead of storing them: a third slower, much less
     memory, the same numbers."""
 

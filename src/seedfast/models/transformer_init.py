@@ -18,9 +18,11 @@ def initialise(network: "TransformerNetwork") -> None:
     config, gpt2 = network.config, network.config.init == "gpt2"
     blocks = [module for module in network.modules() if isinstance(module, TransformerBlock)]
     residual_outputs = {id(module) for block in blocks for module in block.residual_outputs()}
+    tables = set(map(id, network.ngrams.tables)) if network.ngrams else set[int]()
     for module in network.modules():
         if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02 if gpt2 or config.tied else 1.0)
+            std = 0.02 if gpt2 or config.tied else 1.0  # an n-gram that is never seen adds nothing
+            nn.init.normal_(module.weight, std=0.0 if id(module) in tables else std)
         elif isinstance(module, QKV):
             module.initialise(0.02 if gpt2 else config.width**-0.5)
         elif isinstance(module, nn.Linear) and module is not network.head:

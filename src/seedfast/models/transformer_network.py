@@ -18,6 +18,7 @@ from seedfast.models.attention_mask import AttentionMask, with_padding
 from seedfast.models.decode_step import DecodeStep
 from seedfast.models.kv_cache import KVCache
 from seedfast.models.network import CompiledInTraining
+from seedfast.models.ngrams import NGramEmbedding, preceding_in_blocks
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
 from seedfast.models.transformer_init import initialise
@@ -51,6 +52,9 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         self.memory_width = memory_width
         width = config.width
         self.tokens = nn.Embedding(vocabulary, width)
+        self.ngrams: NGramEmbedding | None = None
+        if config.ngrams:
+            self.ngrams = NGramEmbedding(rows=config.ngrams, vocabulary=vocabulary, width=width)
         self.positions = nn.Embedding(context, width) if config.positions == "learned" else None
         if self.positions is None:
             self.register_buffer("rotary", rotary_table(context, width // config.heads), persistent=False)
@@ -125,6 +129,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             pairs_NBPCD=weight.new_zeros(shape),
             documents_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device),
             next_B=torch.zeros(batch, dtype=torch.int64, device=weight.device),
+            tokens_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device) if self.ngrams else None,
         )
 
     def next_token(self) -> Callable[[Tensor, KVCache], Tensor]:
@@ -144,8 +149,10 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         length, where_N, is_block_pass = x_BLW.shape[1], inputs.where_N, inputs.clean_BL is not None
         positions = self._positions(inputs, length, x_BLW.device)
         context = self._context(inputs, positions, length, x_BLW.device)
+        if self.ngrams is not None:
+            x_BLW = x_BLW + self._embed_ngrams(self.ngrams, inputs)
         if is_block_pass:
-            x_BLW = torch.cat([self.tokens(inputs.clean_BL), x_BLW], dim=1)
+            x_BLW = torch.cat([self._embed_clean(inputs), x_BLW], dim=1)
         if self.positions is not None:
             x_BLW = x_BLW + self.positions(positions)
         if self.config.dropout:
@@ -181,6 +188,28 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         assert (inputs.tokens_BL is None) != (inputs.embeddings_BLD is None), "a network takes tokens or embeddings"
         x_BLW: Tensor = self.tokens(inputs.tokens_BL) if inputs.embeddings_BLD is None else inputs.embeddings_BLD
         assert x_BLW.shape[-1] == self.config.width, "embeddings must have the network's width"
+        return x_BLW
+
+    def _embed_ngrams(self, ngrams: NGramEmbedding, inputs: SequenceInputs[KVCache]) -> Tensor:
+        """The n-grams that end at the new tokens, [B, L, W]; a cache holds the tokens before them."""
+        tokens_BL, cache = inputs.tokens_BL, inputs.cache
+        assert tokens_BL is not None, "n-grams are of tokens"
+        length, documents_BL = tokens_BL.shape[1], with_padding(inputs.documents_BL, inputs.real_BL)
+        if cache is not None:
+            tokens_BL, documents_BL = cache.add_tokens(tokens_BL, ngrams.reach)
+        before = ngrams.preceding(tokens_BL, documents_BL)
+        if inputs.clean_BL is not None and self.block is not None:
+            before = preceding_in_blocks(before, ngrams.preceding(inputs.clean_BL, documents_BL), self.block)
+        found_BLW: Tensor = ngrams(tokens_BL[:, -length:], [each_BL[:, -length:] for each_BL in before])
+        return found_BLW
+
+    def _embed_clean(self, inputs: SequenceInputs[KVCache]) -> Tensor:
+        """The clean tokens of a block pass, [B, L, W]."""
+        x_BLW: Tensor = self.tokens(inputs.clean_BL)
+        if self.ngrams is None or inputs.clean_BL is None:
+            return x_BLW
+        documents_BL = with_padding(inputs.documents_BL, inputs.real_BL)
+        x_BLW = x_BLW + self.ngrams(inputs.clean_BL, self.ngrams.preceding(inputs.clean_BL, documents_BL))
         return x_BLW
 
     def _positions(self, inputs: SequenceInputs[KVCache], length: int, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from seedfast.diffusion.levels import NoiseLevel, add_noise, from_gamma, match_dims
 from seedfast.diffusion.parameterisation import to_x0
+from seedfast.errors import UserError
 from seedfast.families.text.embedding import noise_schedule
 from seedfast.families.text.embedding.noise_schedule import ScheduleKind
 from seedfast.families.text.embedding.task import EmbeddingTask
@@ -107,6 +108,8 @@ class EmbeddingNetwork(Network):
 
     def __init__(self, model: Any, shape: EmbeddingShape) -> None:
         super().__init__()
+        if getattr(model, "ngrams", ()):
+            raise UserError("model.ngrams embeds tokens, and this network reads noisy embeddings: leave it out.")
         self.shape = shape
         channels = shape.channels
         self.transformer = model.build(

@@ -1,0 +1,160 @@
+"""Time to a validation loss on the characters of tiny Shakespeare: seedfast beside nanoGPT's training script.
+
+The reference is nanoGPT's model and loop with the settings of its README for a CPU (4 layers, 4 heads, width 128,
+context 64, batch 12, 2000 iterations, AdamW, no dropout), in our words; only its iterations are timed, not its start or
+its evaluations. Of seedfast, the whole command is timed, from its start until the validation is in the journal. Both
+train on the first nine tenths of the text and are measured on the rest, in windows of the context. Each round times
+both, because other load on the machine slows both; the ratio is that of medians.
+
+    python bench/time_to_loss.py FILE [--rounds 5] [--threads 2] [--only first whole large masked]
+"""
+
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common import parse, parser
+from nanogpt import NanoGPT
+from seedfast.run_folder import journal
+
+ITERATIONS, BATCH, CONTEXT, WARMUP, PEAK, LOWEST = 2000, 12, 64, 100, 1e-3, 1e-4
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A command of seedfast and what it is compared with.
+
+    flags: of `seedfast train`. loss: the validation loss to reach, in nats per character. share: of nanoGPT's time
+        in which it should be reached; None for a time in seconds. seconds: that time.
+    """
+
+    flags: str
+    loss: float
+    share: float | None = None
+    seconds: float | None = None
+
+
+_SHAPE = "--model.layers 4 --model.heads 4 --model.width 128 --data.context 64 --batch-size 12"
+_LARGE = "--model.layers 5 --model.heads 6 --model.width 192 --data.context 256"
+GOALS = {
+    "first": Goal(f"text-autoregressive {_SHAPE} --steps 100 --schedule.warmup 10", 1.898, share=1 / 8),
+    "whole": Goal(f"text-autoregressive {_SHAPE} --steps 1000 --schedule.warmup 50", 1.55, share=1),
+    "large": Goal(f"text-autoregressive {_LARGE} --steps 1000", 1.4697, seconds=300),
+    "masked": Goal(f"text-masked {_SHAPE} --steps 1000 --schedule.warmup 50", 2.145, share=1),
+}
+
+
+def rate(iteration: int, iterations: int) -> float:
+    """nanoGPT's learning rate: linear warm-up, then a cosine to a tenth."""
+    if iteration < WARMUP:
+        return PEAK * (iteration + 1) / (WARMUP + 1)
+    done = (iteration - WARMUP) / max(1, iterations - WARMUP)
+    return LOWEST + 0.5 * (1 + math.cos(math.pi * done)) * (PEAK - LOWEST)
+
+
+def train_nanogpt(train: Tensor, vocabulary: int, iterations: int) -> tuple[NanoGPT, float]:
+    """nanoGPT trained, and the seconds of its iterations."""
+    network = NanoGPT(CONTEXT, vocabulary)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+    began = time.perf_counter()
+    for iteration in range(iterations):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(iteration, iterations)
+        starts = torch.randint(len(train) - CONTEXT, (BATCH,))
+        x = torch.stack([train[i : i + CONTEXT] for i in starts])
+        y = torch.stack([train[i + 1 : i + 1 + CONTEXT] for i in starts])
+        loss = F.cross_entropy(network(x).flatten(0, 1), y.flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    return network, time.perf_counter() - began
+
+
+@torch.no_grad()
+def loss_of(network: NanoGPT, tokens: Tensor) -> float:
+    """Nats per character over all windows."""
+    count = (len(tokens) - 1) // CONTEXT
+    x, y = tokens[: count * CONTEXT].view(count, -1), tokens[1 : count * CONTEXT + 1].view(count, -1)
+    total = sum(
+        F.cross_entropy(network(xs).flatten(0, 1), ys.flatten(), reduction="sum").item()
+        for xs, ys in zip(x.split(100), y.split(100), strict=True)
+    )
+    return total / (count * CONTEXT)
+
+
+def train_seedfast(file: Path, goal: Goal, folder: Path, threads: int) -> tuple[float, float]:
+    """Validation loss of a new run, and the seconds from the command to its line in the journal.
+
+    Raises RuntimeError if the run ends without a validation.
+    """
+    words = [*goal.flags.split(), "--data", str(file), "--data.tokenizer", "characters", "--out", str(folder)]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seedfast", "train", *words, "--eval-every", "1000000", "--quiet"],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )
+    seconds: float | None = None
+    while process.poll() is None:
+        if seconds is None and validation_loss(folder) is not None:
+            seconds = time.perf_counter() - began
+        time.sleep(0.02)
+    loss = validation_loss(folder)
+    if process.returncode or loss is None or seconds is None:
+        raise RuntimeError(f"the training ended with status {process.returncode}, at a loss of {loss}")
+    return loss, seconds
+
+
+def validation_loss(folder: Path) -> float | None:
+    """The lower loss of both kinds of weights at the last validation; None before the first."""
+    lines = journal.read(folder) if (folder / "journal.jsonl").exists() else ()
+    found = [entry["validation"] for entry in lines if "validation" in entry]
+    return min(score["loss"] for score in found[-1].values()) if found else None
+
+
+def main() -> None:
+    """Print one row for each goal."""
+    made = parser(__doc__, threads=2)
+    made.add_argument("file", type=Path)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--only", nargs="*", choices=GOALS, default=list(GOALS))
+    made.add_argument("--iterations", type=int, default=ITERATIONS, help=f"of nanoGPT (default {ITERATIONS})")
+    made.add_argument("--flags", default="", help="further flags of every seedfast command, in one word")
+    options = parse(made)
+    text = options.file.read_text("utf-8")
+    numbers = {character: number for number, character in enumerate(sorted(set(text)))}
+    tokens = torch.tensor([numbers[character] for character in text])
+    train, validation = tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]
+    reference: list[float] = []
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in options.only}
+    for number in range(options.rounds):
+        torch.manual_seed(number)
+        network, seconds = train_nanogpt(train, len(numbers), options.iterations)
+        reference.append(seconds)
+        print(f"nanoGPT: {seconds:.1f} s, {loss_of(network, validation):.4f} nats", flush=True)
+        for name in options.only:
+            goal = replace(GOALS[name], flags=f"{GOALS[name].flags} --seed {number + 1} {options.flags}")
+            with tempfile.TemporaryDirectory() as folder:
+                found[name].append(train_seedfast(options.file, goal, Path(folder) / "run", options.threads))
+            print(f"{name}: {found[name][-1][1]:.1f} s, {found[name][-1][0]:.4f} nats", flush=True)
+    whole = statistics.median(reference)
+    print(f"\nmedians of {options.rounds} rounds, {options.threads} threads; nanoGPT takes {whole:.1f} s")
+    for name, pairs in found.items():
+        goal, loss, seconds = GOALS[name], *(statistics.median(each) for each in zip(*pairs, strict=True))
+        limit = whole * goal.share if goal.share is not None else goal.seconds
+        share = f"{seconds / whole:.3f} of nanoGPT's time"
+        print(f"{name:8} {loss:.4f} nats (goal {goal.loss}) in {seconds:.1f} s, {share} (goal {limit:.1f} s)")
+
+
+if __name__ == "__main__":
+    main()

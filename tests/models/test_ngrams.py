@@ -1,0 +1,114 @@
+"""Embeddings of n-grams: what they read, that they begin as nothing, and runs that were stored before they existed."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from tests.helpers.networks import SMALL, build, scramble, tokens
+
+from seedfast.errors import UserError
+from seedfast.loop.config import from_mapping
+from seedfast.models.dit import DiT
+from seedfast.models.ngrams import NGramEmbedding
+from seedfast.models.transformer import Transformer
+
+NGRAMS = Transformer(layers=2, heads=2, width=16, ngrams=(97, 64, 32))
+
+
+def embedding() -> NGramEmbedding:
+    made = NGramEmbedding(rows=(10_007, 10_007), vocabulary=11, width=12)
+    for number, table in enumerate(made.tables):
+        torch.nn.init.normal_(table.weight, generator=torch.Generator().manual_seed(number))
+    return made
+
+
+@torch.no_grad()
+def test_a_position_reads_its_token_and_the_two_before_and_nothing_else() -> None:
+    made, x_BL = embedding(), tokens(1, 9)
+    before = made(x_BL, made.preceding(x_BL))
+    for changed in range(9):
+        other_BL = x_BL.clone()
+        other_BL[0, changed] = (x_BL[0, changed] + 1) % 11
+        differs_L = (made(other_BL, made.preceding(other_BL)) != before).any(dim=-1)[0]
+        assert differs_L.nonzero().flatten().tolist() == [at for at in range(changed, changed + 3) if at < 9]
+
+
+@torch.no_grad()
+def test_the_order_of_tokens_counts_and_so_does_the_beginning_of_the_text() -> None:
+    made = embedding()
+    x_BL = torch.tensor([[1, 2, 3], [2, 1, 3], [3, 2, 1], [0, 1, 2]])
+    found_BW = made(x_BL, made.preceding(x_BL))[:, -1]
+    assert len(found_BW.unique(dim=0)) == 4
+    first = torch.tensor([[1]])
+    assert not torch.equal(made(first, made.preceding(first))[0, 0], made(x_BL[3:], made.preceding(x_BL[3:]))[0, 1])
+
+
+def test_ngrams_are_spread_over_the_rows() -> None:
+    """Of N n-grams in N rows, a random hash leaves 1/e of the rows empty."""
+    rows = 1 << 14
+    made = NGramEmbedding(rows=(rows,), vocabulary=128, width=4)
+    torch.nn.init.ones_(made.read.weight)
+    pairs_BL = torch.cartesian_prod(torch.arange(128), torch.arange(128))
+    made.tables[0].weight.data.copy_(torch.arange(rows)[:, None])  # type: ignore[union-attr, operator]
+    found = made(pairs_BL, made.preceding(pairs_BL))[:, 1, 0]
+    assert len(found.unique()) / rows == pytest.approx(1 - 2.718281828**-1, abs=0.02)
+
+
+@torch.no_grad()
+def test_a_new_table_changes_no_logit_and_is_trained_from_the_first_step_on() -> None:
+    plain, with_ngrams = (
+        config.build(vocabulary=11, context=16, causal=True)
+        for config in (SMALL, Transformer(**{**vars(SMALL), "ngrams": (97,)}))
+    )
+    scramble(plain)
+    weights = dict(plain.state_dict())
+    with_ngrams.load_state_dict(weights, strict=False)
+    x_BL = tokens(2, 12)
+    assert torch.equal(plain(x_BL), with_ngrams.eval()(x_BL))
+    with torch.enable_grad():
+        with_ngrams(x_BL).square().sum().backward()
+    assert with_ngrams.ngrams is not None
+    gradient = with_ngrams.ngrams.tables[0].weight.grad
+    assert isinstance(gradient, torch.Tensor)
+    assert bool(gradient.any())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@torch.no_grad()
+def test_the_decode_step_has_the_logits_of_the_network(padded: bool) -> None:
+    network, x_BL = build(NGRAMS), tokens(3, 10)
+    real_BL = torch.tensor([[at >= (0, 2, 4)[row] * padded for at in range(10)] for row in range(3)])
+    expected_BLV = network(x_BL, real_BL=real_BL)
+    cache, step = network.cache(3), network.next_token()
+    network(x_BL[:, :5], cache=cache, **({"real_BL": real_BL[:, :5]} if padded else {}))
+    for at in range(5, 10):
+        torch.testing.assert_close(step(x_BL[:, at], cache), expected_BLV[:, at], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_block_in_training_reads_what_it_reads_when_it_is_generated() -> None:
+    """Noisy tokens of their own block, and clean tokens of the blocks before it."""
+    network = build(NGRAMS, causal=False, block=4)
+    noisy_BL, clean_BL = tokens(2, 12), tokens(2, 12, seed=5)
+    trained_BLV = network(noisy_BL, clean_BL=clean_BL)
+    cache = network.cache(2, 12)
+    for start in range(0, 12, 4):
+        here = slice(start, start + 4)
+        generated_BLV = network(noisy_BL[:, here], cache=cache)
+        torch.testing.assert_close(generated_BLV, trained_BLV[:, here], atol=1e-5, rtol=0)
+        cache.truncate(start)
+        network(clean_BL[:, here], cache=cache)
+
+
+def test_a_configuration_stored_before_the_option_existed_has_no_ngrams() -> None:
+    stored = asdict(SMALL)
+    del stored["ngrams"]
+    assert from_mapping(NGRAMS, stored, where="run.yaml") == SMALL
+    assert from_mapping(NGRAMS, {"layers": 3}, where="own.yaml").ngrams == NGRAMS.ngrams, "not a stored configuration"
+
+
+def test_networks_that_read_no_tokens_refuse_ngrams() -> None:
+    with pytest.raises(UserError, match=r"model\.body\.ngrams"):
+        DiT(body=Transformer(ngrams=(8,)))
+    with pytest.raises(UserError, match="at least 1"):
+        Transformer(ngrams=(8, 0))
