@@ -133,6 +133,8 @@ class _Block(nn.Module):
 class _NGrams(nn.Module):
     """The sum of one vector for the last two, three, … tokens together, from tables that are read by a hash."""
 
+    numbers_V: Tensor
+
     def __init__(self, shape: dict[str, Any], vocabulary: int) -> None:
         super().__init__()
         self.register_buffer("numbers_V", torch.arange(1, vocabulary + 1))

@@ -209,8 +209,8 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         if self.ngrams is None or inputs.clean_BL is None:
             return x_BLW
         documents_BL = with_padding(inputs.documents_BL, inputs.real_BL)
-        x_BLW = x_BLW + self.ngrams(inputs.clean_BL, self.ngrams.preceding(inputs.clean_BL, documents_BL))
-        return x_BLW
+        ngrams_BLW: Tensor = self.ngrams(inputs.clean_BL, self.ngrams.preceding(inputs.clean_BL, documents_BL))
+        return x_BLW + ngrams_BLW
 
     def _positions(self, inputs: SequenceInputs[KVCache], length: int, device: torch.device) -> Tensor:
         """The position of each token, [L] or [B, L]; repeated if the clean tokens of the same positions come first."""
