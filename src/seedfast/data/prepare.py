@@ -56,11 +56,18 @@ class Prepared:
     """Prepared data in the cache.
 
     summary: what `fill` returned. identity: the source's content and the options, of which the cache key is the hash.
+    notices: what is to be said about the data.
     """
 
     folder: Path
     summary: dict[str, Any]
     identity: dict[str, Any]
+    notices: tuple[str, ...]
+
+    def report(self) -> None:
+        """Print the notices on stderr."""
+        for notice in self.notices:
+            say(notice)
 
 
 def prepare(
@@ -75,7 +82,7 @@ def prepare(
 
     options: everything besides the files that shapes the prepared data, as JSON. fill: returns a summary with the list
     "skipped", what could not be used, each with the reason, and may have "notes", sentences about the data; both are
-    reported on stderr, except reasons `unreported`. kind: the sub-folder of the cache. Raises UserError if the files
+    notices for the caller to `report`, except reasons `unreported`. kind: the sub-folder of the cache. Raises UserError if the files
     change meanwhile.
     """
     identity = {**options, "contents": source.contents, "skipped": source.skipped}
@@ -86,11 +93,9 @@ def prepare(
         return summary
 
     folder, summary = cached_folder(json_digest(identity)[:32], fill_and_check, kind=kind, title=source.title)
-    if skipped := [name for name in summary["skipped"] if unreported is None or not name.endswith(f"({unreported})")]:
-        say(f"Left out of {source.title}: {abbreviate(skipped)}.")
-    for note in summary.get("notes", ()):
-        say(note)
-    return Prepared(folder, summary, identity)
+    skipped = [name for name in summary["skipped"] if unreported is None or not name.endswith(f"({unreported})")]
+    left_out = [f"Left out of {source.title}: {abbreviate(skipped)}."] if skipped else []
+    return Prepared(folder, summary, identity, (*left_out, *summary.get("notes", ())))
 
 
 def json_digest(value: Any) -> str:

@@ -193,7 +193,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"a.jsonl": '["text"]\n'},
         "a.jsonl",
         {},
-        r"Item 1 .* lacks its fields \(it is no JSON object",
+        r"Item 1 .* lacks the names of its fields \(it is no JSON object",
     ),
     "no text": (
         {"a.jsonl": '{"text": null}\n'},

@@ -112,6 +112,7 @@ class ImageData(DataConfig):
             kind="images",
             unreported=BLANK,  # every font has characters without ink, such as spaces
         )
+        prepared.report()
         return self._corpus(source, prepared, channels)
 
     def located(self) -> Self:

@@ -14,10 +14,12 @@ from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
 from seedfast.data.text.corpus import TextAssets, TextCorpus
 from seedfast.data.text.dialogues import ChatSource
+from seedfast.data.text.fields import TEXT
+from seedfast.data.text.folders import EXCLUDE, Mode
 from seedfast.data.text.named_source import located, named_source
 from seedfast.data.text.preferences import PreferenceDataset, PreferenceSource
 from seedfast.data.text.prepared_splits import Packed, read_splits
-from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
+from seedfast.data.text.sources import TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
@@ -74,11 +76,11 @@ class TextData(DataConfig):
     """Which endings are taken from a folder if `include` is empty: those of text and rows, of source code, or (auto)
     text and code, and rows where there is neither, apart from a README or a license."""
 
-    field: Annotated[str, Example("other")] = "text"
-    """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function.
-    Rows without it that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
-    instruction and output) are used as such: only the answers are scored. Rows with a chosen and a rejected answer are
-    for the recipe dpo."""
+    field: Annotated[str | None, Example("other")] = None
+    """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function
+    (default: text). Rows that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
+    instruction and output) are used as such, unless a field is given: only the answers are scored. Rows with a chosen
+    and a rejected answer are for the recipe dpo."""
 
     date: Annotated[str | None, Example("2001-02-03")] = None
     """The day, YYYY-MM-DD, that a chat template which writes the date takes for the present one. A new run stores the
@@ -86,7 +88,9 @@ class TextData(DataConfig):
 
     validation: Annotated[float, Between(0, 1, open_high=True)] = 0.1
     """The part that validates: whole documents by their keyed hash (equal ones, and rows of one prompt, together), or
-    the end of a single plain file and of documents longer than that part; 0 trains on everything."""
+    the end of a single plain file and of documents longer than that part; 0 trains on everything. A folder with files
+    train.* and val.* (valid, validation, dev), or folders of these names, has its own split; test.* validates only
+    where nothing else does, and is never trained on."""
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -103,10 +107,15 @@ class TextData(DataConfig):
             raise UserError('data.tokenizer="model" is the tokenizer of the pretrained model: name one with --model.')
         source = named_source((self.path, *self.also), self)
         given = self._given_tokenizer()
-        corpus, why = self._load(source, given, self.validation), "data.validation is 0"
+        prepared, why = self._prepared(source, given, self.validation), "data.validation is 0"
+        corpus = self._corpus(source, prepared)
         if self.validation and not (len(corpus.train) and len(corpus.validation)):
             _refuse_one_row(source)
-            corpus, why = self._load(source, given, 0), f"it is too small for data.validation={self.validation:g}"
+            prepared = self._prepared(source, given, 0)
+            corpus = self._corpus(source, prepared)
+            own = "its own validation split fills no window"
+            why = own if source.has_split else f"it is too small for data.validation={self.validation:g}"
+        prepared.report()
         if not len(corpus.train):
             raise self._too_short(source, corpus)
         if left_out := sum(packed.left_out for packed in _packed_splits(corpus)):
@@ -120,14 +129,15 @@ class TextData(DataConfig):
             say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
         return corpus
 
-    def _load(self, source: TextSource, given: Tokenizer | None, validation: float) -> TextCorpus:
-        """The corpus with this part as validation split; a split that is shorter than a window is empty."""
+    def _prepared(self, source: TextSource, given: Tokenizer | None, validation: float) -> Prepared:
+        """The tokens of the corpus with this part as validation split."""
         vocabulary = _VOCABULARY if self.vocabulary is None else self.vocabulary
         options = {
             "format": _FORMAT,
             "plain": source.is_one_text,
-            "field": self.field,
+            "field": self.field or TEXT,
             "dialogues": isinstance(source, ChatSource),
+            **({"split": "given"} if source.has_split else {}),
             "validation": validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
             "vocabulary": vocabulary,
@@ -144,7 +154,7 @@ class TextData(DataConfig):
             )
 
         # Empty files are not reported: nothing is lost with them, and Python packages have many.
-        return self._corpus(source, prepare(source, options, fill, kind="text", unreported="empty"))
+        return prepare(source, options, fill, kind="text", unreported="empty")
 
     def with_path(self, path: str, *others: str) -> Self:
         """The same configuration of the data in these places."""

@@ -1,27 +1,26 @@
-"""Files with one document in each row: JSON lines, JSON arrays, tables (CSV, TSV) and Parquet."""
+"""Files with one document in each row: JSON lines, arrays and objects, tables (CSV, TSV) and Parquet."""
 
 import codecs
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any
 
-from seedfast.data.json_rows import Row, json_items, json_lines
+from seedfast.data.file_kinds import ARCHIVES, file_kind
+from seedfast.data.json_rows import LONGEST, Row, json_items, json_lines, json_objects
 from seedfast.data.tables import table_rows
+from seedfast.data.text.fields import KNOWN, wanted
+from seedfast.data.text.object_rows import described, object_rows
 from seedfast.errors import UserError
 
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson", ".jsonlines")
 TABLE_ENDINGS = (".csv", ".tsv")
 ROW_ENDINGS = (*JSON_ENDINGS, *TABLE_ENDINGS, ".parquet")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-"""Endings of compressed files, which are refused."""
 
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
-"""How the content of compressed files begins: gzip, bzip2, xz, Zstandard, zip."""
 
-_HEAD = 1 << 16  # bytes of a file by which its form is told
+class NoRowsError(UserError):
+    """A file that is named as one of rows, and holds one JSON object without rows."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple
     try:
         with parquet.ParquetFile(path) as table:
             names = table.schema_arrow.names
-            wanted = None if columns is None else [name for name in names if name in columns]
-            for batch in table.iter_batches(batch_size=1024, columns=wanted):
+            chosen = None if columns is None else [name for name in names if wanted(name, columns)]
+            for batch in table.iter_batches(batch_size=1024, columns=chosen):
                 for row in batch.to_pylist():
                     yield number, without_nulls(row)
                     number += 1
@@ -73,8 +72,21 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple
         raise UserError(f"The file {path} is not Parquet ({why}): name another file, or write it again.") from None
 
 
+def _object_form(value: Row, fields: Collection[str]) -> Form | None:
+    """The form of the rows inside the only object of a file; None if none are found."""
+    found = object_rows(value, fields)
+
+    def read(path: Path, columns: Collection[str] | None) -> Iterator[tuple[int, Row]]:
+        _, value = next(json_objects(path))
+        found = object_rows(value, fields)
+        return enumerate(found.rows if found else (), 1)
+
+    return Form(found.name, "Row", read) if found else None
+
+
 LINES = Form("JSON lines", "Line", lambda path, _: json_lines(path))
 ARRAY = Form("a JSON array", "Item", lambda path, _: json_items(path))
+OBJECTS = Form("a file of JSON objects over several lines", "Object", lambda path, _: json_objects(path))
 TABLE = Form("a table", "Line", lambda path, _: table_rows(path))
 PARQUET = Form("Parquet", "Row", _read_parquet)
 
@@ -96,62 +108,77 @@ def _without_nulls(value: Any) -> Any:
 def named_as_rows(name: str) -> bool:
     """Whether a file is named as one of rows, which may be compressed."""
     lower = name.lower()
-    for ending in COMPRESSED:
+    for ending in ARCHIVES:
         lower = lower.removesuffix(ending)
     return lower.endswith(ROW_ENDINGS)
 
 
-def row_file(path: Path) -> RowFile | None:
-    """The file as one of rows, in the form that its content has; None if it is one text or one JSON object.
+def row_file(path: Path, field: str) -> RowFile | None:
+    """The file as one of rows, in the form that its content has; None if it is one text.
 
-    A file that is named as one of rows holds rows, unless it is a JSON object over several lines. Another file holds
-    rows if it is Parquet, or if its first line is an object of JSON. Raises UserError for a compressed file.
+    A file that is named as one of rows holds rows. Another file holds rows if it is Parquet, or if its first line is an
+    object of JSON. field: that of the text. Raises UserError for an archive or a document of another program, and
+    `NoRowsError` for a JSON object in which no rows are found.
     """
     ending = path.suffix.lower()
     with path.open("rb") as file:
-        head = file.read(_HEAD)
-    if ending in COMPRESSED or head.startswith(_PACKED):
-        raise UserError(f"The file {path} is compressed: unpack it, and name the file that it holds.")
-    if ending == ".parquet" or head.startswith(b"PAR1"):
+        head = file.read(4)
+    if head == b"PAR1" or ending == ".parquet":
         return RowFile(path, PARQUET)
+    if kind := file_kind(path):
+        raise UserError(f"The file {path} is {kind.name}: {kind.remedy}.")
     if ending in TABLE_ENDINGS:
         return RowFile(path, TABLE)
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    first = text.partition(b"\n")[0].strip()
+    first, is_all = _first_line(path)
     if ending in JSON_ENDINGS:
-        is_one_object = ending == ".json" and first == b"{"
-        return None if is_one_object else RowFile(path, ARRAY if text.startswith(b"[") else LINES)
+        return RowFile(path, _json_form(path, first, is_all, {*KNOWN, field}))
     return RowFile(path, LINES) if _is_object(first) else None
 
 
-def _is_object(line: bytes) -> bool:
+def _first_line(path: Path) -> tuple[str, bool]:
+    """The first line of a file that is not blank, stripped, and whether no other follows. One longer than any row is
+    empty."""
+    first = b""
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST + 1):
+            stripped = line.removeprefix(codecs.BOM_UTF8).strip()
+            if len(line) > LONGEST or (stripped and first):
+                return first.decode("utf-8", "ignore"), False
+            first = first or stripped
+    return first.decode("utf-8", "ignore"), True
+
+
+def _json_form(path: Path, first: str, is_all: bool, fields: Collection[str]) -> Form:
+    """The form of rows in JSON. first, is_all: as of `_first_line`. fields: names of what rows are made of."""
+    if first.startswith("["):
+        return ARRAY
+    is_line = _is_object(first)
+    if not first.startswith("{") or (is_line and not is_all) or not (is_line or _is_cut(first)):
+        return LINES
+    objects = json_objects(path)
+    _, value = next(objects)
+    if not is_line and next(objects, None) is not None:
+        return OBJECTS
+    if form := _object_form(value, fields):
+        return form
+    if not is_line and not any(name in fields for name in value):
+        raise NoRowsError(f"The file {path} is one JSON object, and no rows ({described(value)}).")
+    return LINES if is_line else OBJECTS
+
+
+def _is_object(line: str) -> bool:
     try:
-        return line.startswith(b"{") and isinstance(json.loads(line), dict)
+        return line.startswith("{") and isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def text_field(row: Row, field: str, place: str) -> str:
-    """The text of a row. place: the row's name in messages. Raises UserError if it has none."""
-    if field not in row:
-        raise UserError(
-            f'{place} lacks the field "{field}" (its fields are {", ".join(map(str, row))}): '
-            "set data.field to the field that holds the text."
-        )
-    return checked_text(row[field], field, place)
-
-
-def checked_text(value: object, field: str, place: str) -> str:
-    """The value, if it is a text that UTF-8 can hold. Raises UserError otherwise."""
-    if not isinstance(value, str):
-        raise UserError(
-            f'{place} has {brief(value):.60} in "{field}", which is no text: remove it or name another field.'
-        )
+def _is_cut(line: str) -> bool:
+    """Whether a line is the beginning of a value of JSON that goes on in the next line."""
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place} has half a character (the lone surrogate U+{ord(value[error.start]):04X}) in "
-            f'"{field}": fix or remove it.'
-        ) from None
-    return value
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(line)
+    except RecursionError:
+        pass
+    return False
