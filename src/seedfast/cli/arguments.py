@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import tyro
 
+from seedfast.cli.other_tools import refuse_foreign_flags
 from seedfast.errors import UserError
 from seedfast.options import Formerly, describe, rules
 from seedfast.options import default as default_of
@@ -38,13 +39,14 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) ->
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.
 
     Every command takes a yes-or-no flag bare, with True or False, and as --no-FLAG; and a list as one flag with several
-    values, or as the flag several times. Raises UserError for a flag that has another name now; exits with status 2 on
-    other mistakes, as `--help` does.
+    values, or as the flag several times. prog: "seedfast COMMAND …". Raises UserError for a flag that has another name
+    now, or is one of another tool; exits with status 2 on other mistakes, as `--help` does.
     """
     options = kind if default is None else default
     for each in {flag.kind for flag in flags(options)}:
         _show_rules(each)
     refuse_old_flags(words, options)
+    refuse_foreign_flags(prog.split()[1], words, _own_flags(options))
     written, default = _one_form(words, options, default)
     given = {} if default is None else {"default": default}
     page, shown = _HeldBack(), _HeldBack()
@@ -57,6 +59,12 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) ->
         sys.stderr.write(shown.getvalue())
         print("\n".join(_narrow(page.getvalue())))
         raise
+
+
+def _own_flags(options: Any) -> set[str]:
+    """The names of a command's flags, negated ones too."""
+    names = {flag.name for flag in flags(options)}
+    return names | {_negated(name) for name in names}
 
 
 _CONVENTION = (tyro.conf.FlagConversionOff, tyro.conf.UseAppendAction)
