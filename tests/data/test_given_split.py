@@ -19,5 +19,7 @@ from seedfast.data.given_split import given_split
         (("cat", "dog"), {}),
     ],
 )
-def test_a_split_needs_training_data_and_data_that_validates(names: tuple[str, ...], used: dict[str, str | None]) -> None:
+def test_a_split_needs_training_data_and_data_that_validates(
+    names: tuple[str, ...], used: dict[str, str | None]
+) -> None:
     assert given_split(names) == used

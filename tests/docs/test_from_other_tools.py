@@ -5,7 +5,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-
 from tests.cli.test_cli import seedfast
 
 from seedfast import recipes
@@ -114,7 +113,10 @@ def test_a_key_of_another_tool_in_a_file_is_answered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        ("captions --lr 3", "--lr of other tools belongs to seedfast train, where it is --optimizer.lr; seedfast captions"),
+        (
+            "captions --lr 3",
+            "--lr of other tools belongs to seedfast train, where it is --optimizer.lr; seedfast captions",
+        ),
         ("captions --num-beams 3", "--num-beams of other tools is --beams here"),
         ("evaluate --checkpoint-path x", "is the first word: seedfast evaluate RUN here"),
         ("export --max-new-tokens 3", "belongs to seedfast sample, where it is --tokens; seedfast export has no such"),

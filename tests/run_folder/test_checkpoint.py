@@ -151,7 +151,9 @@ def test_a_step_that_is_damaged_is_named_with_the_reason_and_the_state_of_the_ot
         save(store, step)
     for step in (2, 3):
         (tmp_path / f"checkpoints/step-0000000{step}/a.bin").write_bytes(b"ab")
-    message = r"step-00000003 is damaged: .*a\.bin has 2 bytes .*; intact are those of the steps 1, and that of step 2 is"
+    message = (
+        r"step-00000003 is damaged: .*a\.bin has 2 bytes .*; intact are those of the steps 1, and that of step 2 is"
+    )
     with pytest.raises(UserError, match=message):
         store.newest(at=3)
 

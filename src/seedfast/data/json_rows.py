@@ -232,5 +232,5 @@ def _items(text: _Text) -> Iterator[tuple[int, Row]]:
 def _as_row(value: Any, place: str) -> Row:
     if not isinstance(value, dict):
         kind = "it is a list" if isinstance(value, list) else "it is no JSON object"
-        raise UserError(f"{place} lacks the names of its fields ({kind}): a row is an object, such as {{\"text\": …}}.")
+        raise UserError(f'{place} lacks the names of its fields ({kind}): a row is an object, such as {{"text": …}}.')
     return value

@@ -82,8 +82,8 @@ def prepare(
 
     options: everything besides the files that shapes the prepared data, as JSON. fill: returns a summary with the list
     "skipped", what could not be used, each with the reason, and may have "notes", sentences about the data; both are
-    notices for the caller to `report`, except reasons `unreported`. kind: the sub-folder of the cache. Raises UserError if the files
-    change meanwhile.
+    notices for the caller to `report`, except reasons `unreported`. kind: the sub-folder of the cache. Raises UserError
+    if the files change meanwhile.
     """
     identity = {**options, "contents": source.contents, "skipped": source.skipped}
 

@@ -98,7 +98,10 @@ def test_classes_lie_below_the_folders_of_a_given_split(tmp_path: Path) -> None:
     corpus = ImageData(path=str(tmp_path / "set"), size=8, channels=1).load()
     assert corpus.assets.classes == ("cat", "dog")
     assert (len(corpus.train), len(corpus.validation), corpus.assets.counts) == (8, 4, (4, 4))
-    assert corpus.skipped == ("test (1 pictures of a test split, which is never trained on)", "train/stray.png (in no class's folder)")
+    assert corpus.skipped == (
+        "test (1 pictures of a test split, which is never trained on)",
+        "train/stray.png (in no class's folder)",
+    )
     with pytest.raises(UserError, match="has its own split"):
         ImageData(path=str(tmp_path / "set"), size=8, channels=1, validation=0.3).load()
 

@@ -173,8 +173,14 @@ def test_the_introduction_counts_what_is_scored(tmp_path: Path) -> None:
 
 
 BESIDE: dict[str, tuple[dict[str, str], str]] = {
-    "a text": ({"text": "a text of its own"}, "read as dialogues by prompt and completion, .*; text beside them is not"),
-    "an instruction": ({"instruction": "a", "output": "b"}, "by prompt and completion, .*; instruction and output beside"),
+    "a text": (
+        {"text": "a text of its own"},
+        "read as dialogues by prompt and completion, .*; text beside them is not",
+    ),
+    "an instruction": (
+        {"instruction": "a", "output": "b"},
+        "by prompt and completion, .*; instruction and output beside",
+    ),
 }
 
 
@@ -227,7 +233,11 @@ def test_folders_leave_out_what_cannot_be_read(tmp_path: Path, write: Writer) ->
 
 REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "one JSON object": ("a.json", '{\n "name": "x"\n}', r"is one JSON object, and no rows .its keys are name: store"),
-    "several lists": ("a.json", '{\n "a": [{"text": "x"}],\n "b": [{"text": "y"}]}', "holds the lists a, b: store each"),
+    "several lists": (
+        "a.json",
+        '{\n "a": [{"text": "x"}],\n "b": [{"text": "y"}]}',
+        "holds the lists a, b: store each",
+    ),
     "a list of lists": ("a.json", json.dumps([row["messages"] for row in CHATS]), "it is a list.: a row is an object"),
     "compressed by name": ("a.jsonl.gz", b"x", r"is an archive by its name \(.gz\), and damaged: download"),
     "compressed by content": ("a.txt", b"\x1f\x8b\x08x", r"is compressed \(gzip\): unpack it"),

@@ -112,7 +112,9 @@ def test_prompts_and_chats_are_encoded_as_transformers_encodes_them(theirs: Any,
     pair = example(dialogue({"prompt": "the cat", "completion": " sees"}, "row"), ours, "row")
     assert pair.ids == [*theirs("the cat")["input_ids"], *ours.encode(" sees"), ours.end_of_text]
     chat = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "cat"}]
-    assert example(dialogue({"messages": chat}, "row"), ours, "row").ids == theirs.apply_chat_template(chat, return_dict=False)
+    assert example(dialogue({"messages": chat}, "row"), ours, "row").ids == theirs.apply_chat_template(
+        chat, return_dict=False
+    )
 
 
 def test_a_template_that_writes_the_beginning_gets_no_second_one(tmp_path: Path) -> None:

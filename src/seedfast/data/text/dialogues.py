@@ -98,8 +98,8 @@ def as_chats(source: TextSource, field: str | None) -> TextSource:
         )
     if source.has_plain_texts:
         raise UserError(
-            f"{source.title} holds dialogues ({place}) beside plain texts, which are prepared in different ways: choose "
-            "one kind with data.include."
+            f"{source.title} holds dialogues ({place}) beside plain texts, which are prepared in different ways: "
+            "choose one kind with data.include."
         )
     refused = forms[1:] + [(name,) for name in (TEXT,) if row.get(name) is not None]
     if refused:

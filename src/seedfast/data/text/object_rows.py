@@ -46,8 +46,12 @@ def described(value: Row) -> str:
     """What an object holds whose rows are not found, for messages."""
     lists = [name for name, each in value.items() if _is_objects(each)]
     if len(lists) > 1:
-        return f"it holds the lists {', '.join(lists)}: store each in a file of its own, such as train.json and val.json"
-    return f"its keys are {', '.join(list(value)[:8]) or 'none'}: store the rows as an array, or one object in each line"
+        return (
+            f"it holds the lists {', '.join(lists)}: store each in a file of its own, such as train.json and val.json"
+        )
+    return (
+        f"its keys are {', '.join(list(value)[:8]) or 'none'}: store the rows as an array, or one object in each line"
+    )
 
 
 def _is_objects(value: Any) -> bool:
@@ -60,7 +64,11 @@ def _columns(value: Row, fields: Collection[str]) -> dict[str, list[Any]] | None
         return None
     if all(isinstance(each, Mapping) for each in value.values()):  # each value by the number of its row
         first, *others = value.values()
-        if not first or not all(key.isdecimal() for key in first) or any(each.keys() != first.keys() for each in others):
+        if (
+            not first
+            or not all(key.isdecimal() for key in first)
+            or any(each.keys() != first.keys() for each in others)
+        ):
             return None
         return {name: list(each.values()) for name, each in value.items()}
     lists = {name: each for name, each in value.items() if isinstance(each, list)}

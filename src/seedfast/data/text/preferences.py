@@ -59,8 +59,8 @@ def as_preferences(source: TextSource, field: str | None) -> PreferenceSource | 
         return None
     if source.has_plain_texts:
         raise UserError(
-            f"{source.title} holds chosen and rejected answers ({first.place}) beside plain texts: choose one kind with "
-            "data.include."
+            f"{source.title} holds chosen and rejected answers ({first.place}) beside plain texts: choose one kind "
+            "with data.include."
         )
     return PreferenceSource(source.title, source.root, source.names, skipped=source.skipped, source=source)
 

@@ -5,7 +5,7 @@
 | {"text": …} (or another field) | a text |
 | {"prompt": "…", "completion": "…"} | a prompt with a completion |
 | {"messages": [{"role": …, "content": …}, …]}, perhaps with "tools" (or the older "functions") | a chat |
-| {"prompt": [messages], "completion": [messages]} (TRL), one of them perhaps a text | a chat; its completion is scored |
+| {"prompt": [messages], "completion": [messages]} (TRL), or one of them a text | a chat; its completion is scored |
 | {"conversations": [{"from": …, "value": …}, …]} (ShareGPT) | a chat |
 | {"instruction": …, "input": …, "output": …} (Alpaca), perhaps with "system" and "history" | a chat of two messages |
 
@@ -14,7 +14,7 @@ The names of fields and roles may have capitals. A row of several forms is read 
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from reprlib import repr as brief
 from typing import Any

@@ -112,7 +112,8 @@ def _assign(
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """The split of each document, and what is to be reported about it.
 
-    A split that the source gives stays as it is. Documents of one key (the rows of a prompt) or of one content are a group, which `hold_out` assigns to one split.
+    A split that the source gives stays as it is. Other documents of one key (the rows of a prompt) or of one content
+    are a group, which `hold_out` assigns to one split.
     If the result is far from the wanted part, the rows of a group larger than that are assigned one by one. If still
     too little validates, documents larger than the wanted part are cut, as a single text is.
     """
