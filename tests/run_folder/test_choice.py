@@ -55,7 +55,7 @@ def test_the_best_checkpoint_is_that_of_the_weights_which_are_used(two_best: Pat
 def test_the_newest_and_a_step_are_named(run: Path) -> None:
     assert find(run, at="newest").step == seedfast.load(run, step="newest").step == 20
     assert find(run, at=4).step == 4
-    with pytest.raises(UserError, match="no checkpoint at step 3; intact are those of the steps 4, 8, 20"):
+    with pytest.raises(UserError, match="no checkpoint at step 3; intact are those of the steps 0, 4, 8"):
         find(run, at=3)
 
 

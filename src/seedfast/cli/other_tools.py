@@ -149,7 +149,8 @@ def refuse_foreign_flags(command: str, words: Sequence[str], own: Collection[str
         for answer in answers.values():
             if answer.startswith(_RUN) and command != "train":
                 raise UserError(f"{theirs} is {_RUN} {command} RUN here.")
-            if {*re.findall(r"--([a-z0-9.-]+)", answer)} & {*own}:
+            ours = {*re.findall(r"--([a-z0-9.-]+)", answer)}
+            if ours and ours <= {*own}:
                 raise UserError(f"{theirs} is {answer} here.")
         for other, answer in answers.items():
             raise UserError(

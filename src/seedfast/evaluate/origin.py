@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfast.files import to_json
+from seedfast.run_folder.choice import Weights
 from seedfast.untrusted import read_json
 
 RECORD = "checkpoint.json"
@@ -18,7 +19,7 @@ class Origin:
     weights is that of this step. run: the run folder. seal: of the checkpoint.
     """
 
-    weights: str
+    weights: Weights
     step: int
     best: bool
     run: str

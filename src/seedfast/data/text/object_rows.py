@@ -8,7 +8,7 @@
 | {"prompt": {"0": "…", "1": "…"}, "completion": {"0": …}} | the same (pandas' own form) |
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seedfast.data.json_rows import Row
@@ -18,7 +18,7 @@ class ObjectRows(NamedTuple):
     """The rows of an object. name: what the object is, for messages."""
 
     name: str
-    rows: list[Row]
+    rows: Sequence[Row]
 
 
 def object_rows(value: Row, fields: Collection[str]) -> ObjectRows | None:

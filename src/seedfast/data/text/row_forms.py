@@ -125,9 +125,13 @@ _FORMS = (("messages",), ("conversations",), ("prompt", "completion"), ("instruc
 
 
 def dialogue_forms(row: Row) -> list[tuple[str, ...]]:
-    """The fields of each form of dialogues that a row has, in the order in which they are read. A null is no field."""
+    """The fields of each form of dialogues that a row has, in the order in which they are read.
+
+    A field that is null counts only where no form is whole, so that it is named as what is missing.
+    """
     fields = {name for name, value in row.items() if value is not None}
-    return [form for form in _FORMS if fields.issuperset(form)]
+    whole = [form for form in _FORMS if fields.issuperset(form)]
+    return whole or [form for form in _FORMS if row.keys() >= {*form}]
 
 
 def is_dialogue(row: Row) -> bool:
@@ -150,8 +154,8 @@ def refuse_unsupported(row: Row, place: str) -> None:
 def dialogue(row: Row, place: str) -> Pair | Chat:
     """A row as a prompt with a completion or as a chat. place: its name in messages. Raises UserError for another."""
     refuse_unsupported(row, place)
-    row = {name: value for name, value in row.items() if value is not None}
     form = next(iter(dialogue_forms(row)), ())
+    row = {name: value for name, value in row.items() if value is not None or name in form}
     if form in (("messages",), ("conversations",)):
         (name,) = form
         found = _messages(row[name], name, place)

@@ -136,16 +136,19 @@ def row_file(path: Path, field: str) -> RowFile | None:
 
 
 def _first_line(path: Path) -> tuple[str, bool]:
-    """The first line of a file that is not blank, stripped, and whether no other follows. One longer than any row is
-    empty."""
-    first = b""
+    """The first line of a file that is not blank, stripped, and whether no other follows. One that is longer than
+    any row, or not UTF-8, is empty."""
+    first, is_more = b"", False
     with path.open("rb") as file:
         while line := file.readline(LONGEST + 1):
             stripped = line.removeprefix(codecs.BOM_UTF8).strip()
-            if len(line) > LONGEST or (stripped and first):
-                return first.decode("utf-8", "ignore"), False
+            if is_more := len(line) > LONGEST or bool(stripped and first):
+                break
             first = first or stripped
-    return first.decode("utf-8", "ignore"), True
+    try:
+        return first.decode(), not is_more
+    except UnicodeDecodeError:
+        return "", not is_more
 
 
 def _json_form(path: Path, first: str, is_all: bool, fields: Collection[str]) -> Form:
