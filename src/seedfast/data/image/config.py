@@ -38,7 +38,7 @@ _FORMAT = 3  # of the prepared data: raise it when the same input is prepared di
 class ImageData(DataConfig):
     """Images, their classes, and their split into training and validation."""
 
-    path: Annotated[str, MayChange()] = "glyphs"
+    path: Annotated[str, NotEmpty(), MayChange()] = "glyphs"
     """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with a sub-folder for each
     class (train/CLASS and val/CLASS are a given split), a JSON file that lists images with their split, a Hugging Face
     data set (hf:NAME, hf:FOLDER), or path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8

@@ -25,7 +25,7 @@ from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
 from seedfast.data.text.windows import DocumentWindows
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
+from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, NotEmpty, OnlyWith, check, refuse_unused
 
 STORED = "seedfast"
 """The folder in an exported model that holds the assets of `TextAssets.save`."""
@@ -40,7 +40,7 @@ _NOT_PATHS = (*_BUILT_IN, "model")
 class TextData(DataConfig):
     """Text to train on, its tokenizer, its windows, and its validation split."""
 
-    path: Annotated[str, MayChange()] = "python"
+    path: Annotated[str, NotEmpty(), MayChange()] = "python"
     """Where the text is: python (the standard library's source code, on every machine), a file (of text, or of
     rows: .jsonl, .json, .csv, .tsv, .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or
     hf:FOLDER), or a function of yours that yields documents (path/to/file.py:function)."""
