@@ -227,6 +227,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"mode": "code", "include": ("*",)},
         r'replaces the endings of data\.mode="code"',
     ),
+    "an empty name": (GOOD, "", {}, r"data\.path must be a name, not empty"),
     "all validates": (GOOD, ".", {"validation": 1.0}, r"data\.validation must be in \[0, 1\), not 1\.0"),
     "no context": (GOOD, ".", {"context": 0}, r"data\.context must be at least 1, not 0"),
     "no tokenizer": (
@@ -242,7 +243,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
 def test_bad_input_is_refused_in_a_sentence(case: str, write: Writer, cache: Path) -> None:
     files, name, options, message = BAD[case]
     folder = write(files)
-    path = name if name in ("python", "hf:some") else folder / name
+    path = name if name in ("", "python", "hf:some") else folder / name
     with pytest.raises(UserError, match=message) as caught:
         load(path, **options)
     sentence = str(caught.value)

@@ -15,7 +15,7 @@ from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
+from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, NotEmpty, OnlyWith, check, refuse_unused
 from seedfast.user_code import names_function
 
 _VOCABULARY, _SIZE = 1024, 32
@@ -36,7 +36,7 @@ _KINDS: dict[str, tuple[Kind, str]] = {
 class CaptionData(DataConfig):
     """Images with captions, their preparation, and their split."""
 
-    path: Annotated[str, MayChange()] = "glyphs"
+    path: Annotated[str, NotEmpty(), MayChange()] = "glyphs"
     """The images and captions: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON
     file ({file: [captions]}, [{image, caption}], a Karpathy split, COCO annotations), JSON lines, a table (Flickr's,
     CSV), a folder in the hub's layout (metadata.jsonl or .csv), a Hugging Face data set (hf:NAME, hf:FOLDER), or

@@ -29,7 +29,7 @@ from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.data.split import no_validation
 from seedfast.errors import UserError
 from seedfast.files import to_json
-from seedfast.options import Between, Example, Formerly, MayChange, MoreThan, OnlyWith, check, refuse_unused
+from seedfast.options import Between, Example, Formerly, MayChange, MoreThan, NotEmpty, OnlyWith, check, refuse_unused
 
 _FORMAT = 3  # of the prepared data: raise it when the same input is prepared differently
 

@@ -45,7 +45,7 @@ class TextData(DataConfig):
     rows: .jsonl, .json, .csv, .tsv, .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or
     hf:FOLDER), or a function of yours that yields documents (path/to/file.py:function)."""
 
-    also: Annotated[tuple[str, ...], MayChange(), Example(("python",))] = ()
+    also: Annotated[tuple[str, ...], NotEmpty(), MayChange(), Example(("python",))] = ()
     """Further data of the same kind, each named as in `path`: all documents are those of one data set."""
 
     tokenizer: Annotated[str, Example("bytes")] = "bpe"
