@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from seedfast.errors import UserError
+
 ARCHIVES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z", ".rar")
 """Endings of compressed files and archives."""
 
@@ -50,3 +52,9 @@ def file_kind(path: Path) -> FileKind | None:
     if path.suffix.lower() in ARCHIVES:
         return FileKind(f"an archive by its name ({path.suffix}), and damaged", "download it again, and unpack it")
     return None
+
+
+def refuse_other_kinds(path: Path) -> None:
+    """Raise UserError for a file that is an archive, a document or a picture, saying what it is and what to do."""
+    if kind := file_kind(path):
+        raise UserError(f"The file {path} is {kind.name}: {kind.remedy}.")

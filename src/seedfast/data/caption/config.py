@@ -9,6 +9,7 @@ from seedfast.data.caption.function_source import function_captions
 from seedfast.data.caption.prepare import PreparedImages
 from seedfast.data.caption.sources import CaptionSource, glyph_captions, listed_captions, row_captions
 from seedfast.data.dataset import DataConfig
+from seedfast.data.file_kinds import refuse_other_kinds
 from seedfast.data.image import processor as vision
 from seedfast.data.image.glyphs import SplitBy
 from seedfast.data.image.processor import CenterCropResize, Processor
@@ -172,6 +173,8 @@ class CaptionData(DataConfig):
                 f"data.path {self.path} is not a file that lists images with captions: name a .json, .jsonl or .csv "
                 "file, a folder with metadata.jsonl, hf:NAME, path/to/file.py:function, or glyphs."
             )
+        if path.is_file():
+            refuse_other_kinds(path)
         folder = Path(self.images).expanduser().absolute() if self.images else None
         source = listed_captions(path, folder, self.validation_split)
         if source.has_split:

@@ -12,6 +12,7 @@ import torch
 from seedfast.console import Bar, abbreviate, say
 from seedfast.data.cache import file_digests
 from seedfast.data.dataset import DataConfig, Fingerprint
+from seedfast.data.file_kinds import refuse_other_kinds
 from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
 from seedfast.data.image.dataset import ImageAssets, ImageCorpus, ImageDataset
 from seedfast.data.image.decode import ImageError
@@ -138,6 +139,8 @@ class ImageData(DataConfig):
             return folder_source(path)
         if path.suffix.lower() in LIST_READERS and path.is_file():
             return LIST_READERS[path.suffix.lower()](path)
+        if path.is_file():
+            refuse_other_kinds(path)
         raise UserError(
             f'data.path="{self.path}" is neither a folder of images nor a JSON file that lists them: name one, '
             "hf:NAME, path/to/file.py:function, or glyphs."

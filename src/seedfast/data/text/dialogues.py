@@ -169,7 +169,7 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
     """
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
     first: list[ChatExample] | None = None
-    has_others = False
+    rows, has_others = 0, False
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))
 
@@ -186,7 +186,7 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
                 continue
             made = source.dialogues(row, place)
             examples = [example(each, tokenizer, place) for each in made]
-            first = first or examples
+            first, rows = first or examples, rows + 1
             has_others |= examples != first
             for each in examples:
                 tokens[number].write(np.array(each.ids))
@@ -197,9 +197,9 @@ def tokenise(source: ChatSource, split: Split, tokenizer: Tokenizer, folder: Pat
                 counts[number]["bytes"] += each.bytes
                 counts[number]["tokens"] += len(each.ids)
             bar.advance(sum(map(utf8_size, texts_of(made))))
-    if (total := sum(count["documents"] for count in counts)) > 1 and not has_others:
+    if rows > 1 and not has_others:
         raise UserError(
-            f"All {total} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "
+            f"All {rows} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "
             "messages, or prompts and completions, differ."
         )
     return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedfast.data.file_kinds import ARCHIVES, file_kind
+from seedfast.data.file_kinds import ARCHIVES, refuse_other_kinds
 from seedfast.data.json_rows import LONGEST, Row, json_items, json_lines, json_objects
 from seedfast.data.tables import table_rows
 from seedfast.data.text.fields import KNOWN, wanted
@@ -125,8 +125,7 @@ def row_file(path: Path, field: str) -> RowFile | None:
         head = file.read(4)
     if head == b"PAR1" or ending == ".parquet":
         return RowFile(path, PARQUET)
-    if kind := file_kind(path):
-        raise UserError(f"The file {path} is {kind.name}: {kind.remedy}.")
+    refuse_other_kinds(path)
     if ending in TABLE_ENDINGS:
         return RowFile(path, TABLE)
     first, is_all = _first_line(path)
