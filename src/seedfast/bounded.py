@@ -1,6 +1,6 @@
 """Bounds of time and memory for code of strangers that runs in a sandbox, such as chat templates.
 
-A sandbox keeps such code from files and the network, and neither from a loop without an end nor from a text without one.
+A sandbox keeps such code from files and the network, but neither from an endless loop nor from an endless text.
 """
 
 import resource
