@@ -117,9 +117,10 @@ def test_chats_are_recognised_by_the_fields_of_the_first_row(tmp_path: Path) -> 
     for name, row, is_dialogue in (
         ("a", {"prompt": "x", "completion": "y"}, True),
         ("b", {"messages": CHAT}, True),
-        ("c", {"text": "x", "prompt": "x", "completion": "y"}, False),
+        ("c", {"text": "x", "prompt": "x", "completion": "y"}, True),
+        ("d", {"text": "x", "messages": None}, False),
     ):
-        source = as_chats(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"), "text")
+        source = as_chats(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"), None)
         assert isinstance(source, ChatSource) == is_dialogue
     with pytest.raises(UserError, match=r"fields are body\): set data\.field .* or, for dialogues, give rows"):
         as_chats(file_source(write(tmp_path / "d.jsonl", [{"body": "x"}]), "text"), "text")

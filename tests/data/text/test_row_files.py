@@ -175,11 +175,11 @@ def test_the_introduction_counts_what_is_scored(tmp_path: Path) -> None:
 BESIDE: dict[str, tuple[dict[str, str], str]] = {
     "a text": (
         {"text": "a text of its own"},
-        "read as dialogues by prompt and completion, .*; text beside them is not",
+        "read as dialogues by prompt and completion, .*; not used beside that: text ",
     ),
     "an instruction": (
         {"instruction": "a", "output": "b"},
-        "by prompt and completion, .*; instruction and output beside",
+        "by prompt and completion, .*; not used beside that: instruction and output",
     ),
 }
 
@@ -212,9 +212,33 @@ def test_a_byte_order_mark_is_dropped_and_reported(write: Writer, capsys: Any) -
     assert "the byte order mark of marked.txt" in message
 
 
+def test_values_that_python_cannot_hold_are_none_of_a_text(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    words, late = [row["text"] for row in TEXTS], pyarrow.array([2**62] * len(TEXTS), pyarrow.timestamp("ms"))
+    parquet.write_table(pyarrow.table({"text": words, "late": late}), tmp_path / "a.parquet")
+    corpus = load(tmp_path / "a.parquet", context=8)
+    assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(words)
+    with pytest.raises(UserError, match=r'Row 0 of .* has None in "late", which is no text'):
+        load(tmp_path / "a.parquet", field="late")
+    twice = pyarrow.Table.from_arrays([pyarrow.array(words)] * 2, names=["text", "text"])
+    parquet.write_table(twice, tmp_path / "b.parquet")
+    with pytest.raises(UserError, match='has the column "text" twice'):
+        load(tmp_path / "b.parquet")
+
+
 def test_a_readme_beside_rows_is_not_the_data(write: Writer, capsys: Any) -> None:
     rows = "".join(json.dumps(row) + "\n" for row in TEXTS)
-    folder = write({"README.md": "about", "LICENSE.txt": "legal", "train.ndjson": rows, "dataset_info.json": "{\n}\n"})
+    folder = write(
+        {
+            "README.md": "about",
+            "LICENSE.txt": "legal",
+            "train.ndjson": rows,
+            "dataset_info.json": "{\n}\n",
+            "tsconfig.json": "{\n // x\n}",
+        }
+    )
     corpus = load(folder, context=8)
     assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(r["text"] for r in TEXTS)
     assert "README.md (it is about the rows)" in corpus.skipped
@@ -237,6 +261,12 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
         "a.json",
         '{\n "a": [{"text": "x"}],\n "b": [{"text": "y"}]}',
         "holds the lists a, b: store each",
+    ),
+    "a split in one file": ("a.json", json.dumps({"train": TEXTS, "val": TEXTS}), "lists train, val: .* train.json"),
+    "columns of different lengths": (
+        "a.json",
+        json.dumps({"prompt": ["a", "b"], "completion": ["c"]}),
+        r"its columns have 2 \(prompt\) and 1 \(completion\) rows",
     ),
     "a list of lists": ("a.json", json.dumps([row["messages"] for row in CHATS]), "it is a list.: a row is an object"),
     "compressed by name": ("a.jsonl.gz", b"x", r"is an archive by its name \(.gz\), and damaged: download"),

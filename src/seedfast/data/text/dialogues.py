@@ -27,6 +27,7 @@ from seedfast.data.text.row_forms import (
     Pair,
     dialogue,
     dialogue_forms,
+    is_dialogue,
     message_text,
     refuse_unsupported,
 )
@@ -90,7 +91,7 @@ def as_chats(source: TextSource, field: str | None) -> TextSource:
     forms = dialogue_forms(row)
     if not forms and (field or TEXT) in row:
         return source
-    if not forms:
+    if not is_dialogue(row):
         refuse_unsupported(row, place)
         raise UserError(
             f'{place} lacks the field "{field or TEXT}" (its fields are {", ".join(map(str, row))}): set data.field to '
@@ -101,13 +102,13 @@ def as_chats(source: TextSource, field: str | None) -> TextSource:
             f"{source.title} holds dialogues ({place}) beside plain texts, which are prepared in different ways: "
             "choose one kind with data.include."
         )
-    refused = forms[1:] + [(name,) for name in (TEXT,) if row.get(name) is not None]
-    if refused:
-        named = [" and ".join(form) for form in (forms[0], *refused)]
+    used, *others = forms or [()]
+    others += [(TEXT,)] if used and row.get(TEXT) is not None else []
+    if others:
+        left_out = ", ".join(" and ".join(form) for form in others)
         say(
-            f"The rows of {source.title} are read as dialogues by {named[0]}, and only the answers are scored; "
-            f"{', '.join(named[1:])} beside {'it' if len(forms[0]) == 1 else 'them'} "
-            f"{'is' if len(refused) == 1 else 'are'} not used (--data.field {TEXT} trains on a field as plain text)."
+            f"The rows of {source.title} are read as dialogues by {' and '.join(used)}, and only the answers are "
+            f"scored; not used beside that: {left_out} (--data.field NAME trains on one field as plain text)."
         )
     return ChatSource(source.title, source.root, source.names, skipped=source.skipped, source=source)
 

@@ -80,7 +80,7 @@ def folder_source(root: Path, include: Sequence[str], exclude: Sequence[str], mo
     if not include:
         without = [name for name in names if named_as_rows(name) and name not in row_files]
         names = [name for name in names if name not in without]
-        skipped += [f"{name} (one JSON object, and no rows)" for name in without]
+        skipped += [f"{name} (JSON without rows)" for name in without]
     splits = _splits(root, names)
     if splits:
         skipped += [f"{name} ({_unused(name, splits)})" for name in names if name not in splits]

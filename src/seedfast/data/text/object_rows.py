@@ -42,16 +42,23 @@ def object_rows(value: Row, fields: Collection[str]) -> ObjectRows | None:
     return None
 
 
-def described(value: Row) -> str:
-    """What an object holds whose rows are not found, for messages."""
+def without_rows(value: Row, fields: Collection[str], *, is_line: bool) -> str | None:
+    """Why an object in which `object_rows` finds nothing holds no rows, as a clause; None if it is a row itself.
+
+    is_line: whether it stands on one line, as rows do.
+    """
     lists = [name for name, each in value.items() if _is_objects(each)]
+    sizes = {name: len(each) for name, each in value.items() if name in fields and isinstance(each, list)}
+    if len(sizes) > 1 and len(sizes) == len(value) and len({*sizes.values()}) > 1 and not lists:
+        return f"its columns have {' and '.join(f'{size} ({name})' for name, size in sizes.items())} rows: fix it"
+    if any(name in fields for name in value):
+        return None
     if len(lists) > 1:
         return (
             f"it holds the lists {', '.join(lists)}: store each in a file of its own, such as train.json and val.json"
         )
-    return (
-        f"its keys are {', '.join(list(value)[:8]) or 'none'}: store the rows as an array, or one object in each line"
-    )
+    keys = ", ".join(list(value)[:8]) or "none"
+    return None if is_line else f"its keys are {keys}: store the rows as an array, or one object in each line"
 
 
 def _is_objects(value: Any) -> bool:

@@ -120,29 +120,38 @@ def message_text(message: Message) -> str:
     return "".join(parts)
 
 
-_FORMS = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
+_FORMS: tuple[tuple[str, ...], ...] = (
+    ("messages",),
+    ("conversations",),
+    ("prompt", "completion"),
+    ("instruction", "output"),
+)
 """The fields of each form of dialogues; of several, the first is read."""
 
 
 def dialogue_forms(row: Row) -> list[tuple[str, ...]]:
-    """The fields of each form of dialogues that a row has, in the order in which they are read.
-
-    A field that is null counts only where no form is whole, so that it is named as what is missing.
-    """
+    """The fields of each form of dialogues that a row has, in the order in which they are read. A null is no field."""
     fields = {name for name, value in row.items() if value is not None}
-    whole = [form for form in _FORMS if fields.issuperset(form)]
-    return whole or [form for form in _FORMS if row.keys() >= {*form}]
+    return [form for form in _FORMS if fields.issuperset(form)]
+
+
+def _form(row: Row) -> tuple[str, ...]:
+    """The fields of the form that a row has; where fields of it are null, of the form that lacks the fewest."""
+    if whole := dialogue_forms(row):
+        return whole[0]
+    named = [form for form in _FORMS if row.keys() >= {*form}]
+    return max(named, key=lambda form: sum(row[name] is not None for name in form), default=())
 
 
 def is_dialogue(row: Row) -> bool:
-    """Whether a row is a chat, or a prompt with a completion."""
-    return bool(dialogue_forms(row))
+    """Whether a row is a chat, or a prompt with a completion, perhaps with a null."""
+    return bool(_form(row))
 
 
 def refuse_unsupported(row: Row, place: str) -> None:
     """Raise UserError for a row of a form that is known, and is not supported. place: the row's name in messages."""
     fields = {name for name, value in row.items() if value is not None}
-    is_supported = bool(dialogue_forms(row))
+    is_supported = is_dialogue(row)
     for names, what in _UNSUPPORTED.items():
         judged = "label" in names and str(row.get("label")).lower() in _JUDGEMENTS
         if fields.issuperset(names) and (judged or not is_supported):
@@ -154,7 +163,7 @@ def refuse_unsupported(row: Row, place: str) -> None:
 def dialogue(row: Row, place: str) -> Pair | Chat:
     """A row as a prompt with a completion or as a chat. place: its name in messages. Raises UserError for another."""
     refuse_unsupported(row, place)
-    form = next(iter(dialogue_forms(row)), ())
+    form = _form(row)
     row = {name: value for name, value in row.items() if value is not None or name in form}
     if form in (("messages",), ("conversations",)):
         (name,) = form

@@ -11,7 +11,7 @@ from seedfast.data.file_kinds import ARCHIVES, refuse_other_kinds
 from seedfast.data.json_rows import LONGEST, Row, json_items, json_lines, json_objects
 from seedfast.data.tables import table_rows
 from seedfast.data.text.fields import KNOWN, wanted
-from seedfast.data.text.object_rows import described, object_rows
+from seedfast.data.text.object_rows import object_rows, without_rows
 from seedfast.errors import UserError
 
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson", ".jsonlines")
@@ -20,7 +20,7 @@ ROW_ENDINGS = (*JSON_ENDINGS, *TABLE_ENDINGS, ".parquet")
 
 
 class NoRowsError(UserError):
-    """A file that is named as one of rows, and holds one JSON object without rows."""
+    """A file that is named as one of rows, and holds one JSON object without rows, or is malformed."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,25 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple
     try:
         with parquet.ParquetFile(path) as table:
             names = table.schema_arrow.names
-            chosen = None if columns is None else [name for name in names if wanted(name, columns)]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f'The file {path} has the column "{twice}" twice: rename one.')
+            chosen = names if columns is None else [name for name in names if wanted(name, columns)]
             for batch in table.iter_batches(batch_size=1024, columns=chosen):
-                for row in batch.to_pylist():
-                    yield number, without_nulls(row)
+                for values in zip(*map(_values, batch.columns), strict=True):
+                    yield number, without_nulls(dict(zip(batch.schema.names, values, strict=True)))
                     number += 1
     except (pyarrow.ArrowException, OSError) as error:
         why = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"The file {path} is not Parquet ({why}): name another file, or write it again.") from None
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column of Arrow; nulls where Python cannot hold them, such as dates after the year 9999."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        return [None] * len(column)
+    return values
 
 
 def _object_form(value: Row, fields: Collection[str]) -> Form | None:
@@ -158,13 +169,16 @@ def _json_form(path: Path, first: str, is_all: bool, fields: Collection[str]) ->
     if not first.startswith("{") or (is_line and not is_all) or not (is_line or _is_cut(first)):
         return LINES
     objects = json_objects(path)
-    _, value = next(objects)
+    try:
+        _, value = next(objects)
+    except UserError as error:
+        raise NoRowsError(str(error)) from error
     if not is_line and next(objects, None) is not None:
         return OBJECTS
     if form := _object_form(value, fields):
         return form
-    if not is_line and not any(name in fields for name in value):
-        raise NoRowsError(f"The file {path} is one JSON object, and no rows ({described(value)}).")
+    if why := without_rows(value, fields, is_line=is_line):
+        raise NoRowsError(f"The file {path} is one JSON object, and no rows ({why}).")
     return LINES if is_line else OBJECTS
 
 
