@@ -20,6 +20,11 @@ from seedfast.files import to_json
 SPLITS = ("train", "validation")
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder inside the data is a run's, whose samples and reports are no data."""
+    return (folder / "run.yaml").is_file() and (folder / "journal.jsonl").is_file()
+
+
 @dataclass(frozen=True)
 class SourceFiles:
     """The files root/name, for each of the names, that a data source reads, in a fixed order.

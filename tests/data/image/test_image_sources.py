@@ -106,6 +106,18 @@ def test_classes_lie_below_the_folders_of_a_given_split(tmp_path: Path) -> None:
         ImageData(path=str(tmp_path / "set"), size=8, channels=1, validation=0.3).load()
 
 
+def test_a_run_inside_the_data_is_no_part_of_it(tmp_path: Path) -> None:
+    for number in range(12):
+        write_image(tmp_path / "set" / ("cat" if number % 2 else "dog") / f"{number}.png", seed=number)
+    before = image_data(tmp_path / "set").load()
+    write_image(tmp_path / "set/run/samples/grid.png", seed=20)
+    for name in ("run.yaml", "journal.jsonl"):
+        (tmp_path / "set/run" / name).write_text("")
+    after = image_data(tmp_path / "set").load()
+    assert after.fingerprint == before.fingerprint
+    assert after.skipped == ("run (run folder)",)
+
+
 def test_a_folder_of_training_images_alone_only_wraps_the_classes(tmp_path: Path) -> None:
     for number in range(12):
         write_image(tmp_path / "set/train" / ("cat" if number % 2 else "dog") / f"{number}.png", seed=number)

@@ -97,6 +97,15 @@ def test_a_folder_is_scanned_by_mode_include_and_exclude(write: Writer) -> None:
     assert "code 2" not in kinds(exclude=("sub/deep",))
 
 
+def test_a_run_inside_the_data_is_no_part_of_it(write: Writer) -> None:
+    files = {"a.txt": "good text", "b.txt": "more of it"}
+    before = load(write(files))
+    run = {"run.yaml": "recipe: x\n", "journal.jsonl": "", "samples/samples.txt": "a sample", "report.html": "<p>"}
+    after = load(write({f"runs/one/{name}": content for name, content in run.items()}))
+    assert after.fingerprint == before.fingerprint
+    assert after.skipped == ("runs/one (run folder)",)
+
+
 def test_unusable_files_are_left_out_and_named(write: Writer, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(
         {"a.txt": "good text", "b.txt": "more of it", "empty.txt": "", "latin.txt": "café".encode("latin-1")}

@@ -10,6 +10,7 @@ from seedfast.data.given_split import NEVER_TRAINED, SPLIT_NAMES, given_split
 from seedfast.data.image.decode import has_image_ending
 from seedfast.data.image.sources import ONE_CLASS, FileInfo, ImageFileSource, ImageSource
 from seedfast.data.names import is_utf8
+from seedfast.data.prepare import is_run_folder
 from seedfast.errors import UserError
 
 
@@ -27,6 +28,9 @@ def find_images(root: Path) -> Found:
     for folder, folders, files in os.walk(root, onerror=lambda error: skipped.append(f"{error.filename} (unreadable)")):
         inside = Path(folder).relative_to(root)
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        runs = [name for name in folders if is_run_folder(Path(folder) / name)]
+        skipped.extend(f"{(inside / name).as_posix()} (run folder)" for name in runs)
+        folders[:] = [name for name in folders if name not in runs]
         linked = [inside / name for name in folders if (Path(folder) / name).is_symlink()]  # os.walk enters none
         skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
         for file in (each for each in files if not each.startswith(".")):

@@ -15,6 +15,7 @@ from seedfast.data.file_kinds import ARCHIVES
 from seedfast.data.fingerprint import signature
 from seedfast.data.given_split import NEVER_TRAINED, SPLIT_NAMES, given_split
 from seedfast.data.names import escaped, is_utf8
+from seedfast.data.prepare import is_run_folder
 from seedfast.data.text.rows import ROW_ENDINGS, NoRowsError, RowFile, named_as_rows, row_file
 from seedfast.data.text.sources import TextFileSource, TextSource, byte_order_marks
 from seedfast.errors import UserError
@@ -173,6 +174,9 @@ def _scan(
         paths = [path for name in folders if not _matches(path := (inside / name).as_posix(), exclude)]
         links = [path for path in paths if (root / path).is_symlink()]
         skipped += [f"{escaped(path)} (link to a folder)" for path in links]
+        runs = [path for path in paths if is_run_folder(root / path)]
+        skipped += [f"{path} (run folder)" for path in runs]
+        paths = [path for path in paths if path not in runs]
         folders[:] = [Path(path).name for path in paths]  # os.walk enters only these
         for path in ((inside / name).as_posix() for name in files):
             if _matches(path.lower() if fold else path, include) and not _matches(path, exclude):
