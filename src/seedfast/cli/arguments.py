@@ -10,7 +10,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -33,6 +34,16 @@ Trust = Annotated[
 def trusts(words: Sequence[str]) -> bool:
     """Whether the words of a command have `--trust`; for what is needed before they can be parsed."""
     return bool({"--trust", "--trust=True"} & set(words))
+
+
+def step_of(words: Sequence[str]) -> int | Literal["best", "newest"]:
+    """The value of `--at` among the words of a command, as `trusts` finds its flag; what is wrong is left to `parse`."""
+    for word, after in pairwise([*words, ""]):
+        flag, _, value = word.partition("=")
+        given = (value or after) if flag == "--at" else ""
+        if given.isdecimal() or given == "newest":
+            return int(given) if given.isdecimal() else "newest"
+    return "best"
 
 
 def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) -> Any:

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from seedfast.cli.arguments import Trust, parse, trusts
+from seedfast.cli.arguments import Trust, parse, step_of, trusts
 from seedfast.errors import UserError
 
 R = TypeVar("R")
@@ -63,7 +63,7 @@ def sample(words: list[str]) -> int:
     from seedfast.run_folder.links import refuse_links
 
     asked: Any = parse(
-        Sample[api.request_class(Path(words[0]), trust=trusts(words))],  # type: ignore[misc]
+        Sample[api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words))],  # type: ignore[misc]
         words,
         prog="seedfast sample",
     )

@@ -255,7 +255,7 @@ class Checkpoints:
         problems = {each.step: each.problems() for each in committed if each.step != at}
         intact = [str(step) for step, found in problems.items() if not found]
         damaged = [f"that of step {step} is damaged ({'; '.join(found)})" for step, found in problems.items() if found]
-        found = [f"intact are those of the steps {', '.join(intact)}"] if intact else []
+        found = [f"intact are those of the steps {', '.join(intact)} (name one with --at)"] if intact else []
         return ", and ".join([*found, *damaged]) or "there is no other"
 
     def save(
