@@ -37,7 +37,7 @@ def trusts(words: Sequence[str]) -> bool:
 
 
 def step_of(words: Sequence[str]) -> int | Literal["best", "newest"]:
-    """The value of `--at` among the words of a command, as `trusts` finds its flag; what is wrong is left to `parse`."""
+    """The value of `--at` among the words of a command, needed as early as `trusts`; mistakes are left to `parse`."""
     for word, after in pairwise([*words, ""]):
         flag, _, value = word.partition("=")
         given = (value or after) if flag == "--at" else ""
