@@ -18,6 +18,8 @@ JSON_ENDINGS = (".json", ".jsonl", ".ndjson", ".jsonlines")
 TABLE_ENDINGS = (".csv", ".tsv")
 ROW_ENDINGS = (*JSON_ENDINGS, *TABLE_ENDINGS, ".parquet")
 
+_HEAD = 1 << 16  # bytes of a file among which its first character is looked for
+
 
 class NoRowsError(UserError):
     """A file that is named as one of rows, and holds one JSON object without rows, or is malformed."""
@@ -83,7 +85,7 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _object_form(value: Row, fields: Collection[str]) -> Form | None:
+def _rows_inside(value: Row, fields: Collection[str]) -> Form | None:
     """The form of the rows inside the only object of a file; None if none are found."""
     found = object_rows(value, fields)
 
@@ -133,16 +135,17 @@ def row_file(path: Path, field: str) -> RowFile | None:
     """
     ending = path.suffix.lower()
     with path.open("rb") as file:
-        head = file.read(4)
-    if head == b"PAR1" or ending == ".parquet":
+        head = file.read(_HEAD)
+    if head.startswith(b"PAR1") or ending == ".parquet":
         return RowFile(path, PARQUET)
     refuse_other_kinds(path)
     if ending in TABLE_ENDINGS:
         return RowFile(path, TABLE)
-    first, is_all = _first_line(path)
+    letter = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if ending in JSON_ENDINGS:
-        return RowFile(path, _json_form(path, first, is_all, {*KNOWN, field}))
-    return RowFile(path, LINES) if _is_object(first) else None
+        form = _object_form(path, {*KNOWN, field}) if letter == b"{" else ARRAY if letter == b"[" else LINES
+        return RowFile(path, form)
+    return RowFile(path, LINES) if letter == b"{" and _is_object(_first_line(path)[0]) else None
 
 
 def _first_line(path: Path) -> tuple[str, bool]:
@@ -161,12 +164,14 @@ def _first_line(path: Path) -> tuple[str, bool]:
         return "", not is_more
 
 
-def _json_form(path: Path, first: str, is_all: bool, fields: Collection[str]) -> Form:
-    """The form of rows in JSON. first, is_all: as of `_first_line`. fields: names of what rows are made of."""
-    if first.startswith("["):
-        return ARRAY
+def _object_form(path: Path, fields: Collection[str]) -> Form:
+    """The form of rows in a file that begins with an object of JSON. fields: names of what rows are made of.
+
+    Raises NoRowsError if it is the only one, and no rows are found in it.
+    """
+    first, is_all = _first_line(path)
     is_line = _is_object(first)
-    if not first.startswith("{") or (is_line and not is_all) or not (is_line or _is_cut(first)):
+    if (is_line and not is_all) or not (is_line or _is_cut(first)):
         return LINES
     objects = json_objects(path)
     try:
@@ -175,7 +180,7 @@ def _json_form(path: Path, first: str, is_all: bool, fields: Collection[str]) ->
         raise NoRowsError(str(error)) from error
     if not is_line and next(objects, None) is not None:
         return OBJECTS
-    if form := _object_form(value, fields):
+    if form := _rows_inside(value, fields):
         return form
     if why := without_rows(value, fields, is_line=is_line):
         raise NoRowsError(f"The file {path} is one JSON object, and no rows ({why}).")
