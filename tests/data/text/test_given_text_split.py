@@ -35,6 +35,8 @@ LAYOUTS: dict[str, Callable[[str, list[str]], dict[str, str]]] = {
     "rows": lambda split, rows: {f"{split}.jsonl": lines(rows)},
     "tables": lambda split, rows: {f"{split}.csv": table(rows)},
     "shards": lambda split, rows: {f"data/{split}-0000{n}-of-00002.jsonl": lines(rows[n::2]) for n in range(2)},
+    "older shards": lambda split, rows: {f"data/{split}-00000-of-00001-a09b74b3ef9c3b56.json": lines(rows)},
+    "names with the split last": lambda split, rows: {f"ptb.{split}.csv": table(rows)},
     "folders": lambda split, rows: {f"{split}/{n}.txt": row for n, row in enumerate(rows)},
     "folders of rows": lambda split, rows: {f"set/{split.upper()}/part.ndjson": lines(rows)},
 }
@@ -87,6 +89,7 @@ NONE: dict[str, dict[str, str]] = {
     "training data alone": {"train/a.txt": "a " * 40, "train/b.txt": "b " * 40},
     "no training data": {"val.txt": "a " * 40, "test.txt": "b " * 40},
     "words that only begin so": {"trains.txt": "a " * 40, "tests.txt": "b " * 40},
+    "words inside names": {"how-to-train-it.txt": "a " * 40, "how-to-test-it.txt": "b " * 40},
 }
 
 

@@ -148,3 +148,11 @@ def test_a_table_of_one_short_text_is_refused_unless_nothing_is_to_validate(tmp_
     with pytest.raises(UserError, match=r"a single row, too short .* --data.validation 0"):
         load(table)
     assert len(load(table, validation=0.0).train)
+
+
+def test_each_notice_about_a_small_text_is_printed_once(write: Writer, capsys: Any) -> None:
+    copies = {f"{name}.txt": "hello world this is short" for name in "abc"}
+    load(write(copies), tokenizer="bpe", context=20)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len({*said}) == 3
+    assert [sum(word in line for line in said) for word in ("copies", "supports", "no validation split")] == [1, 1, 1]

@@ -43,8 +43,8 @@ _PYTHON_EXCLUDE = (
     "idlelib",
     "lib2to3",
 )
-_SHARD = re.compile(r"(.+?)[-_.]?\d+(?:[-_.]of[-_.]\d+)?")
-"""A shard of a data set, such as train-00000-of-00003, as the hub names them."""
+_SHARD = re.compile(r"[-_.]?\d+([-_.]of[-_.]\d+(-[0-9a-f]{8,})?)?$")
+"""The end of the name of a shard, such as train-00000-of-00003, as the hub names them."""
 
 Mode = Literal["auto", "text", "code"]
 
@@ -141,11 +141,11 @@ def _splits(root: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _split_word(name: str) -> str | None:
-    """The part of a file's path that is the name of a split: a folder, or its name without a shard and an ending."""
+    """The part of a file's path that is the name of a split: a folder, or the first or last word of the file's name, as
+    in train-00000-of-00003.parquet and ptb.train.txt."""
     *folders, file = name.split("/")
-    stem = file.partition(".")[0]
-    shard = _SHARD.fullmatch(stem)
-    return next((part for part in (*folders, shard[1] if shard else stem) if part.lower() in SPLIT_NAMES), None)
+    words = re.split(r"[-_.]", _SHARD.sub("", file.rpartition(".")[0] or file))
+    return next((part for part in (*folders, words[0], words[-1]) if part.lower() in SPLIT_NAMES), None)
 
 
 def _unused(name: str, splits: Mapping[str, str]) -> str:
