@@ -200,6 +200,8 @@ def test_a_field_that_is_named_is_the_text_even_beside_dialogues(tmp_path: Path)
     corpus = load(tmp_path / "both.jsonl", context=8, field="text")
     found = texts(corpus, corpus.train) + texts(corpus, corpus.validation)
     assert sorted(found) == sorted(f"text {n}" for n in range(len(PAIRS)))
+    with pytest.raises(UserError, match='lacks the field "body"'):
+        load(tmp_path / "both.jsonl", field="body")
 
 
 def test_a_byte_order_mark_is_dropped_and_reported(write: Writer, capsys: Any) -> None:

@@ -76,7 +76,7 @@ class TextData(DataConfig):
     """Which endings are taken from a folder if `include` is empty: those of text and rows, of source code, or (auto)
     text and code, and rows where there is neither, apart from a README or a license."""
 
-    field: Annotated[str | None, Example("other")] = None
+    field: Annotated[str | None, MayChange(), Example("other")] = None
     """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function
     (default: text). Rows that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
     instruction and output) are used as such, unless a field is given: only the answers are scored. Rows with a chosen

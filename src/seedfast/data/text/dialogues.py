@@ -67,12 +67,12 @@ class ChatSource(TextSource):
             texts = texts_of(self.dialogues(row, place))
             yield Document(place, texts[0], texts, split)
 
-    def dialogues(self, row: Row, place: str) -> "list[Pair | Chat]":
+    def dialogues(self, row: Row, place: str) -> list[Pair | Chat]:
         """What a row is made of: itself. place: its name in messages. Raises UserError for a bad row."""
         return [dialogue(row, place)]
 
 
-def texts_of(made: "Sequence[Pair | Chat]") -> list[str]:
+def texts_of(made: Sequence[Pair | Chat]) -> list[str]:
     """Every text of the dialogues of a row, which have one prompt; it comes first."""
     prompt, *_ = made[0].texts
     return [prompt, *(text for each in made for text in each.texts[1:])]
@@ -91,8 +91,10 @@ def as_chats(source: TextSource, field: str | None) -> TextSource:
     forms = dialogue_forms(row)
     if not forms and (field or TEXT) in row:
         return source
-    if not is_dialogue(row):
-        refuse_unsupported(row, place)
+    is_named = field not in (None, TEXT)  # runs of earlier versions store the default
+    if is_named or not is_dialogue(row):
+        if not is_named:
+            refuse_unsupported(row, place)
         raise UserError(
             f'{place} lacks the field "{field or TEXT}" (its fields are {", ".join(map(str, row))}): set data.field to '
             f"the one that holds the text, or, for dialogues, {WANTED}."
