@@ -151,8 +151,8 @@ def test_a_table_of_one_short_text_is_refused_unless_nothing_is_to_validate(tmp_
 
 
 def test_each_notice_about_a_small_text_is_printed_once(write: Writer, capsys: Any) -> None:
-    copies = {f"{name}.txt": "hello world this is short" for name in "abc"}
-    load(write(copies), tokenizer="bpe", context=20)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == len({*said}) == 3
-    assert [sum(word in line for line in said) for word in ("copies", "supports", "no validation split")] == [1, 1, 1]
+    load(write({"a.txt": "hello world this is short", "latin.txt": b"caf\xe9"}), tokenizer="bpe", context=24)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 3
+    for notice in ("latin.txt (not UTF-8)", "the vocabulary has these instead of 2,048", "has no validation split"):
+        assert said.count(notice) == 1
