@@ -19,7 +19,6 @@ SAME: dict[str, dict[str, Any]] = {
     "conversations": {"conversations": SHAREGPT},
     "conversations with roles": {"conversations": [USER, ANSWER]},
     "messages with from and value": {"messages": SHAREGPT},
-    "roles in capitals": {"messages": [USER | {"role": "USER"}, ANSWER | {"role": "Assistant"}]},
     "a list and a text": {"prompt": [USER], "completion": "4"},
     "a text and a list": {"prompt": "2+2?", "completion": [ANSWER]},
     "lists of a prompt and a completion": {"prompt": [USER], "completion": [ANSWER]},
@@ -106,6 +105,7 @@ def test_messages_go_before_a_prompt_with_a_completion() -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a role that is null": ({"messages": [{"role": None, "content": "x"}, ANSWER]}, "with the role None"),
     "a role that is a number": ({"messages": [{"role": 5, "content": "x"}, ANSWER]}, "with the role 5"),
+    "a role in capitals": ({"messages": [USER | {"role": "USER"}, ANSWER]}, '"USER": write it in lower case, "user"'),
     "null content without a call": (
         {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": []}]},
         "has None in .content., which is no text",

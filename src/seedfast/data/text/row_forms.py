@@ -9,7 +9,7 @@
 | {"conversations": [{"from": …, "value": …}, …]} (ShareGPT) | a chat |
 | {"instruction": …, "input": …, "output": …} (Alpaca), perhaps with "system" and "history" | a chat of two messages |
 
-The names of fields and roles may have capitals. A row of several forms is read by the first of `messages`,
+The names of fields may have capitals. A row of several forms is read by the first of `messages`,
 `conversations`, prompt and completion, instruction and output.
 """
 
@@ -214,7 +214,8 @@ def _message(given: dict[str, Any], name: str, place: str) -> Message:
     role = given.get("role", given.get("from"))
     if not isinstance(role, str):
         raise UserError(f"{place} has a message with the role {brief(role)}: it is one of {', '.join(_USUAL)}.")
-    role = role.lower() if role.lower() in (*_USUAL, *_ROLES) else role
+    if role.lower() != role and role.lower() in (*_USUAL, *_ROLES):
+        raise UserError(f'{place} has a message with the role "{role}": write it in lower case, "{role.lower()}".')
     content = given.get("content", given.get("value"))
     rest = {k: v for k, v in given.items() if v is not None and k not in ("role", "from", "content", "value")}
     if role == "function_call":
