@@ -133,14 +133,14 @@ def load(
     return replace(trained.load(run, checkpoint, weights=weights, device=device), trust=trust)
 
 
-def request_class(folder: Path, *, trust: bool = False) -> type[Any]:
+def request_class(folder: Path, *, step: At = "best", trust: bool = False) -> type[Any]:
     """The class of the requests that the model in a folder takes: its fields are the options of `sample`.
 
-    Nothing of the network is read. trust: as in `load`. Raises UserError if the folder holds no model.
+    Nothing of the network is read. step, trust: as in `load`. Raises UserError if the folder holds no model.
     """
     if is_bare(folder):
         return bare_request(folder)
-    checkpoint = find(folder)
+    checkpoint = find(folder, at=step)
     run = recipes.stored(checkpoint.folder, trust=trust)
     generator = run.objective.build(trained.restored_assets(run, checkpoint)).generator
     if generator is None:

@@ -78,6 +78,16 @@ class Between(Rule):
         return bool(above and below)
 
 
+class NotEmpty(Rule):
+    """A text that names something; an empty path would be the present folder."""
+
+    def description(self, prefix: str = "") -> str:
+        return "a name"
+
+    def allows(self, value: Any) -> bool:
+        return bool(value)
+
+
 _EPOCHS = re.compile(r"(\d+\.?\d*|\.\d+) ?epochs?")
 
 
@@ -242,7 +252,8 @@ def check(options: Any, prefix: str = "") -> None:
                 continue
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not rule.allows(number):
-                    raise UserError(f"{prefix}{field.name} must be {rule.description()}, not {number}.")
+                    shown = number if number != "" else "empty"
+                    raise UserError(f"{prefix}{field.name} must be {rule.description()}, not {shown}.")
 
 
 def refuse_unused(options: Any, name: str, reason: str, prefix: str = "") -> None:

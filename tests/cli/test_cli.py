@@ -241,7 +241,7 @@ REQUESTS = [
     (["--top-p", "0"], "top-p"),
     (["--top-k", "0"], "top-k"),
     (["--num", "0"], "num must be at least 1"),
-    (["--at", "3"], "no intact checkpoint at step 3"),
+    (["--at", "3"], "no checkpoint at step 3; intact are"),
 ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedfast.data import json_rows
-from seedfast.data.json_rows import json_items, json_lines, parse_json, read_json
+from seedfast.data.json_rows import json_items, json_lines, json_objects, parse_json, read_json
 from seedfast.errors import UserError
 
 WORDS = 'naïve, [not] {a} \\"b\\" \n'
@@ -32,8 +32,19 @@ def test_lines_and_arrays_hold_the_same_rows(tmp_path: Path) -> None:
 def test_an_array_is_read_alike_wherever_its_blocks_end(block: int, rows: list[dict[str, Any]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_rows, "_BLOCK", block)
-        found = json_rows._items(io.StringIO(json.dumps(rows)), Path("rows.json"))
+        found = json_rows._items(json_rows._Text(io.StringIO(json.dumps(rows)), Path("rows.json")))
         assert [row for _, row in found] == rows
+
+
+def test_objects_over_several_lines_are_read_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows"
+    path.write_text("\n".join(json.dumps(row, indent=2) for row in ROWS), "utf-8")
+    for block in (1, 7, 1 << 16):
+        monkeypatch.setattr(json_rows, "_BLOCK", block)
+        assert list(json_objects(path)) == list(enumerate(ROWS, 1))
+    path.write_text('{\n"a": 1}\n{\n"a": }')
+    with pytest.raises(UserError, match=r"Object 2 of .* is not JSON"):
+        list(json_objects(path))
 
 
 BAD_ITEMS = {
@@ -41,6 +52,7 @@ BAD_ITEMS = {
     "no end": ('[{"a": 1}, {"a": 2}', "Item 2 of .*the array does not end"),
     "cut": ('[{"a": 1}, {"a": ', "Item 2 of .* is not JSON"),
     "text after it": ('[{"a": 1}]\n[{"a": 2}]', "is followed by .*one array"),
+    "a comma too many": ('[{"a": 1},\n]', "has a comma after its last item"),
     "no object": ('[{"a": 1}, "b"]', "Item 2 of .*it is no JSON object"),
     "a key twice": ('[{"a": 1}, {"a": 1, "a": 2}]', 'Item 2 of .* has the key "a" twice'),
     "deep": ("[" + "[" * 999 + "]" * 999 + "]", "Item 1 of .* nests too deeply"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seedfast.data.tables import table_lines, table_rows
+from seedfast.data.tables import Fault, Record, records, table_rows
 from seedfast.errors import UserError
 
 ROWS = [{"prompt": "a, b", "completion": 'say "c"'}, {"prompt": "two\nlines", "completion": "é; | x"}]
@@ -39,10 +39,22 @@ def test_a_field_may_be_longer_than_the_limit_of_the_library(tmp_path: Path) -> 
     assert len(next(table_rows(tmp_path / "rows.csv"))[1]["text"]) == 300_000
 
 
-def test_quotation_marks_can_be_letters(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text('a.jpg|"one\nb.jpg|two"\n')
-    rows = list(table_lines(tmp_path / "rows.csv", quoted=False))
-    assert rows == [(1, ["a.jpg", '"one']), (2, ["b.jpg", 'two"'])]
+def test_quotation_marks_can_be_letters() -> None:
+    rows = list(records(['a.jpg|"one\n', 'b.jpg|two"\n'], quoted=False))
+    assert rows == [Record(1, ["a.jpg", '"one']), Record(2, ["b.jpg", 'two"'])]
+
+
+def test_a_row_that_cannot_be_read_costs_its_first_line_alone() -> None:
+    lines = ['a,"one\n', "b,two\n", 'c,"three\n', 'and more"\n', 'd,"x" y\n', "e,five"]
+    unclosed, after = "a quotation mark that is not closed", "text after a closing quotation mark"
+    expected = [Fault(1, lines[0], unclosed), Record(2, ["b", "two"]), Record(3, ["c", "three\nand more"])]
+    expected += [Fault(5, lines[4], after), Record(6, ["e", "five"])]
+    assert list(records(lines, is_row=lambda line: line[1] == ",")) == expected
+
+
+def test_the_line_ends_of_old_macs_are_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b't,n\rx,1\r"y\rz",2\r')
+    assert list(table_rows(tmp_path / "rows.csv")) == [(2, {"t": "x", "n": "1"}), (3, {"t": "y\rz", "n": "2"})]
 
 
 BAD = {

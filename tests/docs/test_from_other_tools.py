@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from tests.cli.test_cli import seedfast
 
 from seedfast import recipes
 from seedfast.cli.other_tools import ANSWERS, refuse_foreign_flags
@@ -109,7 +110,48 @@ def test_a_key_of_another_tool_in_a_file_is_answered(tmp_path: Path) -> None:
         parse_run("text-masked", ["--config", str(tmp_path / "x.yaml")])
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (
+            "captions --lr 3",
+            "--lr of other tools belongs to seedfast train, where it is --optimizer.lr; seedfast captions",
+        ),
+        ("captions --num-beams 3", "--num-beams of other tools is --beams here"),
+        ("evaluate --checkpoint-path x", "is the first word: seedfast evaluate RUN here"),
+        ("export --max-new-tokens 3", "belongs to seedfast sample, where it is --tokens; seedfast export has no such"),
+        ("fidelity --num_inference_steps 3", "is --steps here"),
+        ("report --learning_rate=3", "belongs to seedfast train, where it is --optimizer.lr"),
+        ("preview text-masked --block-size 3", "is --data.context here"),
+        ("digest --resume", "belongs to seedfast train"),
+    ],
+)
+def test_every_command_answers(words: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *rest = words.split()
+    assert seedfast(command, *(rest[:1] if command == "preview" else ["runs/a"]), *rest[command == "preview" :]) == 2
+    assert answer in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "ours"),
+    [
+        ("--lora.rank", "--model.adapter.rank"),
+        ("--training.max_steps", "--steps"),
+        ("--model.n_layer", "--model.layers"),
+        ("--optimizer.learning-rate", "--optimizer.lr"),
+    ],
+)
+def test_words_with_dots_are_answered(flag: str, ours: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{ours} here")):
+        parse_run("text-masked", [flag, "3"])
+    part, _, name = flag.removeprefix("--").partition(".")
+    if part in ("lora", "training"):
+        (tmp_path / "x.yaml").write_text(f"{part}: {{{name}: 3}}\n")
+        with pytest.raises(UserError, match=re.escape(f"{ours} here")):
+            parse_run("text-masked", ["--config", str(tmp_path / "x.yaml")])
+
+
 def test_a_prompt_may_look_like_a_flag() -> None:
-    refuse_foreign_flags("sample", ["--prompt", "--num-samples"])
+    refuse_foreign_flags("sample", ["--prompt", "--num-samples"], ())
     with pytest.raises(UserError, match="--num here"):
-        refuse_foreign_flags("sample", ["--num-samples", "3"])
+        refuse_foreign_flags("sample", ["--num-samples", "3"], ())

@@ -14,6 +14,7 @@ from torch import Tensor
 from seedfast import api, cli
 from seedfast.data.text.tokenizers import Bytes, Characters
 from seedfast.errors import UserError
+from seedfast.evaluate.origin import Origin
 from seedfast.evaluate.trained import Trained
 from seedfast.export import transformers_shape
 from seedfast.export.export import export
@@ -140,6 +141,19 @@ def test_seedfast_samples_from_an_export_as_from_its_run(exported: tuple[str, Pa
     assert run.tokenizer == bare.tokenizer
     if "proofreading" not in name:  # whose run also goes back over its words
         assert bare.sample(prompt="the ", tokens=8).texts == run.sample(prompt="the ", tokens=8).texts
+
+
+def test_an_export_tells_the_step_and_the_weights_that_it_holds(exported: tuple[str, Path]) -> None:
+    _, folder = exported
+    run, bare = api.load(folder / "run", device="cpu"), api.load(folder / "out", device="cpu")
+    assert bare.origin == run.origin.replace(str(folder / "run"), "run") + ", exported"
+    assert (bare.step, bare.weights) == (run.step, run.weights)
+    assert str(folder) not in (folder / "out/checkpoint.json").read_text(), "no folder of this machine"
+    for content in ("[]", "{}", '{"weights": "ema", "step": "4", "best": true, "run": "x", "seal": ""}'):
+        stranger = folder / "stranger"
+        stranger.mkdir(exist_ok=True)
+        (stranger / "checkpoint.json").write_text(content)
+        assert Origin.read(stranger) is None
 
 
 WITHOUT_SEEDFAST = "import sys; sys.modules |= {name: None for name in sys.modules if name.startswith('seedfast')}\n"

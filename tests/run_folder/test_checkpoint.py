@@ -139,10 +139,25 @@ def test_an_error_names_the_steps_that_exist(tmp_path: Path) -> None:
     assert store.newest() is None
     assert store.newest(at=None) is None
     save(store, 3)
-    with pytest.raises(UserError, match=r"no intact checkpoint at step 4.* \[3\]"):
+    with pytest.raises(
+        UserError, match=r"no checkpoint at step 4; intact are those of the steps 3 \(name one with --at\)\."
+    ):
         store.newest(at=4)
     assert store.at(4) is None
     assert store.at(3) == store.newest()
+
+
+def test_a_step_that_is_damaged_is_named_with_the_reason_and_the_state_of_the_others(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        save(store, step)
+    for step in (2, 3):
+        (tmp_path / f"checkpoints/step-0000000{step}/a.bin").write_bytes(b"ab")
+    message = (
+        r"step-00000003 is damaged: .*a\.bin has 2 bytes .*; intact are those of the steps 1 .*, and that of step 2 is"
+    )
+    with pytest.raises(UserError, match=message):
+        store.newest(at=3)
 
 
 def test_a_failed_write_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which checkpoint is used: the best, the newest, a step's, or a checkpoint's own folder; one rule everywhere."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_the_best_checkpoint_is_that_of_the_weights_which_are_used(two_best: Pat
 def test_the_newest_and_a_step_are_named(run: Path) -> None:
     assert find(run, at="newest").step == seedfast.load(run, step="newest").step == 20
     assert find(run, at=4).step == 4
-    with pytest.raises(UserError, match="no intact checkpoint at step 3"):
+    with pytest.raises(UserError, match="no checkpoint at step 3; intact are those of the steps 0, 4, 8"):
         find(run, at=3)
 
 
@@ -96,6 +97,17 @@ def test_a_checkpoint_that_was_copied_elsewhere_is_used_alone(run: Path, tmp_pat
     (tmp_path / "mine/model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match="is damaged"):
         find(tmp_path / "mine")
+
+
+def test_a_damaged_best_checkpoint_is_named_and_others_are_still_used(
+    two_best: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (two_best / "checkpoints/step-00000008/ema.safetensors").write_bytes(b"broken")
+    assert cli.seedfast("sample", two_best, "--tokens", "2") == 2
+    named = r"step-00000008 is damaged: .*ema\.safetensors .*; intact are those of the steps 0, 4, 12, 16, 20 .*--at"
+    assert re.search(named, capsys.readouterr().err)
+    for words in (["--at", "newest"], ["--at=4"]):
+        assert cli.seedfast("sample", two_best, "--tokens", "2", *words) == 0
 
 
 def test_training_does_not_write_into_a_checkpoint(run: Path, story: Path) -> None:

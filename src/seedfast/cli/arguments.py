@@ -10,10 +10,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from copy import copy
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import tyro
 
+from seedfast.cli.other_tools import refuse_foreign_flags
 from seedfast.errors import UserError
 from seedfast.options import Formerly, describe, rules
 from seedfast.options import default as default_of
@@ -34,17 +36,28 @@ def trusts(words: Sequence[str]) -> bool:
     return bool({"--trust", "--trust=True"} & set(words))
 
 
+def step_of(words: Sequence[str]) -> int | Literal["best", "newest"]:
+    """The value of `--at` among the words of a command, needed as early as `trusts`; mistakes are left to `parse`."""
+    for word, after in pairwise([*words, ""]):
+        flag, _, value = word.partition("=")
+        given = (value or after) if flag == "--at" else ""
+        if given.isdecimal() or given == "newest":
+            return int(given) if given.isdecimal() else "newest"
+    return "best"
+
+
 def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) -> Any:
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.
 
     Every command takes a yes-or-no flag bare, with True or False, and as --no-FLAG; and a list as one flag with several
-    values, or as the flag several times. Raises UserError for a flag that has another name now; exits with status 2 on
-    other mistakes, as `--help` does.
+    values, or as the flag several times. prog: "seedfast COMMAND …". Raises UserError for a flag that has another name
+    now, or is one of another tool; exits with status 2 on other mistakes, as `--help` does.
     """
     options = kind if default is None else default
     for each in {flag.kind for flag in flags(options)}:
         _show_rules(each)
     refuse_old_flags(words, options)
+    refuse_foreign_flags(prog.split()[1], words, _own_flags(options))
     written, default = _one_form(words, options, default)
     given = {} if default is None else {"default": default}
     page, shown = _HeldBack(), _HeldBack()
@@ -57,6 +70,12 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) ->
         sys.stderr.write(shown.getvalue())
         print("\n".join(_narrow(page.getvalue())))
         raise
+
+
+def _own_flags(options: Any) -> set[str]:
+    """The names of a command's flags, negated ones too."""
+    names = {flag.name for flag in flags(options)}
+    return names | {_negated(name) for name in names}
 
 
 _CONVENTION = (tyro.conf.FlagConversionOff, tyro.conf.UseAppendAction)

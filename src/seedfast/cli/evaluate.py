@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse, trusts
+from seedfast.cli.arguments import Trust, parse, step_of, trusts
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _judge(words: list[str]) -> int:
     for word in words:
         if reason := _NOT_FOR_SAMPLES.get(word.partition("=")[0]):
             raise UserError(f"{word.partition('=')[0]} has no effect with --samples ({reason}): leave it out.")
-    kind = _scored(api.request_class(Path(words[0]), trust=trusts(words)))
+    kind = _scored(api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words)))
     asked: Any = parse(
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,

@@ -1,14 +1,13 @@
-"""Flags of other tools, answered with ours: nanoGPT, transformers' Trainer, diffusers' scripts and their kin."""
+"""Flags of other tools, answered with ours by every command: nanoGPT, transformers' Trainer, diffusers' scripts."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from seedfast.errors import UserError
-from seedfast.loop.config import Run
 
 _TRAIN = {
     "--optimizer.lr": "lr learning-rate max-lr base-lr peak-lr",
@@ -120,19 +119,49 @@ ANSWERS = {
 """By command: ours in words for each flag of other tools, without its dashes."""
 
 _TEXTS = ("--prompt", "--infill")  # the word after them may begin with dashes
+_RUN = "the first word: seedfast"
+"""How the answer for a flag begins that names a model, which every command but train takes as its first word."""
 
 
 def refuse_foreign_keys(path: Path, values: Mapping[str, Any]) -> None:
     """Raise UserError for a key of another tool in a configuration file, naming ours."""
+    from seedfast.loop.config import Run
+
     own = {f.name for f in fields(Run)}
-    for key in values:
-        if key not in own and (answer := ANSWERS["train"].get(str(key).lower().replace("_", "-"))):
-            raise UserError(f"{path} has the key {key} of other tools, which is {answer} here; dots are nesting.")
+    for key, value in values.items():
+        inner = [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else [key]
+        for name in inner if key not in own else ():
+            if answer := _answer("train", str(name)):
+                raise UserError(f"{path} has the key {name} of other tools, which is {answer} here; dots are nesting.")
 
 
-def refuse_foreign_flags(command: str, words: Sequence[str]) -> None:
-    """Raise UserError for a flag of another tool, naming ours."""
+def refuse_foreign_flags(command: str, words: Sequence[str], own: Collection[str]) -> None:
+    """Raise UserError for a flag of another tool, naming ours. own: the flags of the command, without their dashes."""
     for before, word in pairwise(["", *words]):
-        flag = re.match(r"--([A-Za-z][A-Za-z0-9_-]*)(=|$)", word)
-        if flag and before not in _TEXTS and (answer := ANSWERS[command].get(flag[1].lower().replace("_", "-"))):
-            raise UserError(f"--{flag[1]} of other tools is {answer} here.")
+        match = re.match(r"--([A-Za-z][A-Za-z0-9_.-]*)(=|$)", word)
+        if not match or before in _TEXTS or _normal(match[1]) in own:
+            continue
+        theirs = f"--{match[1]} of other tools"
+        if answer := _answer(command, match[1]):
+            raise UserError(f"{theirs} is {answer} here.")
+        answers = {other: answer for other in ANSWERS if (answer := _answer(other, match[1]))}
+        for answer in answers.values():
+            if answer.startswith(_RUN) and command != "train":
+                raise UserError(f"{theirs} is {_RUN} {command} RUN here.")
+            ours = {*re.findall(r"--([a-z0-9.-]+)", answer)}
+            if ours and ours <= {*own}:
+                raise UserError(f"{theirs} is {answer} here.")
+        for other, answer in answers.items():
+            raise UserError(
+                f"{theirs} belongs to seedfast {other}, where it is {answer}; seedfast {command} has no such flag."
+            )
+
+
+def _answer(command: str, flag: str) -> str | None:
+    """Ours in words for a flag of other tools, which may have dots: lora.rank, trainer.max_steps."""
+    known, name = ANSWERS.get(command, {}), _normal(flag)
+    return known.get(name.replace(".", "-")) or known.get(name.rpartition(".")[2])
+
+
+def _normal(flag: str) -> str:
+    return flag.lower().replace("_", "-")

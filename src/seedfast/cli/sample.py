@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from seedfast.cli.arguments import Trust, parse, trusts
+from seedfast.cli.arguments import Trust, parse, step_of, trusts
 from seedfast.errors import UserError
 
 R = TypeVar("R")
@@ -57,15 +57,13 @@ def sample(words: list[str]) -> int:
         return 0 if words else 2
     import seedfast
     from seedfast import api
-    from seedfast.cli.other_tools import refuse_foreign_flags
     from seedfast.console import say, silenced
     from seedfast.evaluate.bare import is_bare
     from seedfast.run_folder.choice import run_folder_of
     from seedfast.run_folder.links import refuse_links
 
-    refuse_foreign_flags("sample", words[1:])
     asked: Any = parse(
-        Sample[api.request_class(Path(words[0]), trust=trusts(words))],  # type: ignore[misc]
+        Sample[api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words))],  # type: ignore[misc]
         words,
         prog="seedfast sample",
     )

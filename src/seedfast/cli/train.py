@@ -13,7 +13,7 @@ from rich.console import Console
 from seedfast import recipes
 from seedfast.cli.arguments import Trust, parse, trusts
 from seedfast.cli.help import help_page, listing
-from seedfast.cli.other_tools import refuse_foreign_flags, refuse_foreign_keys
+from seedfast.cli.other_tools import refuse_foreign_keys
 from seedfast.console import silenced, terminal
 from seedfast.errors import UserError
 from seedfast.loop import advice
@@ -136,7 +136,6 @@ def _estimate(asked: Train) -> int:
 
 def parse_run(recipe: str, words: list[str], *, fresh: Run | None = None) -> Train:
     """The arguments of a recipe's training: recipe (`fresh` if given) or stored run, then --size, --config, flags."""
-    refuse_foreign_flags("train", words)
     lengths = [key for key in LENGTHS if any(word.partition("=")[0] == f"--{key}" for word in words)]
     refuse_two_lengths(lengths, prefix="--")
     known = _first(words)

@@ -7,6 +7,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -119,59 +120,117 @@ def json_items(path: Path) -> Iterator[tuple[int, Row]]:
     The memory is that of an item, of which the text has at most `LONGEST` characters. Raises UserError if an item is no
     object, or the file is no array.
     """
+    with _opened(path) as file:
+        yield from _items(_Text(file, path))
+
+
+def json_objects(path: Path) -> Iterator[tuple[int, Row]]:
+    """Each number (from 1) and object of a file that holds JSON objects one after another, over any number of lines.
+
+    The memory is that of an object, of which the text has at most `LONGEST` characters. Raises UserError if one is
+    malformed.
+    """
+    with _opened(path) as file:
+        text, number = _Text(file, path), 0
+        while text.next_letter():
+            number += 1
+            place = f"Object {number} of {path}"
+            yield number, _as_row(text.value(place), place)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The text of a file without its byte order mark. Raises UserError if it cannot be read or is not UTF-8."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _items(file, path)
+            yield file
     except UnicodeDecodeError as error:
         raise UserError(f"The file {path} is not UTF-8 ({error.reason}): convert it.") from None
+    except OSError as error:
+        raise UserError(f"The file {path} cannot be read ({error.strerror}): check its permissions.") from None
 
 
-def _items(file: TextIO, path: Path) -> Iterator[tuple[int, Row]]:
-    held = file.read(_BLOCK)
-    at = _skip(held, 0) + 1  # after the bracket
-    number = 0
-    while True:
-        place = f"Item {number + 1} of {path}"
-        at = _skip(held, at)
-        error: ValueError | None = None
-        if number == 0 and held[at : at + 1] == "]":
-            at += 1
+class _Text:
+    """The text of a file, of which as much is held as the value that is being read."""
+
+    def __init__(self, file: TextIO, path: Path) -> None:
+        self.path = path
+        self._file, self._held, self._at = file, "", 0
+
+    def next_letter(self) -> str:
+        """The next character that is no white space, which stays; empty at the end."""
+        while True:
+            match = _SPACE.match(self._held, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._held) or not self._read_on(_BLOCK):
+                return self._held[self._at : self._at + 1]
+
+    def skip(self) -> None:
+        """Go on to the next character."""
+        self._at += 1
+
+    def shown(self) -> str:
+        """The next characters, for messages."""
+        return repr(self._held[self._at : self._at + 20])
+
+    def value(self, place: str) -> Any:
+        """The object or array that begins here. place: its name in messages.
+
+        Raises UserError if it is malformed, or longer than `LONGEST` characters.
+        """
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._held, self._at)
+            except (_DuplicateKey, RecursionError) as fault:
+                raise _not_json(place, fault) from None
+            except ValueError as fault:  # malformed, or cut by the end of what is held
+                size = len(self._held) - self._at
+                if size > LONGEST:
+                    raise _not_json(place, ValueError(f"it is longer than {LONGEST >> 20} Mi characters")) from None
+                # The text that is held doubles, so that a value is parsed only a few times.
+                if not self._read_on(max(_BLOCK, size)):
+                    raise _not_json(place, fault) from None
+            else:
+                brackets = self._held.count("{", self._at, end) + self._held.count("[", self._at, end)
+                _check_depth(value, brackets, place)
+                self._at = end
+                return value
+
+    def _read_on(self, size: int) -> bool:
+        """Hold more of the text, without what has been read; False at its end."""
+        more = self._file.read(size)
+        self._held, self._at = self._held[self._at :] + more, 0
+        return bool(more)
+
+
+def _items(text: _Text) -> Iterator[tuple[int, Row]]:
+    text.next_letter()
+    text.skip()  # the bracket
+    number, path = 0, text.path
+    while (letter := text.next_letter()) != "]" or number:
+        number += 1
+        place = f"Item {number} of {path}"
+        if letter == "]":
+            raise UserError(f"The array in {path} has a comma after its last item: remove it.")
+        if not letter:
+            raise _not_json(place, ValueError("the array does not end"))
+        value = text.value(place)
+        after = text.next_letter()
+        if not after:
+            raise _not_json(place, ValueError("the array does not end"))
+        if after not in ",]":
+            raise UserError(f"{place} is followed by {text.shown()}, not by a comma: fix it.")
+        yield number, _as_row(value, place)
+        if after == "]":
             break
-        try:
-            value, end = _DECODER.raw_decode(held, at)
-        except (_DuplicateKey, RecursionError) as fault:
-            raise _not_json(place, fault) from None
-        except ValueError as fault:  # malformed, or cut by the end of what has been read
-            error, end = fault, len(held)
-        stop = _skip(held, end)
-        if error is None and held[stop : stop + 1] in (",", "]"):
-            _check_depth(value, held.count("{", at, end) + held.count("[", at, end), place)
-            number += 1
-            yield number, _as_row(value, place)
-            at = stop + 1
-            if held[stop] == "]":
-                break
-        elif error is None and stop < len(held):
-            raise UserError(f"{place} is followed by {held[stop : stop + 20]!r}, not by a comma: fix it.")
-        else:
-            # The text that is held doubles, so that an item is parsed only a few times.
-            more = file.read(max(_BLOCK, len(held) - at)) if len(held) - at <= LONGEST else ""
-            if not more:
-                long = len(held) - at > LONGEST
-                why = f"it is longer than {LONGEST >> 20} Mi characters" if long else "the array does not end"
-                raise _not_json(place, error or ValueError(why))
-            held, at = held[at:] + more, 0
-    if rest := (held[at:] + file.read(_BLOCK)).strip():
-        raise UserError(f"The array in {path} is followed by {rest[:20]!r}: a file holds one array, or JSON lines.")
-
-
-def _skip(text: str, at: int) -> int:
-    """The position of the first character from `at` that is no white space."""
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
+        text.skip()
+    text.skip()
+    if text.next_letter():
+        raise UserError(f"The array in {path} is followed by {text.shown()}: a file holds one array, or JSON lines.")
 
 
 def _as_row(value: Any, place: str) -> Row:
     if not isinstance(value, dict):
-        raise UserError(f"{place} lacks its fields (it is no JSON object): fix or remove it.")
+        kind = "it is a list" if isinstance(value, list) else "it is no JSON object"
+        raise UserError(f'{place} lacks the names of its fields ({kind}): a row is an object, such as {{"text": …}}.')
     return value

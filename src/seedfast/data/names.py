@@ -3,9 +3,9 @@
 
 def is_utf8(text: str) -> bool:
     """Whether a text can be written: not with half a character, as JSON's \\ud800 and some file names have."""
-    return printable(text) == text
+    return escaped(text) == text
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """The text, with escapes for what UTF-8 cannot hold."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -20,6 +20,11 @@ from seedfast.files import to_json
 SPLITS = ("train", "validation")
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder inside the data is a run's, whose samples and reports are no data."""
+    return (folder / "run.yaml").is_file() and (folder / "journal.jsonl").is_file()
+
+
 @dataclass(frozen=True)
 class SourceFiles:
     """The files root/name, for each of the names, that a data source reads, in a fixed order.
@@ -57,11 +62,18 @@ class Prepared:
     """Prepared data in the cache.
 
     summary: what `fill` returned. identity: the source's content and the options, of which the cache key is the hash.
+    notices: what is to be said about the data.
     """
 
     folder: Path
     summary: dict[str, Any]
     identity: dict[str, Any]
+    notices: tuple[str, ...]
+
+    def report(self) -> None:
+        """Print the notices on stderr."""
+        for notice in self.notices:
+            say(notice)
 
 
 def prepare(
@@ -76,8 +88,8 @@ def prepare(
 
     options: everything besides the files that shapes the prepared data, as JSON. fill: returns a summary with the list
     "skipped", what could not be used, each with the reason, and may have "notes", sentences about the data; both are
-    reported on stderr, except reasons `unreported`. kind: the sub-folder of the cache. Raises UserError if the files
-    change meanwhile.
+    notices for the caller to `report`, except reasons `unreported`. kind: the sub-folder of the cache. Raises UserError
+    if the files change meanwhile.
     """
     identity = {**options, "contents": source.contents, "skipped": source.skipped}
 
@@ -87,11 +99,9 @@ def prepare(
         return summary
 
     folder, summary = cached_folder(json_digest(identity)[:32], fill_and_check, kind=kind, title=source.title)
-    if skipped := [name for name in summary["skipped"] if unreported is None or not name.endswith(f"({unreported})")]:
-        say(f"Left out of {source.title}: {abbreviate(skipped)}.")
-    for note in summary.get("notes", ()):
-        say(note)
-    return Prepared(folder, summary, identity)
+    skipped = [name for name in summary["skipped"] if unreported is None or not name.endswith(f"({unreported})")]
+    left_out = [f"Left out of {source.title}: {abbreviate(skipped)}."] if skipped else []
+    return Prepared(folder, summary, identity, (*left_out, *summary.get("notes", ())))
 
 
 def json_digest(value: Any) -> str:

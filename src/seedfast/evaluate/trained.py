@@ -17,6 +17,7 @@ from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.log_prob import log_prob
+from seedfast.evaluate.origin import Origin
 from seedfast.families.family import Family
 from seedfast.families.generator import Generator, Request, Samples, State
 from seedfast.loop.config import Run, typed
@@ -35,7 +36,8 @@ class Trained:
     """A network in evaluation mode with its family, and the assets of its data.
 
     checkpoint: None for a bare model, the folder of another library's model. trust: whether the user trusts the code
-    that the run folder names (see `user_code`). brought: the data to evaluate a bare model on.
+    that the run folder names (see `user_code`). brought: the data to evaluate a bare model on. exported: the run that
+    a bare model was exported from, if its folder tells.
     """
 
     run: Run
@@ -48,6 +50,7 @@ class Trained:
     distributed: DistributedContext
     trust: bool = False
     brought: Corpus | None = None
+    exported: Origin | None = None
 
     @property
     def committed(self) -> Checkpoint:
@@ -58,19 +61,26 @@ class Trained:
 
     @property
     def step(self) -> int | None:
-        """The step of the weights: 0 for those that training began with, None for a bare model."""
+        """The step of the weights: 0 for those that training began with, None for a bare model of unknown origin."""
+        return self.came_from.step if self.came_from else None
+
+    @property
+    def came_from(self) -> Origin | None:
+        """The step of the run that these weights are of; None for a bare model of unknown origin."""
         if self.checkpoint is None:
-            return None
-        return 0 if self.weights == "base" else self.checkpoint.step
+            return self.exported
+        step = 0 if self.weights == "base" else self.checkpoint.step
+        best = self.checkpoint.best.get(self.weights)
+        is_best = best is not None and best.step == step
+        run = str(run_folder_of(self.checkpoint.folder))
+        return Origin(self.weights, step, is_best, run, self.checkpoint.manifest.seal)
 
     @property
     def origin(self) -> str:
         """Which weights these are, for people: "ema weights, step 500 (best) of runs/book"."""
-        if self.checkpoint is None:
+        if self.came_from is None:
             return "the weights of a model's own folder"
-        best = self.checkpoint.best.get(self.weights)
-        note = " (best)" if best is not None and best.step == self.step else ""
-        return f"{self.weights} weights, step {self.step}{note} of {run_folder_of(self.checkpoint.folder)}"
+        return f"{self.came_from}{', exported' if self.checkpoint is None else ''}"
 
     @property
     def generator(self) -> Generator[Any]:

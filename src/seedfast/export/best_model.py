@@ -2,19 +2,16 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from seedfast import recipes, sealed_folder
 from seedfast.console import warn
 from seedfast.evaluate import trained
-from seedfast.evaluate.trained import Trained
+from seedfast.evaluate.origin import Origin
 from seedfast.export.export import fits_its_base, writer
-from seedfast.files import to_json
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder.choice import find
-from seedfast.untrusted import read_json
 
-_NAME, _RECORD = "model", "checkpoint.json"
+_NAME = "model"
 
 
 def keep_best_model(run_folder: Path) -> Path | None:
@@ -28,8 +25,9 @@ def keep_best_model(run_folder: Path) -> Path | None:
     if not isinstance(run.model, PretrainedLM):
         return None
     model = trained.load(run, checkpoint, device="cpu")
-    place, record = run_folder / _NAME, _record(model)
-    if _stored(place) == record:
+    place, origin = run_folder / _NAME, model.came_from
+    assert origin is not None, "it is a run's"
+    if (stored := Origin.read(place)) and stored.as_json() == origin.as_json():
         return place
     write = writer(model, merge=not fits_its_base(model))
     assert write is not None, "a pretrained model can always be written"
@@ -40,7 +38,7 @@ def keep_best_model(run_folder: Path) -> Path | None:
                 shutil.rmtree(left_over)
         with sealed_folder.new_folder(fresh) as attempt:
             write(attempt)
-            (attempt / _RECORD).write_text(to_json(record), "utf-8")
+            origin.write(attempt)
         if place.exists():
             place.rename(old)
         fresh.rename(place)
@@ -49,16 +47,3 @@ def keep_best_model(run_folder: Path) -> Path | None:
         return None
     shutil.rmtree(old, ignore_errors=True)
     return place
-
-
-def _record(model: Trained) -> dict[str, Any]:
-    checkpoint = model.committed
-    return {"step": checkpoint.step, "weights": model.weights, "seal": checkpoint.manifest.seal}
-
-
-def _stored(place: Path) -> Any:
-    """The record of the folder; None without one that can be read, so that the model is written again."""
-    try:
-        return read_json(place / _RECORD)
-    except (OSError, ValueError):
-        return None

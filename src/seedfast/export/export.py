@@ -41,8 +41,11 @@ def export(model: Trained, folder: Path, *, merge: bool = False) -> None:
         raise UserError(f"A model of {model.run.recipe} has no adapter to merge; leave --merge out.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already; choose a new folder for --out.")
+    origin = model.came_from
+    assert origin is not None, "only a run is exported"
     with sealed_folder.new_folder(folder) as attempt:
         write(attempt)
+        origin.write(attempt)
 
 
 def _own_writer(model: Trained) -> Callable[[Path], None]:

@@ -287,7 +287,13 @@ def typed(value: Any, hint: Any, name: str, where: str) -> Any:
         return Path(value)
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    expected = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
+    choices = [
+        value for part in arguments or (hint,) for value in (get_args(part) if get_origin(part) is Literal else ())
+    ]
+    if origin is Literal or choices:
+        *some, last = map(str, arguments if origin is Literal else choices)
+        raise UserError(f"{where}: {name} must be {', '.join(some)}{' or ' if some else ''}{last}, not {value!r}.")
+    expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
     raise UserError(f"{where}: {name} must be of type {expected}, not {value!r} ({type(value).__name__}).")
 
 

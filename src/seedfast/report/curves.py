@@ -9,7 +9,7 @@ import numpy as np
 from seedfast.families.measure import Curve
 from seedfast.report.format import weights_name
 from seedfast.report.history import Floats, History
-from seedfast.report.theme import MARKERS, Theme, figure, legend, logarithmic, printable
+from seedfast.report.theme import MARKERS, Theme, drawable, figure, legend, logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def _panel(axes: "Axes", curve: Curve, kinds: list[_Values], theme: Theme) -> No
             markerfacecolor=theme.paper if kind.weights == "raw" else None,
             label=f"step {kind.steps_V[-1]:,.0f}, {weights_name(kind.weights)}",
         )  # fmt: skip
-    axes.set_xlabel(printable(curve.axis), parse_math=False)
+    axes.set_xlabel(drawable(curve.axis), parse_math=False)
     legend(axes, theme, place="best")
 
 

@@ -70,7 +70,7 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
         size = 10.5 if columns == 1 else 9
         # At y=1: matplotlib would measure every tick label to move a title clear of them.
         axes.set_title(
-            printable(title), loc="left", y=1, fontsize=size, color=theme.ink, fontweight="bold", parse_math=False
+            drawable(title), loc="left", y=1, fontsize=size, color=theme.ink, fontweight="bold", parse_math=False
         )
         axes.grid(True, color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
@@ -86,7 +86,7 @@ def figure(theme: Theme, titles: list[str], *, height: float, columns: int = 1) 
     return whole, panels
 
 
-def printable(text: str) -> str:
+def drawable(text: str) -> str:
     """The text with a placeholder for each character that has no glyph: names are arbitrary strings."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 

@@ -11,7 +11,7 @@ the hashes of its manifest before it is used. It holds everything that is needed
 
 import fcntl
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,14 @@ class Checkpoint:
 
     folder: Path
     step: int
+
+    @staticmethod
+    def of(folder: Path) -> "Checkpoint":
+        """The checkpoint in a folder of any name; its step is that of its manifest. Raises OSError or ValueError."""
+        manifest = CheckpointManifest.read(folder)
+        checkpoint = Checkpoint(folder, manifest.step)
+        vars(checkpoint)["manifest"] = manifest  # where the cached property keeps it
+        return checkpoint
 
     @cached_property
     def manifest(self) -> CheckpointManifest:
@@ -229,16 +237,26 @@ class Checkpoints:
                 return self.newest(at=at)  # training has removed it a moment ago
             if not problems:
                 return candidate
-            warn(f"checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}")
-        steps = [c.step for c in committed]
+            found = f"checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}"
+            if at is not None:
+                raise UserError(f"The {found}; {self._others(committed, at)}.")
+            warn(found)
         if at is not None:
-            raise UserError(f"{self.folder} has no intact checkpoint at step {at}; it has checkpoints at {steps}.")
+            raise UserError(f"{self.folder} has no checkpoint at step {at}; {self._others(committed, at)}.")
         if candidates:
             raise UserError(
                 f"None of the {len(candidates)} checkpoints in {self.folder} is intact; restore one from a backup, "
                 "or train in another folder. Nothing has been changed."
             )
         return None
+
+    def _others(self, committed: Sequence[Checkpoint], at: int) -> str:
+        """Which checkpoints besides that of a step are intact, and why others are not, as a clause."""
+        problems = {each.step: each.problems() for each in committed if each.step != at}
+        intact = [str(step) for step, found in problems.items() if not found]
+        damaged = [f"that of step {step} is damaged ({'; '.join(found)})" for step, found in problems.items() if found]
+        found = [f"intact are those of the steps {', '.join(intact)} (name one with --at)"] if intact else []
+        return ", and ".join([*found, *damaged]) or "there is no other"
 
     def save(
         self, step: int, write: Callable[[Path], Mapping[str, FileDigest] | None], facts: Mapping[str, Any]

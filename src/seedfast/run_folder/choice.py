@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from seedfast.errors import UserError
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
-from seedfast.run_folder.records import CheckpointManifest
 from seedfast.sealed_folder import MANIFEST
 from seedfast.untrusted import read_json
 
@@ -62,13 +61,15 @@ def run_folder_of(folder: Path) -> Path:
 
 
 def _itself(folder: Path, at: At) -> Checkpoint:
+    """The verified checkpoint in a folder."""
     try:
-        step = CheckpointManifest.read(folder).step
+        checkpoint = Checkpoint.of(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"The checkpoint {folder} is damaged ({error}); name another one, or its run.") from error
-    if isinstance(at, int) and at != step:
-        raise UserError(f"{folder} is the checkpoint of step {step}; leave --at {at} out, or name its run folder.")
-    checkpoint = Checkpoint(folder, step)
+    if isinstance(at, int) and at != checkpoint.step:
+        raise UserError(
+            f"{folder} is the checkpoint of step {checkpoint.step}; leave --at {at} out, or name its run folder."
+        )
     if problems := checkpoint.open():
         raise UserError(f"The checkpoint {folder} is damaged: {'; '.join(problems)}; name another one, or its run.")
     return checkpoint

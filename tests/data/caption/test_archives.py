@@ -168,8 +168,14 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(packed(content={"../outside.txt": b"x", "/absolute.txt": b"y"}))
     assert sorted(unpacked(tmp_path / "a.zip")) == ["absolute.txt", "outside.txt"]
     assert not (tmp_path / "outside.txt").exists()
-    link = tarfile.TarInfo("link")
-    link.type, link.linkname = tarfile.SYMTYPE, "../../outside"
-    (tmp_path / "b.tar").write_bytes(link.tobuf() + bytes(1024))
-    with pytest.raises(UserError, match="cannot be unpacked"):
-        archives.unpack(tmp_path / "b.tar", tmp_path / "unpacked", archives.Budget(2000))
+    for name, kind, target in (
+        ("link", tarfile.SYMTYPE, "../../outside"),
+        ("link", tarfile.SYMTYPE, "/etc/passwd"),
+        ("link", tarfile.LNKTYPE, "../outside"),
+        ("../outside", tarfile.REGTYPE, ""),
+    ):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        (tmp_path / "b.tar").write_bytes(member.tobuf() + bytes(1024))
+        with pytest.raises(UserError, match="a file that leads out of the folder into which it is unpacked"):
+            archives.unpack(tmp_path / "b.tar", tmp_path / "unpacked", archives.Budget(2000))

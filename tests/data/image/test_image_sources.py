@@ -13,7 +13,6 @@ from tests.helpers.image_data import image_data, write_image
 
 from seedfast.data.dataset import describe_difference
 from seedfast.data.image.config import ImageData
-from seedfast.data.image.folders import split_folders
 from seedfast.errors import UserError
 
 
@@ -90,24 +89,6 @@ def test_a_linked_class_folder_is_named_and_left_out(folder: Path, tmp_path: Pat
     assert corpus.assets.classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize(
-    ("names", "used"),
-    [
-        (("train", "val"), {"train": "train", "val": "validation"}),
-        (("Training", "VALID"), {"Training": "train", "VALID": "validation"}),
-        (("train", "validation", "test"), {"train": "train", "validation": "validation"}),
-        (("train", "test"), {"train": "train", "test": "validation"}),
-        (("train", "val", "extra"), {"train": "train", "val": "validation"}),
-        (("train",), {"train": None}),
-        (("val", "test"), {}),
-        (("train", "bus", "car"), {}),
-        (("cat", "dog"), {}),
-    ],
-)
-def test_folders_of_a_split_are_told_from_classes(names: tuple[str, ...], used: dict[str, str | None]) -> None:
-    assert split_folders(names) == used
-
-
 def test_classes_lie_below_the_folders_of_a_given_split(tmp_path: Path) -> None:
     for number in range(12):
         place = f"{('train', 'train', 'val')[number % 3]}/{'cat' if number < 6 else 'dog'}/{number}.PNG"
@@ -117,9 +98,24 @@ def test_classes_lie_below_the_folders_of_a_given_split(tmp_path: Path) -> None:
     corpus = ImageData(path=str(tmp_path / "set"), size=8, channels=1).load()
     assert corpus.assets.classes == ("cat", "dog")
     assert (len(corpus.train), len(corpus.validation), corpus.assets.counts) == (8, 4, (4, 4))
-    assert corpus.skipped == ("test (1 pictures beside train and val)", "train/stray.png (in no class's folder)")
+    assert corpus.skipped == (
+        "test (1 pictures of a test split, which is never trained on)",
+        "train/stray.png (in no class's folder)",
+    )
     with pytest.raises(UserError, match="has its own split"):
         ImageData(path=str(tmp_path / "set"), size=8, channels=1, validation=0.3).load()
+
+
+def test_a_run_inside_the_data_is_no_part_of_it(tmp_path: Path) -> None:
+    for number in range(12):
+        write_image(tmp_path / "set" / ("cat" if number % 2 else "dog") / f"{number}.png", seed=number)
+    before = image_data(tmp_path / "set").load()
+    write_image(tmp_path / "set/run/samples/grid.png", seed=20)
+    for name in ("run.yaml", "journal.jsonl"):
+        (tmp_path / "set/run" / name).write_text("")
+    after = image_data(tmp_path / "set").load()
+    assert after.fingerprint == before.fingerprint
+    assert after.skipped == ("run (run folder)",)
 
 
 def test_a_folder_of_training_images_alone_only_wraps_the_classes(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from tests.helpers import tiny_models
 
 from seedfast.data.text.config import TextData
-from seedfast.data.text.dialogues import ChatSource, as_chats, example
+from seedfast.data.text.dialogues import ChatExample, ChatSource, as_chats
+from seedfast.data.text.dialogues import example as encoded
 from seedfast.data.text.hub import pretrained_tokenizer
 from seedfast.data.text.packing import PackedDataset, pack
+from seedfast.data.text.row_forms import dialogue
 from seedfast.data.text.sources import file_source
-from seedfast.data.text.tokenizers import Bytes, Subwords
+from seedfast.data.text.tokenizers import Bytes, Subwords, Tokenizer
 from seedfast.errors import UserError
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.keys import Draws
@@ -40,6 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> Subwords:
     return pretrained_tokenizer(str(folder))
+
+
+def example(row: dict[str, Any], tokenizer: Tokenizer, name: str) -> ChatExample:
+    return encoded(dialogue(row, name), tokenizer, name)
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -111,9 +117,10 @@ def test_chats_are_recognised_by_the_fields_of_the_first_row(tmp_path: Path) -> 
     for name, row, is_dialogue in (
         ("a", {"prompt": "x", "completion": "y"}, True),
         ("b", {"messages": CHAT}, True),
-        ("c", {"text": "x", "prompt": "x", "completion": "y"}, False),
+        ("c", {"text": "x", "prompt": "x", "completion": "y"}, True),
+        ("d", {"text": "x", "messages": None}, False),
     ):
-        source = as_chats(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"), "text")
+        source = as_chats(file_source(write(tmp_path / f"{name}.jsonl", [row]), "text"), None)
         assert isinstance(source, ChatSource) == is_dialogue
     with pytest.raises(UserError, match=r"fields are body\): set data\.field .* or, for dialogues, give rows"):
         as_chats(file_source(write(tmp_path / "d.jsonl", [{"body": "x"}]), "text"), "text")

@@ -128,3 +128,9 @@ def test_pairs_that_are_all_equal_are_named_as_that(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{n}", "chosen": f"the same {n}", "rejected": f"the same {n}"} for n in range(8)]
     with pytest.raises(UserError, match=r"every pair of .* are equal, so they prefer neither"):
         loaded(tmp_path, rows)
+
+
+def test_a_single_pair_trains_without_a_validation_split(tmp_path: Path, capsys: Any) -> None:
+    corpus = loaded(tmp_path, preferences.pairs(1))
+    assert (len(corpus.train), len(corpus.validation)) == (1, 0)
+    assert "has no validation split" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,30 @@ def indented(path: Path, rows: list[Any]) -> None:
     path.write_text(json.dumps(rows, indent=1))
 
 
+def objects(path: Path, rows: list[Any]) -> None:
+    path.write_text("\n".join(json.dumps(row, indent=2) for row in rows))
+
+
+def under_a_key(path: Path, rows: list[Any]) -> None:
+    path.write_text(json.dumps({"version": 1, "data": rows, "about": {"license": "free"}}, indent=1))
+
+
+def by_number(path: Path, rows: list[Any]) -> None:
+    path.write_text(json.dumps(dict(enumerate(rows))))
+
+
+def columns(path: Path, rows: list[Any]) -> None:
+    path.write_text(json.dumps({name: [row[name] for row in rows] for name in rows[0]}))
+
+
+def columns_of_pandas(path: Path, rows: list[Any]) -> None:
+    path.write_text(json.dumps({name: {n: row[name] for n, row in enumerate(rows)} for name in rows[0]}))
+
+
+def capitals(path: Path, rows: list[Any]) -> None:
+    table(path, [{name.capitalize(): value for name, value in row.items()} for row in rows])
+
+
 def table(path: Path, rows: list[Any]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
@@ -64,6 +89,9 @@ FILES: list[tuple[str, Callable[[Path, list[Any]], None]]] = [
     ("rows.jsonl", lines_with_mark),
     *((f"rows{ending}", array) for ending in (".json", ".jsonl")),
     ("rows.json", indented),
+    *((f"rows{ending}", objects) for ending in (".json", ".jsonl")),
+    *(("rows.json", write) for write in (under_a_key, by_number, columns, columns_of_pandas)),
+    ("rows.csv", capitals),
     *((f"rows{ending}", table) for ending in (".csv", ".tsv")),
     ("rows.parquet", parquet),
 ]
@@ -95,9 +123,8 @@ def test_every_form_of_file_gives_the_same_dialogues(
     assert digest(name, write, CHATS, **options) == digest("plain.jsonl", lines, CHATS, **options)
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.ndjson"])
-def test_texts_are_those_of_the_field(name: str, tmp_path: Path) -> None:
-    write = dict(FILES)[name]
+@pytest.mark.parametrize(("name", "write"), [file for file in FILES if "." in file[0]], ids=lambda value: str(value))
+def test_texts_are_those_of_the_field(name: str, write: Callable[..., None], tmp_path: Path) -> None:
     write(tmp_path / name, TEXTS)
     corpus = load(tmp_path / name, context=8)
     assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(r["text"] for r in TEXTS)
@@ -145,10 +172,36 @@ def test_the_introduction_counts_what_is_scored(tmp_path: Path) -> None:
     assert load(tmp_path / "texts.jsonl", context=8).introduction(epochs=9) == []
 
 
-def test_dialogues_that_are_read_as_texts_are_named(tmp_path: Path, capsys: Any) -> None:
-    lines(tmp_path / "both.jsonl", [row | {"text": "a text of its own"} for row in PAIRS])
-    load(tmp_path / "both.jsonl", context=8)
-    assert "are read as texts, and all tokens are scored" in capsys.readouterr().err
+BESIDE: dict[str, tuple[dict[str, str], str]] = {
+    "a text": (
+        {"text": "a text of its own"},
+        "read as dialogues by prompt and completion, .*; not used beside that: text ",
+    ),
+    "an instruction": (
+        {"instruction": "a", "output": "b"},
+        "by prompt and completion, .*; not used beside that: instruction and output",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_dialogues_go_before_what_stands_beside_them_and_that_is_said(
+    case: str, digest: Callable[..., str], capsys: Any
+) -> None:
+    beside, message = BESIDE[case]
+    plain = digest("plain.jsonl", lines, PAIRS)
+    assert "read as dialogues" not in capsys.readouterr().err
+    assert digest("both.jsonl", lines, [row | beside for row in PAIRS]) == plain
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_field_that_is_named_is_the_text_even_beside_dialogues(tmp_path: Path) -> None:
+    lines(tmp_path / "both.jsonl", [row | {"text": f"text {n}"} for n, row in enumerate(PAIRS)])
+    corpus = load(tmp_path / "both.jsonl", context=8, field="text")
+    found = texts(corpus, corpus.train) + texts(corpus, corpus.validation)
+    assert sorted(found) == sorted(f"text {n}" for n in range(len(PAIRS)))
+    with pytest.raises(UserError, match='lacks the field "body"'):
+        load(tmp_path / "both.jsonl", field="body")
 
 
 def test_a_byte_order_mark_is_dropped_and_reported(write: Writer, capsys: Any) -> None:
@@ -161,9 +214,33 @@ def test_a_byte_order_mark_is_dropped_and_reported(write: Writer, capsys: Any) -
     assert "the byte order mark of marked.txt" in message
 
 
+def test_values_that_python_cannot_hold_are_none_of_a_text(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    words, late = [row["text"] for row in TEXTS], pyarrow.array([2**62] * len(TEXTS), pyarrow.timestamp("ms"))
+    parquet.write_table(pyarrow.table({"text": words, "late": late}), tmp_path / "a.parquet")
+    corpus = load(tmp_path / "a.parquet", context=8)
+    assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(words)
+    with pytest.raises(UserError, match=r'Row 0 of .* has None in "late", which is no text'):
+        load(tmp_path / "a.parquet", field="late")
+    twice = pyarrow.Table.from_arrays([pyarrow.array(words)] * 2, names=["text", "text"])
+    parquet.write_table(twice, tmp_path / "b.parquet")
+    with pytest.raises(UserError, match='has the column "text" twice'):
+        load(tmp_path / "b.parquet")
+
+
 def test_a_readme_beside_rows_is_not_the_data(write: Writer, capsys: Any) -> None:
     rows = "".join(json.dumps(row) + "\n" for row in TEXTS)
-    folder = write({"README.md": "about", "LICENSE.txt": "legal", "train.ndjson": rows, "dataset_info.json": "{\n}\n"})
+    folder = write(
+        {
+            "README.md": "about",
+            "LICENSE.txt": "legal",
+            "train.ndjson": rows,
+            "dataset_info.json": "{\n}\n",
+            "tsconfig.json": "{\n // x\n}",
+        }
+    )
     corpus = load(folder, context=8)
     assert sorted(texts(corpus, corpus.train) + texts(corpus, corpus.validation)) == sorted(r["text"] for r in TEXTS)
     assert "README.md (it is about the rows)" in corpus.skipped
@@ -181,9 +258,24 @@ def test_folders_leave_out_what_cannot_be_read(tmp_path: Path, write: Writer) ->
 
 
 REFUSED: dict[str, tuple[str, str | bytes, str]] = {
-    "one JSON object": ("a.json", '{\n "data": [{"text": "x"}]\n}', "is one JSON object, and no rows"),
-    "compressed by name": ("a.jsonl.gz", b"x", "is compressed: unpack it"),
-    "compressed by content": ("a.txt", b"\x1f\x8b\x08x", "is compressed: unpack it"),
+    "one JSON object": ("a.json", '{\n "name": "x"\n}', r"is one JSON object, and no rows .its keys are name: store"),
+    "several lists": (
+        "a.json",
+        '{\n "a": [{"text": "x"}],\n "b": [{"text": "y"}]}',
+        "holds the lists a, b: store each",
+    ),
+    "a split in one file": ("a.json", json.dumps({"train": TEXTS, "val": TEXTS}), "lists train, val: .* train.json"),
+    "columns of different lengths": (
+        "a.json",
+        json.dumps({"prompt": ["a", "b"], "completion": ["c"]}),
+        r"its columns have 2 \(prompt\) and 1 \(completion\) rows",
+    ),
+    "a list of lists": ("a.json", json.dumps([row["messages"] for row in CHATS]), "it is a list.: a row is an object"),
+    "compressed by name": ("a.jsonl.gz", b"x", r"is an archive by its name \(.gz\), and damaged: download"),
+    "compressed by content": ("a.txt", b"\x1f\x8b\x08x", r"is compressed \(gzip\): unpack it"),
+    "a zip archive": ("a.txt", b"PK\x03\x04" + b"x" * 99, "is a zip archive: unpack it, and name the folder"),
+    "a tar archive": ("a.txt", b"x" * 257 + b"ustar" + b"x" * 99, "is a tar archive: unpack it"),
+    "a PDF document": ("a.txt", b"%PDF-1.7", "is a PDF document: save it as plain text"),
     "a key twice": ("a.jsonl", '{"text": "x"}\n{"text": "a", "text": "b"}\n', 'Line 2 of .* has the key "text" twice'),
     "an unknown form": ("a.csv", "x,y\n1,2\n", r"Line 2 of .*fields are x, y\): set data.field .*messages"),
     "chats without a template": ("a.json", json.dumps(CHATS), "Item 1 of .* this tokenizer has none"),

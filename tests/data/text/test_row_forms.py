@@ -19,6 +19,8 @@ SAME: dict[str, dict[str, Any]] = {
     "conversations": {"conversations": SHAREGPT},
     "conversations with roles": {"conversations": [USER, ANSWER]},
     "messages with from and value": {"messages": SHAREGPT},
+    "a list and a text": {"prompt": [USER], "completion": "4"},
+    "a text and a list": {"prompt": "2+2?", "completion": [ANSWER]},
     "lists of a prompt and a completion": {"prompt": [USER], "completion": [ANSWER]},
     "an instruction": {"instruction": "2+2?", "input": "", "output": "4"},
     "an instruction without input": {"instruction": "2+2?", "output": "4", "input": None},
@@ -74,24 +76,36 @@ def test_an_instruction_may_have_a_system_message_and_a_history() -> None:
     assert chat.pair is None
 
 
-def test_calls_of_tools_are_read_in_both_conventions() -> None:
+def test_calls_of_tools_are_read_in_every_convention() -> None:
     tools = [{"type": "function", "function": {"name": "add"}}]
     chat = dialogue({"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}, ANSWER], "tools": tools}, "row")
     call = {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2, "b": 2}}'}
     other = dialogue({"conversations": [SHAREGPT[0], call, SHAREGPT[1]], "tools": json.dumps(tools)}, "row")
     assert chat == other
+    older = {"role": "assistant", "content": None, "function_call": CALL["function"]}
+    oldest = dialogue({"messages": [USER, older, ANSWER], "functions": [{"name": "add"}]}, "row")
+    assert chat == oldest, "as OpenAI wrote them before tools"
     assert isinstance(chat, Chat)
     assert chat.messages[1] == {"role": "assistant", "content": None, "tool_calls": [CALL]}
     assert chat.tools == tools
 
 
+def test_an_answer_of_a_function_is_that_of_a_tool() -> None:
+    chat = dialogue({"messages": [USER, {"role": "function", "name": "add", "content": "4"}, ANSWER]}, "row")
+    assert isinstance(chat, Chat)
+    assert chat.messages[1] == {"role": "tool", "name": "add", "content": "4"}
+
+
+def test_messages_go_before_a_prompt_with_a_completion() -> None:
+    assert dialogue({"messages": [USER, ANSWER], "prompt": "a", "completion": "b"}, "row") == dialogue(
+        {"messages": [USER, ANSWER]}, "row"
+    )
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a role that is null": ({"messages": [{"role": None, "content": "x"}, ANSWER]}, "with the role None"),
     "a role that is a number": ({"messages": [{"role": 5, "content": "x"}, ANSWER]}, "with the role 5"),
-    "a role in capitals": (
-        {"messages": [USER, {"role": "Assistant", "content": "x"}]},
-        '"Assistant": write it in lower',
-    ),
+    "a role in capitals": ({"messages": [USER | {"role": "USER"}, ANSWER]}, '"USER": write it in lower case, "user"'),
     "null content without a call": (
         {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": []}]},
         "has None in .content., which is no text",
@@ -111,7 +125,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "prompts alone": ({"prompt": "a"}, "prompts without completions"),
     "single messages": (USER, "single messages"),
     "chats about images": ({"messages": [USER, ANSWER], "images": ["x.png"]}, "about images"),
-    "a list with a text": ({"prompt": [USER], "completion": "x"}, 'in "prompt", which is no text'),
+    "a list with a number": ({"prompt": [USER], "completion": 4}, '"completion" that are no list'),
     "tools that are none": ({"messages": [USER, ANSWER], "tools": "[1]"}, "no list of descriptions"),
 }
 

@@ -97,6 +97,15 @@ def test_a_folder_is_scanned_by_mode_include_and_exclude(write: Writer) -> None:
     assert "code 2" not in kinds(exclude=("sub/deep",))
 
 
+def test_a_run_inside_the_data_is_no_part_of_it(write: Writer) -> None:
+    files = {"a.txt": "good text", "b.txt": "more of it"}
+    before = load(write(files))
+    run = {"run.yaml": "recipe: x\n", "journal.jsonl": "", "samples/samples.txt": "a sample", "report.html": "<p>"}
+    after = load(write({f"runs/one/{name}": content for name, content in run.items()}))
+    assert after.fingerprint == before.fingerprint
+    assert after.skipped == ("runs/one (run folder)",)
+
+
 def test_unusable_files_are_left_out_and_named(write: Writer, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(
         {"a.txt": "good text", "b.txt": "more of it", "empty.txt": "", "latin.txt": "café".encode("latin-1")}
@@ -193,7 +202,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"a.jsonl": '["text"]\n'},
         "a.jsonl",
         {},
-        r"Item 1 .* lacks its fields \(it is no JSON object",
+        r"Item 1 .* lacks the names of its fields \(it is no JSON object",
     ),
     "no text": (
         {"a.jsonl": '{"text": null}\n'},
@@ -227,6 +236,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
         {"mode": "code", "include": ("*",)},
         r'replaces the endings of data\.mode="code"',
     ),
+    "an empty name": (GOOD, "", {}, r"data\.path must be a name, not empty"),
     "all validates": (GOOD, ".", {"validation": 1.0}, r"data\.validation must be in \[0, 1\), not 1\.0"),
     "no context": (GOOD, ".", {"context": 0}, r"data\.context must be at least 1, not 0"),
     "no tokenizer": (
@@ -242,7 +252,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, dict[str, Any], str]] = {
 def test_bad_input_is_refused_in_a_sentence(case: str, write: Writer, cache: Path) -> None:
     files, name, options, message = BAD[case]
     folder = write(files)
-    path = name if name in ("python", "hf:some") else folder / name
+    path = name if name in ("", "python", "hf:some") else folder / name
     with pytest.raises(UserError, match=message) as caught:
         load(path, **options)
     sentence = str(caught.value)

@@ -148,3 +148,11 @@ def test_a_table_of_one_short_text_is_refused_unless_nothing_is_to_validate(tmp_
     with pytest.raises(UserError, match=r"a single row, too short .* --data.validation 0"):
         load(table)
     assert len(load(table, validation=0.0).train)
+
+
+def test_each_notice_about_a_small_text_is_printed_once(write: Writer, capsys: Any) -> None:
+    load(write({"a.txt": "hello world this is short", "latin.txt": b"caf\xe9"}), tokenizer="bpe", context=10)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 3
+    for notice in ("latin.txt (not UTF-8)", "the vocabulary has these instead of 2,048", "has no validation split"):
+        assert said.count(notice) == 1

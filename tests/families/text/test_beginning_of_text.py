@@ -16,6 +16,7 @@ from seedfast.data.text.config import TextData
 from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.dialogues import example
 from seedfast.data.text.hub import pretrained_tokenizer
+from seedfast.data.text.row_forms import dialogue
 from seedfast.data.text.tokenizers import Bytes, Characters, Subwords, begin, load, save
 from seedfast.evaluate.bare import bare
 from seedfast.evaluate.judge import judge
@@ -108,10 +109,12 @@ def test_tokenizers_made_here_have_no_beginning_of_text() -> None:
 
 
 def test_prompts_and_chats_are_encoded_as_transformers_encodes_them(theirs: Any, ours: Subwords) -> None:
-    pair = example({"prompt": "the cat", "completion": " sees"}, ours, "row")
+    pair = example(dialogue({"prompt": "the cat", "completion": " sees"}, "row"), ours, "row")
     assert pair.ids == [*theirs("the cat")["input_ids"], *ours.encode(" sees"), ours.end_of_text]
     chat = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "cat"}]
-    assert example({"messages": chat}, ours, "row").ids == theirs.apply_chat_template(chat, return_dict=False)
+    assert example(dialogue({"messages": chat}, "row"), ours, "row").ids == theirs.apply_chat_template(
+        chat, return_dict=False
+    )
 
 
 def test_a_template_that_writes_the_beginning_gets_no_second_one(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_a_template_that_writes_the_beginning_gets_no_second_one(tmp_path: Path)
     theirs.save_pretrained(tmp_path)
     ours = pretrained_tokenizer(str(tmp_path))
     chat = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "cat"}]
-    ids = example({"messages": chat}, ours, "row").ids
+    ids = example(dialogue({"messages": chat}, "row"), ours, "row").ids
     assert ids == theirs.apply_chat_template(chat, return_dict=False)
     assert ids.count(ours.beginning_of_text) == 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seedfast.data.caption.tables import IMAGE, NUMBER, read_table
-from seedfast.data.image.folders import SPLIT_NAMES
+from seedfast.data.given_split import SPLIT_NAMES
 from seedfast.data.json_rows import json_lines, read_json
 from seedfast.data.names import is_utf8
 from seedfast.errors import UserError

@@ -142,6 +142,10 @@ def _reading(archive: Path) -> Iterator[IO[bytes]]:
         raise
     except tarfile.ReadError as error:
         raise UserError(f"{archive} is not a zip or tar archive, or it is cut off ({error}).") from None
+    except tarfile.FilterError as error:
+        raise UserError(
+            f"{archive} holds a file that leads out of the folder into which it is unpacked ({error}): do not trust it."
+        ) from None
     except _FAILURES as error:
         raise UserError(
             f"{archive} cannot be unpacked ({error or type(error).__name__}): it is damaged or cut off. Download it "

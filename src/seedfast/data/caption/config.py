@@ -9,13 +9,14 @@ from seedfast.data.caption.function_source import function_captions
 from seedfast.data.caption.prepare import PreparedImages
 from seedfast.data.caption.sources import CaptionSource, glyph_captions, listed_captions, row_captions
 from seedfast.data.dataset import DataConfig
+from seedfast.data.file_kinds import refuse_other_kinds
 from seedfast.data.image import processor as vision
 from seedfast.data.image.glyphs import SplitBy
 from seedfast.data.image.processor import CenterCropResize, Processor
 from seedfast.data.text import tokenizers
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
+from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, NotEmpty, OnlyWith, check, refuse_unused
 from seedfast.user_code import names_function
 
 _VOCABULARY, _SIZE = 1024, 32
@@ -36,7 +37,7 @@ _KINDS: dict[str, tuple[Kind, str]] = {
 class CaptionData(DataConfig):
     """Images with captions, their preparation, and their split."""
 
-    path: Annotated[str, MayChange()] = "glyphs"
+    path: Annotated[str, NotEmpty(), MayChange()] = "glyphs"
     """The images and captions: glyphs (the characters of the faces that come with matplotlib, and their names), a JSON
     file ({file: [captions]}, [{image, caption}], a Karpathy split, COCO annotations), JSON lines, a table (Flickr's,
     CSV), a folder in the hub's layout (metadata.jsonl or .csv), a Hugging Face data set (hf:NAME, hf:FOLDER), or
@@ -172,6 +173,8 @@ class CaptionData(DataConfig):
                 f"data.path {self.path} is not a file that lists images with captions: name a .json, .jsonl or .csv "
                 "file, a folder with metadata.jsonl, hf:NAME, path/to/file.py:function, or glyphs."
             )
+        if path.is_file():
+            refuse_other_kinds(path)
         folder = Path(self.images).expanduser().absolute() if self.images else None
         source = listed_captions(path, folder, self.validation_split)
         if source.has_split:

@@ -49,6 +49,7 @@ class PreparedImages:
         prepared = prepare(
             source, options, lambda folder: _read(source, processor, folder), kind="pixels", unreported=BLANK
         )
+        prepared.report()
         return PreparedImages(source, processor, prepared.folder, prepared.identity, tuple(prepared.summary["skipped"]))
 
     def with_captions(

@@ -12,8 +12,8 @@ from PIL import Image
 
 from seedfast.console import abbreviate
 from seedfast.data.caption.annotations import Annotation, read_annotations, with_split
+from seedfast.data.given_split import SPLIT_NAMES
 from seedfast.data.image.decode import open_image
-from seedfast.data.image.folders import SPLIT_NAMES
 from seedfast.data.image.glyphs import SplitBy, glyph_source
 from seedfast.data.prepare import SourceFiles
 from seedfast.errors import UserError

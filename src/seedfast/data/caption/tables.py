@@ -4,24 +4,22 @@ A row is found by what it holds, the name of an image, so the delimiter, the hea
 quotation mark that is never closed costs its own row, not those after it.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from seedfast.data.image.decode import has_image_ending
+from seedfast.data.tables import DELIMITERS, Fault, Record, records, table_text
 from seedfast.errors import UserError
 
 IMAGE, CAPTION, NUMBER = "image", "caption", "number"
 """The names that columns get by their contents: the image's file; the text after it; the number of the caption."""
 
-_DELIMITERS = ("|", "\t", ";", ",")
 _QUOTING = (";", ",")
 """The delimiters of tables whose quotation marks quote. In tables of bars and tabs they belong to the captions."""
 
 _LOOKED_AT = 50  # lines from which the delimiter is found
-_LONGEST = 50  # lines of a quoted cell
 _SHOWN = 60  # characters of a line in a message
 
 
@@ -32,44 +30,45 @@ class Row(NamedTuple):
     cells: dict[str, str]
 
 
-class _Record(NamedTuple):
-    """The cells of a row, without names."""
-
-    line: int
-    cells: list[str]
-
-
 def read_table(path: Path, skipped: list[str]) -> list[Row]:
     """The rows of a table of images. Rows that cannot be read are added to `skipped`, with their line.
 
     Columns without a name are left out, as the index that pandas writes. Raises UserError for text that is not UTF-8,
     or a table without rows that name an image.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error}): convert it.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    lines = re.split(r"\r\n|\r|\n", text)
+    lines = list(table_text(path))
     delimiter = _delimiter(lines)
-    records = list(_records(lines, delimiter, skipped))
-    first = next((place for place, record in enumerate(records) if _holds_image(record.cells)), None)
+    found = list(_records(lines, delimiter, skipped))
+    first = next((place for place, record in enumerate(found) if _holds_image(record.cells)), None)
     if first is None:
-        found = f": line {records[0].line} is {_shown(delimiter.join(records[0].cells))}" if records else ""
+        shown = f": line {found[0].line} is {_shown(delimiter.join(found[0].cells))}" if found else ""
         raise UserError(
-            f"{path} lists no images with captions{found}. A row is the file of an image and a caption, separated by a "
+            f"{path} lists no images with captions{shown}. A row is the file of an image and a caption, separated by a "
             "comma, a semicolon, a tab or |."
         )
-    columns = _columns(records[0].cells if first else None, records[first].cells)
+    columns = _columns(found[0].cells if first else None, found[first].cells)
     rows = []
-    for record in records[1 if first else 0 :]:
+    for record in found[1 if first else 0 :]:
         cells = _named(record.cells, columns, delimiter)
         if cells is None:
             skipped.append(f"line {record.line} ({_shown(delimiter.join(record.cells))})")
         else:
             rows.append(Row(record.line, cells))
     return rows
+
+
+def _records(lines: Sequence[str], delimiter: str, skipped: list[str]) -> Iterator[Record]:
+    """The cells of each row. A quoted cell may hold line ends, but no line that is a row by itself."""
+
+    def is_row(line: str) -> bool:
+        return _holds_image(line.split(delimiter))
+
+    quoted = delimiter in _QUOTING
+    for found in records(lines, delimiter=delimiter, quoted=quoted, skip_spaces=True, is_row=is_row):
+        if isinstance(found, Fault):
+            skipped.append(f"line {found.line} ({found.reason}: {_shown(found.text.strip())})")
+        else:
+            yield found
 
 
 def _is_image(cell: str) -> bool:
@@ -93,38 +92,7 @@ def _delimiter(lines: Sequence[str]) -> str:
     def rows(delimiter: str) -> int:
         return sum(delimiter in line and _holds_image(line.split(delimiter)) for line in sample)
 
-    return max(_DELIMITERS, key=rows)
-
-
-def _records(lines: Sequence[str], delimiter: str, skipped: list[str]) -> Iterator[_Record]:
-    """The cells of each row. A quoted cell may hold line ends, but no line that is a row by itself."""
-    place = 0
-    while place < len(lines):
-        first, place = place, place + 1
-        if not lines[first].strip():
-            continue
-        if delimiter not in _QUOTING:
-            yield _Record(first + 1, lines[first].split(delimiter))
-            continue
-        try:
-            while (cells := _cells("\n".join(lines[first:place]), delimiter)) is None:
-                if place in (len(lines), first + _LONGEST) or _holds_image(lines[place].split(delimiter)):
-                    raise csv.Error("a quotation mark that is not closed")
-                place += 1
-            yield _Record(first + 1, cells)
-        except csv.Error as error:
-            skipped.append(f"line {first + 1} ({error}: {_shown(lines[first])})")
-            place = first + 1
-
-
-def _cells(text: str, delimiter: str) -> list[str] | None:
-    """The cells of one row, or None if it ends within a quoted cell. Raises csv.Error for other mistakes."""
-    try:
-        return next(csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        if "unexpected end of data" in str(error):
-            return None
-        raise csv.Error("text after a closing quotation mark" if "expected after" in str(error) else error) from None
+    return max(reversed(DELIMITERS), key=rows)
 
 
 def _columns(header: Sequence[str] | None, first: Sequence[str]) -> list[str]:

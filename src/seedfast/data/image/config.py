@@ -12,6 +12,7 @@ import torch
 from seedfast.console import Bar, abbreviate, say
 from seedfast.data.cache import file_digests
 from seedfast.data.dataset import DataConfig, Fingerprint
+from seedfast.data.file_kinds import refuse_other_kinds
 from seedfast.data.image.balance import BETA, Balance, check_manual_weights, class_weights
 from seedfast.data.image.dataset import ImageAssets, ImageCorpus, ImageDataset
 from seedfast.data.image.decode import ImageError
@@ -29,7 +30,7 @@ from seedfast.data.prepare import SPLITS, Prepared, json_digest, prepare
 from seedfast.data.split import no_validation
 from seedfast.errors import UserError
 from seedfast.files import to_json
-from seedfast.options import Between, Example, Formerly, MayChange, MoreThan, OnlyWith, check, refuse_unused
+from seedfast.options import Between, Example, Formerly, MayChange, MoreThan, NotEmpty, OnlyWith, check, refuse_unused
 
 _FORMAT = 3  # of the prepared data: raise it when the same input is prepared differently
 
@@ -38,7 +39,7 @@ _FORMAT = 3  # of the prepared data: raise it when the same input is prepared di
 class ImageData(DataConfig):
     """Images, their classes, and their split into training and validation."""
 
-    path: Annotated[str, MayChange()] = "glyphs"
+    path: Annotated[str, NotEmpty(), MayChange()] = "glyphs"
     """The source: glyphs (the characters of the fonts that come with matplotlib), a folder with a sub-folder for each
     class (train/CLASS and val/CLASS are a given split), a JSON file that lists images with their split, a Hugging Face
     data set (hf:NAME, hf:FOLDER), or path/to/file.py:function, your own, which yields pairs of an image (PIL or uint8
@@ -112,6 +113,7 @@ class ImageData(DataConfig):
             kind="images",
             unreported=BLANK,  # every font has characters without ink, such as spaces
         )
+        prepared.report()
         return self._corpus(source, prepared, channels)
 
     def located(self) -> Self:
@@ -137,6 +139,8 @@ class ImageData(DataConfig):
             return folder_source(path)
         if path.suffix.lower() in LIST_READERS and path.is_file():
             return LIST_READERS[path.suffix.lower()](path)
+        if path.is_file():
+            refuse_other_kinds(path)
         raise UserError(
             f'data.path="{self.path}" is neither a folder of images nor a JSON file that lists them: name one, '
             "hf:NAME, path/to/file.py:function, or glyphs."

@@ -2,27 +2,16 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from seedfast.data.given_split import NEVER_TRAINED, SPLIT_NAMES, given_split
 from seedfast.data.image.decode import has_image_ending
 from seedfast.data.image.sources import ONE_CLASS, FileInfo, ImageFileSource, ImageSource
 from seedfast.data.names import is_utf8
+from seedfast.data.prepare import is_run_folder
 from seedfast.errors import UserError
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "restval": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""The usual names of splits, in lower case. restval is training data, as usual (Karpathy & Fei-Fei 2015)."""
 
 
 class Found(NamedTuple):
@@ -39,6 +28,9 @@ def find_images(root: Path) -> Found:
     for folder, folders, files in os.walk(root, onerror=lambda error: skipped.append(f"{error.filename} (unreadable)")):
         inside = Path(folder).relative_to(root)
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        runs = [name for name in folders if is_run_folder(Path(folder) / name)]
+        skipped.extend(f"{(inside / name).as_posix()} (run folder)" for name in runs)
+        folders[:] = [name for name in folders if name not in runs]
         linked = [inside / name for name in folders if (Path(folder) / name).is_symlink()]  # os.walk enters none
         skipped.extend(f"{name.as_posix()} (link to a folder)" for name in linked)
         for file in (each for each in files if not each.startswith(".")):
@@ -61,10 +53,10 @@ def folder_source(root: Path) -> ImageSource:
     names, skipped = find_images(root)
     if not names:
         raise UserError(f"There is no picture in {root}: add a sub-folder of pictures for each class.")
-    splits = split_folders({name.partition("/")[0] for name in names if "/" in name})
+    splits = given_split({name.partition("/")[0] for name in names if "/" in name})
     if splits:
         unused = Counter(first for name in names if (first := name.partition("/")[0]) not in splits)
-        skipped += [f"{first} ({count} pictures beside {' and '.join(splits)})" for first, count in unused.items()]
+        skipped += [f"{first} ({_unused(first, count, splits)})" for first, count in unused.items()]
         names = [name for name in names if name.partition("/")[0] in splits]
     below = {name: name.partition("/")[2] if splits else name for name in names}
     if has_classes := any("/" in inner for inner in below.values()):
@@ -81,20 +73,7 @@ def folder_source(root: Path) -> ImageSource:
     return ImageFileSource(str(root), root, tuple(names), info=tuple(info), skipped=tuple(sorted(skipped)))
 
 
-def split_folders(folders: Collection[str]) -> dict[str, str | None]:
-    """The split of each folder that is one of a given split; empty where the folders are classes.
-
-    A folder of training images beside one of validation images is a given split, in which test images validate only if
-    there are no others. A single folder of training images only wraps the classes: its split is None, not given.
-    """
-    kinds = {folder: SPLIT_NAMES.get(folder.lower()) for folder in sorted(folders)}
-    if set(kinds.values()) == {"train"}:
-        return dict.fromkeys(kinds)
-    validates = "validation" if "validation" in kinds.values() else "test"
-    if not {"train", validates} <= set(kinds.values()):
-        return {}
-    return {
-        folder: "train" if kind == "train" else "validation"
-        for folder, kind in kinds.items()
-        if kind in ("train", validates)
-    }
+def _unused(folder: str, count: int, splits: Mapping[str, str | None]) -> str:
+    """Why the pictures of a folder beside those of a given split are left out."""
+    is_test = SPLIT_NAMES.get(folder.lower()) == "test"
+    return f"{count} pictures of {NEVER_TRAINED}" if is_test else f"{count} pictures beside {' and '.join(splits)}"

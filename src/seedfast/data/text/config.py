@@ -15,18 +15,20 @@ from seedfast.data.split import no_validation
 from seedfast.data.text import tokenizers
 from seedfast.data.text.corpus import TextAssets, TextCorpus
 from seedfast.data.text.dialogues import ChatSource
+from seedfast.data.text.fields import TEXT
+from seedfast.data.text.folders import EXCLUDE, Mode
 from seedfast.data.text.named_source import is_folder, located, named_source
 from seedfast.data.text.preferences import PreferenceDataset
 from seedfast.data.text.prepared_splits import Cut, Packed, read_splits, text_corpus
 from seedfast.data.text.sharded_corpus import sharded_corpus
 from seedfast.data.text.shards import MANY, is_large
-from seedfast.data.text.sources import EXCLUDE, Mode, TextSource
+from seedfast.data.text.sources import TextSource
 from seedfast.data.text.tokenize import fill_folder
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
 from seedfast.data.text.windows import Windows
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, OnlyWith, check, refuse_unused
+from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, NotEmpty, OnlyWith, check, refuse_unused
 
 STORED = "seedfast"
 """The folder in an exported model that holds the assets of `TextAssets.save`."""
@@ -43,13 +45,13 @@ class TextData(DataConfig):
 
     takes_mixtures: ClassVar[bool] = True
 
-    path: Annotated[str, MayChange()] = "python"
+    path: Annotated[str, NotEmpty(), MayChange()] = "python"
     """Where the text is: python (the standard library's source code, on every machine), a file (of text, or of
     rows: .jsonl, .json, .csv, .tsv, .parquet), a folder, a Hugging Face data set (hf:NAME, hf:NAME:CONFIGURATION or
     hf:FOLDER), a function of yours that yields documents (path/to/file.py:function), or mixture.yaml, sources of all
     these kinds with weights."""
 
-    also: Annotated[tuple[str, ...], MayChange(), Example(("python",))] = ()
+    also: Annotated[tuple[str, ...], NotEmpty(), MayChange(), Example(("python",))] = ()
     """Further data of the same kind, each named as in `path`: all documents are those of one data set, each once in an
     epoch."""
 
@@ -81,11 +83,11 @@ class TextData(DataConfig):
     """Which endings are taken from a folder if `include` is empty: those of text and rows, of source code, or (auto)
     text and code, and rows where there is neither, apart from a README or a license."""
 
-    field: Annotated[str, Example("other")] = "text"
-    """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function.
-    Rows without it that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
-    instruction and output) are used as such: only the answers are scored. Rows with a chosen and a rejected answer are
-    for the recipe dpo."""
+    field: Annotated[str | None, MayChange(), Example("other")] = None
+    """The field or column that holds the text, in rows of files, Hugging Face data sets, and dicts of your function
+    (default: text). Rows that are a prompt with a completion or a chat (messages, conversations of ShareGPT, Alpaca's
+    instruction and output) are used as such, unless a field is given: only the answers are scored. Rows with a chosen
+    and a rejected answer are for the recipe dpo."""
 
     date: Annotated[str | None, Example("2001-02-03")] = None
     """The day, YYYY-MM-DD, that a chat template which writes the date takes for the present one. A new run stores the
@@ -93,7 +95,9 @@ class TextData(DataConfig):
 
     validation: Annotated[float, Between(0, 1, open_high=True)] = 0.1
     """The part that validates: whole documents by their keyed hash (equal ones, and rows of one prompt, together), or
-    the end of a single plain file and of documents longer than that part; 0 trains on everything."""
+    the end of a single plain file and of documents longer than that part; 0 trains on everything. A folder with files
+    train.* and val.* (valid, validation, dev), or folders of these names, has its own split; test.* validates only
+    where nothing else does, and is never trained on."""
 
     by_shard: Annotated[bool | None, Example(True)] = None
     """Prepare each file by itself: in bounded memory, with all cores, and only the missing ones after a kill. Documents
@@ -133,11 +137,14 @@ class TextData(DataConfig):
 
         given: the tokenizer, unless one is learned from the data. alone: whether it is no part of a mixture.
         """
-        corpus, why = self._corpus(source, given, self.validation, alone), "data.validation is 0"
+        (corpus, notices), why = self._corpus(source, given, self.validation, alone), "data.validation is 0"
         if self.validation and not (len(corpus.train) and len(corpus.validation)):
             _refuse_one_row(source)
-            corpus = self._corpus(source, given, 0, alone)
-            why = f"it is too small for data.validation={self.validation:g}"
+            corpus, notices = self._corpus(source, given, 0, alone)
+            own = "its own validation split fills no window"
+            why = own if source.has_split else f"it is too small for data.validation={self.validation:g}"
+        for notice in notices:
+            say(notice)
         if not len(corpus.train):
             raise self._too_short(source, corpus)
         if left_out := sum(packed.left_out for packed in _packed_splits(corpus)):
@@ -149,18 +156,24 @@ class TextData(DataConfig):
             say(f"Left out of {source.title}: {equal} pairs of equal answers, which prefer neither.")
         return corpus, None if len(corpus.validation) else no_validation(source.title, why)
 
-    def _corpus(self, source: TextSource, given: Tokenizer | None, validation: float, alone: bool) -> TextCorpus:
-        """The corpus with this part as validation split; a split that is shorter than a window is empty."""
+    def _corpus(
+        self, source: TextSource, given: Tokenizer | None, validation: float, alone: bool
+    ) -> tuple[TextCorpus, tuple[str, ...]]:
+        """The corpus with this part as validation split, and what is to be said about it.
+
+        A split that is shorter than a window is empty.
+        """
         if isinstance(source, ChatSource):
             self.refuse_unused(("prompt",), "each example is whole, with its prompt inside the window")
         cut = Cut(context=self.context, prompt=self.prompt, one_document=self.one_document_per_window, alone=alone)
         if self.by_shard:
-            return sharded_corpus(self, source, given, validation, cut)
+            return sharded_corpus(self, source, given, validation, cut), ()
         options = {
             "format": _FORMAT,
             "plain": source.is_one_text,
-            "field": self.field,
+            "field": self.field or TEXT,
             "dialogues": isinstance(source, ChatSource),
+            **({"split": "given"} if source.has_split else {}),
             "validation": validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
             "vocabulary": self.most_tokens,
@@ -181,7 +194,8 @@ class TextData(DataConfig):
         tokenizer = tokenizers.load(found.folder)
         splits = read_splits(source, [found.folder], tokenizer, cut)
         digests = file_digests(found.folder)
-        return text_corpus(source, splits, tokenizer, cut, summaries=[found.summary], digests=digests)
+        corpus = text_corpus(source, splits, tokenizer, cut, summaries=[found.summary], digests=digests)
+        return corpus, found.notices
 
     @property
     def most_tokens(self) -> int:

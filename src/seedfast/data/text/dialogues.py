@@ -6,7 +6,7 @@ chat template renders them. A prompt is encoded by itself, exactly as it will be
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +19,19 @@ from seedfast.data.cache import TokenWriter, token_type
 from seedfast.data.json_rows import Row
 from seedfast.data.prepare import SPLITS
 from seedfast.data.text.chat_turns import rendered_turns
+from seedfast.data.text.fields import FIELDS, TEXT, in_lower_case
 from seedfast.data.text.packing import PARTS
 from seedfast.data.text.row_forms import (
-    FIELDS,
     WANTED,
     Chat,
     Pair,
     dialogue,
+    dialogue_forms,
     is_dialogue,
     message_text,
     refuse_unsupported,
 )
-from seedfast.data.text.sources import Document, TextSource
+from seedfast.data.text.sources import Document, SourceRow, TextSource
 from seedfast.data.text.split import SKIPPED, Split, utf8_size
 from seedfast.data.text.tokenizers import Subwords, Tokenizer, begin, encode_lossless
 from seedfast.errors import UserError
@@ -53,49 +54,63 @@ class ChatSource(TextSource):
     def check_unchanged(self) -> None:
         self.source.check_unchanged()
 
-    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
-        return self.source.rows(FIELDS)
+    @property
+    def has_split(self) -> bool:
+        return self.source.has_split
+
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[SourceRow]:
+        for place, row, split in self.source.rows(FIELDS):
+            yield SourceRow(place, in_lower_case(row), split)
 
     def documents(self) -> Iterator[Document]:
-        for name, row in self.rows():
-            texts = self.texts(row, name)
-            yield Document(name, texts[0], texts)
+        for place, row, split in self.rows():
+            texts = texts_of(self.dialogues(row, place))
+            yield Document(place, texts[0], texts, split)
 
-    def texts(self, row: Row, name: str) -> list[str]:
-        """Every text of a row, the prompt first. name: the row's name in messages. Raises UserError for a bad row."""
-        return dialogue(row, name).texts
-
-    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> "list[ChatExample]":
-        """The token ids of what a row is made of: itself. Raises UserError where they cannot be made (`example`)."""
-        return [example(row, tokenizer, name)]
+    def dialogues(self, row: Row, place: str) -> list[Pair | Chat]:
+        """What a row is made of: itself. place: its name in messages. Raises UserError for a bad row."""
+        return [dialogue(row, place)]
 
 
-def as_chats(source: TextSource, field: str) -> TextSource:
-    """The source as a `ChatSource` if its first row has no text field, and is a chat or a prompt with a completion.
+def texts_of(made: Sequence[Pair | Chat]) -> list[str]:
+    """Every text of the dialogues of a row, which have one prompt; it comes first."""
+    prompt, *_ = made[0].texts
+    return [prompt, *(text for each in made for text in each.texts[1:])]
 
-    Raises UserError for rows of a form that is not supported.
+
+def as_chats(source: TextSource, field: str | None) -> TextSource:
+    """The source as a `ChatSource` if its first row is a chat or a prompt with a completion.
+
+    field: that of the texts, if the user names one: rows that have it are texts. Raises UserError for rows of a form
+    that is not supported.
     """
     first = source.first_row()
-    if first is None:
+    if first is None or (field is not None and field in first.row):
         return source
-    name, row = first
-    if field in row:
-        if is_dialogue(row):
-            say(
-                f"The rows of {source.title} are read as texts, and all tokens are scored, for they have the field "
-                f'"{field}": without it, they would be dialogues of which only the answers are scored.'
-            )
+    place, row = first.place, in_lower_case(first.row)
+    forms = dialogue_forms(row)
+    if not forms and (field or TEXT) in row:
         return source
-    if not is_dialogue(row):
-        refuse_unsupported(row, name)
+    is_named = field not in (None, TEXT)  # runs of earlier versions store the default
+    if is_named or not is_dialogue(row):
+        if not is_named:
+            refuse_unsupported(row, place)
         raise UserError(
-            f'{name} lacks the field "{field}" (its fields are {", ".join(map(str, row))}): set data.field to the one '
-            f"that holds the text, or, for dialogues, {WANTED}."
+            f'{place} lacks the field "{field or TEXT}" (its fields are {", ".join(map(str, row))}): set data.field to '
+            f"the one that holds the text, or, for dialogues, {WANTED}."
         )
     if source.has_plain_texts:
         raise UserError(
-            f"{source.title} holds dialogues ({name}) beside plain texts, which are prepared in different ways: choose "
-            "one kind with data.include."
+            f"{source.title} holds dialogues ({place}) beside plain texts, which are prepared in different ways: "
+            "choose one kind with data.include."
+        )
+    used, *others = forms or [()]
+    others += [(TEXT,)] if used and row.get(TEXT) is not None else []
+    if others:
+        left_out = ", ".join(" and ".join(form) for form in others)
+        say(
+            f"The rows of {source.title} are read as dialogues by {' and '.join(used)}, and only the answers are "
+            f"scored; not used beside that: {left_out} (--data.field NAME trains on one field as plain text)."
         )
     return ChatSource(source.title, source.root, source.names, skipped=source.skipped, source=source)
 
@@ -109,13 +124,12 @@ class ChatExample:
     bytes: int
 
 
-def example(row: Row, tokenizer: Tokenizer, name: str) -> ChatExample:
-    """Encode a row; its last completion ends with end-of-text. name: the row's name in messages.
+def example(made: Pair | Chat, tokenizer: Tokenizer, name: str) -> ChatExample:
+    """Encode a dialogue; its last completion ends with end-of-text. name: its row's name in messages.
 
-    Raises UserError for an invalid row, or a chat that the tokenizer's template cannot represent faithfully.
+    Raises UserError for a chat that the tokenizer's template cannot represent faithfully.
     """
     end = tokenizer.end_of_text
-    made = dialogue(row, name)
     template = tokenizer.chat_template if isinstance(tokenizer, Subwords) else None
     if isinstance(made, Chat) and template is None:
         if made.pair is None:
@@ -160,7 +174,7 @@ def tokenise(
     """
     counts = [{"documents": 0, "bytes": 0, "tokens": 0} for _ in SPLITS]
     first: list[ChatExample] | None = None
-    has_others = False
+    rows, has_others = 0, False
     with ExitStack() as stack:
         bar = stack.enter_context(Bar("Tokenising", split.bytes))
 
@@ -172,11 +186,12 @@ def tokenise(
             [writer(f"{name}.{part}", np.uint16 if part == "scored" else np.uint32) for part in PARTS]
             for name in SPLITS
         ]
-        for (name, row), number in zip(source.rows(), split.assigned, strict=True):
+        for (place, row, _), number in zip(source.rows(), split.assigned, strict=True):
             if number == SKIPPED:
                 continue
-            examples = source.examples(row, tokenizer, name)
-            first = first or examples
+            made = source.dialogues(row, place)
+            examples = [example(each, tokenizer, place) for each in made]
+            first, rows = first or examples, rows + 1
             has_others |= examples != first
             for each in examples:
                 tokens[number].write(np.array(each.ids))
@@ -186,10 +201,10 @@ def tokenise(
                 counts[number]["documents"] += 1
                 counts[number]["bytes"] += each.bytes
                 counts[number]["tokens"] += len(each.ids)
-            bar.advance(sum(map(utf8_size, source.texts(row, name))))
-    if (total := sum(count["documents"] for count in counts)) > 1 and not (has_others or is_shard):
+            bar.advance(sum(map(utf8_size, texts_of(made))))
+    if rows > 1 and not (has_others or is_shard):
         raise UserError(
-            f"All {total} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "
+            f"All {rows} examples of {source.title} are equal, so there is nothing to validate on: give rows whose "
             "messages, or prompts and completions, differ."
         )
     return dict(zip(SPLITS, counts, strict=True)) | {"dialogues": True}

@@ -11,9 +11,9 @@ import tokenizers
 
 from seedfast import huggingface
 from seedfast.data.hub_rows import hub_rows
-from seedfast.data.json_rows import Row
-from seedfast.data.text.rows import text_field, without_nulls
-from seedfast.data.text.sources import Document, TextSource
+from seedfast.data.text.fields import TEXT, text_field, wanted
+from seedfast.data.text.rows import without_nulls
+from seedfast.data.text.sources import Document, SourceRow, TextSource
 from seedfast.data.text.tokenizers import Subwords, Tokenizer, from_files
 from seedfast.errors import UserError
 from seedfast.files import to_json
@@ -23,20 +23,21 @@ from seedfast.files import to_json
 class TextHubSource(TextSource):
     """The rows of a map-style data set; its files are Arrow files. field: the column of the text."""
 
-    field: str = "text"
+    field: str = TEXT
     dataset: Any = None
 
-    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[SourceRow]:
         known = self.dataset.column_names
-        names = [name for name in known if columns is None or name in columns]
+        names = [name for name in known if columns is None or wanted(name, columns)]
         number = 0
         for batch in self.dataset.select_columns(names).iter(batch_size=64 if columns is None else 1024):
             for values in zip(*(batch[name] for name in names), strict=True):
-                yield f"Row {number} of {self.title}", without_nulls(dict(zip(names, values, strict=True)))
+                row = without_nulls(dict(zip(names, values, strict=True)))
+                yield SourceRow(f"Row {number} of {self.title}", row)
                 number += 1
 
     def documents(self) -> Iterator[Document]:
-        for number, (place, row) in enumerate(self.rows({self.field})):
+        for number, (place, row, _) in enumerate(self.rows({self.field})):
             yield Document(f"row {number}", number, (text_field(row, self.field, place),))
 
 

@@ -1,11 +1,10 @@
 """Several sources as one: their documents one after the other."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
-from seedfast.data.json_rows import Row
-from seedfast.data.text.sources import Document, TextSource
+from seedfast.data.text.sources import Document, SourceRow, TextSource
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,19 @@ class JoinedSource(TextSource):
         for source in self.sources:
             source.check_unchanged()
 
-    def first_row(self) -> tuple[str, Row] | None:
+    @property
+    def has_split(self) -> bool:
+        return all(source.has_split for source in self.sources)
+
+    def first_row(self) -> SourceRow | None:
         return next((row for source in self.sources if (row := source.first_row())), None)
 
     def documents(self) -> Iterator[Document]:
         for number, source in enumerate(self.sources, 1):
-            for name, key, texts in ((each.name, each.key, each.texts) for each in source.documents()):
-                yield Document(name, f"{number}:{key}", texts)
+            for document in source.documents():
+                yield replace(document, key=f"{number}:{document.key}")
 
-    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[SourceRow]:
         return chain.from_iterable(source.rows(columns) for source in self.sources)
 
 

@@ -16,7 +16,7 @@ from seedfast.data.text.packing import JoinedPacked, PackedDataset
 from seedfast.data.text.preferences import PreferenceDataset
 from seedfast.data.text.sharded_corpus import sample_of
 from seedfast.data.text.shards import is_large
-from seedfast.data.text.sources import Mode, TextSource
+from seedfast.data.text.folders import Mode, TextSource
 from seedfast.data.text.tokenize import learned_tokenizer
 from seedfast.errors import UserError
 from seedfast.files import sha256

@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seedfast.data.names import is_utf8, printable
+from seedfast.data.names import escaped, is_utf8
 from seedfast.data.text.dialogues import as_chats
+from seedfast.data.text.fields import TEXT
+from seedfast.data.text.folders import folder_source, python_source
 from seedfast.data.text.joined import joined
 from seedfast.data.text.own import OwnSource, own_source
 from seedfast.data.text.preferences import as_preferences
-from seedfast.data.text.sources import (
-    TextSource,
-    file_source,
-    folder_source,
-    python_source,
-)
+from seedfast.data.text.sources import TextSource, file_source
 from seedfast.errors import UserError
 from seedfast.options import refuse_unused
 from seedfast.user_code import names_function
@@ -33,9 +30,11 @@ def named_source(paths: Sequence[str], options: Any) -> TextSource:
             refuse_unused(options, name, f'data.path="{paths[0]}" is not a folder', "data.")
     sources = [_source(path, options) for path in paths]
     reasons = [_without_field(path, source) for path, source in zip(paths, sources, strict=True)]
-    if reasons[0] and all(reasons):
+    if reasons[0] and all(reasons) and options.field != TEXT:  # which runs of earlier versions store as the default
         refuse_unused(options, "field", reasons[0], "data.")
     source = joined(sources)
+    if source.has_split:
+        refuse_unused(options, "validation", f"{source.title} has its own split", "data.")
     return as_preferences(source, options.field) or as_chats(source, options.field)
 
 
@@ -54,21 +53,22 @@ def is_folder(name: str) -> bool:
 
 
 def _source(name: str, options: Any) -> TextSource:
+    field = options.field or TEXT
     if name == PYTHON:
         return python_source()
     if name.startswith("hf:"):
         from seedfast.data.text.hub import hub_source
 
-        return hub_source(name.removeprefix("hf:"), options.field)
+        return hub_source(name.removeprefix("hf:"), field)
     if not is_utf8(name):
-        raise UserError(f'The name of data.path="{printable(name)}" is not UTF-8: rename it.')
+        raise UserError(f'The name of data.path="{escaped(name)}" is not UTF-8: rename it.')
     path = Path(name).expanduser().absolute()
     if path.is_dir():
-        return folder_source(path, options.include, options.exclude, options.mode, options.field)
+        return folder_source(path, options.include, options.exclude, options.mode, field)
     if path.is_file():
-        return file_source(path, options.field)
+        return file_source(path, field)
     if names_function(name):
-        return own_source(name, options.field)
+        return own_source(name, field)
     if path.exists():
         raise UserError(f'data.path="{name}" is no regular file, and data is read several times: store it in a file.')
     raise UserError(

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from seedfast.data.json_rows import Row
-from seedfast.data.text.row_forms import FIELDS
-from seedfast.data.text.rows import text_field
-from seedfast.data.text.sources import Document, TextSource
+from seedfast.data.text.fields import FIELDS, TEXT, in_lower_case, text_field
+from seedfast.data.text.row_forms import is_dialogue
+from seedfast.data.text.sources import Document, SourceRow, TextSource
 from seedfast.errors import UserError
 from seedfast.user_code import OwnFunction, own_function
 
@@ -31,7 +31,7 @@ class OwnSource(TextSource):
     """
 
     function: OwnFunction
-    field: str = "text"
+    field: str = TEXT
 
     @cached_property
     def contents(self) -> dict[str, str]:
@@ -43,20 +43,20 @@ class OwnSource(TextSource):
         """Whether the first document is a text without fields."""
         return isinstance(self._first_pass.first, str)
 
-    def first_row(self) -> tuple[str, Row]:
+    def first_row(self) -> SourceRow:
         first = self._first_pass.first
-        return f"Document 0 of {self.title}", {self.field: first} if isinstance(first, str) else first
+        return SourceRow(f"Document 0 of {self.title}", {self.field: first} if isinstance(first, str) else first)
 
     def documents(self) -> Iterator[Document]:
-        for number, (place, row) in enumerate(self.rows()):
+        for number, (place, row, _) in enumerate(self.rows()):
             yield Document(f"document {number}", number, (text_field(row, self.field, place),))
 
-    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[SourceRow]:
         digest = hashlib.sha256()
         for number, document in enumerate(self._call()):
             row = {self.field: document} if isinstance(document, str) else document
             digest.update(self._canonical(row))
-            yield f"Document {number} of {self.title}", row
+            yield SourceRow(f"Document {number} of {self.title}", row)
         if digest.hexdigest() != self._first_pass.digest:
             raise UserError(
                 f"{self.title} yields other documents when it is called again: every call must yield the same "
@@ -76,11 +76,11 @@ class OwnSource(TextSource):
 
     def _canonical(self, row: Row) -> bytes:
         """The fields that documents are made of, as bytes."""
-        if self.field in row:
-            values: list[Any] = [row[self.field]]
-        else:
+        row = row if self.field in row else in_lower_case(row)
+        values: list[Any] = [row[self.field]] if self.field in row else []
+        if not values or is_dialogue(row):
             main = ("messages", "prompt", "completion")
-            values = [row.get(key) for key in main] + [[key, row[key]] for key in FIELDS if key in row.keys() - main]
+            values += [row.get(key) for key in main] + [[key, row[key]] for key in FIELDS if key in row.keys() - main]
         return json.dumps(values, sort_keys=True, default=repr).encode() + b"\n"
 
     def _call(self) -> Iterator[Row | str]:

@@ -24,11 +24,11 @@ import torch
 from seedfast.data.dataset import Batch
 from seedfast.data.json_rows import Row, parse_json
 from seedfast.data.text.batch import text_batch
-from seedfast.data.text.dialogues import ChatExample, ChatSource, example
+from seedfast.data.text.dialogues import ChatSource, texts_of
+from seedfast.data.text.fields import in_lower_case
 from seedfast.data.text.packing import Examples
-from seedfast.data.text.row_forms import dialogue
-from seedfast.data.text.sources import TextSource
-from seedfast.data.text.tokenizers import Tokenizer
+from seedfast.data.text.row_forms import Chat, Pair, dialogue
+from seedfast.data.text.sources import SourceRow, TextSource
 from seedfast.errors import UserError
 
 _ANSWERS = ("chosen", "rejected")
@@ -40,28 +40,27 @@ _FIELDS = (*_ANSWERS, "prompt", "question", "instruction", "input", "conversatio
 class PreferenceSource(ChatSource):
     """The rows of another source as preferences. Each is a document of two examples: the chosen answer comes first."""
 
-    def rows(self, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
-        return self.source.rows(_FIELDS)
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[SourceRow]:
+        for place, row, split in self.source.rows(_FIELDS):
+            yield SourceRow(place, in_lower_case(row), split)
 
-    def texts(self, row: Row, name: str) -> list[str]:
-        chosen, rejected = (dialogue(each, name).texts for each in answered(row, name))
-        if not any((*chosen, *rejected)):
-            raise UserError(f"{name} has no text in its prompt and answers: remove it.")
-        return [*chosen, *rejected[1:]]
-
-    def examples(self, row: Row, tokenizer: Tokenizer, name: str) -> list[ChatExample]:
-        return [example(each, tokenizer, name) for each in answered(row, name)]
+    def dialogues(self, row: Row, place: str) -> list[Pair | Chat]:
+        made = [dialogue(each, place) for each in answered(row, place)]
+        if not any(texts_of(made)):
+            raise UserError(f"{place} has no text in its prompt and answers: remove it.")
+        return made
 
 
-def as_preferences(source: TextSource, field: str) -> PreferenceSource | None:
-    """The source as a `PreferenceSource` if its first row has two answers and no text field; else None."""
+def as_preferences(source: TextSource, field: str | None) -> PreferenceSource | None:
+    """The source as a `PreferenceSource` if its first row has two answers, and not the field that the user names as the
+    text; else None."""
     first = source.first_row()
-    if first is None or field in first[1] or not set(_ANSWERS) <= first[1].keys():
+    if first is None or field in first.row or not set(_ANSWERS) <= in_lower_case(first.row).keys():
         return None
     if source.has_plain_texts:
         raise UserError(
-            f"{source.title} holds chosen and rejected answers ({first[0]}) beside plain texts: choose one kind with "
-            "data.include."
+            f"{source.title} holds chosen and rejected answers ({first.place}) beside plain texts: choose one kind "
+            "with data.include."
         )
     return PreferenceSource(source.title, source.root, source.names, skipped=source.skipped, source=source)
 

@@ -4,29 +4,26 @@
 |---|---|
 | {"text": …} (or another field) | a text |
 | {"prompt": "…", "completion": "…"} | a prompt with a completion |
-| {"messages": [{"role": …, "content": …}, …]}, perhaps with "tools" | a chat |
-| {"prompt": [messages], "completion": [messages]} (TRL) | a chat, of which the completion is scored |
+| {"messages": [{"role": …, "content": …}, …]}, perhaps with "tools" (or the older "functions") | a chat |
+| {"prompt": [messages], "completion": [messages]} (TRL), or one of them a text | a chat; its completion is scored |
 | {"conversations": [{"from": …, "value": …}, …]} (ShareGPT) | a chat |
 | {"instruction": …, "input": …, "output": …} (Alpaca), perhaps with "system" and "history" | a chat of two messages |
+
+The names of fields may have capitals. A row of several forms is read by the first of `messages`,
+`conversations`, prompt and completion, instruction and output.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from reprlib import repr as brief
 from typing import Any
 
 from seedfast.data.json_rows import Row, parse_json
-from seedfast.data.text.rows import checked_text
+from seedfast.data.text.fields import checked_text
 from seedfast.errors import UserError
 
 Message = Mapping[str, Any]
-
-FIELDS = (
-    *("messages", "conversations", "prompt", "completion", "instruction", "input", "output"),
-    *("system", "history", "tools", "chat_template_kwargs", "label", "chosen", "rejected", "images", "image"),
-)
-"""The fields that chats are made of, or recognised by as what is not supported."""
 
 WANTED = (
     'give rows "messages" (a list of {"role": …, "content": …}), "prompt" and "completion", "conversations" (ShareGPT) '
@@ -41,10 +38,11 @@ _ROLES = {
     "model": "assistant",
     "function_call": "assistant",
     "observation": "tool",
+    "function": "tool",
     "function_response": "tool",
     "tool_response": "tool",
 }
-"""The roles of ShareGPT and its descendants in the words of chat templates."""
+"""The roles of ShareGPT, its descendants and older interfaces in the words of chat templates."""
 
 _USUAL = ("system", "user", "assistant", "tool")
 
@@ -122,12 +120,32 @@ def message_text(message: Message) -> str:
     return "".join(parts)
 
 
-def is_dialogue(fields: Collection[str]) -> bool:
-    """Whether a row with these fields is a chat, or a prompt with a completion."""
-    return any(
-        set(form) <= set(fields)
-        for form in (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
-    )
+_FORMS: tuple[tuple[str, ...], ...] = (
+    ("messages",),
+    ("conversations",),
+    ("prompt", "completion"),
+    ("instruction", "output"),
+)
+"""The fields of each form of dialogues; of several, the first is read."""
+
+
+def dialogue_forms(row: Row) -> list[tuple[str, ...]]:
+    """The fields of each form of dialogues that a row has, in the order in which they are read. A null is no field."""
+    fields = {name for name, value in row.items() if value is not None}
+    return [form for form in _FORMS if fields.issuperset(form)]
+
+
+def _form(row: Row) -> tuple[str, ...]:
+    """The fields of the form that a row has; where fields of it are null, of the form that lacks the fewest."""
+    if whole := dialogue_forms(row):
+        return whole[0]
+    named = [form for form in _FORMS if row.keys() >= {*form}]
+    return max(named, key=lambda form: sum(row[name] is not None for name in form), default=())
+
+
+def is_dialogue(row: Row) -> bool:
+    """Whether a row is a chat, or a prompt with a completion, perhaps with a null."""
+    return bool(_form(row))
 
 
 def refuse_unsupported(row: Row, place: str) -> None:
@@ -145,27 +163,32 @@ def refuse_unsupported(row: Row, place: str) -> None:
 def dialogue(row: Row, place: str) -> Pair | Chat:
     """A row as a prompt with a completion or as a chat. place: its name in messages. Raises UserError for another."""
     refuse_unsupported(row, place)
-    given, row = row, {name: value for name, value in row.items() if value is not None}
-    if "messages" in row or "conversations" in row:
-        name = "messages" if "messages" in row else "conversations"
+    form = _form(row)
+    row = {name: value for name, value in row.items() if value is not None or name in form}
+    if form in (("messages",), ("conversations",)):
+        (name,) = form
         found = _messages(row[name], name, place)
         if name == "conversations" and "system" in row and found[0]["role"] != "system":
             found = ({"role": "system", "content": checked_text(row["system"], "system", place)}, *found)
-        return _checked(Chat(found, tools=_tools(row, place), options=_options(row, place)), place)
-    if "instruction" in row and "output" in row:
+        return _chat(found, 0, row, place)
+    if form == ("instruction", "output"):
         return _alpaca(row, place)
     for key in ("prompt", "completion"):
-        if key not in given:
+        if key not in row:
             raise UserError(f'{place} lacks "{key}": {WANTED}.')
-    if isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
-        prompt, completion = (_messages(row[key], key, place) for key in ("prompt", "completion"))
-        messages = (*prompt, *completion)
-        chat = Chat(messages, first=len(prompt), tools=_tools(row, place), options=_options(row, place))
-        return _checked(chat, place)
-    return Pair(*(checked_text(given[key], key, place) for key in ("prompt", "completion")))
+    if isinstance(row["prompt"], list) or isinstance(row["completion"], list):
+        # Messages beside a text, which is what the user asks or the assistant answers.
+        prompt, completion = (
+            _messages([{"role": role, "content": row[key]}] if isinstance(row[key], str) else row[key], key, place)
+            for key, role in (("prompt", "user"), ("completion", "assistant"))
+        )
+        return _chat((*prompt, *completion), len(prompt), row, place)
+    return Pair(*(checked_text(row[key], key, place) for key in ("prompt", "completion")))
 
 
-def _checked(chat: Chat, place: str) -> Chat:
+def _chat(messages: tuple[Message, ...], first: int, row: Row, place: str) -> Chat:
+    """A chat of these messages with the tools and options of a row. Raises UserError if none of them is scored."""
+    chat = Chat(messages, first, tools=_tools(row, place), options=_options(row, place))
     if not chat.scored:
         raise UserError(
             f"{place} has no message of the assistant among its messages, so no token would be scored: remove it."
@@ -192,11 +215,13 @@ def _message(given: dict[str, Any], name: str, place: str) -> Message:
     if not isinstance(role, str):
         raise UserError(f"{place} has a message with the role {brief(role)}: it is one of {', '.join(_USUAL)}.")
     if role.lower() != role and role.lower() in (*_USUAL, *_ROLES):
-        raise UserError(f'{place} has a message with the role "{role}": write it in lower case.')
+        raise UserError(f'{place} has a message with the role "{role}": write it in lower case, "{role.lower()}".')
     content = given.get("content", given.get("value"))
     rest = {k: v for k, v in given.items() if v is not None and k not in ("role", "from", "content", "value")}
     if role == "function_call":
         rest["tool_calls"], content = [{"type": "function", "function": _parsed(content, name, place)}], None
+    if older := rest.pop("function_call", None):  # of the interface of OpenAI before tools
+        rest.setdefault("tool_calls", [{"type": "function", "function": _parsed(older, "function_call", place)}])
     if calls := rest.pop("tool_calls", None):
         rest["tool_calls"] = _tool_calls(calls, place)
     if isinstance(content, list):
@@ -226,9 +251,13 @@ def called_name(call: Mapping[str, Any]) -> Any:
 
 
 def _tools(row: Row, place: str) -> list[Any] | None:
-    tools = _parsed(row.get("tools") or None, "tools", place)
+    """The descriptions of tools, which an older interface calls functions and does not wrap."""
+    name = "tools" if row.get("tools") else "functions"
+    tools = _parsed(row.get(name) or None, name, place)
     if tools is not None and (not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)):
-        raise UserError(f'{place} has "tools" that are no list of descriptions: fix it.')
+        raise UserError(f'{place} has "{name}" that are no list of descriptions: fix it.')
+    if tools and name == "functions":
+        return [{"type": "function", "function": tool} for tool in tools]
     return tools or None
 
 

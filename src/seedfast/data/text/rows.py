@@ -1,27 +1,28 @@
-"""Files with one document in each row: JSON lines, JSON arrays, tables (CSV, TSV) and Parquet."""
+"""Files with one document in each row: JSON lines, arrays and objects, tables (CSV, TSV) and Parquet."""
 
 import codecs
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any
 
-from seedfast.data.json_rows import Row, json_items, json_lines
+from seedfast.data.file_kinds import ARCHIVES, refuse_other_kinds
+from seedfast.data.json_rows import LONGEST, Row, json_items, json_lines, json_objects
 from seedfast.data.tables import table_rows
+from seedfast.data.text.fields import KNOWN, wanted
+from seedfast.data.text.object_rows import object_rows, without_rows
 from seedfast.errors import UserError
 
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson", ".jsonlines")
 TABLE_ENDINGS = (".csv", ".tsv")
 ROW_ENDINGS = (*JSON_ENDINGS, *TABLE_ENDINGS, ".parquet")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-"""Endings of compressed files, which are refused."""
 
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
-"""How the content of compressed files begins: gzip, bzip2, xz, Zstandard, zip."""
+_HEAD = 1 << 16  # bytes of a file among which its first character is looked for
 
-_HEAD = 1 << 16  # bytes of a file by which its form is told
+
+class NoRowsError(UserError):
+    """A file that is named as one of rows, and holds one JSON object without rows, or is malformed."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,42 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple
     try:
         with parquet.ParquetFile(path) as table:
             names = table.schema_arrow.names
-            wanted = None if columns is None else [name for name in names if name in columns]
-            for batch in table.iter_batches(batch_size=1024, columns=wanted):
-                for row in batch.to_pylist():
-                    yield number, without_nulls(row)
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f'The file {path} has the column "{twice}" twice: rename one.')
+            chosen = names if columns is None else [name for name in names if wanted(name, columns)]
+            for batch in table.iter_batches(batch_size=1024, columns=chosen):
+                for values in zip(*map(_values, batch.columns), strict=True):
+                    yield number, without_nulls(dict(zip(batch.schema.names, values, strict=True)))
                     number += 1
     except (pyarrow.ArrowException, OSError) as error:
         why = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"The file {path} is not Parquet ({why}): name another file, or write it again.") from None
 
 
+def _values(column: Any) -> list[Any]:
+    """The values of a column of Arrow; nulls where Python cannot hold them, such as dates after the year 9999."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        return [None] * len(column)
+    return values
+
+
+def _rows_inside(value: Row, fields: Collection[str]) -> Form | None:
+    """The form of the rows inside the only object of a file; None if none are found."""
+    found = object_rows(value, fields)
+
+    def read(path: Path, columns: Collection[str] | None) -> Iterator[tuple[int, Row]]:
+        _, value = next(json_objects(path))
+        found = object_rows(value, fields)
+        return enumerate(found.rows if found else (), 1)
+
+    return Form(found.name, "Row", read) if found else None
+
+
 LINES = Form("JSON lines", "Line", lambda path, _: json_lines(path))
 ARRAY = Form("a JSON array", "Item", lambda path, _: json_items(path))
+OBJECTS = Form("a file of JSON objects over several lines", "Object", lambda path, _: json_objects(path))
 TABLE = Form("a table", "Line", lambda path, _: table_rows(path))
 PARQUET = Form("Parquet", "Row", _read_parquet)
 
@@ -96,62 +121,85 @@ def _without_nulls(value: Any) -> Any:
 def named_as_rows(name: str) -> bool:
     """Whether a file is named as one of rows, which may be compressed."""
     lower = name.lower()
-    for ending in COMPRESSED:
+    for ending in ARCHIVES:
         lower = lower.removesuffix(ending)
     return lower.endswith(ROW_ENDINGS)
 
 
-def row_file(path: Path) -> RowFile | None:
-    """The file as one of rows, in the form that its content has; None if it is one text or one JSON object.
+def row_file(path: Path, field: str) -> RowFile | None:
+    """The file as one of rows, in the form that its content has; None if it is one text.
 
-    A file that is named as one of rows holds rows, unless it is a JSON object over several lines. Another file holds
-    rows if it is Parquet, or if its first line is an object of JSON. Raises UserError for a compressed file.
+    A file that is named as one of rows holds rows. Another file holds rows if it is Parquet, or if its first line is an
+    object of JSON. field: that of the text. Raises UserError for an archive or a document of another program, and
+    `NoRowsError` for a JSON object in which no rows are found.
     """
     ending = path.suffix.lower()
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if ending in COMPRESSED or head.startswith(_PACKED):
-        raise UserError(f"The file {path} is compressed: unpack it, and name the file that it holds.")
-    if ending == ".parquet" or head.startswith(b"PAR1"):
+    if head.startswith(b"PAR1") or ending == ".parquet":
         return RowFile(path, PARQUET)
+    refuse_other_kinds(path)
     if ending in TABLE_ENDINGS:
         return RowFile(path, TABLE)
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    first = text.partition(b"\n")[0].strip()
+    letter = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if ending in JSON_ENDINGS:
-        is_one_object = ending == ".json" and first == b"{"
-        return None if is_one_object else RowFile(path, ARRAY if text.startswith(b"[") else LINES)
-    return RowFile(path, LINES) if _is_object(first) else None
+        form = _object_form(path, {*KNOWN, field}) if letter == b"{" else ARRAY if letter == b"[" else LINES
+        return RowFile(path, form)
+    return RowFile(path, LINES) if letter == b"{" and _is_object(_first_line(path)[0]) else None
 
 
-def _is_object(line: bytes) -> bool:
+def _first_line(path: Path) -> tuple[str, bool]:
+    """The first line of a file that is not blank, stripped, and whether no other follows. One that is longer than
+    any row, or not UTF-8, is empty."""
+    first, is_more = b"", False
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST + 1):
+            stripped = line.removeprefix(codecs.BOM_UTF8).strip()
+            if is_more := len(line) > LONGEST or bool(stripped and first):
+                break
+            first = first or stripped
     try:
-        return line.startswith(b"{") and isinstance(json.loads(line), dict)
+        return first.decode(), not is_more
+    except UnicodeDecodeError:
+        return "", not is_more
+
+
+def _object_form(path: Path, fields: Collection[str]) -> Form:
+    """The form of rows in a file that begins with an object of JSON. fields: names of what rows are made of.
+
+    Raises NoRowsError if it is the only one, and no rows are found in it.
+    """
+    first, is_all = _first_line(path)
+    is_line = _is_object(first)
+    if (is_line and not is_all) or not (is_line or _is_cut(first)):
+        return LINES
+    objects = json_objects(path)
+    try:
+        _, value = next(objects)
+    except UserError as error:
+        raise NoRowsError(str(error)) from error
+    if not is_line and next(objects, None) is not None:
+        return OBJECTS
+    if form := _rows_inside(value, fields):
+        return form
+    if why := without_rows(value, fields, is_line=is_line):
+        raise NoRowsError(f"The file {path} is one JSON object, and no rows ({why}).")
+    return LINES if is_line else OBJECTS
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return line.startswith("{") and isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def text_field(row: Row, field: str, place: str) -> str:
-    """The text of a row. place: the row's name in messages. Raises UserError if it has none."""
-    if field not in row:
-        raise UserError(
-            f'{place} lacks the field "{field}" (its fields are {", ".join(map(str, row))}): '
-            "set data.field to the field that holds the text."
-        )
-    return checked_text(row[field], field, place)
-
-
-def checked_text(value: object, field: str, place: str) -> str:
-    """The value, if it is a text that UTF-8 can hold. Raises UserError otherwise."""
-    if not isinstance(value, str):
-        raise UserError(
-            f'{place} has {brief(value):.60} in "{field}", which is no text: remove it or name another field.'
-        )
+def _is_cut(line: str) -> bool:
+    """Whether a line is the beginning of a value of JSON that goes on in the next line."""
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place} has half a character (the lone surrogate U+{ord(value[error.start]):04X}) in "
-            f'"{field}": fix or remove it.'
-        ) from None
-    return value
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(line)
+    except RecursionError:
+        pass
+    return False

@@ -108,10 +108,10 @@ def work() -> None:
     options, tokenizer = ShardOptions(**common["options"]), tokenizers.load(Path(common["tokenizer"]))
     with silenced():
         for line in sys.stdin:
-            key, root, name, is_rows, contents, signature = json.loads(line)
+            key, root, name, is_rows, contents, signature, split = json.loads(line)
             error = ""
             try:
-                shard = Shard(Path(root), name, is_rows, contents, tuple(signature))
+                shard = Shard(Path(root), name, is_rows, contents, tuple(signature), split)
                 prepare_shard(shard, key, options, tokenizer, kind=common["kind"])
             except UserError as refused:
                 error = str(refused)

@@ -6,6 +6,7 @@ from seedfast.data.cache import file_digests
 from seedfast.data.text import shards
 from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.dialogues import ChatSource
+from seedfast.data.text.fields import TEXT
 from seedfast.data.text.prepared_splits import Cut, read_splits, text_corpus
 from seedfast.data.text.shards import ShardOptions
 from seedfast.data.text.sources import TextSource
@@ -17,7 +18,7 @@ class Options(Protocol):
     """The options of text data that are used here."""
 
     @property
-    def field(self) -> str:
+    def field(self) -> str | None:
         """The field of a row that holds the text."""
         ...
 
@@ -39,7 +40,7 @@ def sharded_corpus(
 
     Raises UserError on unusable data.
     """
-    options = ShardOptions(data.field, validation, isinstance(source, ChatSource))
+    options = ShardOptions(data.field or TEXT, validation, isinstance(source, ChatSource))
     found = shards.shards_of(source)
     tokenizer = given or learned_tokenizer(
         [source],
@@ -56,5 +57,5 @@ def sharded_corpus(
 
 def sample_of(data: Options, source: TextSource, validation: float) -> Sample:
     """The texts that a tokenizer is learned from, of a source whose shards are prepared one by one."""
-    options = ShardOptions(data.field, validation, isinstance(source, ChatSource))
+    options = ShardOptions(data.field or TEXT, validation, isinstance(source, ChatSource))
     return lambda: shards.sample_texts(shards.shards_of(source), options)

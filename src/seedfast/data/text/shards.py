@@ -45,22 +45,28 @@ class ShardOptions:
     validation: float
     is_chats: bool
 
-    def source(self, root: Path, name: str, *, is_rows: bool) -> TextSource:
+    def source(self, shard: "Shard") -> TextSource:
         """A file as a source of its own."""
-        rows = row_file(root / name) if is_rows else None
-        files = {name: rows} if rows else {}
-        source = TextFileSource(str(root / name), root, (name,), row_files=files, field=self.field)
+        root, name = shard.root, shard.name
+        rows = row_file(root / name, self.field) if shard.is_rows else None
+        files, splits = {name: rows} if rows else {}, {name: shard.split} if shard.split else {}
+        source = TextFileSource(str(root / name), root, (name,), row_files=files, splits=splits, field=self.field)
         return ChatSource(source.title, root, (name,), source=source) if self.is_chats else source
 
 
 class Shard(NamedTuple):
-    """A file of a source. is_rows: whether it holds rows. contents: its SHA-256. signature: when that was computed."""
+    """A file of a source.
+
+    is_rows: whether it holds rows. contents: its SHA-256. signature: when that was computed. split: "train" or
+    "validation" if its name gives one.
+    """
 
     root: Path
     name: str
     is_rows: bool
     contents: str
     signature: Signature
+    split: str | None
 
     @property
     def size(self) -> int:
@@ -102,7 +108,14 @@ def shards_of(source: TextSource) -> list[Shard]:
             "chats: leave it out."
         )
     return [
-        Shard(each.root, name, name in each.row_files, each.contents[name], each.signatures_when_hashed[name])
+        Shard(
+            each.root,
+            name,
+            name in each.row_files,
+            each.contents[name],
+            each.signatures_when_hashed[name],
+            each.splits.get(name),
+        )
         for each in files
         for name in each.names
     ]
@@ -111,7 +124,7 @@ def shards_of(source: TextSource) -> list[Shard]:
 def sample_texts(shards: Sequence[Shard], options: ShardOptions) -> Iterator[str]:
     """The training documents at the beginning of each shard, from which a tokenizer is learned."""
     for shard in shards:
-        source = options.source(shard.root, shard.name, is_rows=shard.is_rows)
+        source = options.source(shard)
         taken = 0
         for text in learning_texts(training_passages(source, options.validation, not options.is_chats)):
             yield text
@@ -125,7 +138,10 @@ def prepare_shards(
 ) -> PreparedShards:
     """Take each shard from the cache, or tokenise it. Raises UserError on unusable data, or if a file changes."""
     common = {**vars(options), "format": _FORMAT, "tokenizer": tokenizers.digest(tokenizer)}
-    keys = [json_digest({**common, "contents": shard.contents, "rows": shard.is_rows})[:32] for shard in shards]
+    keys = [
+        json_digest({**common, "contents": shard.contents, "rows": shard.is_rows, "split": shard.split})[:32]
+        for shard in shards
+    ]
     kind = f"shards/{Path(title).name[:40].replace(' ', '-')}-{json_digest({**common, 'title': title})[:12]}"
     group = cache_folder() / kind
     group.mkdir(parents=True, exist_ok=True)
@@ -201,7 +217,7 @@ def prepare_shard(shard: Shard, key: str, options: ShardOptions, tokenizer: Toke
     """Tokenise one shard into the cache. Raises UserError if its file is not what was hashed."""
 
     def fill(folder: Path) -> dict[str, Any]:
-        source = options.source(shard.root, shard.name, is_rows=shard.is_rows)
+        source = options.source(shard)
         summary = fill_shard(source, folder, validation=options.validation, tokenizer=tokenizer)
         if signature(shard.root / shard.name) != shard.signature:
             raise UserError(f"The data in {source.title} changed while it was being read: start again.")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from seedfast import keys
 from seedfast.console import abbreviate
+from seedfast.data.prepare import SPLITS
 from seedfast.data.split import Integers, far_notice, hold_out, is_far, is_too_small
 from seedfast.data.text.sources import TextSource
 from seedfast.errors import UserError
@@ -48,12 +49,14 @@ class Passage(NamedTuple):
 
 
 class _Sizes(NamedTuple):
-    """Of each document: its bytes (0 if it is unusable), its characters, the hash of its key, that of its content."""
+    """Of each document: its bytes (0 if it is unusable), its characters, the hash of its key, that of its content, and
+    the split that the source gives it (-1: none)."""
 
     bytes: Integers
     characters: Integers
     ranks: Integers
     contents: Integers
+    given: Integers
 
 
 def split_documents(
@@ -65,7 +68,7 @@ def split_documents(
     whether the hash of a document alone decides, as for a shard, which is split without the others. Raises UserError if
     no document is usable, except for a shard.
     """
-    columns = tuple(array("q") for _ in range(4))
+    columns = tuple(array("q") for _ in _Sizes._fields)
     skipped = list(source.skipped)
     alphabet = np.zeros(0x110000 if need_alphabet else 0, bool)
     for document in source.documents():
@@ -86,7 +89,8 @@ def split_documents(
                 raise UserError(f"The file {source.title} is {reason}: name a file of text in UTF-8.")
             skipped.append(f"{document.name} ({reason})")
         rank = keys.derive(0, "validation split", document.key)
-        values = size, characters, rank, _signed(content.digest())
+        given = -1 if document.split is None else SPLITS.index(document.split)
+        values = size, characters, rank, _signed(content.digest()), given
         for column, value in zip(columns, values, strict=True):
             column.append(value)
     sizes = _Sizes(*(np.frombuffer(column, np.int64) for column in columns))
@@ -109,10 +113,12 @@ def split_documents(
 def _by_hash(sizes: _Sizes, validation: float, may_cut: bool) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """The split of each document by its content, or (rows of prompts, which are not cut) by its key, without notes.
 
-    A document validates if its hash is among the first `validation` of all hashes, so equal ones are in one split.
+    A document validates if its hash is among the first `validation` of all hashes, so equal ones are in one split. A
+    split that the source gives stays as it is.
     """
     hashes_D = sizes.contents if may_cut else sizes.ranks
     split_D = np.where(hashes_D < _bound(validation), VALIDATION, TRAIN)
+    split_D = np.where(sizes.given < 0, split_D, sizes.given)
     return np.where(sizes.bytes > 0, split_D, SKIPPED).astype(np.uint8), []
 
 
@@ -130,7 +136,7 @@ def training_passages(source: TextSource, validation: float, may_cut: bool) -> I
     for document in source.documents():
         texts = tuple(document.texts)
         rank = content_hash(texts) if may_cut else keys.derive(0, "validation split", document.key)
-        if rank >= _bound(validation):
+        if document.split == SPLITS[TRAIN] or (document.split is None and rank >= _bound(validation)):
             yield Passage(TRAIN, document.name, texts)
 
 
@@ -148,19 +154,24 @@ def _assign(
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """The split of each document, and what is to be reported about it.
 
-    Documents of one key (the rows of a prompt) or of one content are a group, which `hold_out` assigns to one split.
+    A split that the source gives stays as it is. Other documents of one key (the rows of a prompt) or of one content
+    are a group, which `hold_out` assigns to one split.
     If the result is far from the wanted part, the rows of a group larger than that are assigned one by one. If still
     too little validates, documents larger than the wanted part are cut, as a single text is.
     """
     usable = np.flatnonzero(sizes.bytes)
     assigned = np.full(len(sizes.bytes), SKIPPED, np.uint8)
     assigned[usable] = CUT if source.is_one_text and validation else TRAIN
-    if source.is_one_text or not validation:
-        return assigned, []
     unit = "documents" if may_cut else "examples"
+    has_given = sizes.given[usable] >= 0
+    given = usable[has_given]
+    assigned[given] = sizes.given[given]
+    usable, notes = usable[~has_given], _given_notice(source, sizes, given, unit)
+    if source.is_one_text or not validation or not len(usable):
+        return assigned, notes
     bytes_D, contents_D = sizes.bytes[usable], sizes.contents[usable]
     total = int(bytes_D.sum())
-    ranks_D, notes = sizes.ranks[usable], list[str]()
+    ranks_D = sizes.ranks[usable]
     _, first, place_D = np.unique(contents_D, return_index=True, return_inverse=True)
     if may_cut and total - int(bytes_D[first].sum()) > _FEW * total:
         ranks_D = ranks_D[first][place_D]  # a copy has the key of the first document of its content
@@ -187,6 +198,17 @@ def _assign(
         return assigned, [*notes, _cut_notice(source, set(cut.tolist()), validation)]
     why = f"whole {unit} validate"
     return assigned, notes + far_notice(source.title, int(bytes_D[held_D].sum()), total, "bytes", validation, why)
+
+
+def _given_notice(source: TextSource, sizes: _Sizes, given: Integers, unit: str) -> list[str]:
+    """What is to be reported about the documents of a given split."""
+    if not len(given):
+        return []
+    train, validation = (given[sizes.given[given] == side] for side in (TRAIN, VALIDATION))
+    notes = [f"{source.title} has its own split: {len(train):,} {unit} train, {len(validation):,} validate."]
+    if copies := int(np.isin(sizes.contents[validation], sizes.contents[train]).sum()):
+        notes.append(f"{copies:,} of the {len(validation):,} that validate are copies of {unit} that train.")
+    return notes
 
 
 def _hold_out_groups(bytes_D: Integers, ranks_D: Integers, validation: float) -> npt.NDArray[np.bool_]:

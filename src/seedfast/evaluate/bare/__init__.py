@@ -5,7 +5,7 @@ transformers (`own_transformer`), captioners, and pipelines of diffusers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from seedfast import huggingface
 from seedfast.errors import UserError
+from seedfast.evaluate.origin import Origin
 from seedfast.evaluate.trained import Trained
 from seedfast.run_folder.train_state import load_network
 
@@ -64,7 +65,8 @@ def bare(folder: Path, *, device: str = "auto", data: str | None = None) -> Trai
 
     Raises UserError if it cannot be read, or does not fit the data.
     """
-    return _kind(folder).load(folder, device, data)
+    model, exported = _kind(folder).load(folder, device, data), Origin.read(folder)
+    return replace(model, exported=exported, weights=exported.weights) if exported else model
 
 
 def _kind(folder: Path) -> BareKind:

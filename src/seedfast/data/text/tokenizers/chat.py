@@ -7,10 +7,14 @@ from datetime import datetime
 from string import ascii_letters
 from typing import Any
 
+from seedfast.bounded import OutOfBoundsError, bounded
 from seedfast.errors import UserError
 
 CONFIG_FILE, TEMPLATE_FILE, DATE_FILE = "tokenizer_config.json", "chat_template.jinja", "chat_date.txt"
 """The files of a tokenizer that hold its template, and the date that this template writes."""
+
+_SECONDS, _MEMORY = 10.0, 1 << 30
+"""The bounds of one rendering: seconds of the processor, bytes of memory."""
 
 _FIXED_CLOCK = (
     "{%- macro strftime_now(format) -%}{%- set now = namespace(text=format) -%}"
@@ -59,7 +63,7 @@ class ChatTemplate:
         """The messages as text. add_generation_prompt: up to where the assistant's answer begins.
 
         tools: descriptions of the tools that may be called. options: other values for the template. name: the chat's
-        name in messages. Raises UserError if the template rejects the messages, or fails.
+        name in messages. Raises UserError if the template rejects the messages, fails, or needs absurd time or memory.
         """
         import jinja2
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -68,13 +72,18 @@ class ChatTemplate:
         if self.date is not None and self.reads_clock:
             jinja, values = _FIXED_CLOCK + jinja, {**values, "date_codes": _codes(datetime.fromisoformat(self.date))}
         try:
-            (text,), _ = render_jinja_template(
-                [list(messages)],
-                tools=list(tools) if tools else None,
-                chat_template=jinja,
-                add_generation_prompt=add_generation_prompt,
-                **values,
-            )
+            with bounded(seconds=_SECONDS, size=_MEMORY):
+                (text,), _ = render_jinja_template(
+                    [list(messages)],
+                    tools=list(tools) if tools else None,
+                    chat_template=jinja,
+                    add_generation_prompt=add_generation_prompt,
+                    **values,
+                )
+                if len(text) > _MEMORY >> 4:
+                    raise OutOfBoundsError(f"it writes {len(text):,} characters")
+        except OutOfBoundsError as error:
+            raise UserError(f"The tokenizer's chat template is out of bounds on {name}: {error}.") from None
         except jinja2.TemplateError as error:
             raise UserError(f"The tokenizer's chat template refuses {name}: {error}.") from error
         except Exception as error:  # a template is code of its author, which may raise anything
