@@ -12,11 +12,12 @@ from seedfast.data.mixture import MixedSource, Mixture, read_mixture
 from seedfast.data.mixture_order import Source
 from seedfast.data.prepare import SPLITS, json_digest
 from seedfast.data.text.corpus import TextCorpus
+from seedfast.data.text.folders import Mode
 from seedfast.data.text.packing import JoinedPacked, PackedDataset
 from seedfast.data.text.preferences import PreferenceDataset
 from seedfast.data.text.sharded_corpus import sample_of
 from seedfast.data.text.shards import is_large
-from seedfast.data.text.folders import Mode, TextSource
+from seedfast.data.text.sources import TextSource
 from seedfast.data.text.tokenize import learned_tokenizer
 from seedfast.errors import UserError
 from seedfast.files import sha256
