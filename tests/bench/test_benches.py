@@ -66,7 +66,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
-    assert {path.stem for path in BENCH.glob("*.py")} == tested | {"common"}
+    assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "common", "nanogpt"}
 
 
 def test_loop_overhead(text: Path, tmp_path: Path) -> None:
@@ -125,6 +125,14 @@ def test_generation(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in lines[1:3]] == [["8", "1"], ["8", "2"]]
     assert "64 evaluations" in lines[3]
     assert [line.split()[:2] for line in lines[4:]] == [["8", "1"], ["8", "2"]]
+
+
+def test_time_to_loss(text: Path, tmp_path: Path) -> None:
+    small = ("--rounds", 1, "--iterations", 2, "--only", "first", "--threads", 1)
+    flags = "--steps 2 --schedule.warmup 0 --model.width 16 --model.ngrams 64 --sample-every 0"
+    *_, row = run_bench("time_to_loss", text, *small, "--flags", flags, cwd=tmp_path).splitlines()
+    assert row.split()[0] == "first"
+    assert "of nanoGPT's time" in row
 
 
 def test_gpu(text: Path, tmp_path: Path) -> None:

@@ -123,7 +123,9 @@ def test_every_form_of_file_gives_the_same_dialogues(
     assert digest(name, write, CHATS, **options) == digest("plain.jsonl", lines, CHATS, **options)
 
 
-@pytest.mark.parametrize(("name", "write"), [file for file in FILES if "." in file[0]], ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("name", "write"), [file for file in FILES if "." in file[0]], ids=lambda value: getattr(value, "__name__", value)
+)
 def test_texts_are_those_of_the_field(name: str, write: Callable[..., None], tmp_path: Path) -> None:
     write(tmp_path / name, TEXTS)
     corpus = load(tmp_path / name, context=8)
