@@ -15,6 +15,7 @@ from seedfast.loop.config import typed
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sampling import Sampling
 from seedfast.loop.session import Session, Showcase
+from seedfast.optim.shards import total_norm
 from seedfast.run_folder.checkpoint import step_name
 
 
@@ -50,7 +51,7 @@ def generate(
 def has_diverged(network: nn.Module) -> bool:
     """Whether weights are not finite, or so large that what is computed with them overflows."""
     weights = [parameter for parameter in network.parameters() if parameter.is_floating_point()]
-    return not bool(torch.isfinite(torch.nn.utils.get_total_norm(weights)))
+    return not bool(torch.isfinite(total_norm(weights)))
 
 
 def showcase_request(session: Session) -> Request:
@@ -99,6 +100,7 @@ def save_showcase(session: Session) -> Showcase:
     if session.showcase is None or session.showcase.step != step:
         sys.audit(phases.SAMPLE, step)
         samples, decoding = showcase(session)
-        files = samples.save(session.folder / "samples" / step_name(step), replace=True)
+        place = session.folder / "samples" / step_name(step)
+        files = samples.save(place, replace=True) if session.distributed.is_main else []
         session.showcase = Showcase(step, samples, tuple(files), decoding)
     return session.showcase

@@ -100,6 +100,12 @@ class DiffusersNetwork(Network):
         self.unet, self.classes, self.patch = unet, classes, patch
 
     @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """The levels on the way down, the middle, and the levels on the way up."""
+        unet: Any = self.unet
+        return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+
+    @property
     def label_embedding(self) -> nn.Embedding | None:
         """The embedding that diffusers adds to the time's."""
         return self.unet.class_embedding  # type: ignore[return-value]

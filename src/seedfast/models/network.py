@@ -24,6 +24,20 @@ class CompiledInTraining(nn.Module):
 class Network(nn.Module):
     """A network that the configuration of a model builds."""
 
+    same_passes: bool = False
+    """Whether other processes hold parts of the weights: all must then make the same passes, whatever their data."""
+
+    @property
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        """The parts with most of the weights, which compute one after the other: each is gathered and recomputed by
+        itself. None: the whole network is one."""
+        return ()
+
+    @property
+    def unsharded(self) -> Sequence[nn.Module]:
+        """Parts that stay whole in every process, as they are used outside of training passes."""
+        return ()
+
     @property
     def compiled_parts(self) -> Sequence[CompiledInTraining]:
         """The modules that training compiles, each without a graph break; none for networks of other libraries."""

@@ -105,6 +105,11 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         )
 
     @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Each block."""
+        return list(self.blocks)
+
+    @property
     def compiled_parts(self) -> list[CompiledInTraining]:
         """Each block, and the loss."""
         return [*cast("list[TransformerBlock]", list(self.blocks)), self.cross_entropy]
@@ -126,15 +131,16 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         config, weight = self.config, self.tokens.weight
         shape = (config.layers, batch, 2 * config.heads, length, config.width // config.heads)
         return KVCache(
-            pairs_NBPCD=weight.new_zeros(shape),
+            pairs_NBPCD=torch.zeros(shape, dtype=weight.dtype, device=weight.device),
             documents_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device),
             next_B=torch.zeros(batch, dtype=torch.int64, device=weight.device),
             tokens_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device) if self.ngrams else None,
         )
 
     def next_token(self) -> Callable[[Tensor, KVCache], Tensor]:
-        """`TokenNetwork.next_token`, by a `DecodeStep` where there is no autocast."""
+        """`TokenNetwork.next_token`, by a `DecodeStep` where there is no autocast and no shard."""
         plain = self.causal and self.time is None and self.memory_width is None and not self.training
+        plain = plain and not self.same_passes
         if plain and not torch.is_autocast_enabled(self.tokens.weight.device.type):
             return DecodeStep(self)
         return super().next_token()

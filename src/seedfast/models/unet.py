@@ -148,6 +148,11 @@ class UNetNetwork(CompiledInTraining, Network):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """The stages on the way down, in the middle, and on the way up."""
+        return [*self.down, *self.middle, *self.up]
+
+    @property
     def compiled_parts(self) -> list[CompiledInTraining]:
         """The whole network: hardly two of its blocks have the same shape."""
         return [self]

@@ -80,6 +80,11 @@ class ViTNetwork(nn.Module):
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
         self.norm = self._norm()
 
+    @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Each block."""
+        return list(self.blocks)
+
     def _norm(self) -> nn.Module:
         return nn.RMSNorm(self.width, eps=EPSILON, elementwise_affine=False)
 
@@ -147,6 +152,11 @@ class PretrainedVision(nn.Module):
                 f"model.architecture is not the configuration of a vision model: {huggingface.first_line(error)}"
             ) from error
         self.width, self.unused = self._probe(size)
+
+    @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Its layers."""
+        return huggingface.blocks(self.model)
 
     def _probe(self, size: int) -> tuple[int, tuple[str, ...]]:
         """The width of the features, and the parameters that they do not depend on (a pooler's), which are frozen."""
