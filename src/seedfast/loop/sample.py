@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, get_type_hints
 
 import torch
@@ -15,6 +16,7 @@ from seedfast.loop.config import typed
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sampling import Sampling
 from seedfast.loop.session import Session, Showcase
+from seedfast.models.network import Network
 from seedfast.optim.shards import total_norm
 from seedfast.run_folder.checkpoint import step_name
 
@@ -43,7 +45,8 @@ def generate(
     was_training = network.training
     network.eval()
     with distributed.autocast():
-        samples = generator.generate(network, request, draws, state)
+        compute = partial(generator.generate, network, request, draws, state)
+        samples = network.inside(compute) if isinstance(network, Network) else compute()
     network.train(was_training)
     return samples
 

@@ -1,10 +1,13 @@
 """The base class of networks, and what training compiles of them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+
+T = TypeVar("T")
 
 
 class CompiledInTraining(nn.Module):
@@ -26,6 +29,13 @@ class Network(nn.Module):
 
     same_passes: bool = False
     """Whether other processes hold parts of the weights: all must then make the same passes, whatever their data."""
+
+    def inside(self, compute: Callable[[], T]) -> T:
+        """What `compute` returns; it may use all weights outside of the blocks, and call the blocks.
+
+        Samplers call parts of a network, whose weights a placement gathers for this time.
+        """
+        return compute()
 
     @property
     def blocks_in_order(self) -> Sequence[nn.Module]:

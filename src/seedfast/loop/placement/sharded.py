@@ -6,17 +6,18 @@ shapes of their inputs may differ, but not their number. Validations and samples
 processes on the same examples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from seedfast.errors import UserError
 from seedfast.loop.distributed import AUTOCAST, DistributedContext
@@ -28,6 +29,7 @@ from seedfast.run_folder.shards import save_shards
 from seedfast.run_folder.tensors import Groups
 from seedfast.run_folder.train_state import TrainState
 
+T = TypeVar("T")
 _FROZEN = "frozen"  # asks the other processes for their part of the frozen weights
 
 
@@ -82,6 +84,9 @@ class Sharded(Placement):
         self._cut(network, kept)
         # After a pass without gradients FSDP would leave the rest gathered, with the weights of that step.
         network.register_forward_hook(_release)
+        if isinstance(network, Network):
+            register_fsdp_forward_method(network, "inside")
+            network.inside = partial(_inside, network, network.inside)  # type: ignore[method-assign]
 
     def _cut(self, module: nn.Module, kept: set[nn.Parameter]) -> None:
         policy = MixedPrecisionPolicy(param_dtype=self._gathered_type(module), reduce_dtype=torch.float32,
@@ -161,6 +166,17 @@ def _gather(state: TrainState) -> dict[str, Tensor]:
     return {name: whole(tensor) for name, tensor in state.frozen().items()}
 
 
-def _release(network: nn.Module, inputs: object, output: object) -> None:
-    if not torch.is_grad_enabled():
-        network.reshard()  # type: ignore[operator]  # of FSDPModule
+def _release(network: Any, inputs: object, output: object) -> None:
+    if not torch.is_grad_enabled() and not getattr(network, "is_open", False):
+        network.reshard()
+
+
+@torch.no_grad()
+def _inside(network: Any, gathered: Callable[[Callable[[], T]], T], compute: Callable[[], T]) -> T:
+    """`Network.inside` of a network that is cut: its passes leave the weights gathered until the end."""
+    network.is_open = True
+    try:
+        return gathered(compute)
+    finally:
+        network.is_open = False
+        network.reshard()
