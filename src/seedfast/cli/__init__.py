@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-from seedfast.errors import TrainingStopped, UserError
+from seedfast.errors import RefusedElsewhere, TrainingStopped, UserError
 
 COMMANDS = {
     "recipes": "list the ready runs",
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         sys.exit(_run(words))
+    except RefusedElsewhere:
+        sys.exit(2)
     except UserError as error:
         _print_error(str(error))
         sys.exit(2)

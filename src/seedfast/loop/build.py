@@ -10,6 +10,8 @@ from torch import nn
 from seedfast import keys
 from seedfast.data.mixture import is_mixture
 from seedfast.errors import UserError
+from seedfast.families.family import Objective
+from seedfast.loop.agreement import refuse_differences
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
@@ -42,6 +44,7 @@ def build(
     corpus = data.load() if distributed.is_main else None
     distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
     corpus = corpus or data.load()
+    refuse_differences(distributed, data=corpus.fingerprint.digest)
     run = with_steps(run, len(corpus.train))
     family = run.objective.build(corpus.assets)
     units = family.objective.measure
@@ -54,7 +57,7 @@ def build(
         if not checkpoint:
             (initialise or run.model.initialise)(network)
     network.to(distributed.device)
-    _limit_logits(run, network)
+    _limit_logits(run, network, family.objective)
     copied = copy_of(network) if run.ema.half_life else None
     for each in (network, copied):
         if each is not None:
@@ -87,10 +90,12 @@ def build(
     )
 
 
-def _limit_logits(run: Run, network: nn.Module) -> None:
-    """Tell the networks over tokens how many logits they may hold. Raises UserError if there is none to be told."""
+def _limit_logits(run: Run, network: nn.Module, objective: Objective[Any]) -> None:
+    """Tell the networks over tokens how many logits they may hold. Raises UserError if none would heed it."""
     over_tokens = [part for part in network.modules() if isinstance(part, TokenNetwork)]
     if not over_tokens:
         refuse_unused(run, "logits_at_once", "the outputs of this network are no logits")
+    if objective.holds_all_logits:
+        refuse_unused(run, "logits_at_once", "this kind of model takes all logits of a batch at once")
     for part in over_tokens:
         part.logits_at_once = run.logits_at_once

@@ -17,8 +17,9 @@ from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.listeners.wandb import WandbListener
 from seedfast.loop import advice
+from seedfast.loop.agreement import code_digest, refuse_differences
 from seedfast.loop.build import build
-from seedfast.loop.config import AUTO, Run, changes, refuse_changes, settings
+from seedfast.loop.config import AUTO, Run, changes, refuse_changes, settings, to_yaml
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.placement.choose import choose
 from seedfast.loop.sample import showcase_request
@@ -47,16 +48,18 @@ def open_session(
     Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
     """
     distributed = DistributedContext.join(run.device, run.precision, group=run.placement in ("fsdp", "hsdp"))
-    if run.batch_size % distributed.world_size:
-        raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
     with ExitStack() as stack:
         stack.callback(distributed.finish)
         stack.enter_context(distributed.stopping())
+        if run.batch_size % (world := distributed.world_size):
+            raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {world} processes.")
+        if world > 1:
+            refuse_differences(distributed, code=code_digest(), options=to_yaml(run))
+        placement = choose(run.placement, run.shard_degree, distributed)
         if distributed.is_main:
             made = claim(folder)
             stack.enter_context(locked(folder))
             stack.enter_context(_removing(folder, made))
-        placement = choose(run.placement, run.shard_degree, distributed)
         distributed.barrier()
         checkpoints = Checkpoints(folder, keep=run.keep)
         checkpoint = distributed.broadcast(checkpoints.newest(at=at) if distributed.is_main else None)
