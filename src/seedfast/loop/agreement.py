@@ -26,6 +26,6 @@ def refuse_differences(distributed: DistributedContext, **facts: str) -> None:
     for rank, theirs in enumerate(others, start=1):
         if unequal := [name for name, value in facts.items() if theirs[name] != first[name]]:
             raise UserError(
-                f"Process {rank} of {distributed.world_size} has other {' and '.join(unequal)} than process 0: start all "
-                "with the same command, the same versions of seedfast and torch, and the same files."
+                f"Process {rank} of {distributed.world_size} has other {' and '.join(unequal)} than process 0: start "
+                "all with the same command, the same versions of seedfast and torch, and the same files."
             )

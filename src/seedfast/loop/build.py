@@ -1,5 +1,6 @@
 """A session without its past: data, network, optimizer and state of a run, on the device."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -58,6 +59,7 @@ def build(
             (initialise or run.model.initialise)(network)
     network.to(distributed.device)
     _limit_logits(run, network, family.objective)
+    uncut = copy.deepcopy(network).to("meta") if placement.is_sharded else network
     copied = copy_of(network) if run.ema.half_life else None
     for each in (network, copied):
         if each is not None:
@@ -81,6 +83,7 @@ def build(
         family=family,
         network=placement.wrap(network),
         state=state,
+        uncut=uncut,
         plan=Plan.of(run, len(corpus.train)),
         order=corpus.order(seed=run.seed, batch_size=run.batch_size),
         checkpoints=checkpoints,

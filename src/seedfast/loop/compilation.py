@@ -43,9 +43,13 @@ def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], plac
             warn(f"training is not compiled, because {missing}; compiled it is faster, and has other bits")
             return "off"
         return "blocks"
-    if asked == "step" and placement.is_sharded:
-        raise UserError(f"compile is step, but placement is {placement.name}, which gathers weights in each step: pass "
-                        "--compile blocks or off.")  # fmt: skip
+    if placement.is_sharded:
+        if asked in ("blocks", "step"):
+            raise UserError(
+                f"compile is {asked}, but placement is {placement.name}, which gathers weights between the blocks: "
+                "pass --compile off."
+            )
+        return "off"
     if asked == "step" and (reason := _not_captured(network, objective, place)):
         raise UserError(f"compile is step, but {reason}: pass --compile blocks or off.")
     if asked != "off" and not is_compiled:

@@ -102,8 +102,8 @@ class Run:
     device: Annotated[Literal["auto", "cpu", "cuda"], MayChange(), Affects("device"), Example("cuda")] = "auto"
     """`auto` uses CUDA where it is available."""
     placement: Annotated[PlacementName, MayChange(), Example("fsdp")] = "auto"
-    """Where the weights are when several processes train (torchrun). `ddp`, which `auto` stands for: all in each. `fsdp`:
-    each process holds a part of weights, gradients, optimizer and average. `hsdp`: the same within groups of
+    """Where the weights are when several processes train (torchrun). `ddp`, which `auto` stands for: all in each.
+    `fsdp`: each process holds a part of weights, gradients, optimizer and average. `hsdp`: the same within groups of
     processes, and each group has all. A run continues under any other."""
     shard_degree: Annotated[
         int | None,

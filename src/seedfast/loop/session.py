@@ -58,6 +58,7 @@ class Session:
     family: Family
     network: nn.Module  # as the loss calls it: wrapped for several processes
     state: TrainState
+    uncut: nn.Module  # the network as its FLOPs are counted: where it is cut into shards, a copy without numbers
     order: SampleOrder
     plan: Plan
     checkpoints: Checkpoints

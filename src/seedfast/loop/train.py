@@ -263,7 +263,9 @@ def _warn(session: Session, record: Mapping[str, Any]) -> None:
 
 
 def _sample(session: Session) -> None:
-    """Event 8, on rank 0 or, where the weights are shared, on all ranks alike: its random numbers are keyed apart from those of training.
+    """Event 8, on rank 0 or, where the weights are shared, on all ranks alike.
+
+    Its random numbers are keyed apart from those of training.
 
     Raises TrainingStopped if the weights have diverged.
     """

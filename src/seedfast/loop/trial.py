@@ -68,7 +68,9 @@ def with_micro_batch(run: Run, placement: Placement, initialise: Initialise | No
         )
     distributed = placement.distributed
     per_process = run.batch_size // distributed.world_size
-    alone = Placement(replace(distributed, rank=0, world_size=1))  # a process without enough memory must not leave others waiting
+    alone = Placement(
+        replace(distributed, rank=0, world_size=1)
+    )  # a process without enough memory must not leave others waiting
     with trial(replace(run, micro_batch=None), None, alone, initialise) as session:
         size = min(distributed.all_gather(largest_that_fits(session, per_process)))
     passes = math.ceil(per_process / size)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-
+from torch.utils.checkpoint import checkpoint
 
 T = TypeVar("T")
 
@@ -22,6 +22,14 @@ class CompiledInTraining(nn.Module):
         if self.training and torch.is_grad_enabled():
             return super().__call__(*inputs, **named)
         return self._call_impl(*inputs, **named)  # type: ignore[no-untyped-call]
+
+
+def recomputed(block: nn.Module, *inputs: Any) -> Any:
+    """The output of a block whose activations are computed again in the backward pass (Chen et al. 2016).
+
+    Dropout draws the same masks then: the state of torch's generator is kept with the inputs.
+    """
+    return checkpoint(block, *inputs, use_reentrant=False) if torch.is_grad_enabled() else block(*inputs)
 
 
 class Network(nn.Module):

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, rotary_table
 from seedfast.models.attention_mask import AttentionMask, with_padding
 from seedfast.models.decode_step import DecodeStep
 from seedfast.models.kv_cache import KVCache
-from seedfast.models.network import CompiledInTraining
+from seedfast.models.network import CompiledInTraining, recomputed
 from seedfast.models.ngrams import NGramEmbedding, preceding_in_blocks
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
@@ -178,16 +177,8 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         return modulate(x, *select_positions(shift_scale, inputs.where_N).chunk(2, dim=-1))
 
     def _through(self, block: nn.Module, x_BLW: Tensor, context: BlockContext, where_N: Tensor | None = None) -> Tensor:
-        """The output of a block, whose activations may be recomputed in the backward pass (Chen et al. 2016).
-
-        Dropout draws the same masks then: the state of torch's generator is kept with the inputs.
-        """
-        is_recomputed = self.config.gradient_checkpointing and torch.is_grad_enabled() and context.cache is None
-        x: Tensor = (
-            checkpoint(block, x_BLW, context, where_N, use_reentrant=False)
-            if is_recomputed
-            else block(x_BLW, context, where_N)
-        )
+        is_recomputed = self.config.gradient_checkpointing and context.cache is None
+        x: Tensor = recomputed(block, x_BLW, context, where_N) if is_recomputed else block(x_BLW, context, where_N)
         return x
 
     def _embed(self, inputs: SequenceInputs[KVCache]) -> Tensor:

@@ -157,7 +157,10 @@ def network_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_network(network: nn.Module, stored: Mapping[str, Tensor | Stored]) -> None:
-    """Copy stored tensors into a network, of which a process that shares it reads its own rows. Raises ValueError naming the first tensor that does not fit."""
+    """Copy stored tensors into a network, of which a process that shares it reads its own rows.
+
+    Raises ValueError naming the first tensor that does not fit.
+    """
     own = network_tensors(network)
     for name in sorted(own.keys() | stored.keys()):
         if name not in stored or name not in own:
