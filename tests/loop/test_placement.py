@@ -150,7 +150,11 @@ def refused(*words: str, last: tuple[str, ...] = (), world: int = 2) -> list["su
 @pytest.mark.parametrize(
     ("flags_of_all", "flags_of_one", "sentence"),
     [
-        (("--placement", "hsdp", "--shard-degree", "3"), (), "2 processes cannot be cut into groups of 3"),
+        (
+            ("--placement", "hsdp", "--shard-degree", "3"),
+            (),
+            "shard_degree (3) does not divide the number of processes (2)",
+        ),
         (("--placement", "fsdp", "--compile", "blocks"), (), "gathers weights between the blocks"),
         (("--placement", "fsdp"), ("--seed", "2"), "Process 1 of 2 has other options than process 0"),
         ((), ("--device", "cuda"), "finds no CUDA device"),
