@@ -153,7 +153,7 @@ def refused(*words: str, last: tuple[str, ...] = (), world: int = 2) -> list["su
         (
             ("--placement", "hsdp", "--shard-degree", "3"),
             (),
-            "shard_degree (3) does not divide the number of processes (2)",
+            "shard_degree (3) does not divide the number of",
         ),
         (("--placement", "fsdp", "--compile", "blocks"), (), "gathers weights between the blocks"),
         (("--placement", "fsdp"), ("--seed", "2"), "Process 1 of 2 has other options than process 0"),

@@ -24,7 +24,7 @@ def choose(name: PlacementName, shard_degree: int | None, distributed: Distribut
     degree = int(os.environ.get("LOCAL_WORLD_SIZE", world)) if shard_degree is None else shard_degree
     if world % degree:
         raise UserError(
-            f"placement is hsdp, but shard_degree ({degree}) does not divide the number of processes ({world}): each group "
-            "of that many processes has one copy of the weights; pass another --shard-degree."
+            f"placement is hsdp, but shard_degree ({degree}) does not divide the number of processes ({world}): each "
+            "group of that many processes has one copy of the weights; pass another --shard-degree."
         )
     return Sharded(distributed, mesh_of(distributed, degree))
