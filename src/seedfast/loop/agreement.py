@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-import seedfast
 from seedfast import user_code
 from seedfast.errors import UserError
 from seedfast.loop.distributed import DistributedContext
@@ -13,7 +12,7 @@ from seedfast.loop.distributed import DistributedContext
 
 def code_digest() -> str:
     """SHA-256 of the code of this process: seedfast, the files of the user that have run, and the version of torch."""
-    package = Path(seedfast.__file__).parent
+    package = Path(__file__).parents[1]
     total = hashlib.sha256(torch.__version__.encode())
     for file in sorted(package.rglob("*.py")):
         total.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())

@@ -57,7 +57,8 @@ def build(
             network = family.objective.network(run.model)
         if not checkpoint:
             (initialise or run.model.initialise)(network)
-    network.to(distributed.device)
+    if not placement.is_sharded:  # that moves one block after the other, so that no device holds all
+        network.to(distributed.device)
     _limit_logits(run, network, family.objective)
     uncut = copy.deepcopy(network).to("meta") if placement.is_sharded else network
     copied = copy_of(network) if run.ema.half_life else None

@@ -55,11 +55,34 @@ class Sharded(Placement):
         return "fsdp" if self.mesh.ndim == 1 else "hsdp"
 
     def shard(self, network: nn.Module) -> None:
-        """Cut each block of a network as a group of its own, and the rest as one, embeddings, last norm and head in it.
+        """Cut each block of a network on the host as a group of its own, and the rest as one: embeddings, norm, head.
 
         The rest stays gathered from the beginning of a forward pass to the end of its backward pass: the head is
         called for one chunk of positions after the other, and may share its weight with the embedding.
         """
+        self._refuse(network)
+        for module in network.modules():
+            if isinstance(module, Network):
+                module.same_passes = True
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.contiguous()  # rows of channels-last filters are not in one piece
+        blocks, whole_parts = (network.blocks_in_order, network.unsharded) if isinstance(network, Network) else ((), ())
+        kept = {parameter for parameter in network.parameters() if not parameter.ndim}  # a number has no rows
+        kept |= {parameter for module in whole_parts for parameter in module.parameters()}
+        for parameter in kept:
+            parameter.data = parameter.data.to(self.distributed.device)
+        for block in reversed(blocks):  # one inside another before that one
+            if set(block.parameters()) - kept:
+                self._cut(block, kept)
+        self._cut(network, kept)
+        # After a pass without gradients FSDP would leave the rest gathered, with the weights of that step.
+        network.register_forward_hook(_release)
+        if isinstance(network, Network):
+            register_fsdp_forward_method(network, "inside")
+            network.inside = partial(_inside, network, network.inside)  # type: ignore[method-assign]
+
+    def _refuse(self, network: nn.Module) -> None:
+        """Raise UserError for a network that FSDP cannot cut."""
         if any(not parameter.is_floating_point() for parameter in network.parameters()):
             raise UserError(
                 f"placement is {self.name}, but this network stores weights in 4 bits, which cannot be cut into rows: "
@@ -70,23 +93,11 @@ class Sharded(Placement):
                 f"placement is {self.name}, but the weights of this network have several types, which are not gathered "
                 "together: pass --placement ddp, or --model.adapter.base-precision fp32."
             )
-        for module in network.modules():
-            if isinstance(module, Network):
-                module.same_passes = True
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.contiguous()  # rows of channels-last filters are not in one piece
-        kept = {parameter for parameter in network.parameters() if not parameter.ndim}  # a number has no rows
-        if isinstance(network, Network):
-            kept |= {parameter for module in network.unsharded for parameter in module.parameters()}
-            for block in reversed(network.blocks_in_order):  # one inside another before that one
-                if set(block.parameters()) - kept:
-                    self._cut(block, kept)
-        self._cut(network, kept)
-        # After a pass without gradients FSDP would leave the rest gathered, with the weights of that step.
-        network.register_forward_hook(_release)
-        if isinstance(network, Network):
-            register_fsdp_forward_method(network, "inside")
-            network.inside = partial(_inside, network, network.inside)  # type: ignore[method-assign]
+        if self.distributed.precision == "fp16" and any(p.requires_grad and not p.ndim for p in network.parameters()):
+            raise UserError(
+                f"placement is {self.name} and precision fp16, whose scaler cannot look at rows and single numbers "
+                "together, as this network has: pass --precision bf16."
+            )
 
     def _cut(self, module: nn.Module, kept: set[nn.Parameter]) -> None:
         policy = MixedPrecisionPolicy(param_dtype=self._gathered_type(module), reduce_dtype=torch.float32,
