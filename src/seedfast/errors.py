@@ -9,10 +9,6 @@ class UserError(ValueError):
     """
 
 
-class RefusedElsewhere(UserError):
-    """A mistake that another process of the same training reports. The command line prints nothing."""
-
-
 class TrainingStopped(RuntimeError):
     """Training stopped although the input was valid: the loss diverged, or the disk failed.
 

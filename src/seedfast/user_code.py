@@ -26,11 +26,6 @@ _folders: list["_Folder"] = []
 """The run folders whose files are being opened, the innermost last."""
 
 
-def executed() -> list[str]:
-    """SHA-256 of each file of the user that this process has executed."""
-    return list(_executed.values())
-
-
 class OwnFunction(NamedTuple):
     """A function of the user. location: `/absolute/path/to/file.py:function`."""
 

@@ -1,8 +1,6 @@
 """Placements: weights cut over processes train, save and continue as whole ones do."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.helpers.placements import Trainer, same_training
-from tests.helpers.processes import Command, seedfast
+from tests.helpers.processes import ranks, seedfast
 from tests.helpers.runs import FAMILIES, flags, small_run, train_in
 
 from seedfast.errors import UserError
@@ -127,46 +125,22 @@ def test_shards_are_joined_and_a_missing_one_is_an_error(tmp_path: Path) -> None
         stored([paths[0], paths[2]])
 
 
-def refused(*words: str, last: tuple[str, ...] = (), world: int = 2) -> list["subprocess.CompletedProcess[str]"]:
-    """A training that is refused. last: further words of the last process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    commands = [
-        Command(
-            "seedfast",
-            [*words, *(last if rank == world - 1 else ())],
-            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(world)
-    ]
-    done = [command.finish() for command in commands]
-    assert all(each.returncode for each in done)
-    assert [len(each.stderr.strip().splitlines()) for each in done] == [1] + [0] * (world - 1), done
-    return done
-
-
 @pytest.mark.parametrize(
-    ("flags_of_all", "flags_of_one", "sentence"),
+    ("words", "sentence"),
     [
-        (
-            ("--placement", "hsdp", "--shard-degree", "3"),
-            (),
-            "shard_degree (3) does not divide the number of",
-        ),
-        (("--placement", "fsdp", "--compile", "blocks"), (), "gathers weights between the blocks"),
-        (("--placement", "fsdp"), ("--seed", "2"), "Process 1 of 2 has other options than process 0"),
-        ((), ("--device", "cuda"), "finds no CUDA device"),
+        (("--placement", "hsdp", "--shard-degree", "3"), "shard_degree (3) does not divide the number of"),
+        (("--placement", "fsdp", "--compile", "blocks"), "gathers weights between the blocks"),
+        (("--placement", "fsdp", "--micro-batch", "auto"), "measured in one process with all weights"),
     ],
 )
-def test_a_mistake_of_any_process_is_one_sentence_of_rank_0(
-    flags_of_all: tuple[str, ...], flags_of_one: tuple[str, ...], sentence: str, story: Path, tmp_path: Path
+def test_a_placement_that_a_run_cannot_have_is_one_sentence(
+    words: tuple[str, ...], sentence: str, story: Path, tmp_path: Path
 ) -> None:
-    if "cuda" in flags_of_one and torch.cuda.is_available():
-        pytest.skip("this machine has a CUDA device")
-    words = ("train", "text-masked", *flags(small_run("text-masked", story)), "--out", str(tmp_path / "run"))
-    assert sentence in refused(*words, *flags_of_all, last=flags_of_one)[0].stderr
+    run = flags(small_run("text-masked", story))
+    done = ranks(2, "train", "text-masked", *run, *words, "--out", tmp_path / "run")
+    assert all(each.returncode for each in done)
+    assert sentence in done[0].stderr
+    assert len(done[0].stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-from seedfast.errors import RefusedElsewhere, TrainingStopped, UserError
+from seedfast.errors import TrainingStopped, UserError
 
 COMMANDS = {
     "recipes": "list the ready runs",
@@ -25,6 +25,9 @@ COMMANDS = {
     "export": "write a model as a folder for transformers, peft or diffusers",
     "push": "upload a model to the Hugging Face hub",
     "report": "a static page and plots of a run",
+    "runs": "list the runs in a folder: step, loss, state, size",
+    "journal": "the numbers of a run as CSV",
+    "clean": "list what runs do not need, or remove it",
     "digest": "one SHA-256 over every tensor of the latest checkpoint",
     "cache": "list the prepared data in the cache, or remove it",
     "verify": "prove it: resume after kills, mathematical identities, checkpoints",
@@ -45,8 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         sys.exit(_run(words))
-    except RefusedElsewhere:
-        sys.exit(2)
     except UserError as error:
         _print_error(str(error))
         sys.exit(2)

@@ -12,7 +12,6 @@ from seedfast import keys
 from seedfast.data.mixture import is_mixture
 from seedfast.errors import UserError
 from seedfast.families.family import Objective
-from seedfast.loop.agreement import refuse_differences
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
@@ -45,7 +44,6 @@ def build(
     corpus = data.load() if distributed.is_main else None
     distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
     corpus = corpus or data.load()
-    refuse_differences(distributed, data=corpus.fingerprint.digest)
     run = with_steps(run, len(corpus.train))
     family = run.objective.build(corpus.assets)
     units = family.objective.measure

@@ -3,8 +3,8 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,11 +13,10 @@ from torch import Tensor
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from seedfast.errors import RefusedElsewhere, TrainingStopped, UserError
+from seedfast.errors import TrainingStopped, UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 T = TypeVar("T")
-_REFUSAL = "seedfast/refusal"  # in the store: the sentence of a process that cannot take part
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The type of products in each mixed precision."""
 
@@ -68,7 +67,6 @@ class DistributedContext:
     precision: Precision = "fp32"
     rank: int = 0
     world_size: int = 1
-    store: Store | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def single(cls, device: str, precision: Precision) -> "DistributedContext":
@@ -89,9 +87,8 @@ class DistributedContext:
             return context
         place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
         rank = int(os.environ["RANK"])
-        store = _store()
-        dist.init_process_group(_backend(place), store=store, rank=rank, world_size=world)
-        return cls(place, precision, rank, world, store)
+        dist.init_process_group(_backend(place), store=_store(), rank=rank, world_size=world)
+        return cls(place, precision, rank, world)
 
     @property
     def is_main(self) -> bool:
@@ -134,26 +131,14 @@ class DistributedContext:
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """One sentence where a process ends: rank 0 reports the mistake of the user that any of them has found.
-
-        Raises TrainingStopped instead of the error by which this process notices that another one has ended, and
-        RefusedElsewhere instead of a UserError that rank 0 reports.
-        """
+        """Raise TrainingStopped instead of the error by which this process notices that another one has ended."""
         try:
             yield
-        except UserError as error:
-            if self.is_main or self.store is None:
-                raise
-            with suppress(RuntimeError):  # rank 0, which may keep the store, has ended for the same reason
-                self.store.set(_REFUSAL, str(error))
-            raise RefusedElsewhere(str(error)) from error
         except RuntimeError as error:
             # gloo raises plain RuntimeErrors that name its source files.
             if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come before the sentence
-            if self.is_main and self.store is not None and self.store.check([_REFUSAL]):
-                raise UserError(self.store.get(_REFUSAL).decode()) from error
             raise TrainingStopped(
                 f"Another process of this training has ended, so process {self.rank} of {self.world_size} stops too; "
                 "the checkpoints are intact: run the same command again to continue."

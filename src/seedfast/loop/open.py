@@ -17,9 +17,8 @@ from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.listeners.wandb import WandbListener
 from seedfast.loop import advice
-from seedfast.loop.agreement import code_digest, refuse_differences
 from seedfast.loop.build import build
-from seedfast.loop.config import AUTO, Run, changes, refuse_changes, settings, to_yaml
+from seedfast.loop.config import AUTO, Run, changes, refuse_changes, settings
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.placement.choose import choose
 from seedfast.loop.sample import showcase_request
@@ -53,8 +52,6 @@ def open_session(
         stack.enter_context(distributed.stopping())
         if run.batch_size % (world := distributed.world_size):
             raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {world} processes.")
-        if world > 1:
-            refuse_differences(distributed, code=code_digest(), options=to_yaml(run))
         placement = choose(run.placement, run.shard_degree, distributed)
         if distributed.is_main:
             made = claim(folder)
