@@ -71,7 +71,7 @@ def test_a_flipped_byte_of_a_shard_is_found(trainer: Trainer, sharded: dict[str,
     before = shard.read_bytes()
     shard.write_bytes(content)
     try:
-        assert "damaged" in (done := seedfast("verify", "checkpoint", sharded["text-embedding"])).stdout + done.stderr
+        assert "DAMAGED" in (done := seedfast("verify", "checkpoint", sharded["text-embedding"])).stdout + done.stderr
         assert done.returncode
     finally:
         shard.write_bytes(before)
