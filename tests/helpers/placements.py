@@ -35,14 +35,21 @@ class Trainer:
 
 
 def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4) -> None:
-    """Assert that two trainings have the same samples, and losses up to rounding."""
-    entries, others = list(journal.read(one)), list(journal.read(other))
-    assert len(entries) == len(others)
-    for a, b in zip(entries, others, strict=True):
-        if "loss" in a:
-            assert a["weight"] == b["weight"]
-            assert a["loss"] == pytest.approx(b["loss"], rel=loss)
-            assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=norm)
-        elif "validation" in a:
-            for weights, score in a["validation"].items():
-                assert score["loss"] == pytest.approx(b["validation"][weights]["loss"], rel=loss)
+    """Assert that two trainings have the same samples, and losses up to rounding, also if one was continued."""
+    steps, others = (
+        {entry["step"]: entry for entry in journal.read(place) if "loss" in entry} for place in (one, other)
+    )
+    assert steps.keys() == others.keys()
+    for step, a in steps.items():
+        b = others[step]
+        assert a["weight"] == b["weight"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=loss)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=norm)
+    validations, others = (
+        {entry["step"]: entry["validation"] for entry in journal.read(place) if "validation" in entry}
+        for place in (one, other)
+    )
+    assert validations.keys() <= others.keys()  # the end of each part is validated too
+    for step, validation in validations.items():
+        for weights, score in validation.items():
+            assert score["loss"] == pytest.approx(others[step][weights]["loss"], rel=loss)
