@@ -28,6 +28,13 @@ def transformers() -> Any:
     return transformers
 
 
+def blocks(model: Any) -> list[Any]:
+    """The modules of a model of transformers (or of one inside it) that its authors list as not to be split."""
+    modules = [] if model is None else list(model.modules())
+    names = {name for module in modules for name in getattr(module, "_no_split_modules", None) or ()}
+    return [module for module in modules if type(module).__name__ in names]
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences the progress bars and notices of transformers."""

@@ -110,7 +110,7 @@ def train(run: Run, folder: Path) -> Outcome:
         except TrainingStopped as stopped:
             error = str(stopped)
         except UserError as refused:
-            if not str(refused).startswith(("device is", "compile is")):
+            if not str(refused).startswith(("device is", "compile is", "placement is")):
                 raise
             device = str(refused)
     entries = [{k: v for k, v in entry.items() if k != "time"} for entry in _entries(folder)]

@@ -113,6 +113,8 @@ def _train(asked: Train) -> int:
                 outcome = run_training(opened, line)
         else:
             outcome = run_training(opened, Silent())
+        if outcome.interrupted_by is None and opened.family.generator and opened.placement.samples_here:
+            save_showcase(opened)
     if opened.distributed.is_main and outcome.interrupted_by is None:
         _conclude(opened, line, quiet=asked.quiet)
     elif opened.distributed.is_main:

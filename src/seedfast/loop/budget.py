@@ -92,7 +92,7 @@ def measure(session: Session, budget: float) -> Speed:
 
 def _sampling_seconds(session: Session) -> float:
     """The time of one set of samples, which rank 0 generates."""
-    if session.family.generator is None or not session.distributed.is_main:
+    if session.family.generator is None or not session.placement.samples_here:
         return 0.0
     began = time.perf_counter()
     showcase(session)
@@ -118,7 +118,7 @@ def _validation_seconds(session: Session) -> float:
         seed=run.seed,
         batch_size=size,
         draws=draws,
-        distributed=session.distributed,
+        distributed=session.placement.validating,
     )
     kinds = 2 if session.state.average else 1
     return (time.perf_counter() - began) * kinds * len(chosen) / len(timed)

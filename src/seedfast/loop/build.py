@@ -1,5 +1,6 @@
 """A session without its past: data, network, optimizer and state of a run, on the device."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -14,11 +15,11 @@ from seedfast.families.family import Objective
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
-from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.placement.placement import Placement
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of
 from seedfast.models.token_network import TokenNetwork
-from seedfast.optim.ema import Average
+from seedfast.optim.ema import Average, copy_of
 from seedfast.options import refuse_unused
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Journal
@@ -29,13 +30,14 @@ def build(
     run: Run,
     checkpoints: Checkpoints,
     checkpoint: Checkpoint | None,
-    distributed: DistributedContext,
+    placement: Placement,
     initialise: Callable[[Any], None] | None,
 ) -> Session:
     """A session of a run, with new weights or those that the checkpoint's are going to overwrite.
 
     initialise: as in `open_session`. Raises UserError for options that do not fit the data, the network or the device.
     """
+    distributed = placement.distributed
     data = data_of(run, checkpoint)
     if is_mixture(data.path) and not data.takes_mixtures:
         raise UserError(f"{data.path} is a mixture, and only texts are mixed: name one source for {run.recipe}.")
@@ -53,26 +55,34 @@ def build(
             network = family.objective.network(run.model)
         if not checkpoint:
             (initialise or run.model.initialise)(network)
-    network.to(distributed.device)
+    if not placement.is_sharded:  # that moves one block after the other, so that no device holds all
+        network.to(distributed.device)
     _limit_logits(run, network, family.objective)
+    uncut = copy.deepcopy(network).to("meta") if placement.is_sharded else network
+    copied = copy_of(network) if run.ema.half_life else None
+    for each in (network, copied):
+        if each is not None:
+            placement.shard(each)
     state = TrainState(
         network=network,
         optimizer=run.optimizer.build(network),
-        average=Average(network) if run.ema.half_life else None,
+        average=Average(network, copied) if copied is not None else None,
         scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
         family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
     )
-    what = compiled(run.compile, network, family.objective, distributed)
+    what = compiled(run.compile, network, family.objective, placement)
     if what != "off":
         compile_parts(network)
     return Session(
         run=run,
         folder=checkpoints.run_folder,
         distributed=distributed,
+        placement=placement,
         corpus=corpus,
         family=family,
-        network=distributed.wrap(network),
+        network=placement.wrap(network),
         state=state,
+        uncut=uncut,
         plan=Plan.of(run, len(corpus.train)),
         order=corpus.order(seed=run.seed, batch_size=run.batch_size),
         checkpoints=checkpoints,

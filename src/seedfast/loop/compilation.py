@@ -19,6 +19,7 @@ from seedfast.data.cache import cache_folder
 from seedfast.errors import UserError
 from seedfast.families.family import Objective
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.placement.placement import Placement
 from seedfast.models.network import CompiledInTraining, Network
 
 Compiled = Literal["off", "blocks", "step"]
@@ -28,11 +29,12 @@ _MOST_VARIANTS = 64
 """Shapes and kinds of inputs for which one piece of code may be compiled."""
 
 
-def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], place: DistributedContext) -> Compiled:
+def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], placement: Placement) -> Compiled:
     """What is compiled of this training; `auto` compiles what can be on a GPU, and nothing on a CPU.
 
     Raises UserError for a choice that this training cannot have.
     """
+    place = placement.distributed
     is_compiled = bool(compiled_parts(network)) and objective.has_fixed_shapes
     if asked == "auto":
         if place.device.type == "cpu" or not is_compiled:
@@ -41,6 +43,13 @@ def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], plac
             warn(f"training is not compiled, because {missing}; compiled it is faster, and has other bits")
             return "off"
         return "blocks"
+    if placement.is_sharded:
+        if asked in ("blocks", "step"):
+            raise UserError(
+                f"compile is {asked}, but placement is {placement.name}, which gathers weights between the blocks: "
+                "pass --compile off."
+            )
+        return "off"
     if asked == "step" and (reason := _not_captured(network, objective, place)):
         raise UserError(f"compile is step, but {reason}: pass --compile blocks or off.")
     if asked != "off" and not is_compiled:

@@ -28,6 +28,7 @@ from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig
 from seedfast.loop.compilation import Compile
 from seedfast.loop.distributed import Precision
+from seedfast.loop.placement.names import PlacementName
 from seedfast.loop.sampling import Sampling
 from seedfast.models.config import ModelConfig
 from seedfast.optim.ema import EMA
@@ -100,6 +101,19 @@ class Run:
     float32, and its gradient needs as much again). More are computed in parts, and again in the backward pass."""
     device: Annotated[Literal["auto", "cpu", "cuda"], MayChange(), Affects("device"), Example("cuda")] = "auto"
     """`auto` uses CUDA where it is available."""
+    placement: Annotated[PlacementName, MayChange(), Example("fsdp")] = "auto"
+    """Where the weights are when several processes train (torchrun). `ddp`, which `auto` stands for: all in each.
+    `fsdp`: each process holds a part of weights, gradients, optimizer and average. `hsdp`: the same within groups of
+    processes, and each group has all. A run continues under any other."""
+    shard_degree: Annotated[
+        int | None,
+        AtLeast(1),
+        OnlyWith(placement="hsdp"),
+        MayChange(),
+        Affects("device"),
+        Example(2, placement="hsdp"),
+    ] = None
+    """Processes of a group that share one copy of the weights (default: those of one machine)."""
     eval_every: Annotated[int | str, Interval(0), MayChange()] = 500
     """Steps between validations, or epochs (0.5epoch); the end is always validated, and 0 validates only there."""
     patience: Annotated[

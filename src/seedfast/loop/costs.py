@@ -57,7 +57,7 @@ class Costs:
         session, meta, task = self._session, torch.device("meta"), tasks[0]
         state = {name: tensor.to(meta) for name, tensor in session.state.family.items()}
         objective = session.family.objective.for_step(step)
-        flops = model_flops(session.state.network, lambda network: objective.loss(network, task.to(meta), state))
+        flops = model_flops(session.uncut, lambda network: objective.loss(network, task.to(meta), state))
         self._flops = (flops or 0) * sum(len(each.weight_B) for each in tasks) / len(task.weight_B)
         if self._flops:
             processes = session.distributed.world_size

@@ -9,16 +9,16 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch import Tensor
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.parallel import DistributedDataParallel
 
 from seedfast.errors import TrainingStopped, UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 T = TypeVar("T")
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The type of products in each mixed precision."""
 
 
 def _device(name: str, *, local_rank: int) -> torch.device:
@@ -39,6 +39,11 @@ def _device(name: str, *, local_rank: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def _backend(device: torch.device) -> str:
+    """The libraries of messages: objects go from host to host by gloo, so exchanging them does not wait for a GPU."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
 def _store() -> Store:
@@ -69,16 +74,20 @@ class DistributedContext:
         return cls(_device(device, local_rank=0), precision)
 
     @classmethod
-    def join(cls, device: str, precision: Precision) -> "DistributedContext":
-        """The process group of torchrun, or a single process without it. Errors as in `single`."""
+    def join(cls, device: str, precision: Precision, *, group: bool = False) -> "DistributedContext":
+        """The process group of torchrun, or a single process without it. Errors as in `single`.
+
+        group: whether a single process too is a group, of one.
+        """
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world == 1:
-            return cls.single(device, precision)
+            context = cls.single(device, precision)
+            if group:
+                dist.init_process_group(_backend(context.device), store=HashStore(), rank=0, world_size=1)
+            return context
         place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
         rank = int(os.environ["RANK"])
-        # Objects go from host to host by gloo, so exchanging them does not wait for the device.
-        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=_store(), rank=rank, world_size=world)
+        dist.init_process_group(_backend(place), store=_store(), rank=rank, world_size=world)
         return cls(place, precision, rank, world)
 
     @property
@@ -86,21 +95,11 @@ class DistributedContext:
         """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose backward pass averages gradients over all processes."""
-        if self.world_size == 1:
-            return network
-        return DistributedDataParallel(network, gradient_as_bucket_view=True)
-
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the network computes: float32, or mixed precision with float32 weights."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
-
-    def syncing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """The context of a micro-batch: only the last one's backward pass averages gradients over processes."""
-        return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+        return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
 
     def all_reduce_(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""

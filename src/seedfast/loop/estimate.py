@@ -13,6 +13,7 @@ from seedfast.loop import memory
 from seedfast.loop.budget import Speed, measure
 from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.placement.placement import Placement
 from seedfast.loop.session import Session
 from seedfast.loop.step import launch
 from seedfast.loop.tasks import step_tasks
@@ -101,10 +102,11 @@ def estimate(run: Run, folder: Path) -> Estimate:
     Raises UserError as a training would.
     """
     distributed = DistributedContext.single(run.device, run.precision)
+    placement = Placement(distributed)  # of one process, whatever the run's is
     checkpoint = Checkpoints(folder, keep=run.keep).newest() if (folder / "run.yaml").is_file() else None
     run = run if checkpoint else replace(run, data=run.data.started())
-    minutes, run = run.minutes, resolved(replace(run, minutes=None), folder, checkpoint, distributed)
-    with trial(run, checkpoint, distributed) as session:
+    minutes, run = run.minutes, resolved(replace(run, minutes=None), folder, checkpoint, placement)
+    with trial(run, checkpoint, placement) as session:
         activations = _activations(session)
         peak = memory.peak(distributed.device, lambda: _step(session))
         speed = measure(session, _MEASURED)

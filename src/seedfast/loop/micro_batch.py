@@ -101,7 +101,7 @@ def _work(session: Session, size: int, *, rest: int) -> None:
             seed=run.seed,
             batch_size=4 * size,
             draws=objective.measure.draws or 1,
-            distributed=session.distributed,
+            distributed=session.placement.validating,
         )
 
 

@@ -20,6 +20,7 @@ from seedfast.loop import advice
 from seedfast.loop.build import build
 from seedfast.loop.config import AUTO, Run, changes, refuse_changes, settings
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.placement.choose import choose
 from seedfast.loop.sample import showcase_request
 from seedfast.loop.session import Session, stored_run
 from seedfast.loop.trial import resolved
@@ -45,12 +46,13 @@ def open_session(
         model configuration does (it reads pretrained ones).
     Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
     """
-    distributed = DistributedContext.join(run.device, run.precision)
-    if run.batch_size % distributed.world_size:
-        raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
+    distributed = DistributedContext.join(run.device, run.precision, group=run.placement in ("fsdp", "hsdp"))
     with ExitStack() as stack:
         stack.callback(distributed.finish)
         stack.enter_context(distributed.stopping())
+        if run.batch_size % (world := distributed.world_size):
+            raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {world} processes.")
+        placement = choose(run.placement, run.shard_degree, distributed)
         if distributed.is_main:
             made = claim(folder)
             stack.enter_context(locked(folder))
@@ -62,8 +64,8 @@ def open_session(
         if checkpoint is None:
             run = replace(run, data=distributed.broadcast(run.data.started() if distributed.is_main else run.data))
         adapts = run.micro_batch == AUTO
-        run = resolved(run, folder, checkpoint, distributed, initialise)
-        session = build(run, checkpoints, checkpoint, distributed, initialise)
+        run = resolved(run, folder, checkpoint, placement, initialise)
+        session = build(run, checkpoints, checkpoint, placement, initialise)
         session.adapts_micro_batch = adapts
         if session.run.sampling.given and session.family.generator:
             showcase_request(session)  # refuses options that do not fit the family, before the first step
@@ -73,7 +75,8 @@ def open_session(
         if checkpoint:
             _resume(session, checkpoint, allow_change)
         else:
-            _start(session)
+            with placement.saving(session.state):
+                _start(session)
         session.corpus = session.family.objective.cache_frozen_features(session.state.network, session.corpus)
         for caution in cautions:
             warn(caution)

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, get_type_hints
 
 import torch
@@ -15,6 +16,8 @@ from seedfast.loop.config import typed
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.sampling import Sampling
 from seedfast.loop.session import Session, Showcase
+from seedfast.models.network import Network
+from seedfast.optim.shards import total_norm
 from seedfast.run_folder.checkpoint import step_name
 
 
@@ -42,7 +45,8 @@ def generate(
     was_training = network.training
     network.eval()
     with distributed.autocast():
-        samples = generator.generate(network, request, draws, state)
+        compute = partial(generator.generate, network, request, draws, state)
+        samples = network.inside(compute) if isinstance(network, Network) else compute()
     network.train(was_training)
     return samples
 
@@ -50,7 +54,7 @@ def generate(
 def has_diverged(network: nn.Module) -> bool:
     """Whether weights are not finite, or so large that what is computed with them overflows."""
     weights = [parameter for parameter in network.parameters() if parameter.is_floating_point()]
-    return not bool(torch.isfinite(torch.nn.utils.get_total_norm(weights)))
+    return not bool(torch.isfinite(total_norm(weights)))
 
 
 def showcase_request(session: Session) -> Request:
@@ -99,6 +103,7 @@ def save_showcase(session: Session) -> Showcase:
     if session.showcase is None or session.showcase.step != step:
         sys.audit(phases.SAMPLE, step)
         samples, decoding = showcase(session)
-        files = samples.save(session.folder / "samples" / step_name(step), replace=True)
+        place = session.folder / "samples" / step_name(step)
+        files = samples.save(place, replace=True) if session.distributed.is_main else []
         session.showcase = Showcase(step, samples, tuple(files), decoding)
     return session.showcase

@@ -34,17 +34,22 @@ def save(session: Session, retry: Retry, *, last: bool) -> None:
 
     Raises TrainingStopped if the last checkpoint of the session cannot be saved.
     """
-    if session.distributed.is_main:
-        try:
-            session.save()
-            retry.succeeded()
-        except OSError as error:
-            session.state.best = dict(session.committed_best)  # only a committed validation can be the best
-            if last:
-                raise TrainingStopped(
-                    f"Training reached step {session.state.step}, but its last checkpoint could not be saved "
-                    f"({error}); make room and run the same command again to continue from the one before."
-                ) from error
-            retry.failed()
-            warn(f"could not save a checkpoint ({error}); training continues")
+    with session.placement.saving(session.state):
+        if session.distributed.is_main:
+            _save(session, retry, last=last)
     session.distributed.barrier()
+
+
+def _save(session: Session, retry: Retry, *, last: bool) -> None:
+    try:
+        session.save()
+        retry.succeeded()
+    except OSError as error:
+        session.state.best = dict(session.committed_best)  # only a committed validation can be the best
+        if last:
+            raise TrainingStopped(
+                f"Training reached step {session.state.step}, but its last checkpoint could not be saved "
+                f"({error}); make room and run the same command again to continue from the one before."
+            ) from error
+        retry.failed()
+        warn(f"could not save a checkpoint ({error}); training continues")

@@ -26,6 +26,7 @@ from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.device_numbers import DeviceNumbers
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.given_data import given_path
+from seedfast.loop.placement.placement import Placement
 from seedfast.loop.plan import Plan
 from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
@@ -52,10 +53,12 @@ class Session:
     run: Run
     folder: Path
     distributed: DistributedContext
+    placement: Placement
     corpus: Corpus
     family: Family
     network: nn.Module  # as the loss calls it: wrapped for several processes
     state: TrainState
+    uncut: nn.Module  # the network as its FLOPs are counted: where it is cut into shards, a copy without numbers
     order: SampleOrder
     plan: Plan
     checkpoints: Checkpoints
@@ -98,6 +101,7 @@ class Session:
                 "processes": self.distributed.world_size,
                 "threads": torch.get_num_threads(),
                 "compiled": self.compiled,
+                **self.placement.topology,
             },
             "fingerprint": self.corpus.fingerprint.digest,
             "measure": self.family.objective.measure.as_json(),
@@ -152,7 +156,7 @@ class Session:
 
     def _write(self, folder: Path) -> Mapping[str, FileDigest]:
         sys.audit(phases.SAVE, self.state.step)
-        shared = self.state.write(folder)
+        shared = self.state.write(folder, self.placement)
         (folder / "run.yaml").write_text(self.run_yaml)
         (folder / "data.json").write_text(to_json(asdict(self.corpus.fingerprint)))
         (folder / "assets").mkdir()

@@ -16,6 +16,7 @@ from seedfast.loop import memory
 from seedfast.loop.captured import is_capturing
 from seedfast.loop.diagnostics import Sums, reduced
 from seedfast.loop.session import Session
+from seedfast.optim.shards import local, total_norm
 from seedfast.optim.update_rule import Number
 from seedfast.run_folder.journal import StepEntry
 
@@ -93,14 +94,15 @@ def update(session: Session, step: int, tasks: list[Task], weight: Number, decay
     scale = state.scaler.scale(torch.ones((), device=session.distributed.device))
     with memory.noticed():
         sums = gradient(session, step, tasks, weight)
+    gradients = optimizer.gradients()
+    session.placement.complete(gradients)
     for part in optimizer.parts:
         state.scaler.unscale_(part)  # type: ignore[arg-type]  # which has all that it needs of an optimizer
-    gradients = optimizer.gradients()
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = total_norm(gradients)
     finite = torch.isfinite(sums.pairs_N2[0, 0]) & torch.isfinite(norm)
     if run.clip is not None:
         factor = torch.where(norm > run.clip, run.clip / norm.double(), 1.0)
-        torch._foreach_mul_(gradients, factor.to(norm.dtype))
+        torch._foreach_mul_([local(each) for each in gradients], factor.to(norm.dtype))
     optimizer.step(finite)
     state.scaler.update()
     if state.average:
@@ -122,11 +124,11 @@ def gradient(session: Session, step: int, tasks: list[Task], weight: Number) -> 
     for index, task in enumerate(tasks):
         if not is_capturing(place.device):  # a captured step has no dropout
             keys.seed_torch(run.seed, "dropout", step, index, place.rank)
-        with place.syncing(session.network, last=index == len(tasks) - 1):
+        with session.placement.syncing(session.network, last=index == len(tasks) - 1):
             with place.autocast():
                 terms = objective.loss(session.network, task.to(place.device), state.family)
-            # DistributedDataParallel averages over processes; the weight is that of all of them, so undo the mean.
-            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (place.world_size / weight)))
+            loss = terms.total_B.sum() * (session.placement.gradient_factor / weight)
+            torch.autograd.backward(state.scaler.scale(loss))
         total += terms.total_B.detach().sum(dtype=torch.float64)
         for name, pair in terms.diagnostics.items():
             sums[name] = sums[name] + pair.detach() if name in sums else pair.detach()

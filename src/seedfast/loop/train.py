@@ -213,7 +213,7 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             seed=run.seed,
             batch_size=4 * run.forward_examples,  # no activations are kept, so more fit
             draws=objective.measure.draws or 1,
-            distributed=session.distributed,
+            distributed=session.placement.validating,
             sources=session.corpus.validation_sources,
         )
         record[weights] = score.record(objective.measure)
@@ -263,13 +263,15 @@ def _warn(session: Session, record: Mapping[str, Any]) -> None:
 
 
 def _sample(session: Session) -> None:
-    """Event 8, on rank 0 only: its random numbers are keyed apart from those of training.
+    """Event 8, on rank 0 or, where the weights are shared, on all ranks alike.
+
+    Its random numbers are keyed apart from those of training.
 
     Raises TrainingStopped if the weights have diverged.
     """
     if has_diverged(session.state.average.network if session.state.average else session.state.network):
         _stop(session, f"the weights are not finite at step {session.state.step}")
-    if session.distributed.is_main and session.family.generator:
+    if session.placement.samples_here and session.family.generator:
         _write_samples(session)
     session.distributed.barrier()
 

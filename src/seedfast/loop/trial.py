@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from seedfast.console import say
+from seedfast.errors import UserError
 from seedfast.loop import memory
 from seedfast.loop.budget import Speed, measure
 from seedfast.loop.build import build
 from seedfast.loop.config import AUTO, Run
-from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.micro_batch import largest_that_fits
+from seedfast.loop.placement.placement import Placement
 from seedfast.loop.session import Session, stored_run
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 
@@ -29,7 +30,7 @@ def resolved(
     run: Run,
     folder: Path,
     checkpoint: Checkpoint | None,
-    distributed: DistributedContext,
+    placement: Placement,
     initialise: Initialise | None = None,
 ) -> Run:
     """The run with numbers in the place of `minutes` and of an automatic `micro_batch`.
@@ -42,14 +43,14 @@ def resolved(
             # It may have been halved at the step of the checkpoint, after that was committed.
             run = replace(run, micro_batch=min((each for each in stored if isinstance(each, int)), default=None))
         else:
-            run = with_micro_batch(run, distributed, initialise)
+            run = with_micro_batch(run, placement, initialise)
     if run.minutes is None:
         return run
     if checkpoint:
         return replace(run, minutes=None, steps=Speed.read(folder).steps(run.minutes))
-    with trial(run, None, distributed, initialise) as session:
+    with trial(run, None, placement, initialise) as session:
         speed = measure(session, 60 * run.minutes)
-    if distributed.is_main:
+    if placement.distributed.is_main:
         speed.write(folder)
     steps = speed.steps(run.minutes)
     say(
@@ -58,10 +59,18 @@ def resolved(
     return replace(run, minutes=None, steps=steps)
 
 
-def with_micro_batch(run: Run, distributed: DistributedContext, initialise: Initialise | None = None) -> Run:
+def with_micro_batch(run: Run, placement: Placement, initialise: Initialise | None = None) -> Run:
     """The run with the largest micro-batch that fits into the memory of every process."""
+    if placement.is_sharded:
+        raise UserError(
+            f"micro_batch is {AUTO}, which is measured in one process with all weights, and placement is "
+            f"{placement.name}: pass a number."
+        )
+    distributed = placement.distributed
     per_process = run.batch_size // distributed.world_size
-    alone = replace(distributed, rank=0, world_size=1)  # a process without enough memory must not leave others waiting
+    alone = Placement(
+        replace(distributed, rank=0, world_size=1)
+    )  # a process without enough memory must not leave others waiting
     with trial(replace(run, micro_batch=None), None, alone, initialise) as session:
         size = min(distributed.all_gather(largest_that_fits(session, per_process)))
     passes = math.ceil(per_process / size)
@@ -71,11 +80,11 @@ def with_micro_batch(run: Run, distributed: DistributedContext, initialise: Init
 
 @contextmanager
 def trial(
-    run: Run, checkpoint: Checkpoint | None, distributed: DistributedContext, initialise: Initialise | None = None
+    run: Run, checkpoint: Checkpoint | None, placement: Placement, initialise: Initialise | None = None
 ) -> Iterator[Session]:
     """A session in a temporary folder, in which nothing of the run is stored."""
     with tempfile.TemporaryDirectory() as folder:
-        session = build(run, Checkpoints(Path(folder), keep=1), checkpoint, distributed, initialise)
+        session = build(run, Checkpoints(Path(folder), keep=1), checkpoint, placement, initialise)
         if session.journal:
             session.journal.close()
         session.corpus = session.family.objective.cache_frozen_features(session.state.network, session.corpus)

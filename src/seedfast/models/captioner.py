@@ -196,6 +196,16 @@ class CaptionerNetwork(Network):
         return self
 
     @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Those of the encoder, and those of the decoder."""
+        return [*self.encoder.blocks_in_order, *self.decoder.blocks_in_order]
+
+    @property
+    def unsharded(self) -> list[nn.Module]:
+        """A frozen encoder that computes its features before the training."""
+        return [self.encoder] if self.caches_features else []
+
+    @property
     def output_layer(self) -> nn.Linear:
         """The decoder's output layer."""
         return self.decoder.head

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seedfast import huggingface
 from seedfast.errors import UserError
 from seedfast.models import hf_causal_lm
 from seedfast.models.adapter import is_adapted, without_adapter
@@ -97,6 +98,11 @@ class CausalLMNetwork(TokenNetwork[TransformersCache]):
             yield
         finally:
             self._is_reference = False
+
+    @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """The layers of the model, and those of its reference."""
+        return [*huggingface.blocks(self.model), *huggingface.blocks(self.reference)]
 
     @property
     def plain(self) -> Any:

@@ -14,7 +14,7 @@ from seedfast.huggingface import first_line
 from seedfast.models.config import ImageModel, Size
 from seedfast.models.network import Network
 from seedfast.models.unet import check_levels, check_size
-from seedfast.options import AtLeast, Between, Example, check
+from seedfast.options import AddedLater, Affects, AtLeast, Between, Example, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,10 @@ class DiffusersUNet(ImageModel):
     """Groups of GroupNorm; must divide every level's channels."""
     dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
     """Dropout in the residual blocks."""
+
+    gradient_checkpointing: Annotated[bool, Affects("computation"), AddedLater(False)] = False
+    """Recompute the activations of each block in the backward pass instead of storing them: a third slower, much less
+    memory, the same numbers."""
 
     def __post_init__(self) -> None:
         check(self, "model.")
@@ -74,6 +78,8 @@ class DiffusersUNet(ImageModel):
             dropout=self.dropout,
             num_class_embeds=classes + 1 if classes > 1 else None,
         )
+        if self.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
         return DiffusersNetwork(unet, classes)
 
 
@@ -98,6 +104,12 @@ class DiffusersNetwork(Network):
     def __init__(self, unet: nn.Module, classes: int, *, patch: int = 1) -> None:
         super().__init__()
         self.unet, self.classes, self.patch = unet, classes, patch
+
+    @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """The levels on the way down, the middle, and the levels on the way up."""
+        unet: Any = self.unet
+        return [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
 
     @property
     def label_embedding(self) -> nn.Embedding | None:

@@ -71,6 +71,11 @@ class DiTNetwork(Network):
         )
 
     @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """The blocks of the transformer."""
+        return self.body.blocks_in_order
+
+    @property
     def compiled_parts(self) -> list[CompiledInTraining]:
         """The blocks of the transformer."""
         return self.body.compiled_parts

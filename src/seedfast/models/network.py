@@ -1,10 +1,13 @@
 """The base class of networks, and what training compiles of them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+T = TypeVar("T")
 
 
 class CompiledInTraining(nn.Module):
@@ -21,8 +24,37 @@ class CompiledInTraining(nn.Module):
         return self._call_impl(*inputs, **named)  # type: ignore[no-untyped-call]
 
 
+def recomputed(block: nn.Module, *inputs: Any) -> Any:
+    """The output of a block whose activations are computed again in the backward pass (Chen et al. 2016).
+
+    Dropout draws the same masks then: the state of torch's generator is kept with the inputs.
+    """
+    return checkpoint(block, *inputs, use_reentrant=False) if torch.is_grad_enabled() else block(*inputs)
+
+
 class Network(nn.Module):
     """A network that the configuration of a model builds."""
+
+    same_passes: bool = False
+    """Whether other processes hold parts of the weights: all must then make the same passes, whatever their data."""
+
+    def inside(self, compute: Callable[[], T]) -> T:
+        """What `compute` returns; it may use all weights outside of the blocks, and call the blocks.
+
+        Samplers call parts of a network, whose weights a placement gathers for this time.
+        """
+        return compute()
+
+    @property
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        """The parts with most of the weights, which compute one after the other: each is gathered and recomputed by
+        itself. None: the whole network is one."""
+        return ()
+
+    @property
+    def unsharded(self) -> Sequence[nn.Module]:
+        """Parts that stay whole in every process, as they are used outside of training passes."""
+        return ()
 
     @property
     def compiled_parts(self) -> Sequence[CompiledInTraining]:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, rotary_table
 from seedfast.models.attention_mask import AttentionMask, with_padding
 from seedfast.models.decode_step import DecodeStep
 from seedfast.models.kv_cache import KVCache
-from seedfast.models.network import CompiledInTraining
+from seedfast.models.network import CompiledInTraining, recomputed
 from seedfast.models.ngrams import NGramEmbedding, preceding_in_blocks
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
@@ -105,6 +104,11 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         )
 
     @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Each block."""
+        return list(self.blocks)
+
+    @property
     def compiled_parts(self) -> list[CompiledInTraining]:
         """Each block, and the loss."""
         return [*cast("list[TransformerBlock]", list(self.blocks)), self.cross_entropy]
@@ -126,15 +130,16 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         config, weight = self.config, self.tokens.weight
         shape = (config.layers, batch, 2 * config.heads, length, config.width // config.heads)
         return KVCache(
-            pairs_NBPCD=weight.new_zeros(shape),
+            pairs_NBPCD=torch.zeros(shape, dtype=weight.dtype, device=weight.device),
             documents_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device),
             next_B=torch.zeros(batch, dtype=torch.int64, device=weight.device),
             tokens_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device) if self.ngrams else None,
         )
 
     def next_token(self) -> Callable[[Tensor, KVCache], Tensor]:
-        """`TokenNetwork.next_token`, by a `DecodeStep` where there is no autocast."""
+        """`TokenNetwork.next_token`, by a `DecodeStep` where there is no autocast and no shard."""
         plain = self.causal and self.time is None and self.memory_width is None and not self.training
+        plain = plain and not self.same_passes
         if plain and not torch.is_autocast_enabled(self.tokens.weight.device.type):
             return DecodeStep(self)
         return super().next_token()
@@ -172,16 +177,8 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         return modulate(x, *select_positions(shift_scale, inputs.where_N).chunk(2, dim=-1))
 
     def _through(self, block: nn.Module, x_BLW: Tensor, context: BlockContext, where_N: Tensor | None = None) -> Tensor:
-        """The output of a block, whose activations may be recomputed in the backward pass (Chen et al. 2016).
-
-        Dropout draws the same masks then: the state of torch's generator is kept with the inputs.
-        """
-        is_recomputed = self.config.gradient_checkpointing and torch.is_grad_enabled() and context.cache is None
-        x: Tensor = (
-            checkpoint(block, x_BLW, context, where_N, use_reentrant=False)
-            if is_recomputed
-            else block(x_BLW, context, where_N)
-        )
+        is_recomputed = self.config.gradient_checkpointing and context.cache is None
+        x: Tensor = recomputed(block, x_BLW, context, where_N) if is_recomputed else block(x_BLW, context, where_N)
         return x
 
     def _embed(self, inputs: SequenceInputs[KVCache]) -> Tensor:

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from seedfast import huggingface
 from seedfast.errors import UserError
 from seedfast.models.attention import EPSILON, SelfAttention
+from seedfast.models.network import recomputed
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock
-from seedfast.options import AtLeast, Between, check
+from seedfast.options import AddedLater, Affects, AtLeast, Between, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,10 @@ class ViT:
     """Channels of the residual stream."""
     dropout: Annotated[float, Between(0, 1, open_high=True)] = 0.0
     """Dropout of attention weights and of the output of each attention and MLP."""
+
+    gradient_checkpointing: Annotated[bool, Affects("computation"), AddedLater(False)] = False
+    """Recompute the activations of each block in the backward pass instead of storing them: a third slower, much less
+    memory, the same numbers."""
 
     def __post_init__(self) -> None:
         check(self, "model.vit.")
@@ -80,6 +85,11 @@ class ViTNetwork(nn.Module):
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(config.layers))
         self.norm = self._norm()
 
+    @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Each block."""
+        return list(self.blocks)
+
     def _norm(self) -> nn.Module:
         return nn.RMSNorm(self.width, eps=EPSILON, elementwise_affine=False)
 
@@ -109,7 +119,8 @@ class ViTNetwork(nn.Module):
             x_BCSS = layer(x_BCSS if index == 0 else F.gelu(x_BCSS))
         x_BMW = x_BCSS.flatten(2).transpose(1, 2) + self.positions.weight
         for block in self.blocks:
-            x_BMW = block(x_BMW, BlockContext())  # no mask: every patch attends to every other
+            inputs = (x_BMW, BlockContext())  # no mask: every patch attends to every other
+            x_BMW = recomputed(block, *inputs) if self.config.gradient_checkpointing else block(*inputs)
         normed: Tensor = self.norm(x_BMW)
         return normed
 
@@ -147,6 +158,11 @@ class PretrainedVision(nn.Module):
                 f"model.architecture is not the configuration of a vision model: {huggingface.first_line(error)}"
             ) from error
         self.width, self.unused = self._probe(size)
+
+    @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Its layers."""
+        return huggingface.blocks(self.model)
 
     def _probe(self, size: int) -> tuple[int, tuple[str, ...]]:
         """The width of the features, and the parameters that they do not depend on (a pooler's), which are frozen."""

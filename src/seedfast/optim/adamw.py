@@ -1,11 +1,12 @@
 """AdamW in one kernel for all parameters."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from seedfast.optim.shards import local
 from seedfast.optim.update_rule import UpdateRule
 
 
@@ -30,14 +31,15 @@ class AdamW(UpdateRule):
             if not parameters:
                 continue
             states = [self._state(p) for p in parameters]
+            rows, gradients = [local(p) for p in parameters], [local(cast("Tensor", p.grad)) for p in parameters]
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
             lr = group["lr"]
             torch._fused_adamw_(
-                parameters,
-                [p.grad for p in parameters],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
+                rows,
+                gradients,
+                [local(state["exp_avg"]) for state in states],
+                [local(state["exp_avg_sq"]) for state in states],
                 [],
                 steps,
                 lr=lr.float() if isinstance(lr, Tensor) else lr,

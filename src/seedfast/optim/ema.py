@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from seedfast.optim.shards import local
 from seedfast.optim.update_rule import Number
 from seedfast.options import AtLeast, Between, Example, check
 
@@ -32,6 +33,12 @@ class EMA:
         return float(0.5 ** (per_step / half_life))
 
 
+def copy_of(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that shares the frozen parameters."""
+    frozen = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(network, frozen).eval().requires_grad_(False)
+
+
 class Average:
     """The averaged network: a copy in evaluation mode whose parameters follow the raw ones.
 
@@ -39,13 +46,13 @@ class Average:
     the raw network.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        frozen = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
+    def __init__(self, network: nn.Module, copied: nn.Module | None = None) -> None:
+        """copied: `copy_of` the network, if both have been cut into shards since."""
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-        self.network = copy.deepcopy(network, frozen).eval().requires_grad_(False)
+        self.network = copy_of(network) if copied is None else copied
         averaged, copies = dict(self.network.named_parameters()), dict(self.network.named_buffers())
-        self._raw = [parameter.detach() for parameter in trained.values()]
-        self._averaged = [averaged[name].detach() for name in trained]
+        self._raw = [local(parameter.detach()) for parameter in trained.values()]
+        self._averaged = [local(averaged[name].detach()) for name in trained]
         self._buffers = [(buffer.detach(), copies[name].detach()) for name, buffer in network.named_buffers()]
 
     @torch.no_grad()

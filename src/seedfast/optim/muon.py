@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from seedfast.optim.shards import local, on_whole_matrices
 from seedfast.optim.update_rule import UpdateRule
 
 
@@ -46,29 +48,31 @@ class StackedMuon(UpdateRule):
         parameters = [p for p in group["params"] if p.grad is not None]
         if not parameters:
             return
-        gradients = [p.grad for p in parameters]
-        before = [self._momentum(p) for p in parameters]
+        rows = [local(p) for p in parameters]
+        gradients = [local(cast("Tensor", p.grad)) for p in parameters]
+        before = [local(self._momentum(p)) for p in parameters]
         momenta = torch._foreach_lerp(before, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
         torch._foreach_copy_(before, [torch.where(finite, *pair) for pair in zip(momenta, before, strict=True)])
         if group["weight_decay"]:
             kept = 1 - finite.double() * (group["lr"] * group["weight_decay"])
-            torch._foreach_mul_(parameters, kept.to(parameters[0].dtype))
-        for rows in _by_shape(parameters):
-            stack = orthogonalise(
-                torch.stack([updates[row].flatten(1) for row in rows]),
-                coefficients=group["ns_coefficients"],
-                steps=group["ns_steps"],
-                eps=group["eps"],
-            )
-            height, width = stack.shape[1:]
+            torch._foreach_mul_(rows, kept.to(rows[0].dtype))
+
+        orthogonalised = partial(
+            orthogonalise, coefficients=group["ns_coefficients"], steps=group["ns_steps"], eps=group["eps"]
+        )
+        for places in _by_shape(parameters):
+            like = parameters[places[0]]
+            height, width = like.shape[0], like.shape[1:].numel()
+            stack = torch.stack([updates[place].reshape(-1, width) for place in places])
+            stack = on_whole_matrices(orthogonalised, stack, like)
             # Jordan et al. 2024: the outputs of a tall matrix change less in RMS, so its step is larger.
             lr = group["lr"] * max(1.0, height / width) ** 0.5
             stack = stack.masked_fill_(~finite, 0.0)
             if isinstance(lr, Tensor):  # `alpha` is a number of the host
                 stack, lr = stack * lr.to(stack.dtype), 1.0
-            steps = [step.view(parameters[row].shape) for row, step in zip(rows, stack, strict=True)]
-            torch._foreach_add_([parameters[row] for row in rows], steps, alpha=-lr)
+            steps = [step.view(rows[place].shape) for place, step in zip(places, stack, strict=True)]
+            torch._foreach_add_([rows[place] for place in places], steps, alpha=-lr)
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]

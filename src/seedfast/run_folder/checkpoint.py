@@ -4,6 +4,7 @@ A checkpoint is either whole or absent, whatever kills the process (see `sealed_
 the hashes of its manifest before it is used. It holds everything that is needed to use it alone.
 
     model, ema, optimizer, family .safetensors   the tensors by group; those that no step changes are in a shared file
+    model/shard-00001-….safetensors, …           the same of several processes, each with its rows (see `shards.py`)
     state.json                                   step, schedule, best validations, gradient scaler
     run.yaml, data.json, assets/                 the resolved run, the fingerprint of the data, tokenizer or classes
     manifest.json                                sizes, hashes, versions, topology, the validation of this step
@@ -31,9 +32,10 @@ if TYPE_CHECKING:  # the report reads checkpoints without torch
     from torch import Tensor
 
     from seedfast.data.dataset import Fingerprint
-    from seedfast.run_folder.tensors import Groups
+    from seedfast.run_folder.tensors import Groups, Stored
 
 _SHARED = re.compile(r"frozen-[0-9a-f]{16}\.safetensors")
+_TENSORS = re.compile(r"(\w+)(?:/shard-\d+-model-\d+-of-\d+)?\.safetensors")
 _COMMITTED = re.compile(r"step-(\d{8,})")
 _FINGERPRINT_LIMIT = 1 << 30  # bytes; it has a line for each source file
 
@@ -105,12 +107,17 @@ class Checkpoint:
         return {name.removeprefix("../"): digest for name, digest in files.items() if name.startswith("../")}
 
     @property
-    def tensor_files(self) -> dict[str, Path]:
-        """The files of tensors by group, as the manifest lists them: what else lies in the folder is not read."""
-        own = [name for name in self.manifest.files if re.fullmatch(r"\w+\.safetensors", name)]
-        files = {Path(name).stem: sealed_folder.file_in(self.folder, name) for name in own}
+    def tensor_files(self) -> dict[str, list[Path]]:
+        """The files of tensors by group, as the manifest lists them: what else lies in the folder is not read.
+
+        A group is one file, or a folder with a file of each process.
+        """
+        files: dict[str, list[Path]] = {}
+        for name in self.manifest.files:
+            if found := _TENSORS.fullmatch(name):
+                files.setdefault(found[1], []).append(sealed_folder.file_in(self.folder, name))
         for name in self.shared:
-            files["frozen"] = sealed_folder.file_in(self.folder, f"../{name}")
+            files["frozen"] = [sealed_folder.file_in(self.folder, f"../{name}")]
         return files
 
     def tensors(self, *groups: str) -> "Groups":
@@ -121,6 +128,12 @@ class Checkpoint:
         from seedfast.run_folder.tensors import load_groups
 
         return load_groups(self.tensor_files, groups or None)
+
+    def stored(self) -> "dict[str, dict[str, Stored]]":
+        """All tensors by group and name, of which only the headers of the files are read at first."""
+        from seedfast.run_folder.tensors import stored
+
+        return {group: stored(paths) for group, paths in self.tensor_files.items()}
 
     def network_tensors(self, weights: str) -> "dict[str, Tensor]":
         """Every tensor of the network by name, with the "raw" or the averaged ("ema") weights."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,19 @@ from seedfast.optim.lr_schedule import Plateau
 from seedfast.optim.optimizer import Optimizer
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.records import STATE, BestRecord, SavedState
-from seedfast.run_folder.tensors import Groups, load_groups, save_shared, save_tensors
+from seedfast.run_folder.tensors import Groups, Stored, load_groups, save_shared
+
+
+class Writer(Protocol):
+    """Writes the tensors of a checkpoint."""
+
+    def save(self, groups: Groups, folder: Path) -> None:
+        """Write tensors into a new folder. Raises OSError."""
+        ...
+
+    def gathered(self, state: "TrainState") -> dict[str, Tensor]:
+        """The frozen weights of a state, whole."""
+        ...
 
 
 class NoLargerThan(TorchFunctionMode):
@@ -32,7 +44,8 @@ class NoLargerThan(TorchFunctionMode):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self._folder = checkpoint.folder
-        self._left = (1 << 22) + 16 * sum(path.stat().st_size for path in checkpoint.tensor_files.values())
+        files = [path for group in checkpoint.tensor_files.values() for path in group]
+        self._left = (1 << 22) + 16 * sum(path.stat().st_size for path in files)
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count what is allocated. Raises UserError beyond the bound."""
@@ -89,15 +102,15 @@ class TrainState:
         weights = sum(tensor.nbytes for tensor in self.tensors()["model"].values())
         return weights * (4 if self.average else 3), sum(tensor.nbytes for tensor in self.frozen().values())
 
-    def write(self, folder: Path) -> Mapping[str, FileDigest]:
+    def write(self, folder: Path, writer: "Writer") -> Mapping[str, FileDigest]:
         """Write the state into a new checkpoint folder: safetensors for tensors, JSON for the rest, nothing pickled.
 
+        writer: writes the tensors, of which it may have a part.
         Returns the digests of the shared files that the checkpoint needs, by name.
         """
-        if not self.shared and (frozen := self.frozen()):
+        if not self.shared and (frozen := writer.gathered(self)):
             self.shared = dict([save_shared(frozen, folder.parent)])
-        for group, tensors in self.tensors().items():
-            save_tensors(tensors, folder / f"{group}.safetensors")
+        writer.save(self.tensors(), folder)
         saved = SavedState(
             step=self.step,
             skipped=self.skipped,
@@ -111,14 +124,17 @@ class TrainState:
 
     def read(self, checkpoint: Checkpoint) -> None:
         """Restore what `write` wrote. Raises ValueError if the stored weights do not fit this network."""
-        groups, saved = checkpoint.tensors(), checkpoint.state
+        groups, saved = checkpoint.stored(), checkpoint.state
         frozen = groups.get("frozen", {})
         load_network(self.network, groups["model"] | frozen)
-        self.optimizer.load_state(groups.get("optimizer", {}))
+        own = dict(self.network.named_parameters())
+        self.optimizer.load_state(
+            {key: each.like(own.get(key.rpartition("/")[0])) for key, each in groups.get("optimizer", {}).items()}
+        )
         if self.average:  # an average that is new to this run starts at the raw weights
             load_network(self.average.network, groups.get("ema", groups["model"]) | frozen)
         device = next(self.network.parameters()).device
-        self.family = {name: tensor.to(device) for name, tensor in groups.get("family", {}).items()}
+        self.family = {name: each.whole().to(device) for name, each in groups.get("family", {}).items()}
         self.step, self.skipped, self.shared = saved.step, saved.skipped, checkpoint.shared
         self.plateau, self.best = Plateau(**saved.plateau), dict(saved.best)
         if saved.scaler:
@@ -140,8 +156,11 @@ def network_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def load_network(network: nn.Module, stored: dict[str, Tensor]) -> None:
-    """Copy stored tensors into a network. Raises ValueError naming the first tensor that does not fit."""
+def load_network(network: nn.Module, stored: Mapping[str, Tensor | Stored]) -> None:
+    """Copy stored tensors into a network, of which a process that shares it reads its own rows.
+
+    Raises ValueError naming the first tensor that does not fit.
+    """
     own = network_tensors(network)
     for name in sorted(own.keys() | stored.keys()):
         if name not in stored or name not in own:
@@ -150,7 +169,8 @@ def load_network(network: nn.Module, stored: dict[str, Tensor]) -> None:
         if own[name].shape != stored[name].shape:
             shapes = f"{tuple(stored[name].shape)} in the checkpoint and {tuple(own[name].shape)} in this network"
             raise ValueError(f"{name} has shape {shapes}")
-        own[name].copy_(stored[name])
+        found = stored[name]
+        own[name].copy_(found if isinstance(found, Tensor) else found.like(own[name]))
 
 
 def read_tensors(folder: Path, groups: Collection[str] | None = None) -> Groups:

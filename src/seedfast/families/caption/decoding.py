@@ -94,7 +94,7 @@ def nucleus_captions(
         probabilities_NV = shape(logits_NV, temperature=temperature, top_k=top_k, top_p=top_p)
         tokens_N = draw(probabilities_NV, u_PL[open_N, step])
         rows_N = (tokens_N != end).nonzero()[:, 0]
-        if not len(rows_N):
+        if not len(rows_N) and not network.same_passes:  # other processes may not have come to the end
             break
         open_N, tokens_N = open_N[rows_N], tokens_N[rows_N]
         for caption, token in zip(open_N.tolist(), tokens_N.tolist(), strict=True):

@@ -132,6 +132,12 @@ class EmbeddingNetwork(Network):
                 nn.init.normal_(linear.weight, std=channels**-0.5)
 
     @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """The blocks of the transformer."""
+        blocks: list[nn.Module] = self.transformer.blocks_in_order
+        return blocks
+
+    @property
     def compiled_parts(self) -> list[CompiledInTraining]:
         """The blocks of the transformer."""
         parts: list[CompiledInTraining] = self.transformer.compiled_parts
@@ -184,6 +190,9 @@ class EmbeddingNetwork(Network):
         """
         first_BLD = torch.zeros_like(z_BLD)
         rows_S = task.self_conditioned_S
+        if rows_S is None and self.same_passes and self.training:  # other processes may have self-conditioned examples
+            self.denoise(z_BLD[:1], task.condition_BN[:1], NoiseLevel(level.a[:1], level.s[:1], level.time[:1]),
+                         real_BN=None if task.real_BN is None else task.real_BN[:1])  # fmt: skip
         if rows_S is not None:
             denoised = self.denoise(
                 z_BLD[rows_S],

@@ -1,0 +1,55 @@
+"""Trainings under every placement, to compare: `train(recipe, "fsdp", 2)`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.helpers.processes import ranks
+from tests.helpers.runs import small_run
+
+from seedfast.loop.config import to_yaml
+from seedfast.optim.lr_schedule import Schedule
+from seedfast.optim.optimizer import OptimizerConfig
+from seedfast.run_folder import journal
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains small runs in folders of its own, from a text."""
+
+    story: Path
+    folder: Path
+
+    def train(self, recipe: str, placement: str, processes: int, *words: str, out: str = "", **changes: Any) -> Path:
+        """Train a run, or continue the one in `out`; returns its folder. words: further flags."""
+        run = small_run(recipe, self.story, **{"batch_size": 8, "micro_batch": 1, "steps": 4, **changes})
+        schedule = Schedule(shape="constant", warmup=2)  # a part of a run has the rates of the whole
+        run = replace(run, optimizer=OptimizerConfig(kind="muon", lr=1e-2), schedule=schedule)
+        place = self.folder / (out or f"{recipe}-{placement}-{processes}")
+        config = self.folder / f"{place.name}.yaml"
+        config.write_text(to_yaml(run))
+        done = ranks(processes, "train", recipe, "--config", config, "--placement", placement, *words, "--out", place)
+        assert [each.returncode for each in done] == [0] * processes, done[0].stderr
+        return place
+
+
+def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4) -> None:
+    """Assert that two trainings have the same samples, and losses up to rounding, also if one was continued."""
+    steps, others = (
+        {entry["step"]: entry for entry in journal.read(place) if "loss" in entry} for place in (one, other)
+    )
+    assert steps.keys() == others.keys()
+    for step, a in steps.items():
+        b = others[step]
+        assert a["weight"] == b["weight"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=loss)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=norm)
+    validations, others = (
+        {entry["step"]: entry["validation"] for entry in journal.read(place) if "validation" in entry}
+        for place in (one, other)
+    )
+    assert validations.keys() <= others.keys()  # the end of each part is validated too
+    for step, validation in validations.items():
+        for weights, score in validation.items():
+            assert score["loss"] == pytest.approx(others[step][weights]["loss"], rel=loss)
