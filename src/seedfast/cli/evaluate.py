@@ -78,6 +78,7 @@ _NOT_FOR_SAMPLES = {
     "--only": "it chooses metrics of the run itself",
     "--draws": "it belongs to the loss of the run itself; samples are drawn by --seed",
     "--sampling.num": "--samples is the number of samples",
+    "--sampling.explain": "only scores are printed; seedfast sample shows the tokens",
     "--sampling.trace": "only scores are printed; seedfast sample shows the steps",
 }
 """Flags that have no effect on the scores of samples, and the reason."""
@@ -121,7 +122,7 @@ def _judge(words: list[str]) -> int:
 
 def _scored(kind: type[Any]) -> type[Any]:
     """The class of requests without the flags that have no effect on scores."""
-    known = {f.name: f.default for f in fields(kind) if f.name in ("num", "trace")}
+    known = {f.name: f.default for f in fields(kind) if f.name in ("num", "trace", "explain")}
     fixed: dict[str, Any] = {name: Annotated[type(value), tyro.conf.Fixed, _HIDDEN] for name, value in known.items()}
     body = {"__annotations__": fixed, "__doc__": kind.__doc__, "__module__": kind.__module__, **known}
     return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), body))
