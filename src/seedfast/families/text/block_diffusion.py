@@ -128,9 +128,11 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
         self, decoding: Decoding[MaskedRequest], record: Record, written: list[list[int]], canvases: list[Canvas]
     ) -> Record:
         """A record of one block as that of the whole text, without the blocks after a text's end."""
-        pairs = list(zip(written, canvases, strict=True))
-        goes_on = [decoding.forced or len(self.until_end(tokens, canvas)) == len(tokens) for tokens, canvas in pairs]
-        goes_on_B = torch.tensor(goes_on, device=decoding.device)
+        ends = [
+            (self.end_of_text, False) in zip(tokens, canvas.fixed_L.tolist(), strict=False)
+            for tokens, canvas in zip(written, canvases, strict=True)
+        ]
+        goes_on_B = torch.tensor([decoding.forced or not end for end in ends], device=decoding.device)
         starts_B = torch.tensor([len(tokens) for tokens in written], device=decoding.device)
         return lambda tokens: record(tokens.where(goes_on_B[tokens.rows_N]).moved(starts_B))
 

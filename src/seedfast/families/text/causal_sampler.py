@@ -44,7 +44,9 @@ class AutoregressiveRequest(TextRequest):
         """Infills are resampled."""
         if self.infill is None:
             return None
-        return "A gap is filled with one of several candidates, whose probability has no closed form: leave --infill out."
+        return (
+            "A gap is filled with one of several candidates, whose probability has no closed form: leave --infill out."
+        )
 
     @property
     def decoding(self) -> str:

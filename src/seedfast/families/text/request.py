@@ -190,7 +190,9 @@ class TextSamples(Samples):
         """How each token of a sample was written, as lines of a table; nothing unless `choices` are there."""
         if not self.choices:
             return []
-        lines = [f"{'step':>5} {'place':>5} {'token':<14} {'probability':>11} {'rank':>6} {'entropy':>8} {'draw':>9}  key"]
+        lines = [
+            f"{'step':>5} {'place':>5} {'token':<14} {'probability':>11} {'rank':>6} {'entropy':>8} {'draw':>9}  key"
+        ]
         for each in self.choices[number]:
             token = repr(each.text) if each.kept else f"({each.text!r})"
             lines.append(

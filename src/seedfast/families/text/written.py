@@ -4,6 +4,7 @@ A sampler that decides where to write from the visible tokens alone follows the 
 probabilities of its tokens is the exact probability of the text (docs/identities.md#deployed-likelihood).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,6 +17,13 @@ from seedfast.keys import Draws
 
 STREAM = "token"
 """The random stream of tokens in every sampler of text."""
+
+
+def ranked(probabilities_NV: Tensor, tokens_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of tokens, the log-probability and the rank (1 for the likeliest); and the entropy of each distribution."""
+    p_N1 = probabilities_NV.gather(1, tokens_N.unsqueeze(1))
+    entropy_N = -torch.xlogy(probabilities_NV, probabilities_NV).sum(dim=1)
+    return p_N1.squeeze(1).log(), (probabilities_NV > p_N1).sum(dim=1) + 1, entropy_N
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +62,14 @@ class Written:
         draws: Draws,
     ) -> "Written":
         """The tokens with what their distributions say of them. probabilities_NV: float64."""
-        p_N1 = probabilities_NV.gather(1, tokens_N.unsqueeze(1))
+        log_p_N, rank_N, entropy_N = ranked(probabilities_NV, tokens_N)
         return cls(
             rows_N=rows_N,
             places_N=places_N,
             tokens_N=tokens_N,
-            log_p_N=p_N1.squeeze(1).log(),
-            rank_N=(probabilities_NV > p_N1).sum(dim=1) + 1,
-            entropy_N=-torch.xlogy(probabilities_NV, probabilities_NV).sum(dim=1),
+            log_p_N=log_p_N,
+            rank_N=rank_N,
+            entropy_N=entropy_N,
             u_N=u_N,
             sample_N=draws.positions_B[rows_N],
             index_N=index_N,
@@ -118,6 +126,11 @@ class Choice:
     key: Key
     kept: bool
 
+    @property
+    def bits(self) -> float:
+        """The surprise: -log₂ of the probability."""
+        return -self.log_prob / math.log(2)
+
     def record(self) -> dict[str, Any]:
         """As JSON values."""
         values: dict[str, Any] = finite(asdict(self))
@@ -148,7 +161,9 @@ class Ledger:
             mine = each.where(each.rows_N == row)
             values = (mine.log_p_N, mine.rank_N, mine.entropy_N, mine.u_N)
             keys = zip(mine.sample_N.tolist(), mine.index_N.tolist(), strict=True)
-            written = zip(mine.places_N.tolist(), mine.tokens_N.tolist(), keys, *(v.tolist() for v in values), strict=True)
+            written = zip(
+                mine.places_N.tolist(), mine.tokens_N.tolist(), keys, *(v.tolist() for v in values), strict=True
+            )
             for place, token, number, log_p, rank, entropy, u in written:
                 key = Key(each.draws.seed, each.draws.scope, STREAM, *number)
                 text = decode([token])

@@ -109,9 +109,7 @@ def deployed_blocks(build: Callable[[Block, TextAssets], BlockGenerator] = Block
     network = seeded_network(
         MaskedObjective(options, home, block=2), Transformer(layers=2, heads=2, width=16, init="gpt2")
     ).double()
-    sums = [
-        float((-deployed_nats(generator, network, request, texts_NL)).exp().sum()) for request in REQUESTS.values()
-    ]
+    sums = [float((-deployed_nats(generator, network, request, texts_NL)).exp().sum()) for request in REQUESTS.values()]
     worst = max(abs(total - 1) for total in sums)
     detail = f"|Σ exp(-deployed) - 1| ≤ {worst:.0e} over all {len(texts_NL)} texts for {len(sums)} requests"
     return Check("deployed-likelihood", "blocks", worst < 1e-9, detail)
