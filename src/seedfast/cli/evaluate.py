@@ -45,14 +45,16 @@ class Evaluate(OfModel):
 
     The loss: nats_per_token and bits_per_byte with their standard error, each scored token once (for every draw of a
     bound); is_bound says whether the number is the likelihood itself or bounds it from above (a NELBO), which is never
-    called a perplexity. Masked, block and proofreading models have a bound on either side (lower ≤ bits per byte ≤ upper),
-    and deployed, the exact likelihood of `seedfast sample --order confidence` (docs/likelihood.md). Image runs add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast
-    captions` have their options). With --samples N --judge RUN, samples of the run are scored by another run instead
-    (seedfast evaluate RUN --samples 1 --judge RUN --help).
+    called a perplexity. Masked, block and proofreading models have a bound on either side (lower ≤ bits per byte ≤
+    upper), and deployed, the exact likelihood of `seedfast sample --order confidence` (docs/likelihood.md). Image runs
+    add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast captions` have their options).
+    With --samples N --judge RUN, samples of the run are scored by another run instead (seedfast evaluate RUN --samples
+    1 --judge RUN --help).
     """
 
     only: tuple[str, ...] = ()
-    """The metrics to run: loss, bracket, deployed, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
+    """The metrics to run: loss, bracket, deployed, fidelity, captions, or path/to/file.py:function of your own
+    (default: all that fit)."""
     draws: int | None = None
     """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
     windows: int | None = None

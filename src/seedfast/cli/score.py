@@ -21,8 +21,8 @@ class Score:
     """How likely each document of a file is under a model, token by token.
 
     Autoregressive models: the log-likelihood itself. Masked, block and proofreading models: the exact likelihood under
-    the policy by which they write, with `seedfast sample --order confidence` (docs/likelihood.md). A document is cut into
-    windows of the model's context; its end is not scored.
+    the policy by which they write, with `seedfast sample --order confidence` (docs/likelihood.md). A document is cut
+    into windows of the model's context; its end is not scored.
     """
 
     run: tyro.conf.Positional[Path]

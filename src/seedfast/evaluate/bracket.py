@@ -78,8 +78,8 @@ class Bracketed:
         if self.spread <= LARGEST_SPREAD:
             return None
         return (
-            f"The orders differ by {self.spread:.1f} nats: above {LARGEST_SPREAD:g} a few of them miss the likeliest ones, "
-            "which the lower bound needs, so it may be too high by more than its error."
+            f"The orders differ by {self.spread:.1f} nats: above {LARGEST_SPREAD:g} a few of them miss the likeliest "
+            "ones, which the lower bound needs, so it may be too high by more than its error."
         )
 
     def record(self) -> dict[str, Any]:

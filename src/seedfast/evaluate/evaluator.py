@@ -33,7 +33,7 @@ class Result(Protocol):
 class Evaluator(Protocol):
     """A metric: a frozen dataclass whose fields are its options, each with a default.
 
-    One with a class variable `builds_on` takes the result of that metric as the field of its name, if it was run before.
+    One with a class variable `builds_on` takes the result of that metric as the field of its name, if it was run.
     """
 
     name: ClassVar[str]

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 _LOGITS = 1 << 22
 _COLUMNS = ("log_p_N", "rank_N", "entropy_N")
 _LONGEST_CHARACTER = 8  # tokens
-_NOT_FOR_GIVEN_TEXT = frozenset("prompt infill canvas num tokens trace explain candidates chat on_token".split())
+_NOT_FOR_GIVEN_TEXT = frozenset(
+    {"prompt", "infill", "canvas", "num", "tokens", "trace", "explain", "candidates", "chat", "on_token"}
+)
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ def score(model: "Trained", texts: Sequence[str], names: Sequence[str], *, seed:
     """Score documents. names: in messages and results. seed: of a random order.
 
     options: those of `seedfast sample` that change the policy, such as steps=8 or temperature=0.8. Without any, the
-    score of an autoregressive model is `log_prob`. Raises UserError for a model without an exact likelihood of texts, an
-    option that does not fit it, or a document that is empty or cannot be encoded.
+    score of an autoregressive model is `log_prob`. Raises UserError for a model without an exact likelihood of texts,
+    an option that does not fit it, or a document that is empty or cannot be encoded.
     """
     request, assets = _request(model, options), model.assets
     assert isinstance(assets, TextAssets)

@@ -154,7 +154,8 @@ class TextGenerator(Generator[TextRequestT]):
     ) -> Ledger:
         """How the sampler would write these texts, of one length: the tokens that they hold at open positions.
 
-        documents_BL: as in `Decoding`. Raises UserError for a request under which the probability of a text has no closed form.
+        documents_BL: as in `Decoding`. Raises UserError for a request under which the probability of a text has no
+        closed form.
         """
         if reason := request.why_no_likelihood:
             raise UserError(reason)

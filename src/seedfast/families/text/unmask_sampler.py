@@ -85,7 +85,10 @@ class MaskedRequest(TextRequest):
         """Remasking writes a token several times."""
         if not self.remdm:
             return None
-        return "Remasking (--remdm) rewrites tokens, so the probability of a text is a sum over all ways to it: leave it out."
+        return (
+            "Remasking (--remdm) rewrites tokens, so the probability of a text is a sum over all ways to it: leave it "
+            "out."
+        )
 
     @property
     def decoding(self) -> str:
@@ -351,10 +354,8 @@ def _unmasked(step: Step, now_BL: Tensor) -> MaskedPage:
 
     def choose(where_N: Tensor) -> Tensor:
         probabilities_NV = step.probabilities(where_N)
-        if step.given_BL is None:
-            tokens_N = draw(probabilities_NV, u_N[where_N])
-        else:
-            tokens_N = step.given_BL.flatten()[where_N]
+        given_BL = step.given_BL
+        tokens_N = draw(probabilities_NV, u_N[where_N]) if given_BL is None else given_BL.flatten()[where_N]
         if step.record:
             column_N = where_N % length
             step.record(

@@ -169,8 +169,8 @@ def inside(
     mean_lower, mean_upper = (sum(each) / SEEDS for each in zip(*bounds, strict=True))
     same = _random_order(network, texts_NL, log_p_ON)
     detail = (
-        f"{mean_lower:.4f} ≤ {exact:.4f} ≤ {mean_upper:.4f} nats a text: inside in {hits} of {SEEDS} seeds; the sampler "
-        f"in random order is the chain rule (difference {same:.0e})"
+        f"{mean_lower:.4f} ≤ {exact:.4f} ≤ {mean_upper:.4f} nats a text: inside in {hits} of {SEEDS} seeds; the "
+        f"sampler in random order is the chain rule (difference {same:.0e})"
     )
     return Check("bracket", "bounds on both sides", hits == SEEDS and same < 1e-12, detail)
 

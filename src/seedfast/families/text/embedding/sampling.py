@@ -59,8 +59,8 @@ class EmbeddingRequest(TextRequest):
     def why_no_likelihood(self) -> str | None:
         """Tokens are read off vectors."""
         return (
-            "Embedding diffusion reads all tokens off vectors at once, and the probability of the vectors has no closed "
-            "form, so there is nothing to explain: leave --explain out."
+            "Embedding diffusion reads all tokens off vectors at once, and the probability of the vectors has no "
+            "closed form, so there is nothing to explain: leave --explain out."
         )
 
     @property

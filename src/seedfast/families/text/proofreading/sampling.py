@@ -81,8 +81,8 @@ class ProofreadingRequest(MaskedRequest):
         if not self.pass_count:
             return super().why_no_likelihood
         return (
-            "Proofreading passes rewrite tokens, so the probability of a text is a sum over all its drafts: set --passes "
-            "to 0."
+            "Proofreading passes rewrite tokens, so the probability of a text is a sum over all its drafts: "
+            "set --passes to 0."
         )
 
     @property
