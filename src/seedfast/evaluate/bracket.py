@@ -33,6 +33,7 @@ from seedfast.loop.validate import chosen_examples, ratio_of_sums
 from seedfast.options import AtLeast, check
 
 _FEWEST = 4
+"""Windows below which the lower bound is left out unless `windows` is set: they are so long that it says nothing."""
 LARGEST_SPREAD = 2.0
 """Nats by which the orders of a window may differ for its lower bound to be reliable (see `Bracketed.warning`)."""
 
@@ -58,7 +59,7 @@ def gaps(log_p_RP: Tensor, log_c_RP: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Bracketed:
-    """lower ≤ bits per byte ≤ upper, each with its standard error; without `lower` where only the bound is known.
+    """lower ≤ bits per byte ≤ upper, each with its standard error; without `lower` where that was not measured.
 
     windows, orders: how many windows were measured for `lower`, each in how many random orders. spread: the standard
     deviation over orders of the log-probability of a window (of a block, for block diffusion), in nats.
@@ -114,7 +115,8 @@ class Bracket:
     builds_on: ClassVar[str] = "loss"
 
     windows: Annotated[int | None, AtLeast(2)] = None
-    """Windows of the validation split that the lower bound is measured on (default: by their length, 4 at least)."""
+    """Windows of the validation split that the lower bound is measured on, a fixed random choice (default: by their
+    length; none of those for which it takes very long and says nothing, such as 256 tokens)."""
     orders: Annotated[int, AtLeast(2)] = 8
     """Random orders of each of these windows."""
     loss: Likelihood | None = None
@@ -138,10 +140,10 @@ class Bracket:
         assert isinstance(assets, TextAssets)
         bits = likelihood_conversions(assets)["bits_per_byte"]
         upper = {"upper": loss.loss * bits, "upper_standard_error": loss.standard_error * bits}
-        if why_not(model):
+        count = 0 if why_not(model) else self.windows or BUDGET // (self.orders * row_cost(model))
+        if count < (_FEWEST if self.windows is None else 1):
             return Bracketed(**upper)
         corpus = model.corpus
-        count = self.windows or max(_FEWEST, BUDGET // (self.orders * row_cost(model)))
         batch = corpus.validation.batch(list(chosen_examples(corpus, count, model.run.seed)))
         canvases, weights_E = windows_of(batch)
         log_p_REK = self._log_probs(model, batch)

@@ -19,7 +19,7 @@ from seedfast.files import finite
 from seedfast.loop.validate import chosen_examples, ratio_of_sums
 from seedfast.options import AtLeast, Between, check
 
-_FEWEST = 8
+_FEWEST = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Deployed:
     name: ClassVar[str] = "deployed"
 
     windows: Annotated[int | None, AtLeast(2)] = None
-    """Windows of the validation split that are scored, a fixed random choice (default: by their length, 8 at least)."""
+    """Windows of the validation split that are scored, a fixed random choice (default: by their length, 2 at least)."""
     steps: Annotated[int | None, AtLeast(1)] = None
     """Unmasking steps of a window, or of a block (default: one for each token)."""
     temperature: Annotated[float | None, AtLeast(0)] = None
