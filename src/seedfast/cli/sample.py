@@ -83,7 +83,7 @@ def sample(words: list[str]) -> int:
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
     with silenced(asked.stream):  # a bar would be drawn into the text
-        samples = models[0].sample(request, seed=asked.seed)
+        samples: Any = models[0].sample(request, seed=asked.seed)
     say(models[0].origin)
     _say_decoding(models[0], request)
     if asked.stream:

@@ -85,7 +85,7 @@ class Bracketed:
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
-        both = {
+        both: dict[str, Any] = {
             "upper": self.upper,
             "upper_standard_error": self.upper_standard_error,
             "lower": self.lower,
@@ -139,7 +139,7 @@ class Bracket:
         loss, assets = self.loss or Loss()(model), model.assets
         assert isinstance(assets, TextAssets)
         bits = likelihood_conversions(assets)["bits_per_byte"]
-        upper = {"upper": loss.loss * bits, "upper_standard_error": loss.standard_error * bits}
+        upper: dict[str, Any] = {"upper": loss.loss * bits, "upper_standard_error": loss.standard_error * bits}
         count = 0 if why_not(model) else self.windows or BUDGET // (self.orders * row_cost(model))
         if count < (_FEWEST if self.windows is None else 1):
             return Bracketed(**upper)
