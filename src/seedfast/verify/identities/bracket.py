@@ -128,7 +128,7 @@ def explained(build: BuildGenerator = MaskedGenerator) -> Check:
                 whole_NL[row, choice.place] = choice.token
         deployed_N = -deployed_nats(generator, network, request, whole_NL)
         worst = max(worst, relative_error(torch.tensor(samples.log_probs, dtype=torch.float64), deployed_N))
-    detail = f"Σ log p of the written tokens = -deployed for 100 drawn texts of each request (largest difference {worst:.0e})"
+    detail = f"Σ log p of the written tokens = -deployed for 100 texts of each request (difference {worst:.0e})"
     return Check("deployed-likelihood", "explained samples", worst < 1e-9, detail)
 
 
