@@ -9,7 +9,9 @@ import pytest
 from seedfast import recipes
 from seedfast.cli import COMMANDS
 from seedfast.cli.arguments import parse
+from seedfast.cli.evaluate import Evaluate
 from seedfast.cli.sample import Sample
+from seedfast.cli.score import Score
 from seedfast.cli.train import parse_run
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.image.dataset import ImageAssets
@@ -60,6 +62,9 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
         asked = parse_run(rest[0], rest[1:])
         assert asked.run.recipe == rest[0]
     recipe = rest[0].removeprefix("runs/") if rest else ""
+    if name in ("evaluate", "score") and "--judge" not in rest:
+        asked_numbers: Any = parse({"evaluate": Evaluate, "score": Score}[name], rest, prog=f"seedfast {name}")
+        assert str(asked_numbers.run) == rest[0]
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
         kind = request_class(recipe)
         asked_samples: Any = parse(Sample[kind], rest, prog="seedfast sample")
@@ -68,4 +73,4 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
 
 def test_some_commands_are_documented() -> None:
     documented = {words[0] for words in commands()}
-    assert {"train", "sample", "evaluate", "report", "verify"} <= documented
+    assert {"train", "sample", "evaluate", "score", "report", "verify"} <= documented

@@ -45,15 +45,30 @@ class Evaluate(OfModel):
 
     The loss: nats_per_token and bits_per_byte with their standard error, each scored token once (for every draw of a
     bound); is_bound says whether the number is the likelihood itself or bounds it from above (a NELBO), which is never
-    called a perplexity. Image runs add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast
-    captions` have their options). With --samples N --judge RUN, samples of the run are scored by another run instead
-    (seedfast evaluate RUN --samples 1 --judge RUN --help).
+    called a perplexity. Masked, block and proofreading models have a bound on either side (lower ≤ bits per byte ≤
+    upper), and deployed, the exact likelihood of `seedfast sample --order confidence` (docs/likelihood.md). Image runs
+    add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast captions` have their options).
+    With --samples N --judge RUN, samples of the run are scored by another run instead (seedfast evaluate RUN --samples
+    1 --judge RUN --help).
     """
 
     only: tuple[str, ...] = ()
-    """The metrics to run: loss, fidelity, captions, or path/to/file.py:function of your own (default: all that fit)."""
+    """The metrics to run: loss, bracket, deployed, fidelity, captions, or path/to/file.py:function of your own
+    (default: all that fit)."""
     draws: int | None = None
     """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
+    windows: int | None = None
+    """Windows that the lower bound and deployed are measured on, a fixed random choice (default: by their length)."""
+    orders: int | None = None
+    """Random orders of each window for the lower bound (default 8)."""
+    steps: int | None = None
+    """For deployed: unmasking steps of a window, or of a block (default: one for each token)."""
+    temperature: float | None = None
+    """For deployed: the temperature of sampling (default 1)."""
+    top_k: int | None = None
+    """For deployed: draw from the k likeliest tokens only."""
+    top_p: float | None = None
+    """For deployed: draw from the smallest set of likeliest tokens whose probability reaches p."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +89,15 @@ class JudgeSamples(OfModel, Generic[R]):
     """The flags of `seedfast sample RUN`."""
 
 
+_OPTIONS = ("draws", "windows", "orders", "steps", "temperature", "top_k", "top_p")
+"""Flags that are options of metrics."""
 _NOT_FOR_SAMPLES = {
     "--only": "it chooses metrics of the run itself",
+    **dict.fromkeys(("--windows", "--orders"), "it belongs to the bounds of the run itself"),
+    **{f"--{name}": f"that of the samples is --sampling.{name}" for name in ("steps", "temperature", "top-k", "top-p")},
     "--draws": "it belongs to the loss of the run itself; samples are drawn by --seed",
     "--sampling.num": "--samples is the number of samples",
+    "--sampling.explain": "only scores are printed; seedfast sample shows the tokens",
     "--sampling.trace": "only scores are printed; seedfast sample shows the steps",
 }
 """Flags that have no effect on the scores of samples, and the reason."""
@@ -91,7 +111,7 @@ def evaluate(words: list[str]) -> int:
     asked: Evaluate = parse(Evaluate, words, prog="seedfast evaluate")
     from seedfast.evaluate.evaluator import evaluate as measure
 
-    options = {} if asked.draws is None else {"draws": asked.draws}
+    options = {name: value for name in _OPTIONS if (value := getattr(asked, name)) is not None}
     model = opened(asked)
     return show(measure(model, asked.only, options), model, as_json=asked.json)
 
@@ -121,7 +141,7 @@ def _judge(words: list[str]) -> int:
 
 def _scored(kind: type[Any]) -> type[Any]:
     """The class of requests without the flags that have no effect on scores."""
-    known = {f.name: f.default for f in fields(kind) if f.name in ("num", "trace")}
+    known = {f.name: f.default for f in fields(kind) if f.name in ("num", "trace", "explain")}
     fixed: dict[str, Any] = {name: Annotated[type(value), tyro.conf.Fixed, _HIDDEN] for name, value in known.items()}
     body = {"__annotations__": fixed, "__doc__": kind.__doc__, "__module__": kind.__module__, **known}
     return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), body))

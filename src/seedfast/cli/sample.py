@@ -83,16 +83,39 @@ def sample(words: list[str]) -> int:
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
     with silenced(asked.stream):  # a bar would be drawn into the text
-        samples = models[0].sample(request, seed=asked.seed)
+        samples: Any = models[0].sample(request, seed=asked.seed)
     say(models[0].origin)
     _say_decoding(models[0], request)
     if asked.stream:
         console.file.write("\n")
+        console.file.writelines(f"{line}\n" for line in samples.explanation(0))
     else:
         samples.show(console)
     if asked.out or not samples.printable:
-        _save(samples, folder, replace=not asked.out)
+        _save(samples, folder, replace=not asked.out, more=_explained(samples, models[0]))
     return 0
+
+
+def _explained(samples: Any, model: Any) -> dict[str, bytes]:
+    """The page of explained texts, with their tokens coloured by surprise; nothing without explanations."""
+    if not (choices := getattr(samples, "choices", [])):
+        return {}
+    from seedfast.report.surprise import Passage, Span, page
+
+    passages = []
+    for number, (tokens, fixed) in enumerate(zip(samples.tokens, samples.fixed, strict=True)):
+        of = {each.place: each for each in choices[number]}
+        spans = []
+        for place, (token, is_given) in enumerate(zip(tokens, fixed, strict=True)):
+            if is_given:
+                spans.append(Span(model.tokenizer.decode([token])))
+                continue
+            each = of[place]
+            hint = f"step {each.step}, {each.bits:.2f} bits, rank {each.rank}, drawn with {each.draw:.6f} ({each.key})"
+            spans.append(Span(each.text, each.bits, hint))
+        facts = f"log-probability of all that was written: {samples.log_probs[number]:,.4f} nats"
+        passages.append(Passage(f"Sample {number + 1}", facts, spans))
+    return {"explanation.html": page("Samples, token by token", [model.origin], passages).encode()}
 
 
 def _say_decoding(model: Any, request: Any) -> None:
@@ -103,10 +126,10 @@ def _say_decoding(model: Any, request: Any) -> None:
         say(f"decoding: {decoding}")
 
 
-def _save(samples: Any, folder: Path, *, replace: bool) -> None:
+def _save(samples: Any, folder: Path, *, replace: bool, more: dict[str, bytes] | None = None) -> None:
     """Write samples into a folder. replace: whether it is the run's own, so that nothing in it is the user's."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in samples.save(folder, replace=replace):
+    for file in samples.save(folder, replace=replace, more=more):
         print(file)
 
 
@@ -139,7 +162,7 @@ def _compare(models: list[Any], request: Any, seed: int, console: Console, folde
         console.rule(f"{model.weights} weights", style="bold")
         samples.show(console)
         if save or not samples.printable:
-            _save(samples, folder / model.weights, replace=not save)
+            _save(samples, folder / model.weights, replace=not save, more=_explained(samples, model))
         columns[model.weights] = statistics(samples.written) if isinstance(samples, TextSamples) else {}
     table = Table("", *columns)
     for name in next(iter(columns.values())):

@@ -6,7 +6,7 @@ model to numbers by name.
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
@@ -31,7 +31,10 @@ class Result(Protocol):
 
 
 class Evaluator(Protocol):
-    """A metric: a frozen dataclass whose fields are its options, each with a default."""
+    """A metric: a frozen dataclass whose fields are its options, each with a default.
+
+    One with a class variable `builds_on` takes the result of that metric as the field of its name, if it was run.
+    """
 
     name: ClassVar[str]
 
@@ -46,11 +49,15 @@ class Evaluator(Protocol):
 
 EVALUATORS = {
     "loss": "seedfast.evaluate.loss:Loss",
+    "bracket": "seedfast.evaluate.bracket:Bracket",
+    "deployed": "seedfast.evaluate.deployed:Deployed",
     "judge": "seedfast.evaluate.judge:Judge",
     "fidelity": "seedfast.evaluate.fidelity:Fidelity",
     "captions": "seedfast.evaluate.caption_quality:CaptionQuality",
 }
 """Name → module:class, in the order in which they are run and shown."""
+LIKELIHOODS = ("loss", "bracket", "deployed")
+"""Metrics whose numbers have names of their own, so that they need not stand under the metric's."""
 
 
 def evaluator_class(name: str) -> type[Evaluator]:
@@ -110,10 +117,11 @@ class Evaluation:
     step: int | None
 
     def record(self) -> dict[str, Any]:
-        """Weights and step, the values of the loss, and those of each other metric under its name."""
-        model = {"weights": self.weights, "step": self.step}
-        loss = self.results["loss"].record() if "loss" in self.results else {}
-        return model | loss | {name: result.record() for name, result in self.results.items() if name != "loss"}
+        """Weights and step, the likelihood and its bounds, and the numbers of each other metric under its name."""
+        values: dict[str, Any] = {"weights": self.weights, "step": self.step}
+        for name, result in self.results.items():
+            values |= result.record() if name in LIKELIHOODS else {name: result.record()}
+        return values
 
     def table(self) -> list[str]:
         """One table below the other, each after the first under its name."""
@@ -167,10 +175,17 @@ def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any
         owners = [name for name in names or EVALUATORS if name in EVALUATORS and option in _options(name)]
         if not owners:
             raise UserError(f"No metric has the option {option}; name the metric and one of its options.")
-        known = own.get(owners[0]) or evaluator_class(owners[0])()
-        values = {f.name: getattr(known, f.name) for f in fields(known)}  # type: ignore[arg-type]
-        own[owners[0]] = evaluator_class(owners[0])(**values | {option: value})
-    results = {name: each(model) for name, each in chosen(model, names, own).items()}
+        for owner in owners:
+            known: Any = own.get(owner) or evaluator_class(owner)()
+            own[owner] = replace(known, **{option: value})
+        reasons = [own[owner].fits(model) for owner in owners]
+        if all(reasons):
+            raise UserError(f"The option {option} ({value}) has no effect: {reasons[0]}")
+    results: dict[str, Result] = {}
+    for name, each in chosen(model, names, own).items():
+        if (before := getattr(each, "builds_on", "")) in results:
+            each = replace(cast("Any", each), **{before: results[before]})
+        results[name] = each(model)
     return Evaluation(results, weights=model.weights, step=model.step)
 
 

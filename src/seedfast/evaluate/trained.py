@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.choice import Weights, run_folder_of
 from seedfast.run_folder.train_state import NoLargerThan, load_network
 from seedfast.user_code import named_by
+
+if TYPE_CHECKING:
+    from seedfast.evaluate.score import ScoredText
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,21 @@ class Trained:
         the validation split is. Raises UserError for a model without a likelihood of text.
         """
         found = log_prob(self, [text] if isinstance(text, str) else text, seed=seed)
+        return found[0] if isinstance(text, str) else found
+
+    def score(self, text: str | list[str], *, seed: int = 1, **options: Any) -> "ScoredText | list[ScoredText]":
+        """The exact probability of a text, or of each, token by token: `score(text).log_prob`, `.tokens`.
+
+        Of an autoregressive model it is `log_prob`. Of masked, block and proofreading models it is that of writing the
+        text by `sample(order="confidence", tokens=…)`, one token a step. options: of `sample`, such as steps=8 or
+        temperature=0.8, for the likelihood under another policy. seed: of a random order.
+        Raises UserError for a model without an exact likelihood of texts, or an option that does not fit it.
+        """
+        from seedfast.evaluate.score import score
+
+        texts = [text] if isinstance(text, str) else text
+        names = [f"Text {number + 1}" for number in range(len(texts))]
+        found = score(self, texts, names, seed=seed, **options).texts
         return found[0] if isinstance(text, str) else found
 
     def __repr__(self) -> str:

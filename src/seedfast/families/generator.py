@@ -1,6 +1,7 @@
 """The half of a family that sampling walks: a request in, samples out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -38,14 +39,15 @@ class Samples(ABC):
     def files(self) -> dict[str, bytes]:
         """The samples as files: the content of each by its name, the most important first."""
 
-    def save(self, folder: str | Path, *, replace: bool = False) -> list[Path]:
+    def save(self, folder: str | Path, *, replace: bool = False, more: Mapping[str, bytes] | None = None) -> list[Path]:
         """Write `files` into a folder; returns them. Files of earlier samples are removed first.
 
         replace: whether files of other origin that have these names are replaced. Raises UserError otherwise.
+        more: further files by their names.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return sample_files.write(folder, self.files(), replace=replace)
+        return sample_files.write(folder, {**self.files(), **(more or {})}, replace=replace)
 
 
 RequestT = TypeVar("RequestT", bound=Request)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from seedfast.console import say
+from seedfast.console import say, silenced
 from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
@@ -21,6 +21,7 @@ from seedfast.families.text.decoding import Decoding, TextRequestT
 from seedfast.families.text.long_text import fill_windows
 from seedfast.families.text.preview import Spans, TaskPreview, spans
 from seedfast.families.text.request import OPEN, Canvas, TextSamples
+from seedfast.families.text.written import Ledger
 from seedfast.keys import Draws
 
 _GAP = re.compile(r"[⟨<]gap:(\d+)[⟩>]")
@@ -108,14 +109,22 @@ class TextGenerator(Generator[TextRequestT]):
     @torch.no_grad()
     def generate(self, network: nn.Module, request: TextRequestT, draws: Draws, state: State) -> TextSamples:
         """Generate texts. Raises UserError where the request does not fit the model."""
+        if request.explain and (reason := request.why_no_likelihood):
+            raise UserError(reason)
         canvases = [canvas for canvas in self.canvases(request) for _ in range(request.num)]
+        ledger = Ledger() if request.explain else None
         frames: list[list[str]] = [[] for _ in canvases]
 
         def trace(row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
             frames[row].append(self.decode(tokens, is_open))
 
         decoding = Decoding(
-            network=network, request=request, draws=draws, state=state, trace=trace if request.trace else None
+            network=network,
+            request=request,
+            draws=draws,
+            state=state,
+            trace=trace if request.trace else None,
+            record=ledger,
         )
         filled = self.fill_any(decoding, canvases)
         for tokens, canvas in zip(filled, canvases, strict=True):
@@ -123,13 +132,46 @@ class TextGenerator(Generator[TextRequestT]):
             is_same = torch.equal(torch.tensor(tokens)[fixed_L], canvas.tokens_L[: len(tokens)][fixed_L])
             assert is_same, "a fixed token was altered"
         pairs = list(zip(filled, canvases, strict=True))
+        decode = self.assets.tokenizer.decode
         return TextSamples(
-            texts=[self.assets.tokenizer.decode(tokens) for tokens in filled],
+            texts=[decode(tokens) for tokens in filled],
             tokens=filled,
             pieces=[self._pieces(tokens, canvas) for tokens, canvas in pairs],
             frames=frames if request.trace else [],
             fixed=[canvas.fixed_L[: len(tokens)].tolist() for tokens, canvas in pairs],
+            choices=[ledger.choices(row, len(tokens), decode) for row, tokens in enumerate(filled)] if ledger else [],
         )
+
+    @torch.no_grad()
+    def forced(
+        self,
+        network: nn.Module,
+        request: TextRequestT,
+        texts: list[Canvas],
+        draws: Draws,
+        state: State,
+        documents_BL: Tensor | None = None,
+    ) -> Ledger:
+        """How the sampler would write these texts, of one length: the tokens that they hold at open positions.
+
+        documents_BL: as in `Decoding`. Raises UserError for a request under which the probability of a text has no
+        closed form.
+        """
+        if reason := request.why_no_likelihood:
+            raise UserError(reason)
+        ledger = Ledger()
+        with silenced():  # whoever scores many texts has a bar of its own
+            decoding = Decoding(
+                network=network,
+                request=request,
+                draws=draws,
+                state=state,
+                record=ledger,
+                forced=True,
+                documents_BL=documents_BL,
+            )
+            self.fill(decoding, texts)
+        return ledger
 
     def fill_any(self, decoding: Decoding[TextRequestT], canvases: list[Canvas]) -> list[list[int]]:
         """`fill` for continuations that are longer than the context too: window by window."""

@@ -30,6 +30,7 @@ from seedfast.families.text.unmask_sampler import (
     predicted,
     unmask,
 )
+from seedfast.families.text.written import Record
 from seedfast.options import Example
 
 _LARGEST_DEFAULT = 16
@@ -96,7 +97,8 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
             )
         network = decoding.network
         count = -(-max(len(canvas.tokens_L) for canvas in canvases) // self.block)
-        whole = [self._padded(canvas, count * self.block) for canvas in canvases]
+        # A forced text has no more than its own tokens, so its last block may be shorter.
+        whole = canvases if decoding.forced else [self._padded(canvas, count * self.block) for canvas in canvases]
         cache: Any = network.cache(len(canvases), count * self.block)  # type: ignore[operator]
         written: list[list[int]] = [[] for _ in canvases]
         for number in range(count):
@@ -105,21 +107,34 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
             filled = [page.tokens_L.tolist() for page in pages]
             if not all(bool(page.fixed_L.all()) for page in pages):
                 trace = decoding.trace and _in_whole_text(decoding.trace, written, canvases)
+                record = decoding.record and self._recorded(decoding, decoding.record, written, canvases)
                 filled = unmask(
-                    replace(decoding.at(number), trace=trace),
+                    replace(decoding.at(number), trace=trace, record=record),
                     pages,
                     vocabulary=self.symbols,
                     policy=Policy(decoding.request, self.schedule),
                     predict=partial(_predict, network, cache),
                 )
-            # After its first end-of-text a text consists of end-of-texts; they are cut off below.
-            filled = [self._ended(tokens, page) for tokens, page in zip(filled, pages, strict=True)]
+            if not decoding.forced:  # after its first end-of-text a text consists of them; they are cut off below
+                filled = [self._ended(tokens, page) for tokens, page in zip(filled, pages, strict=True)]
             append_block(network, torch.tensor(filled, device=decoding.device), cache)
             written = [before + tokens for before, tokens in zip(written, filled, strict=True)]
         return [
             self.until_end(tokens[: len(canvas.tokens_L)], canvas)
             for tokens, canvas in zip(written, canvases, strict=True)
         ]
+
+    def _recorded(
+        self, decoding: Decoding[MaskedRequest], record: Record, written: list[list[int]], canvases: list[Canvas]
+    ) -> Record:
+        """A record of one block as that of the whole text, without the blocks after a text's end."""
+        ends = [
+            (self.end_of_text, False) in zip(tokens, canvas.fixed_L.tolist(), strict=False)
+            for tokens, canvas in zip(written, canvases, strict=True)
+        ]
+        goes_on_B = torch.tensor([decoding.forced or not end for end in ends], device=decoding.device)
+        starts_B = torch.tensor([len(tokens) for tokens in written], device=decoding.device)
+        return lambda tokens: record(tokens.where(goes_on_B[tokens.rows_N]).moved(starts_B))
 
     def _padded(self, canvas: Canvas, length: int) -> Canvas:
         """A canvas of whole blocks: the added positions are open, and cut off in the end."""

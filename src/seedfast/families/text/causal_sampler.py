@@ -14,9 +14,10 @@ from torch import Tensor
 
 from seedfast.console import track
 from seedfast.errors import UserError
-from seedfast.families.text.categorical import sample
+from seedfast.families.text.categorical import sample, shape
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.request import TextRequest, at_least_one
+from seedfast.families.text.written import STREAM, Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,15 @@ class AutoregressiveRequest(TextRequest):
             raise UserError("A chat begins with a user message: give it as --prompt.")
         if self.on_token and (self.count > 1 or self.infill is not None):
             raise UserError("Only one continuation can be streamed: request one sample and no infill.")
+
+    @property
+    def why_no_likelihood(self) -> str | None:
+        """Infills are resampled."""
+        if self.infill is None:
+            return None
+        return (
+            "A gap is filled with one of several candidates, whose probability has no closed form: leave --infill out."
+        )
 
     @property
     def decoding(self) -> str:
@@ -106,7 +116,7 @@ def continue_prompts(
         for row, (prompt, count) in enumerate(zip(prompts, counts, strict=True))
     ]
     most = max(counts)
-    u_SB = decoding.draws.uniform_of_stages(range(most), "token")
+    u_SB = decoding.draws.uniform_of_stages(range(most), STREAM)
     progress = iter(track("Sampling", range(most), most))
     cached = cached and bool(decoding.network.has_cache)
     read_on = decoding.network.next_token() if cached else None  # type: ignore[operator]
@@ -118,7 +128,7 @@ def continue_prompts(
         shortest = min((room for room, left in rooms if left > room), default=max(text.left for text in rest))
         reader = _Reader(decoding, vocabulary, rest, shortest if cached else 1, read_on, may_end=may_end)
         for _ in range(reader.steps):
-            reader.step(u_SB[done])
+            reader.step(u_SB[done], done)
             next(progress, None)
             done += 1
             if not reader.texts:
@@ -170,8 +180,8 @@ class _Reader:
         forbidden_V = logits_V.isinf()
         return forbidden_V if bool(forbidden_V.any()) else None
 
-    def step(self, u_B: Tensor) -> None:
-        """Draw the next token of each text at the quantiles of its row."""
+    def step(self, u_B: Tensor, number: int) -> None:
+        """Draw the next token of each text, its number `number`, at the quantiles of its row."""
         request, decoding = self.decoding.request, self.decoding
         if self.next_B is not None:
             assert self.read_on is not None, "a cache is needed for more than one step"
@@ -181,12 +191,36 @@ class _Reader:
             logits_BV = logits_BV.masked_fill(self.forbidden_V, -torch.inf)
         u_B = u_B if len(u_B) == len(self.texts) else u_B[self.rows_B]
         self.next_B = sample(logits_BV, u_B, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
+        if decoding.record:
+            self._record(logits_BV, u_B, number)
         for text, token in zip(self.texts, self.next_B.tolist(), strict=True):
             before = len(text.tokens)
             text.add(token)
             if decoding.trace and len(text.tokens) > before:
                 decoding.trace(text.row, text.tokens, [False] * len(text.tokens))
         self._keep([index for index, text in enumerate(self.texts) if text.left])
+
+    def _record(self, logits_BV: Tensor, u_B: Tensor, number: int) -> None:
+        """Record the tokens of the texts that are not finished."""
+        request, draws = self.decoding.request, self.decoding.draws
+        assert self.decoding.record is not None
+        assert self.next_B is not None
+        left_N = torch.tensor([row for row, text in enumerate(self.texts) if text.left], device=u_B.device)
+        places = [len(self.texts[row].tokens) for row in left_N.tolist()]
+        probabilities_NV = shape(
+            logits_BV[left_N].double(), temperature=request.temperature, top_k=request.top_k, top_p=request.top_p
+        )
+        written = Written.of(
+            probabilities_NV,
+            tokens_N=self.next_B[left_N],
+            rows_N=self.rows_B[left_N],
+            places_N=torch.tensor(places, device=u_B.device),
+            u_N=u_B[left_N],
+            index_N=torch.zeros_like(left_N),
+            step=number,
+            draws=draws.at(number),
+        )
+        self.decoding.record(written)
 
     def _keep(self, unfinished: list[int]) -> None:
         """Drop the finished texts.

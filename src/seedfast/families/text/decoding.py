@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seedfast.families.generator import State
 from seedfast.families.text.request import TextRequest
+from seedfast.families.text.written import Record
 from seedfast.keys import Draws
 
 Trace = Callable[[int, Sequence[int], Sequence[bool]], None]
@@ -22,7 +23,9 @@ class Decoding(Generic[TextRequestT]):
     """One call of a sampler.
 
     network: in evaluation mode. draws: one random stream for each row. state: the family's adaptive state.
-    trace: called after each step; None where no trace is requested.
+    trace: called after each step; None where no trace is requested. record: called with the tokens of each evaluation.
+    forced: write the tokens that the canvases hold at their open positions instead of drawing some, to record how
+    likely they are. documents_BL: of forced texts, the document of each token, where attention is restricted to it.
     """
 
     network: nn.Module
@@ -30,6 +33,9 @@ class Decoding(Generic[TextRequestT]):
     draws: Draws
     state: State = field(default_factory=dict)
     trace: Trace | None = None
+    record: Record | None = None
+    forced: bool = False
+    documents_BL: Tensor | None = None
 
     @property
     def device(self) -> torch.device:

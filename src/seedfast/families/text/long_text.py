@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import torch
+
 from seedfast.families.text.decoding import Decoding, TextRequestT, Trace
 from seedfast.families.text.request import Canvas
+from seedfast.families.text.written import Record
 
 
 class Windowed(Protocol[TextRequestT]):
@@ -45,7 +48,8 @@ def fill_windows(
         ]
         after = [missing[row] - int((~page.fixed_L).sum()) for row, page in zip(rows, pages, strict=True)]
         trace = decoding.trace and _in_whole_text(decoding.trace, rows, before, after, generator.end_of_text)
-        filled = generator.fill(replace(_of_window(decoding, number, rows), trace=trace), pages)
+        record = decoding.record and _recorded(decoding.record, rows, before, decoding.device)
+        filled = generator.fill(replace(_of_window(decoding, number, rows), trace=trace, record=record), pages)
         for row, gone, rest, page, tokens in zip(rows, before, after, pages, filled, strict=True):
             texts[row] = gone + tokens
             missing[row] = rest if len(tokens) == len(page.tokens_L) else 0
@@ -59,6 +63,13 @@ def _of_window(decoding: Decoding[TextRequestT], number: int, rows: list[int]) -
     draws = decoding.draws
     scope = f"{draws.scope}/window-{number}" if number else draws.scope
     return replace(decoding, draws=replace(draws, scope=scope, positions_B=draws.positions_B[rows]))
+
+
+def _recorded(record: Record, rows: list[int], before: list[list[int]], device: torch.device) -> Record:
+    """A record of windows as that of whole texts."""
+    rows_B = torch.tensor(rows, device=device)
+    places_B = torch.tensor([len(gone) for gone in before], device=device)
+    return lambda tokens: record(tokens.moved(places_B, rows_B))
 
 
 def _in_whole_text(trace: Trace, rows: list[int], before: list[list[int]], after: list[int], end_of_text: int) -> Trace:

@@ -1,5 +1,6 @@
 """Requests for text, the canvas that a sampler fills, and the finished texts."""
 
+import math
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
@@ -14,6 +15,8 @@ from torch import Tensor
 from seedfast.errors import UserError
 from seedfast.families.generator import Samples
 from seedfast.families.text.categorical import check_shaping
+from seedfast.families.text.written import Choice
+from seedfast.files import finite, to_json
 
 OPEN = "░"
 """How a trace shows a position that is still open."""
@@ -46,6 +49,8 @@ class TextRequest:
     """Draw from the smallest set of likeliest tokens whose probability reaches p."""
     trace: bool = False
     """Show the text after every step."""
+    explain: bool = False
+    """Show of every written token its probability, rank and entropy, the number that drew it and that number's key."""
 
     def __post_init__(self) -> None:
         check_shaping(self.temperature, self.top_k, self.top_p)
@@ -59,6 +64,11 @@ class TextRequest:
     def count(self) -> int:
         """Number of samples."""
         return max(1, len(self.prompt)) * self.num
+
+    @property
+    def why_no_likelihood(self) -> str | None:
+        """Why the probability of a text that is decoded so has no closed form, as a sentence; None where it has one."""
+        return None
 
     @property
     def decoding(self) -> str:
@@ -117,7 +127,8 @@ class TextSamples(Samples):
     """Finished texts.
 
     pieces[i]: sample i as (text, whether it was fixed) parts. frames[i]: sample i after every step, if traced.
-    fixed[i]: whether each token of sample i was given.
+    fixed[i]: whether each token of sample i was given. choices[i]: every token that was written for sample i, in the
+    order of writing, where that was requested.
     """
 
     texts: list[str]
@@ -125,6 +136,7 @@ class TextSamples(Samples):
     pieces: list[list[tuple[str, bool]]]
     fixed: list[list[bool]]
     frames: list[list[str]] = field(default_factory=list)
+    choices: list[list[Choice]] = field(default_factory=list)
 
     @property
     def written(self) -> list[list[int]]:
@@ -133,6 +145,11 @@ class TextSamples(Samples):
             [token for token, given in zip(tokens, fixed, strict=True) if not given]
             for tokens, fixed in zip(self.tokens, self.fixed, strict=True)
         ]
+
+    @property
+    def log_probs(self) -> list[float]:
+        """The log-probability in nats of all that was written for each sample; nothing unless `choices` are there."""
+        return [math.fsum(choice.log_prob for choice in choices) for choices in self.choices]
 
     def __str__(self) -> str:
         return "\n\n".join(self.texts)
@@ -157,6 +174,7 @@ class TextSamples(Samples):
             if not console.is_terminal:  # the exact text: rich would expand tabs and drop control characters
                 console.file.writelines(f"step {step + 1}\n{frame}\n" for step, frame in enumerate(frames))
                 console.file.write(self.texts[number] + "\n")
+                console.file.writelines(f"{line}\n" for line in self.explanation(number))
                 continue
             for step, frame in enumerate(frames):
                 console.print(Text(f"step {step + 1}", style="dim"))
@@ -165,10 +183,36 @@ class TextSamples(Samples):
             for piece, is_fixed in pieces:
                 text.append(piece, style="" if is_fixed else "bold green")
             console.print(text, soft_wrap=True)
+            for line in self.explanation(number):
+                console.print(Text(line), soft_wrap=True)
+
+    def explanation(self, number: int) -> list[str]:
+        """How each token of a sample was written, as lines of a table; nothing unless `choices` are there."""
+        if not self.choices:
+            return []
+        lines = [
+            f"{'step':>5} {'place':>5} {'token':<14} {'probability':>11} {'rank':>6} {'entropy':>8} {'draw':>9}  key"
+        ]
+        for each in self.choices[number]:
+            token = repr(each.text) if each.kept else f"({each.text!r})"
+            lines.append(
+                f"{each.step:>5} {each.place:>5} {token:<14} {math.exp(each.log_prob):>11.6f} {each.rank:>6} "
+                f"{each.entropy:>8.4f} {each.draw:>9.6f}  {each.key}"
+            )
+        cut = " (tokens in brackets were cut off)" if not all(each.kept for each in self.choices[number]) else ""
+        total = self.log_probs[number]
+        return [*lines, f"log-probability of the {len(lines) - 1} written tokens: {total:.6f} nats{cut}"]
 
     def files(self) -> dict[str, bytes]:
-        """samples.txt."""
-        return {"samples.txt": ("\n\n--------\n\n".join(self.texts) + "\n").encode()}
+        """samples.txt, and explanation.json where every token is explained."""
+        texts = {"samples.txt": ("\n\n--------\n\n".join(self.texts) + "\n").encode()}
+        if not self.choices:
+            return texts
+        explained = [
+            {"text": text, "log_prob": finite(total), "tokens": [each.record() for each in choices]}
+            for text, total, choices in zip(self.texts, self.log_probs, self.choices, strict=True)
+        ]
+        return texts | {"explanation.json": to_json({"samples": explained}).encode()}
 
 
 def at_least_one(**counts: int | None) -> None:

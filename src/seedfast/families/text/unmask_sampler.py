@@ -1,7 +1,8 @@
 """The sampler of masked diffusion: unmask open positions in parallel steps, in any order.
 
-The choice of positions never depends on the tokens that are about to be drawn, so one position a step follows the chain
-rule and draws exactly from the model (docs/identities.md#sampler-exactness).
+The choice of positions never depends on the tokens that are about to be drawn, so the product of the probabilities of
+all tokens is that of the text (docs/identities.md#deployed-likelihood), and one position a step follows the chain rule
+and draws exactly from the model (docs/identities.md#sampler-exactness).
 """
 
 import math
@@ -20,6 +21,7 @@ from seedfast.families.text.categorical import draw, shape
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.positions import first
 from seedfast.families.text.request import Canvas, TextRequest, at_least_one
+from seedfast.families.text.written import STREAM, Record, Written
 from seedfast.keys import Draws
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 
@@ -27,6 +29,9 @@ LOGITS = 1 << 22
 """Largest number of logits in memory at once: 32 MiB in float64."""
 Logits = Callable[[Tensor], Tensor]
 """Flattened positions [N] → their logits [N, V]."""
+CONFIDENCE_LEVELS = 1 << 10
+"""Confidence is compared in steps of 1/1024, and of equal positions the first comes first: without it, rounding, which
+depends on the batch, would decide between equally likely positions, such as those of an empty text."""
 NoiseSchedule = Literal["linear", "cosine", "polynomial"]
 
 
@@ -74,6 +79,16 @@ class MaskedRequest(TextRequest):
     def step_count(self) -> int | None:
         """The number of steps; None for one for each token."""
         return self.steps
+
+    @property
+    def why_no_likelihood(self) -> str | None:
+        """Remasking writes a token several times."""
+        if not self.remdm:
+            return None
+        return (
+            "Remasking (--remdm) rewrites tokens, so the probability of a text is a sum over all ways to it: leave it "
+            "out."
+        )
 
     @property
     def decoding(self) -> str:
@@ -142,6 +157,8 @@ class Step:
     count_B: positions that were open before the first step.
     draws: the randomness of this step. text_draws: that of the whole text, the same in every step.
     mask: the id of [MASK]. probabilities: the distributions over tokens, float64 [N, V], at N flattened positions.
+    confidence: the largest probability there before temperature, top-k and top-p, float64 [N]. given_BL: the tokens to
+    write instead of drawing some; None where they are drawn. record: called with what is written.
     """
 
     index: int
@@ -154,7 +171,10 @@ class Step:
     text_draws: Draws
     mask: int
     probabilities: Callable[[Tensor], Tensor]
+    confidence: Callable[[Tensor], Tensor]
     symbols: int
+    given_BL: Tensor | None = None
+    record: Record | None = None
 
     def at(self, where_BL: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """`compute` of the N true positions of `where_BL`, [N, …], in parts of at most `LOGITS` logits."""
@@ -200,7 +220,7 @@ class Policy:
         open_BL = step.page.open_BL
         if self.request.order == "random":
             return step.draws.uniform("position", open_BL.shape[1], dtype=torch.float64)
-        top_N = step.at(open_BL, lambda where_N: step.probabilities(where_N).amax(dim=-1))
+        top_N = (step.at(open_BL, step.confidence) * CONFIDENCE_LEVELS).round()
         return torch.zeros(open_BL.shape, dtype=torch.float64, device=open_BL.device).masked_scatter(open_BL, top_N)
 
     def revise(self, step: Step, page: MaskedPage) -> MaskedPage:
@@ -250,13 +270,15 @@ def unmask(
     predict: (token ids [B, L], true where they are no padding or None) → logits (default: the network's).
     """
     draws, request = decoding.draws, decoding.request
-    revise, predict = revise or policy.revise, predict or partial(predicted, decoding.network)
-    page, real_BL = _start(canvases, vocabulary, decoding.device)
+    revise = revise or policy.revise
+    predict = predict or partial(predicted, decoding.network, documents_BL=decoding.documents_BL)
+    page, real_BL, held_BL = _start(canvases, vocabulary, decoding.device)
     count_B = page.open_BL.sum(dim=1)
     padding_BL = None if bool(real_BL.all()) else real_BL
-    may_end_B = torch.tensor([not canvas.is_infill for canvas in canvases], device=decoding.device)
+    may_end_B = torch.tensor([decoding.forced or not canvas.is_infill for canvas in canvases], device=decoding.device)
     may_end_N = may_end_B.repeat_interleave(page.tokens_BL.shape[1])
     steps = request.step_count or int(count_B.max())
+    plain = replace(request, temperature=1.0, top_k=None, top_p=None)
     for index in track("Sampling", range(steps + passes), steps + passes):
         logits = predict(page.tokens_BL, padding_BL)
         step = Step(
@@ -270,7 +292,10 @@ def unmask(
             text_draws=draws,
             mask=vocabulary.mask,
             probabilities=partial(_shaped, vocabulary, request, logits, may_end_N),
+            confidence=partial(_confidence, vocabulary, plain, logits, may_end_N),
             symbols=vocabulary.size,
+            given_BL=held_BL if decoding.forced else None,
+            record=decoding.record,
         )
         page = revise(step, _unmasked(step, policy.select(step)))
         if decoding.trace:
@@ -297,25 +322,55 @@ def _shaped(
     return vocabulary.probabilities(request, logits(where_N), may_end_N[where_N])
 
 
-def _start(canvases: Sequence[Canvas], vocabulary: MaskedVocabulary, device: torch.device) -> tuple[MaskedPage, Tensor]:
-    """Canvases as one batch, padded on the right, and bool [B, L], false at padding."""
+def _confidence(
+    vocabulary: MaskedVocabulary, plain: TextRequest, logits: Logits, may_end_N: Tensor, where_N: Tensor
+) -> Tensor:
+    return _shaped(vocabulary, plain, logits, may_end_N, where_N).amax(dim=-1)
+
+
+def _start(
+    canvases: Sequence[Canvas], vocabulary: MaskedVocabulary, device: torch.device
+) -> tuple[MaskedPage, Tensor, Tensor]:
+    """Canvases as one batch, padded on the right; bool [B, L], false at padding; the tokens that the canvases hold."""
     length = max(len(canvas.tokens_L) for canvas in canvases)
     tokens_BL = torch.full((len(canvases), length), vocabulary.end_of_text, dtype=torch.int64)
     open_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
     real_BL = torch.zeros_like(open_BL)
+    held_BL = tokens_BL.clone()
     for row, canvas in enumerate(canvases):
         size = len(canvas.tokens_L)
+        held_BL[row, :size] = canvas.tokens_L
         tokens_BL[row, :size] = canvas.tokens_L.masked_fill(~canvas.fixed_L, vocabulary.mask)
         open_BL[row, :size] = ~canvas.fixed_L
         real_BL[row, :size] = True
     open_BL = open_BL.to(device)
-    return MaskedPage(tokens_BL.to(device), open_BL, open_BL), real_BL.to(device)
+    return MaskedPage(tokens_BL.to(device), open_BL, open_BL), real_BL.to(device), held_BL.to(device)
 
 
 def _unmasked(step: Step, now_BL: Tensor) -> MaskedPage:
-    """The page with tokens drawn at these positions."""
-    page = step.page
-    u_BL = step.draws.uniform("token", now_BL.shape[1], dtype=torch.float64)
-    u_N = u_BL.flatten()
-    drawn_N = step.at(now_BL, lambda where_N: draw(step.probabilities(where_N), u_N[where_N]))
+    """The page with tokens drawn at these positions, or with those that are given."""
+    page, length = step.page, now_BL.shape[1]
+    u_N = step.draws.uniform(STREAM, length, dtype=torch.float64).flatten()
+
+    def choose(where_N: Tensor) -> Tensor:
+        probabilities_NV = step.probabilities(where_N)
+        given_BL = step.given_BL
+        tokens_N = draw(probabilities_NV, u_N[where_N]) if given_BL is None else given_BL.flatten()[where_N]
+        if step.record:
+            column_N = where_N % length
+            step.record(
+                Written.of(
+                    probabilities_NV,
+                    tokens_N=tokens_N,
+                    rows_N=torch.div(where_N, length, rounding_mode="floor"),
+                    places_N=column_N,
+                    u_N=u_N[where_N],
+                    index_N=column_N,
+                    step=step.index,
+                    draws=step.draws,
+                )
+            )
+        return tokens_N
+
+    drawn_N = step.at(now_BL, choose)
     return replace(page, tokens_BL=page.tokens_BL.masked_scatter(now_BL, drawn_N), open_BL=page.open_BL & ~now_BL)

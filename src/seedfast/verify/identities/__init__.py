@@ -18,6 +18,7 @@ def check_all() -> Iterator[Check]:
     """Check every identity on the installed code, one after another."""
     from seedfast.verify.identities import (
         block,
+        bracket,
         captions,
         embedding,
         gaussian,
@@ -38,6 +39,10 @@ def check_all() -> Iterator[Check]:
     yield masked.estimator_variance()
     yield sampling.exact_sampler()
     yield sampling.exact_generation()
+    yield bracket.deployed_likelihood()
+    yield bracket.deployed_blocks()
+    yield bracket.explained()
+    yield bracket.inside()
     yield block.chain_rule()
     yield block.whole_window()
     yield block.cached_blocks()

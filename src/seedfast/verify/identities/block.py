@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from seedfast import keys
 from seedfast.data.text.corpus import TextAssets
 from seedfast.families.text.block_diffusion import Block, BlockGenerator, block_objective
 from seedfast.families.text.decoding import Decoding
@@ -19,7 +18,7 @@ from seedfast.families.text.unmask_sampler import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import LEAST_P_VALUE, ROUNDING, Check, p_value, relative_error
-from seedfast.verify.identities.toys import all_texts, assets, codes, windows_of
+from seedfast.verify.identities.toys import all_texts, assets, codes, seeded_network, windows_of
 
 Build = Callable[[Block, TextAssets], MaskedObjective]
 BuildGenerator = Callable[[Block, TextAssets], BlockGenerator]
@@ -30,13 +29,7 @@ _ROWS = 20_000
 
 def _network(objective: MaskedObjective) -> nn.Module:
     """The objective's network with arbitrary, large weights, the same for every block size."""
-    with torch.random.fork_rng():
-        keys.seed_torch(0, "identity 8")
-        network = objective.network(_MODEL).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(15)
-    return network
+    return seeded_network(objective, _MODEL)
 
 
 def _draws(count: int) -> Draws:

@@ -98,14 +98,21 @@ def continuous(
 @torch.no_grad()
 def any_order(network: nn.Module, mask: int, texts_NL: Tensor, scored: tuple[int, ...]) -> Tensor:
     """E_π Σ_j -log q(x_{π_j} | x_{π_<j}) of each text by its definition: all orders of the scored positions."""
-    total_N = torch.zeros(len(texts_NL), dtype=torch.float64)
-    for order in itertools.permutations(scored):
+    return -any_order_log_probs(network, mask, texts_NL, scored).mean(dim=0)
+
+
+@torch.no_grad()
+def any_order_log_probs(network: nn.Module, mask: int, texts_NL: Tensor, scored: tuple[int, ...]) -> Tensor:
+    """Σ_j log q(x_{π_j} | x_{π_<j}) of each text along each of the O orders π of the scored positions, [O, N]."""
+    orders = list(itertools.permutations(scored))
+    log_p_ON = torch.zeros(len(orders), len(texts_NL), dtype=torch.float64)
+    for order, log_p_N in zip(orders, log_p_ON, strict=True):
         for j, position in enumerate(order):
             inputs_NL = texts_NL.clone()
             inputs_NL[:, list(order[j:])] = mask
             log_q_NV = network(inputs_NL)[:, position].double().log_softmax(dim=-1)
-            total_N -= log_q_NV.gather(1, texts_NL[:, position, None])[:, 0]
-    return total_N / math.factorial(len(scored))
+            log_p_N += log_q_NV.gather(1, texts_NL[:, position, None])[:, 0]
+    return log_p_ON
 
 
 def subs(build: Build = MaskedObjective, generator: BuildGenerator = MaskedGenerator) -> Check:

@@ -5,6 +5,7 @@ Shapes: B rows, N texts, L length, V vocabulary, M possible inputs.
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from seedfast import keys
 from seedfast.data.dataset import Batch
 from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Characters
+from seedfast.families.family import Objective
 from seedfast.keys import Draws
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import select_positions
@@ -137,6 +139,17 @@ def arbitrary_history(vocabulary: int, length: int) -> ToyHistory:
     """A causal network with unrelated predictions for all histories of up to `length` tokens."""
     size = sum(vocabulary**n for n in range(length + 1))
     return ToyHistory(2 * numbers("history", size, vocabulary), vocabulary)
+
+
+def seeded_network(objective: Objective[Any], model: Any) -> nn.Module:
+    """The objective's network with arbitrary, large weights, the same for every objective that it fits."""
+    with torch.random.fork_rng():
+        keys.seed_torch(0, "identity 8")
+        network = objective.network(model).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(15)
+    return network
 
 
 @dataclass(frozen=True)

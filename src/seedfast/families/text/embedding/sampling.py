@@ -56,6 +56,14 @@ class EmbeddingRequest(TextRequest):
         check(self)
 
     @property
+    def why_no_likelihood(self) -> str | None:
+        """Tokens are read off vectors."""
+        return (
+            "Embedding diffusion reads all tokens off vectors at once, and the probability of the vectors has no "
+            "closed form, so there is nothing to explain: leave --explain out."
+        )
+
+    @property
     def decoding(self) -> str:
         """How the text is decoded, in words, with the number of network evaluations."""
         has_text = any(self.prompt) or self.infill or (self.canvas is not None and bool(self.canvas.fixed_L.any()))

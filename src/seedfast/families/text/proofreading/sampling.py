@@ -76,6 +76,16 @@ class ProofreadingRequest(MaskedRequest):
         return len(self.thresholds or _THRESHOLDS) if self.remask == "threshold" else PASSES
 
     @property
+    def why_no_likelihood(self) -> str | None:
+        """Passes write a token several times."""
+        if not self.pass_count:
+            return super().why_no_likelihood
+        return (
+            "Proofreading passes rewrite tokens, so the probability of a text is a sum over all its drafts: "
+            "set --passes to 0."
+        )
+
+    @property
     def step_count(self) -> int | None:
         """The number of steps of the draft; None for one for each token."""
         return DRAFT_STEPS if self.steps is None and self.pass_count else self.steps

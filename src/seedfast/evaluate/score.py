@@ -1,0 +1,234 @@
+"""How likely documents are under a trained model, token by token.
+
+Autoregressive models give the likelihood itself; masked, block and proofreading models that of the policy by which
+they write (`evaluate/unmasking.py`). A document is cut into consecutive windows of the model's context, as the
+validation split is, and its end is not scored.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from seedfast.console import track
+from seedfast.data.dataset import Batch
+from seedfast.data.text.corpus import TextAssets
+from seedfast.data.text.tokenizers import Tokenizer
+from seedfast.errors import UserError
+from seedfast.evaluate.text_windows import encoded, text_windows
+from seedfast.evaluate.unmasking import forced, policy, why_not, windows_of
+from seedfast.families.text.autoregressive import AutoregressiveGenerator, AutoregressiveObjective
+from seedfast.families.text.categorical import shape
+from seedfast.families.text.causal_sampler import AutoregressiveRequest
+from seedfast.families.text.unmask_sampler import MaskedRequest, predicted
+from seedfast.families.text.written import ranked
+from seedfast.files import finite
+from seedfast.keys import Draws
+
+if TYPE_CHECKING:
+    from seedfast.evaluate.trained import Trained
+
+_LOGITS = 1 << 22
+_COLUMNS = ("log_p_N", "rank_N", "entropy_N")
+_LONGEST_CHARACTER = 8  # tokens
+_NOT_FOR_GIVEN_TEXT = frozenset(
+    {"prompt", "infill", "canvas", "num", "tokens", "trace", "explain", "candidates", "chat", "on_token"}
+)
+
+
+@dataclass(frozen=True)
+class ScoredToken:
+    """A token of a document. log_prob: in nats. rank: 1 for the likeliest. entropy: of its distribution, in nats."""
+
+    token: int
+    text: str
+    log_prob: float
+    rank: int
+    entropy: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Whole characters of a document: one token, or the several that a character is cut into.
+
+    surprise: -log₂ of their probability, in bits.
+    """
+
+    text: str
+    surprise: float
+    tokens: tuple[ScoredToken, ...]
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A document with the probability of each of its tokens. size: its bytes in UTF-8."""
+
+    name: str
+    tokens: tuple[ScoredToken, ...]
+    size: int
+
+    @property
+    def log_prob(self) -> float:
+        """The log-probability of the document in nats, without its end; -inf if the policy never writes it."""
+        return math.fsum(each.log_prob for each in self.tokens)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """-log₂ of the probability, over the bytes."""
+        return -self.log_prob / math.log(2) / self.size
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values; an infinite number is None."""
+        values: dict[str, Any] = finite(
+            {
+                "name": self.name,
+                "log_prob": self.log_prob,
+                "bits_per_byte": self.bits_per_byte,
+                "bytes": self.size,
+                "tokens": [asdict(each) for each in self.tokens],
+            }
+        )
+        return values
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scored documents. decoding: the policy whose likelihood it is, in words."""
+
+    texts: list[ScoredText]
+    decoding: str
+    tokenizer: Tokenizer
+
+    def pieces(self, text: ScoredText) -> list[Piece]:
+        """A document in whole characters, for people."""
+        found: list[Piece] = []
+        pending: list[ScoredToken] = []
+        for left, token in zip(range(len(text.tokens), 0, -1), text.tokens, strict=True):
+            pending.append(token)
+            characters = self.tokenizer.decode([each.token for each in pending])
+            if characters.endswith("\ufffd") and len(pending) < _LONGEST_CHARACTER and left > 1:
+                continue  # a part of a character
+            surprise = -sum(each.log_prob for each in pending) / math.log(2)
+            found.append(Piece(characters, surprise, tuple(pending)))
+            pending = []
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        tokens, size = sum(len(each.tokens) for each in self.texts), sum(each.size for each in self.texts)
+        log_prob = math.fsum(each.log_prob for each in self.texts)
+        whole = {"log_prob": log_prob, "bits_per_byte": -log_prob / math.log(2) / size, "bytes": size, "tokens": tokens}
+        texts = [each.record() for each in self.texts]
+        return {"decoding": self.decoding, **finite(whole), "documents": texts}
+
+
+def score(model: "Trained", texts: Sequence[str], names: Sequence[str], *, seed: int = 1, **options: Any) -> Scores:
+    """Score documents. names: in messages and results. seed: of a random order.
+
+    options: those of `seedfast sample` that change the policy, such as steps=8 or temperature=0.8. Without any, the
+    score of an autoregressive model is `log_prob`. Raises UserError for a model without an exact likelihood of texts,
+    an option that does not fit it, or a document that is empty or cannot be encoded.
+    """
+    request, assets = _request(model, options), model.assets
+    assert isinstance(assets, TextAssets)
+    documents = [encoded(assets.tokenizer, text, name) for name, text in zip(names, texts, strict=True)]
+    windows = [
+        _Window(number, start, batch)
+        for number, tokens in enumerate(documents)
+        for start, batch in text_windows(assets, tokens)
+    ]
+    pages = {name: [torch.zeros(len(ids), dtype=torch.float64) for ids in documents] for name in _COLUMNS}
+    if isinstance(request, MaskedRequest):
+        found = _unmasked(model, request, windows, seed)
+    else:
+        found = _next_tokens(model, request, windows, shaped=bool(options))
+    for window, start, values in found:
+        for name, values_L in values.items():
+            place = window.start + start
+            pages[name][window.document][place : place + len(values_L)] = values_L
+    scored = []
+    for number, (name, text, ids) in enumerate(zip(names, texts, documents, strict=True)):
+        columns = (pages[column][number].tolist() for column in _COLUMNS)
+        rows = zip(ids, *columns, strict=True)
+        decode = assets.tokenizer.decode
+        tokens = tuple(ScoredToken(id_, decode([id_]), log_p, int(rank), h) for id_, log_p, rank, h in rows)
+        scored.append(ScoredText(name, tokens, len(text.encode())))
+    return Scores(scored, model.generator.decoding(request), assets.tokenizer)
+
+
+def _request(model: "Trained", options: dict[str, Any]) -> MaskedRequest | AutoregressiveRequest:
+    """The policy whose likelihood is asked for."""
+    from seedfast.evaluate.trained import make_request
+
+    if useless := sorted(_NOT_FOR_GIVEN_TEXT & set(options)):
+        raise UserError(f"The option {useless[0]} has no effect on the score of a given text: leave it out.")
+    if isinstance(model.family.generator, AutoregressiveGenerator):
+        causal = make_request(AutoregressiveRequest, options)
+        assert isinstance(causal, AutoregressiveRequest)
+        return causal
+    if why_not(model):
+        raise UserError(
+            f"A model of {model.run.recipe} gives no exact probability of a text: score it with an autoregressive, "
+            "masked, block or proofreading model (of embedding diffusion, seedfast evaluate prints a bound)."
+        )
+    request = policy(model, **options)
+    if reason := request.why_no_likelihood:
+        raise UserError(reason)
+    return request
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window of a document. start: the position of its first token there."""
+
+    document: int
+    start: int
+    batch: Batch
+
+    @property
+    def length(self) -> int:
+        """Tokens that are scored."""
+        return self.batch["scored"].shape[1]
+
+
+Found = Iterator[tuple[_Window, int, dict[str, Tensor]]]
+"""A window, a position in it, and the numbers of the tokens from there on."""
+
+
+def _unmasked(model: "Trained", request: MaskedRequest, windows: list[_Window], seed: int) -> Found:
+    """Score by the sampler of masked models: all windows of one length together."""
+    for length, group in groupby(sorted(windows, key=lambda each: each.length), key=lambda each: each.length):
+        same = list(group)
+        canvases = [canvas for each in same for canvas in windows_of(each.batch)[0]]
+        for rows, ledger in forced(model, request, canvases, scope="score", seed=seed):
+            values = {name: ledger.page(name, rows.stop - rows.start, length) for name in _COLUMNS}
+            for row, window in enumerate(same[rows]):
+                yield window, 0, {name: page_BL[row] for name, page_BL in values.items()}
+
+
+@torch.no_grad()
+def _next_tokens(model: "Trained", request: AutoregressiveRequest, windows: list[_Window], *, shaped: bool) -> Found:
+    """Score by one pass over each window. shaped: whether the distributions are those of sampling, as requested."""
+    objective, generator, device = model.family.evaluated, model.generator, model.distributed.device
+    assert isinstance(objective, AutoregressiveObjective)
+    assert isinstance(generator, AutoregressiveGenerator)
+    draws = Draws(seed=0, scope="score", positions_B=torch.zeros(1, dtype=torch.int64))  # nothing is drawn
+    for window in track("Scoring", windows, len(windows)):
+        task = objective.task(window.batch, draws).to(device)
+        with model.distributed.autocast():
+            logits = predicted(model.network, task.inputs_BL, documents_BL=task.documents_BL)
+            for part_N in torch.split(torch.arange(window.length, device=device), _LOGITS // generator.vocabulary + 1):
+                logits_NV = logits(part_N).double()
+                if shaped:
+                    generator.forbid(logits_NV)
+                p_NV = shape(logits_NV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
+                values = ranked(p_NV, task.targets_BL[0, part_N])
+                yield (
+                    window,
+                    int(part_N[0]),
+                    {name: each.double().cpu() for name, each in zip(_COLUMNS, values, strict=True)},
+                )
