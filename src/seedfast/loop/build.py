@@ -16,6 +16,7 @@ from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of
+from seedfast.loop.summation import summation
 from seedfast.models.token_network import TokenNetwork
 from seedfast.optim.ema import Average
 from seedfast.options import refuse_unused
@@ -61,6 +62,7 @@ def build(
         scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
         family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
     )
+    summed = summation(run, distributed)
     what = compiled(run.compile, network, family.objective, distributed)
     if what != "off":
         compile_parts(network)
@@ -70,7 +72,8 @@ def build(
         distributed=distributed,
         corpus=corpus,
         family=family,
-        network=distributed.wrap(network),
+        network=summed.wrap(network),
+        summation=summed,
         state=state,
         plan=Plan.of(run, len(corpus.train)),
         order=corpus.order(seed=run.seed, batch_size=run.batch_size),

@@ -48,6 +48,11 @@ def open_session(
     distributed = DistributedContext.join(run.device, run.precision)
     if run.batch_size % distributed.world_size:
         raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
+    if run.exact_sums and (each := run.batch_size // distributed.world_size) % run.exact_chunk:
+        raise UserError(
+            f"exact_chunk {run.exact_chunk} does not divide the {each} examples of each of {distributed.world_size} "
+            "processes: start fewer, or choose an exact_chunk that does before the run begins."
+        )
     with ExitStack() as stack:
         stack.callback(distributed.finish)
         stack.enter_context(distributed.stopping())

@@ -27,6 +27,7 @@ from seedfast.loop.device_numbers import DeviceNumbers
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.given_data import given_path
 from seedfast.loop.plan import Plan
+from seedfast.loop.summation import Summation
 from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, ScoreEntry
@@ -55,6 +56,7 @@ class Session:
     corpus: Corpus
     family: Family
     network: nn.Module  # as the loss calls it: wrapped for several processes
+    summation: Summation
     state: TrainState
     order: SampleOrder
     plan: Plan
