@@ -13,7 +13,7 @@ from tests.helpers.processes import ranks
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
 
 from seedfast.errors import UserError
-from seedfast.loop.config import Run
+from seedfast.loop.config import Run, to_yaml
 from seedfast.loop.open import open_session
 from seedfast.loop.step import gradient
 from seedfast.loop.summation import LARGEST, ExactSummation, carries, split
@@ -73,10 +73,9 @@ def tiny(recipe: str, story: Path, **changes: Any) -> Run:
 
 def train_by(processes: int, folder: Path, run: Run) -> Outcome:
     """What a run by this many real processes leaves."""
-    words = [*flags(run), "--exact-sums", str(run.exact_sums), "--exact-chunk", str(run.exact_chunk)]
-    if run.micro_batch is None:
-        words[words.index("--micro-batch") + 1] = str(run.batch_size)
-    done = ranks(processes, "train", run.recipe, *words, "--out", folder)
+    config = folder.with_suffix(".yaml")
+    config.write_text(to_yaml(run))
+    done = ranks(processes, "train", "--config", config, "--out", folder)
     assert [each.returncode for each in done] == [0] * processes, done[0].stderr
     return outcome(folder)
 
