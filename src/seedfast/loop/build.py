@@ -10,6 +10,7 @@ from torch import nn
 from seedfast import keys
 from seedfast.data.mixture import is_mixture
 from seedfast.errors import UserError
+from seedfast.loop.agreement import check_same
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
@@ -42,6 +43,7 @@ def build(
     corpus = data.load() if distributed.is_main else None
     distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
     corpus = corpus or data.load()
+    check_same({"fingerprint of the data": corpus.fingerprint.digest}, distributed)
     run = with_steps(run, len(corpus.train))
     family = run.objective.build(corpus.assets)
     units = family.objective.measure

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from seedfast import launcher
 from seedfast.errors import UserError
 from seedfast.run_folder.links import refuse_links
 
@@ -26,6 +27,7 @@ def locked(run_folder: Path) -> Iterator[None]:
             owner = file.read().strip() or "another process"
             raise UserError(f"{owner} is training in {run_folder}; wait until it ends, or use another --out.") from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        job = f" (job {number})" if (number := launcher.job()) else ""
+        file.write(f"process {os.getpid()} on {socket.gethostname()}{job}")
         file.flush()
         yield
