@@ -49,7 +49,9 @@ def test_equal_processes_train(words: list[str], tmp_path: Path) -> None:
 
 
 def test_other_options(words: list[str], tmp_path: Path) -> None:
-    sentence = r"Process 1 of this run has another option seed \(2\) than process 0 \(1\): start all with the same command"
+    sentence = (
+        r"Process 1 of this run has another option seed \(2\) than process 0 \(1\): start all with the same command"
+    )
     check_refused(sentence, ranks(2, *words, own=["--seed", "2"], cwds=both(tmp_path)))
 
 

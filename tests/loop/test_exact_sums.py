@@ -41,7 +41,9 @@ def wide(count: int) -> list[torch.Tensor]:
     """Gradients of sizes from 1e-16 to 1e9."""
     generator = torch.Generator().manual_seed(3)
     sizes = 10.0 ** torch.linspace(-16, 9, 500)
-    return [torch.randn(500, generator=generator) * sizes[torch.randperm(500, generator=generator)] for _ in range(count)]
+    return [
+        torch.randn(500, generator=generator) * sizes[torch.randperm(500, generator=generator)] for _ in range(count)
+    ]
 
 
 def is_order_free(add: Sum, addends: list[torch.Tensor]) -> bool:
@@ -151,7 +153,10 @@ def test_a_gradient_beyond_the_sums_stops_the_training(broken: float, story: Pat
     ("changes", "message"),
     [
         ({"exact_chunk": 3}, r"exact_chunk \(3\) must divide batch_size \(4\)"),
-        ({"exact_chunk": 2, "micro_batch": 1}, r"exact_chunk \(2\) is more than the 1 examples that micro_batch allows"),
+        (
+            {"exact_chunk": 2, "micro_batch": 1},
+            r"exact_chunk \(2\) is more than the 1 examples that micro_batch allows",
+        ),
         ({"micro_batch": "auto"}, "micro_batch auto has no effect with exact_sums"),
         ({"exact_sums": False, "exact_chunk": 2}, "no effect without exact_sums"),
     ],

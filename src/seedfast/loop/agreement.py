@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 from torch.distributed.distributed_c10d import _get_default_store
 
-import seedfast
 from seedfast import user_code
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.files import sha256
@@ -51,7 +50,7 @@ def _code() -> str:
 
 @cache
 def _package() -> str:
-    folder = Path(seedfast.__file__).parent
+    folder = Path(__file__).parents[1]
     return str([(str(file.relative_to(folder)), sha256(file)) for file in sorted(folder.rglob("*.py"))])
 
 

@@ -1,4 +1,4 @@
-"""Signals and the end of a job: the loop finishes its step and saves. A convenience: the tested guarantee is kill -9."""
+"""Signals and the end of a job: the loop finishes its step and saves. The tested guarantee is kill -9."""
 
 import os
 import signal

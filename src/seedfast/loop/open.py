@@ -99,8 +99,8 @@ def _check_shares(run: Run, processes: int) -> None:
         raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {processes} processes.")
     if run.exact_sums and each % run.exact_chunk:
         raise UserError(
-            f"exact_chunk {run.exact_chunk} does not divide the {each} examples of each of {processes} processes: start "
-            "fewer, or choose an exact_chunk that does before the run begins."
+            f"exact_chunk {run.exact_chunk} does not divide the {each} examples of each of {processes} processes: "
+            "start fewer, or choose an exact_chunk that does before the run begins."
         )
 
 
