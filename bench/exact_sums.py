@@ -1,8 +1,8 @@
 """The price of `--exact-sums`: the time of a step against the default, for several sizes of a forward pass.
 
 Both run in this process, in turns, with one thread, as exact sums need on a CPU. The default computes the whole batch
-in one forward pass. Prints for each family the time of a step by default, and how many times as long it takes with exact
-sums of forward passes of 1, 2, 4 … examples; and the memory of the sums.
+in one forward pass. Prints for each family the time of a step by default, how many times as long it takes with exact
+sums of forward passes of 1, 4, 16 examples, and the memory of the sums.
 
     python bench/exact_sums.py [--data FILE] [--rounds 5] [--steps 12] [--width 128] [--batch 16] [--chunks 1 4 16]
 """
