@@ -14,8 +14,9 @@ _NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupt:
-    """Within this context the first SIGINT, SIGTERM or SIGUSR1 is noted; the second acts as if there were no context.
+    """Within this context SIGINT, SIGTERM and SIGUSR1 are noted; after a SIGINT, all act as if there were no context.
 
+    The others may come twice: from a cluster that sends them to all processes, and from torchrun, which passes them on.
     The end of torchrun counts as SIGTERM: it can send none when it is killed, and its processes would train on unseen.
     The end of the time of a job counts as SIGUSR1, by which SLURM announces it to those who ask (--signal).
     """
@@ -43,7 +44,8 @@ class Interrupt:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._noted = number
-        self._restore()
+        if number == signal.SIGINT:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
