@@ -86,15 +86,15 @@ def cluster() -> Iterator[Cluster]:
         made.remove()
 
 
-def until_a_new_step(folder: Path) -> int:
-    """Wait until the journal of a run grows; returns its size."""
+def until_a_new_step(folder: Path, agents: list["subprocess.Popen[bytes]"]) -> None:
+    """Wait until the journal of a run grows."""
     journal, end = folder / "journal.jsonl", time.monotonic() + LIMIT
     before = size = journal.stat().st_size if journal.exists() else 0
     while size <= before:
         assert time.monotonic() < end
+        assert all(agent.poll() is None for agent in agents)
         time.sleep(0.05)
         size = journal.stat().st_size if journal.exists() else 0
-    return size
 
 
 def test_two_nodes_survive_a_cut_cable(cluster: Cluster, story: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_two_nodes_survive_a_cut_cable(cluster: Cluster, story: Path, tmp_path: 
     assert [rank.returncode for rank in ranks(2, *words, "--out", tmp_path / "whole")] == [0, 0]
     folder = tmp_path / "run"
     agents = [cluster.start(number, folder, words, 29411) for number in range(2)]
-    until_a_new_step(folder)
+    until_a_new_step(folder, agents)
 
     cluster.plug(False)
     time.sleep(2)
@@ -112,7 +112,7 @@ def test_two_nodes_survive_a_cut_cable(cluster: Cluster, story: Path, tmp_path: 
     time.sleep(1)
     assert (folder / "journal.jsonl").stat().st_size == size, "without a cable nothing is trained"
     cluster.plug(True)
-    until_a_new_step(folder)
+    until_a_new_step(folder, agents)
 
     cluster.plug(False)
     for node in cluster.nodes:

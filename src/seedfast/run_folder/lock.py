@@ -46,7 +46,9 @@ def owner_is_alive(run_folder: Path) -> bool:
     Trying the lock itself could make a process that starts now fail.
     """
     try:
-        owner = re.fullmatch(r"process (\d+) on (.+)", read_bytes(run_folder / "lock", limit=_LONGEST).decode().strip())
+        owner = re.fullmatch(
+            r"process (\d+) on (\S+)( \(job .+\))?", read_bytes(run_folder / "lock", limit=_LONGEST).decode().strip()
+        )
         if owner is None or owner[2] != socket.gethostname():
             return False
         os.kill(int(owner[1]), 0)
