@@ -1,6 +1,5 @@
 """Messages and progress bars on stderr."""
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,8 @@ from typing import Any, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from seedfast.launcher import is_first
 
 T = TypeVar("T")
 
@@ -40,13 +41,13 @@ def _terminal(stream: Any) -> Console:
 
 def say(message: str) -> None:
     """Print one line on stderr; of several processes of a run, only rank 0 prints."""
-    if _is_first():
+    if is_first():
         terminal().print(message, soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr, also where messages are silenced; only rank 0 prints."""
-    if _is_first():
+    if is_first():
         print(f"seedfast: WARNING: {message}", file=sys.stderr)
 
 
@@ -59,10 +60,6 @@ def silenced(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         console.quiet = before
-
-
-def _is_first() -> bool:
-    return not int(os.environ.get("RANK", 0))
 
 
 def abbreviate(names: Iterable[str], limit: int = _NAMES) -> str:
@@ -79,7 +76,7 @@ class Bar:
         """what: the work. total: its amount, in the unit of `advance`."""
         console = terminal()
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        shown = console.is_terminal and not console.is_dumb_terminal and not console.quiet and _is_first()
+        shown = console.is_terminal and not console.is_dumb_terminal and not console.quiet and is_first()
         self._progress = Progress(*columns, console=console, transient=True, disable=not shown)
         self._task = self._progress.add_task(what, total=total)
         self._done = 0

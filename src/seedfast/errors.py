@@ -8,6 +8,9 @@ class UserError(ValueError):
     error and keeps its stack trace.
     """
 
+    is_told = False
+    """Whether rank 0 of a group of processes prints it, so that the others need not."""
+
 
 class TrainingStopped(RuntimeError):
     """Training stopped although the input was valid: the loss diverged, or the disk failed.

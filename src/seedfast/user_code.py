@@ -42,6 +42,11 @@ class OwnFunction(NamedTuple):
         return UserError(f"{self.location} raises {_described(error, self.file)}: fix it.")
 
 
+def executed() -> dict[str, str]:
+    """SHA-256 of each file of the user that this process has executed, by its real path."""
+    return dict(_executed)
+
+
 def names_function(name: str) -> bool:
     """Whether `name` has the form path/to/file.py:function."""
     file, colon, function = name.rpartition(":")

@@ -66,7 +66,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
-    assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "common", "nanogpt"}
+    assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "exact_sums", "common", "nanogpt"}
 
 
 def test_loop_overhead(text: Path, tmp_path: Path) -> None:
@@ -133,6 +133,14 @@ def test_time_to_loss(text: Path, tmp_path: Path) -> None:
     *_, row = run_bench("time_to_loss", text, *small, "--flags", flags, cwd=tmp_path).splitlines()
     assert row.split()[0] == "first"
     assert "of nanoGPT's time" in row
+
+
+def test_exact_sums(text: Path, tmp_path: Path) -> None:
+    small = ("--steps", 2, "--rounds", 1, "--width", 16, "--batch", 2, "--chunks", 1, 2)
+    head, *rows = run_bench("exact_sums", "--data", text, *small, cwd=tmp_path).splitlines()
+    assert "chunk 1" in head
+    assert [row.split()[0] for row in rows] == ["text-autoregressive", "text-masked", "image-diffusion"]
+    assert all(float(ratio) > 0 for row in rows for ratio in row.split()[2:4])
 
 
 def test_gpu(text: Path, tmp_path: Path) -> None:

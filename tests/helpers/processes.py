@@ -86,14 +86,24 @@ def seedfast(
     return done
 
 
-def ranks(count: int, *words: str | Path) -> list["subprocess.CompletedProcess[str]"]:
-    """Run a command of seedfast as this many ranks of one group, in the environment that torchrun would give them."""
+def ranks(
+    count: int, *words: str | Path, own: Sequence[str] = (), cwds: Sequence[Path] = ()
+) -> list["subprocess.CompletedProcess[str]"]:
+    """Run a command of seedfast as this many ranks of one group, in the environment that torchrun would give them.
+
+    own: further words of the last rank. cwds: the folder of each rank (default: that of this process).
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = [
-        Command("seedfast", words, env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        Command(
+            "seedfast",
+            [*words, *(own if rank == count - 1 else ())],
+            cwd=cwds[rank] if cwds else None,
+            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
         for rank in range(count)
     ]
     return [command.finish() for command in started]

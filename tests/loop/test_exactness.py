@@ -25,7 +25,7 @@ from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
 from seedfast.loop.step import gradient
-from seedfast.loop.tasks import step_tasks, weight_of
+from seedfast.loop.tasks import step_tasks
 from seedfast.loop.train import agree
 from seedfast.run_folder import journal
 from seedfast.run_folder.train_state import digest, read_tensors
@@ -180,7 +180,7 @@ def first_gradient(recipe: str, text: Path, folder: Path, micro_batch: int | Non
     with open_session(run, folder) as opened:
         tasks = uneven_tasks(opened, recipe)
         assert len({float(w) for task in tasks for w in task.weight_B}) > 1
-        weight, _, _ = agree(opened, weight_of(tasks), None, False)
+        weight, _, _ = agree(opened, opened.summation.weight(tasks), None, False)
         loss = gradient(opened, 0, tasks, weight).first / weight
         return loss, [p.grad.clone() for p in opened.state.network.parameters() if p.grad is not None]
 
@@ -213,7 +213,7 @@ def test_validation_with_the_training_key_is_the_training_loss(recipe: str, stor
         run = replace(run, objective=replace(run.objective, augment=Augment()))
     with open_session(run, tmp_path) as opened:
         tasks = step_tasks(opened, 0)
-        weight = agree(opened, weight_of(tasks), None, False)[0]
+        weight = agree(opened, opened.summation.weight(tasks), None, False)[0]
         trained = gradient(opened, 0, tasks, weight).first / weight
         ids = opened.order.ids(0, run.batch_size)
         draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(run.batch_size), group=run.batch_size)

@@ -20,7 +20,7 @@ from seedfast.evaluate import trained
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.step import gradient
-from seedfast.loop.tasks import step_tasks, weight_of
+from seedfast.loop.tasks import step_tasks
 from seedfast.loop.train import agree
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
@@ -148,7 +148,7 @@ def test_micro_batches_of_unequal_token_counts_add_up(kind: str, tmp_path: Path)
             tasks = step_tasks(opened, 0)
             weights = [float(w) for task in tasks for w in task.weight_B]
             assert len(set(weights)) > 1
-            weight, _, _ = agree(opened, weight_of(tasks), None, False)
+            weight, _, _ = agree(opened, opened.summation.weight(tasks), None, False)
             loss = gradient(opened, 0, tasks, weight).first / weight
             gradients[micro_batch] = loss, [p.grad.clone() for p in opened.state.network.parameters()]
             if micro_batch == 5:

@@ -1,5 +1,6 @@
 """A group under torchrun that loses a process ends soon, with a sentence, and continues to the same bits."""
 
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.helpers.processes import ranks
+from tests.helpers.processes import LIMIT, ranks
 from tests.helpers.runs import flags, small_run
 
 from seedfast.verify.resume import compare
@@ -96,16 +97,39 @@ def assert_continues(words: list[str], folder: Path, whole: Path) -> None:
     assert compare(whole, folder)[0] is None
 
 
-def test_a_group_is_restarted_and_ends_at_sigterm(words: list[str], whole: Path, tmp_path: Path) -> None:
-    """With the static rendezvous, whose store survives the restart."""
+@pytest.fixture
+def static_rendezvous() -> list[str]:
+    """The options of the rendezvous whose store survives a restart."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return ["--master-port", str(free.getsockname()[1])]
+
+
+def test_torchrun_restarts_a_killed_process_and_the_run_ends_with_the_same_bits(
+    words: list[str], whole: Path, static_rendezvous: list[str], tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    group = Group(folder, words, "--master-port", str(port), "--max-restarts", "1").until_training()
+    group = Group(folder, words, *static_rendezvous, "--max-restarts", "1").until_training()
+    os.kill(max(group.workers), signal.SIGKILL)
+    assert LOST in group.end(LIMIT)
+    assert group.agent.returncode == 0
+    events = [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert "resumed" in events
+    assert events[-1] == "finished"
+    assert compare(whole, folder)[0] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_restarted_group_ends_at_a_signal_to_torchrun(
+    number: signal.Signals, words: list[str], whole: Path, static_rendezvous: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    handled = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
+    group = Group(folder, words, *static_rendezvous, *handled, "--max-restarts", "1").until_training()
     os.kill(max(group.workers), signal.SIGKILL)
     group.until_training()
-    os.kill(group.agent.pid, signal.SIGTERM)
+    os.kill(group.agent.pid, number)
     printed = group.end()
     assert LOST in printed
     assert INTERRUPTED in printed

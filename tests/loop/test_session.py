@@ -1,6 +1,8 @@
 """Opening a run: whose folder it is, what may have changed, and numbers that diverge."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 from tests.helpers.runs import Silent, StopAt, flags, small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
+from seedfast.loop.interrupt import Interrupt
 from seedfast.loop.open import open_session
 from seedfast.loop.train import run_training
 from seedfast.optim.ema import EMA
@@ -276,3 +279,32 @@ def test_the_journal_has_the_learning_rate_of_each_optimizer(
         {name: pytest.approx(multiplier * peak, rel=1e-12) for name, peak in peaks.items()}
         for multiplier in (1 / 2, 1, 2 / 3, 1 / 3)
     ]
+
+
+def test_a_run_saves_at_the_end_of_the_time_of_its_job_and_continues_in_the_next(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run("text-masked", story, steps=6, save_every=100)
+    train_in(tmp_path / "whole", run)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1000")  # long ago
+    ended = train_in(tmp_path / "jobs", run)
+    assert (ended.step, ended.interrupted_by) == (0, signal.SIGUSR1)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "99999999999")
+    assert train_in(tmp_path / "jobs", run).interrupted_by is None
+    assert compare(tmp_path / "whole", tmp_path / "jobs")[0] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_of_a_cluster_may_come_twice(number: signal.Signals) -> None:
+    with Interrupt() as interrupt:
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+        assert interrupt.number == number
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -10,7 +10,7 @@ from tests.helpers.runs import TEXTS, small_run
 from seedfast.evaluate.preview import preview
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
-from seedfast.loop.tasks import positions_task, prefetched_tasks, step_tasks, weight_of
+from seedfast.loop.tasks import positions_task, prefetched_tasks, step_tasks
 
 
 def check_equal(one: object, other: object) -> None:
@@ -59,7 +59,7 @@ def test_threads_prepare_the_same_tasks_in_order(workers: int, story: Path, tmp_
         for step, prepared in prefetched:
             for task, expected in zip(prepared.tasks, step_tasks(opened, step), strict=True):
                 check_equal(task, expected)
-            assert prepared.weight == weight_of(prepared.tasks)
+            assert prepared.weight == opened.summation.weight(prepared.tasks)
 
 
 @pytest.mark.parametrize("recipe", TEXTS)

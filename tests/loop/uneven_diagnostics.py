@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seedfast import recipes
 from seedfast.data.text.corpus import TextAssets
@@ -12,8 +12,7 @@ from seedfast.families.generator import State
 from seedfast.families.text.masked import Masked, MaskedObjective, MaskedTask
 from seedfast.loop import step
 from seedfast.loop.config import Run
-from seedfast.loop.diagnostics import Sums
-from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.diagnostics import Sums, Totals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +41,16 @@ def uneven() -> Run:
 
 def per_name() -> Run:
     """The twin: the diagnostics are reduced one name at a time, as each rank knows them."""
-    step.reduced = _per_name
+    step.Totals = PerName
     return uneven()
 
 
-def _per_name(sums: dict[str, Tensor], distributed: DistributedContext, number: Tensor) -> Sums:
-    pairs = [distributed.all_reduce_(pair.double()) for pair in sums.values()]
-    first = torch.stack([distributed.all_reduce_(number), torch.zeros((), dtype=torch.float64)])
-    return Sums(torch.stack([first, *pairs]), {name: pair.dtype for name, pair in sums.items()})
+class PerName(Totals):
+    """Sums that are reduced one by one."""
+
+    def reduced(self) -> Sums:
+        """The sums over all processes."""
+        (sums,), (number,) = self._pairs, self._numbers
+        pairs = [self._place.all_reduce_(pair.double()) for pair in sums.values()]
+        first = torch.stack([self._place.all_reduce_(number), torch.zeros((), dtype=torch.float64)])
+        return Sums(torch.stack([first, *pairs]), {name: pair.dtype for name, pair in sums.items()})

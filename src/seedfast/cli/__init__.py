@@ -4,12 +4,13 @@ Nothing heavy is imported before a command is chosen, so `seedfast --help` answe
 """
 
 import io
-import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from seedfast import launcher
 from seedfast.errors import TrainingStopped, UserError
 
 COMMANDS = {
@@ -38,7 +39,8 @@ COMMANDS = {
 
 _EXITS = """\
 Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training stopped ·
-130 or 143 interrupted after saving (run the same command again to continue)."""
+130, 138 or 143 interrupted after saving (run the same command again to continue)."""
+_PATIENCE = 2.0  # seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,13 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks must not end the command
             stream.reconfigure(errors="replace")
+    launcher.adopt()
     try:
         sys.exit(_run(words))
     except UserError as error:
-        _print_error(str(error))
+        _print_once(error)
         sys.exit(2)
     except TrainingStopped as error:
-        if not int(os.environ.get("RANK", 0)):  # all processes of a run stop for the same reason
+        if launcher.is_first():  # all processes of a run stop for the same reason
             _print_error(str(error))
         sys.exit(3)
     except KeyboardInterrupt:
@@ -65,6 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _print_error(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}.")
         sys.exit(2)
+
+
+def _print_once(error: UserError) -> None:
+    """Print a mistake that all processes of a run have made on rank 0 only, and one of another process there."""
+    if not launcher.is_first():
+        if error.is_told:
+            return
+        time.sleep(_PATIENCE)  # torchrun ends this process meanwhile if rank 0 has made the same mistake
+    _print_error(str(error))
 
 
 def _print_error(message: str) -> None:

@@ -12,12 +12,14 @@ from seedfast import keys
 from seedfast.data.mixture import is_mixture
 from seedfast.errors import UserError
 from seedfast.families.family import Objective
+from seedfast.loop.agreement import check_same
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
 from seedfast.loop.placement.placement import Placement
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of
+from seedfast.loop.summation import summation
 from seedfast.models.token_network import TokenNetwork
 from seedfast.optim.ema import Average, copy_of
 from seedfast.options import refuse_unused
@@ -44,6 +46,7 @@ def build(
     corpus = data.load() if distributed.is_main else None
     distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
     corpus = corpus or data.load()
+    check_same({"fingerprint of the data": corpus.fingerprint.digest}, distributed)
     run = with_steps(run, len(corpus.train))
     family = run.objective.build(corpus.assets)
     units = family.objective.measure
@@ -70,6 +73,7 @@ def build(
         scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
         family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
     )
+    summed = summation(run, placement)
     what = compiled(run.compile, network, family.objective, placement)
     if what != "off":
         compile_parts(network)
@@ -80,7 +84,8 @@ def build(
         placement=placement,
         corpus=corpus,
         family=family,
-        network=placement.wrap(network),
+        network=summed.wrap(network),
+        summation=summed,
         state=state,
         uncut=uncut,
         plan=Plan.of(run, len(corpus.train)),

@@ -85,7 +85,13 @@ class Run:
     micro_batch: Annotated[int | Literal["auto"] | None, AtLeast(1, AUTO), MayChange(), Example(2)] = None
     """Examples in one forward pass of one process; gradients are accumulated until the batch is complete. auto: the
     most that fit into memory, found by a few steps before the run begins and stored in it as a number; where they do
-    not fit after all, half of them, with the same numbers up to rounding."""
+    not fit after all, half of them, with the same numbers up to rounding. With `exact_sums` it is a limit only."""
+    exact_sums: bool = False
+    """Whether the run has the same bits for every micro-batch and number of processes: gradients are computed in
+    forward passes of `exact_chunk` examples, on a CPU by one thread of each process, and their sums are exact."""
+    exact_chunk: Annotated[int, AtLeast(1), OnlyWith(exact_sums=True), Example(2, exact_sums=True)] = 1
+    """Examples in each forward pass of a run with `exact_sums`. More are faster; they must divide the examples of each
+    process, so the largest number of processes is batch_size / exact_chunk."""
     seed: int = 1
     """Seed of every random number of the run."""
     clip: Annotated[float | None, MoreThan(0), Example(1e-3)] = 1.0
@@ -164,6 +170,7 @@ class Run:
         check(self)
         if self.epochs is not None and self.minutes is not None:
             raise UserError(f"epochs ({self.epochs:g}) and minutes ({self.minutes:g}) both set the length: give one.")
+        self._check_exact_sums()
         for key, value in flatten(asdict(self)).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{key} must be a finite number, not {value}.")
@@ -171,7 +178,26 @@ class Run:
     @property
     def forward_examples(self) -> int:
         """The most examples in one forward pass of one process."""
+        if self.exact_sums:
+            return self.exact_chunk
         return self.micro_batch if isinstance(self.micro_batch, int) else self.batch_size
+
+    def _check_exact_sums(self) -> None:
+        """Raise UserError for a batch that forward passes of `exact_chunk` examples do not make up."""
+        if not self.exact_sums:
+            return
+        if self.micro_batch == AUTO:
+            raise UserError(
+                "micro_batch auto has no effect with exact_sums, whose forward passes have exact_chunk examples: leave "
+                "it out."
+            )
+        if isinstance(self.micro_batch, int) and self.micro_batch < self.exact_chunk:
+            raise UserError(
+                f"exact_chunk ({self.exact_chunk}) is more than the {self.micro_batch} examples that micro_batch "
+                "allows in a forward pass: lower the one or raise the other."
+            )
+        if self.batch_size % self.exact_chunk:
+            raise UserError(f"exact_chunk ({self.exact_chunk}) must divide batch_size ({self.batch_size}).")
 
     def migrated(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The fields to replace; another way to give the length of the run replaces the one that this run has.

@@ -43,17 +43,45 @@ class Sums:
         return replace(self, pairs_N2=self.pairs_N2.to("cpu", non_blocking=True))
 
 
-def reduced(sums: Mapping[str, Tensor], distributed: DistributedContext, number: Tensor | None = None) -> Sums:
-    """The sums over all processes. sums: each diagnostic's (sum, weight), [2]. number: on the device (default: 0).
+class Totals:
+    """Adds up a number and diagnostics: within a slot as they come, and the slots of all processes at the end.
 
-    Ranks may know different names: one may have had no example of a kind. All ranks reduce the union of the names in
-    one order, or they would wait for each other.
+    With one slot that is the sum of each process, and then the sum over processes. With a slot for each batch of a
+    step (or validation) the order of the additions does not depend on which process had which batch.
     """
-    dtypes: dict[str, torch.dtype] = {}
-    for known in distributed.all_gather({name: pair.dtype for name, pair in sums.items()}):
-        dtypes = known | dtypes
-    dtypes = {name: dtypes[name] for name in sorted(dtypes)}
-    zero = torch.zeros(2, dtype=torch.float64, device=distributed.device)
-    first = zero if number is None else torch.stack([number.double(), zero[0]])
-    pairs = (sums[name].double().to(distributed.device) if name in sums else zero for name in dtypes)
-    return Sums(distributed.all_reduce_(torch.stack([first, *pairs])), dtypes)
+
+    def __init__(self, place: DistributedContext, slots: int = 1) -> None:
+        self._place = place
+        self._numbers = [torch.zeros((), dtype=torch.float64, device=place.device) for _ in range(slots)]
+        self._pairs: list[dict[str, Tensor]] = [{} for _ in range(slots)]
+
+    def add(self, batch: int, pairs: Mapping[str, Tensor], number: Tensor | None = None) -> None:
+        """Add what a batch has come to. batch: its number. pairs: each diagnostic's (sum, weight), [2]."""
+        slot = batch % len(self._pairs)
+        known = self._pairs[slot]
+        for name, pair in pairs.items():
+            known[name] = known[name] + pair if name in known else pair
+        if number is not None:
+            self._numbers[slot] += number
+
+    def reduced(self) -> Sums:
+        """The sums over all slots and processes.
+
+        Ranks may know different names: one may have had no example of a kind. All ranks reduce the union of the names
+        in one order, or they would wait for each other.
+        """
+        dtypes: dict[str, torch.dtype] = {}
+        for known in self._place.all_gather({name: p.dtype for pairs in self._pairs for name, p in pairs.items()}):
+            dtypes = known | dtypes
+        dtypes = {name: dtypes[name] for name in sorted(dtypes)}
+        zero = torch.zeros(2, dtype=torch.float64, device=self._place.device)
+        slots = [
+            torch.stack(
+                [
+                    torch.stack([number, zero[0]]),
+                    *(pairs[name].double().to(self._place.device) if name in pairs else zero for name in dtypes),
+                ]
+            )
+            for number, pairs in zip(self._numbers, self._pairs, strict=True)
+        ]
+        return Sums(self._place.all_reduce_(torch.stack(slots)).sum(dim=0), dtypes)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from seedfast.errors import UserError
+from seedfast.launcher import is_first
 from seedfast.sealed_folder import new_folder
 
 _FOLDER, _DOCUMENTS = "data", "documents.jsonl"
@@ -56,7 +56,7 @@ class Given:
     def write(self, run_folder: Path) -> Path:
         """Write them into a run folder; returns the path for `data.path`. Raises UserError if it has other data."""
         folder = run_folder / _FOLDER
-        if int(os.environ.get("RANK", 0)) == 0:
+        if is_first():
             _write(self.files, folder)
         return folder / _DOCUMENTS if self.documents else folder
 

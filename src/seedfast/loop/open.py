@@ -17,6 +17,7 @@ from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.listeners.wandb import WandbListener
 from seedfast.loop import advice
+from seedfast.loop.agreement import check_same_run, one_sentence
 from seedfast.loop.build import build
 from seedfast.loop.config import AUTO, Run, changes, refuse_changes, settings
 from seedfast.loop.distributed import DistributedContext
@@ -49,9 +50,10 @@ def open_session(
     distributed = DistributedContext.join(run.device, run.precision, group=run.placement in ("fsdp", "hsdp"))
     with ExitStack() as stack:
         stack.callback(distributed.finish)
+        stack.enter_context(one_sentence(distributed))
         stack.enter_context(distributed.stopping())
-        if run.batch_size % (world := distributed.world_size):
-            raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {world} processes.")
+        check_same_run(run, distributed)
+        _check_shares(run, distributed.world_size)
         placement = choose(run.placement, run.shard_degree, distributed)
         if distributed.is_main:
             made = claim(folder)
@@ -91,6 +93,18 @@ def open_session(
             session.listeners.close(finished=session.last_event == "finished")
         distributed.barrier()  # a rank that exits early would leave the others blocked
         session.network = session.state.network  # the wrapper must be gone before its process group is
+
+
+def _check_shares(run: Run, processes: int) -> None:
+    """Raise UserError if the processes cannot have equal parts of the batch."""
+    each, rest = divmod(run.batch_size, processes)
+    if rest:
+        raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {processes} processes.")
+    if run.exact_sums and each % run.exact_chunk:
+        raise UserError(
+            f"exact_chunk {run.exact_chunk} does not divide the {each} examples of each of {processes} processes: "
+            "start fewer, or choose an exact_chunk that does before the run begins."
+        )
 
 
 def _remember(folder: Path) -> None:

@@ -28,6 +28,7 @@ from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.given_data import given_path
 from seedfast.loop.placement.placement import Placement
 from seedfast.loop.plan import Plan
+from seedfast.loop.summation import Summation
 from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, ScoreEntry
@@ -57,6 +58,7 @@ class Session:
     corpus: Corpus
     family: Family
     network: nn.Module  # as the loss calls it: wrapped for several processes
+    summation: Summation
     state: TrainState
     uncut: nn.Module  # the network as its FLOPs are counted: where it is cut into shards, a copy without numbers
     order: SampleOrder

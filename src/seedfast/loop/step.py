@@ -14,7 +14,7 @@ from seedfast import keys
 from seedfast.families.family import Task
 from seedfast.loop import memory
 from seedfast.loop.captured import is_capturing
-from seedfast.loop.diagnostics import Sums, reduced
+from seedfast.loop.diagnostics import Sums, Totals
 from seedfast.loop.session import Session
 from seedfast.optim.shards import local, total_norm
 from seedfast.optim.update_rule import Number
@@ -115,24 +115,24 @@ def update(session: Session, step: int, tasks: list[Task], weight: Number, decay
 
 def gradient(session: Session, step: int, tasks: list[Task], weight: Number) -> Sums:
     """Accumulate the gradient of total loss / weight; returns that total and the diagnostics, over all processes."""
-    run, place, state = session.run, session.distributed, session.state
+    run, place, state, summation = session.run, session.distributed, session.state, session.summation
     objective = session.family.objective.for_step(step)
-    total = torch.zeros((), dtype=torch.float64, device=place.device)
-    sums: dict[str, Tensor] = {}
+    totals = Totals(place, summation.slots)
     if not session.network.training:
         session.network.train()
     for index, task in enumerate(tasks):
+        number, part = summation.numbering(index, len(tasks))
         if not is_capturing(place.device):  # a captured step has no dropout
-            keys.seed_torch(run.seed, "dropout", step, index, place.rank)
-        with session.placement.syncing(session.network, last=index == len(tasks) - 1):
+            keys.seed_torch(run.seed, "dropout", step, number, part)
+        with summation.syncing(session.network, last=index == len(tasks) - 1):
             with place.autocast():
                 terms = objective.loss(session.network, task.to(place.device), state.family)
-            loss = terms.total_B.sum() * (session.placement.gradient_factor / weight)
-            torch.autograd.backward(state.scaler.scale(loss))
-        total += terms.total_B.detach().sum(dtype=torch.float64)
-        for name, pair in terms.diagnostics.items():
-            sums[name] = sums[name] + pair.detach() if name in sums else pair.detach()
-    return reduced(sums, place, total)
+            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (summation.factor / weight)))
+        summation.add(state)
+        measured = {name: pair.detach() for name, pair in terms.diagnostics.items()}
+        totals.add(number, measured, terms.total_B.detach().sum(dtype=torch.float64))
+    summation.finish(state)
+    return totals.reduced()
 
 
 def _digest(session: Session, step: int, loss: float, norm: float) -> str:

@@ -6,6 +6,7 @@ A task is a pure function of the run and the positions in the sample stream, so 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class StepTasks:
     """
 
     tasks: list[Task]
-    weight: float
+    weight: float | Fraction
     arrives: torch.cuda.Event | None = None
 
     def wait(self) -> None:
@@ -65,11 +66,6 @@ def step_tasks(session: Session, step: int) -> list[Task]:
     return tasks
 
 
-def weight_of(tasks: list[Task]) -> float:
-    """The weight of this process's part of a global batch."""
-    return sum(float(task.weight_B.sum()) for task in tasks)
-
-
 def prefetched_tasks(session: Session, start: int, stop: int) -> Generator[tuple[int, StepTasks], Any, None]:
     """The tasks of each step in turn; with `workers`, threads prepare those of later steps meanwhile."""
     device = session.distributed.device
@@ -77,7 +73,7 @@ def prefetched_tasks(session: Session, start: int, stop: int) -> Generator[tuple
 
     def prepared(step: int) -> StepTasks:
         tasks = step_tasks(session, step)
-        weight = weight_of(tasks)
+        weight = session.summation.weight(tasks)
         return StepTasks(tasks, weight) if aside is None else _copied(tasks, weight, device, aside)
 
     if not (workers := threads(session)):
@@ -102,7 +98,7 @@ def threads(session: Session) -> int:
     return _THREADS_FOR_A_GPU if session.distributed.device.type == "cuda" else 0
 
 
-def _copied(tasks: list[Task], weight: float, device: torch.device, stream: torch.cuda.Stream) -> StepTasks:
+def _copied(tasks: list[Task], weight: float | Fraction, device: torch.device, stream: torch.cuda.Stream) -> StepTasks:
     """The tasks on a GPU, copied from pinned memory on a stream of their own: beside the kernels, and nobody waits."""
     with torch.cuda.device(device), torch.cuda.stream(stream):
         moved = [task.map(torch.Tensor.pin_memory).to(device) for task in tasks]

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -158,15 +159,17 @@ def most_ahead(device: torch.device) -> int:
     return 0 if device.type == "cpu" else 1
 
 
-def agree(session: Session, weight: float, stop: int | None, save_again: bool) -> tuple[float, int | None, bool]:
+def agree(
+    session: Session, weight: float | Fraction, stop: int | None, save_again: bool
+) -> tuple[float, int | None, bool]:
     """The weight of the global batch, the signal to stop that any process received, and whether to save again.
 
     weight: that of this process's part.
     """
     if session.distributed.world_size == 1:
-        return weight, stop, save_again
+        return float(weight), stop, save_again
     weights, signals, retries = zip(*session.distributed.all_gather((weight, stop, save_again)), strict=True)
-    return sum(weights), max((number for number in signals if number is not None), default=None), any(retries)
+    return float(sum(weights)), max((number for number in signals if number is not None), default=None), any(retries)
 
 
 def _refuse(session: Session, update: Update) -> str:
@@ -215,6 +218,7 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             draws=objective.measure.draws or 1,
             distributed=session.placement.validating,
             sources=session.corpus.validation_sources,
+            fixed_batches=run.exact_sums,
         )
         record[weights] = score.record(objective.measure)
         best = state.best.get(weights)

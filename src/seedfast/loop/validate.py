@@ -18,7 +18,7 @@ from seedfast.families.generator import State
 from seedfast.families.measure import Measure
 from seedfast.files import finite
 from seedfast.keys import Draws
-from seedfast.loop.diagnostics import reduced
+from seedfast.loop.diagnostics import Totals
 from seedfast.loop.distributed import DistributedContext
 
 
@@ -113,10 +113,13 @@ def validate(
     draws: int,
     distributed: DistributedContext,
     sources: Mapping[str, range] | None = None,
+    fixed_batches: bool = False,
 ) -> Score:
     """Score `network` on these examples, each once for every one of its `draws` tasks.
 
     sources: the ids of the examples of each source of a mixture, which are scored apart too.
+    fixed_batches: whether the batches are the same, and their sums the same bits, for every number of processes. These
+        then take whole batches in turn, and single examples otherwise, which shares few of them out more evenly.
 
     Example i's tasks have the positions i·draws … i·draws+draws-1 of the stream "eval", so they do not depend on the
     step, the batch size or the number of processes. Each process scores a part, and all return the same score.
@@ -127,21 +130,21 @@ def validate(
         torch.zeros(len(examples), dtype=torch.float64),
         torch.zeros(len(examples), dtype=torch.float64),
     )
-    sums: dict[str, Tensor] = {}
-    mine = range(distributed.rank, len(examples), distributed.world_size)
-    for rows, task in _tasks(objective, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):
+    totals = Totals(distributed, slots=-(-len(examples) * draws // batch_size) if fixed_batches else 1)
+    together = batch_size if fixed_batches else 1
+    mine = [row for row in range(len(examples)) if row // together % distributed.world_size == distributed.rank]
+    for number, rows, task in _tasks(objective, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):
         with distributed.autocast():
             task = task.to(distributed.device)
             terms = objective.loss(network, task, state)
             measured = {**terms.diagnostics, **objective.metrics(network, task, state)}
         totals_E.index_add_(0, rows, terms.total_B.double().cpu())
         weights_E.index_add_(0, rows, task.weight_B.double())
-        for name, pair in measured.items():
-            sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair.double().cpu()
+        totals.add(number, {name: pair.double().cpu() for name, pair in measured.items()})
     network.train(was_training)
     distributed.all_reduce_(totals_E)
     distributed.all_reduce_(weights_E)
-    score = _score(totals_E, weights_E, draws=draws, diagnostics=reduced(sums, distributed).averages())
+    score = _score(totals_E, weights_E, draws=draws, diagnostics=totals.reduced().averages())
     return replace(score, sources=_by_source(totals_E, weights_E, examples, sources, draws)) if sources else score
 
 
@@ -168,8 +171,8 @@ def _tasks(
     seed: int,
     batch_size: int,
     draws: int,
-) -> Iterator[tuple[Tensor, TaskT]]:
-    """The validation tasks in batches, with the row of `examples` that each belongs to."""
+) -> Iterator[tuple[int, Tensor, TaskT]]:
+    """The validation tasks in batches, with the number of each batch and the rows of `examples` that it belongs to."""
     pairs = [(row, draw) for row in mine for draw in range(draws)]
     starts = range(0, len(pairs), batch_size)
     for start in track("Validation", starts, len(starts)):
@@ -177,7 +180,9 @@ def _tasks(
         ids = [examples[row] for row, _ in chunk]
         positions = torch.tensor([example * draws + draw for example, (_, draw) in zip(ids, chunk, strict=True)])
         keyed = Draws(seed=seed, scope="eval", positions_B=positions, group=draws)
-        yield torch.tensor([row for row, _ in chunk]), objective.task(dataset.batch(ids), keyed)
+        first_row, first_draw = chunk[0]
+        number = (first_row * draws + first_draw) // batch_size
+        yield number, torch.tensor([row for row, _ in chunk]), objective.task(dataset.batch(ids), keyed)
 
 
 def ratio_of_sums(totals_E: Tensor, weights_E: Tensor) -> tuple[float, float]:

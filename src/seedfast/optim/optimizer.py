@@ -146,6 +146,11 @@ class Optimizer:
         self._parameters = parameters
         self._peaks = [[group["lr"] for group in part.param_groups] for part in parts]
 
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that are updated."""
+        return [parameter for parameter in self._parameters.values() if parameter.requires_grad]
+
     def set_lr(self, multiplier: float) -> dict[str, float]:
         """Set the learning rate of every group to `multiplier` times its peak; returns each optimizer's by name."""
         for part, peaks in zip(self.parts, self._peaks, strict=True):

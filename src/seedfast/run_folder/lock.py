@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from seedfast import launcher
 from seedfast.errors import UserError
 from seedfast.run_folder.links import refuse_links
 from seedfast.untrusted import read_bytes
@@ -30,7 +31,8 @@ def locked(run_folder: Path) -> Iterator[None]:
             owner = file.read().strip() or "another process"
             raise UserError(f"{owner} is training in {run_folder}; wait until it ends, or use another --out.") from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        job = f" (job {number})" if (number := launcher.job()) else ""
+        file.write(f"process {os.getpid()} on {socket.gethostname()}{job}")
         file.flush()
         try:
             yield
@@ -44,7 +46,9 @@ def owner_is_alive(run_folder: Path) -> bool:
     Trying the lock itself could make a process that starts now fail.
     """
     try:
-        owner = re.fullmatch(r"process (\d+) on (.+)", read_bytes(run_folder / "lock", limit=_LONGEST).decode().strip())
+        owner = re.fullmatch(
+            r"process (\d+) on (\S+)( \(job .+\))?", read_bytes(run_folder / "lock", limit=_LONGEST).decode().strip()
+        )
         if owner is None or owner[2] != socket.gethostname():
             return False
         os.kill(int(owner[1]), 0)
