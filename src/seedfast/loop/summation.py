@@ -7,7 +7,7 @@ that are fixed for the whole run, one for the leading bits and one for the rest.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 
 import torch
@@ -82,7 +82,7 @@ class ExactSummation(Summation):
 
     @property
     def factor(self) -> float:
-        """None: the gradients are added, and not averaged."""
+        """1: the gradients are added, and not averaged."""
         return 1.0
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -123,7 +123,7 @@ class ExactSummation(Summation):
         sums = [self._excess, *self._high, *self._low]
         if self.place.world_size > 1:
             flat = self.place.all_reduce_(torch.cat([each.reshape(-1) for each in sums]))
-            for each, part in zip(sums, flat.split([each.numel() for each in sums]), strict=True):
+            for each, part in zip(sums, torch.split_with_sizes(flat, [each.numel() for each in sums]), strict=True):
                 each.copy_(part.view(each.shape))
         parameters = state.optimizer.trained
         valid = torch.where(self._excess > 0, math.nan, self._scale(state))
@@ -142,8 +142,8 @@ def carries(addends: int) -> int:
     return max(2, math.ceil(math.log2(addends)))
 
 
-def split(numbers: Sequence[Tensor], coarse: float, fine: float) -> tuple[list[Tensor], list[Tensor]]:
-    """Each number as a multiple of `coarse` and one of `fine`, both nearest; overwrites the numbers (float64).
+def split(numbers: list[Tensor], coarse: float, fine: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Each number (float64) as the nearest multiple of `coarse`, and what is left as the nearest multiple of `fine`.
 
     Adding and subtracting 1.5 · 2^52 units rounds to whole units, for numbers up to 2^51 units (Demmel & Nguyen 2015,
     algorithm 4.1, without its dependence on the running sum).
