@@ -21,6 +21,7 @@ from seedfast.loop.open import open_session
 from seedfast.loop.train import run_training
 from seedfast.models.transformer import Transformer
 from seedfast.models.unet import UNet
+from seedfast.optim.lr_schedule import Schedule
 
 RECIPES = ("text-autoregressive", "text-masked", "image-diffusion")
 
@@ -28,7 +29,7 @@ RECIPES = ("text-autoregressive", "text-masked", "image-diffusion")
 def the_run(recipe: str, *, data: str, steps: int, width: int, batch: int) -> Run:
     """The measured run, by default with one forward pass of the whole batch."""
     made = replace(recipes.make(recipe), batch_size=batch, micro_batch=None, steps=steps)
-    made = replace(made, eval_every=0, sample_every=0, eval_examples=1)
+    made = replace(made, schedule=Schedule(warmup=0), eval_every=0, sample_every=0, eval_examples=1)
     if recipe == "image-diffusion":
         unet = UNet(width=max(8, width // 4), multipliers=(1, 2), blocks=1, attention=(False, True), heads=2, groups=4)
         return replace(made, objective=ImageDiffusion(), model=unet)

@@ -120,7 +120,8 @@ def estimate(run: Run, folder: Path) -> Estimate:
             trained=sum(each.numel() for each in parameters if each.requires_grad),
             weights=sum(map(_bytes, parameters)),
             average=sum(map(_bytes, state.average.network.parameters())) if state.average else 0,
-            gradients=sum(_bytes(each) for each in parameters if each.requires_grad),
+            # An exact sum is two numbers in float64 beside each gradient.
+            gradients=(5 if run.exact_sums else 1) * sum(_bytes(each) for each in parameters if each.requires_grad),
             optimizer=sizes.get("optimizer", 0),
             activations=activations,
             micro_batch=min(run.forward_examples, run.batch_size),
