@@ -8,42 +8,55 @@ that are fixed for the whole run, one for the leading bits and one for the rest.
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
+from seedfast.errors import UserError
 from seedfast.families.family import Task
 from seedfast.loop.config import Run
-from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.placement.placement import Placement
 from seedfast.run_folder.train_state import TrainState
 
 LARGEST = 2.0**32
 """Exact sums take gradients up to this size; a larger number makes the sum NaN, as an infinite one does."""
 
 
-def summation(run: Run, place: DistributedContext) -> "Summation":
-    """The summation of a run in this process."""
-    return ExactSummation(place, run.batch_size // run.exact_chunk) if run.exact_sums else Summation(place)
+def summation(run: Run, placement: Placement) -> "Summation":
+    """The summation of a run in this process. Raises UserError for exact sums of gradients that are cut."""
+    if not run.exact_sums:
+        return Summation(placement)
+    if placement.is_sharded:
+        raise UserError(
+            f"exact_sums adds up whole gradients, and placement {run.placement} leaves each process a part of them: "
+            "leave one of the two out."
+        )
+    return ExactSummation(placement, run.batch_size // run.exact_chunk)
 
 
 class Summation:
-    """PyTorch's own: float32, in the order of the micro-batches, and averaged over the processes.
+    """PyTorch's own: float32, in the order of the micro-batches, and over the processes as the placement does it.
 
     slots: numbers of a step that are added up last, in one order (`diagnostics.Totals`).
     """
 
-    def __init__(self, place: DistributedContext, slots: int = 1) -> None:
-        self.place, self.slots = place, slots
+    def __init__(self, placement: Placement, slots: int = 1) -> None:
+        self.placement, self.place, self.slots = placement, placement.distributed, slots
 
     @property
     def factor(self) -> float:
-        """The factor of the loss: DistributedDataParallel averages over processes, and the weight is that of all."""
-        return self.place.world_size
+        """The factor of each process's loss that makes the gradient that of the sum of the losses."""
+        return self.placement.gradient_factor
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network as the loss calls it."""
-        return self.place.wrap(network)
+        return self.placement.wrap(network)
+
+    def syncing(self, network: nn.Module, last: bool) -> AbstractContextManager[object]:
+        """The context of a micro-batch: only the last one's backward pass exchanges gradients."""
+        return self.placement.syncing(network, last)
 
     def numbering(self, index: int, count: int) -> tuple[int, int]:
         """The key of the dropout in forward pass `index` of the `count` of this process."""
@@ -67,9 +80,10 @@ class ExactSummation(Summation):
     (`Run.exact_chunk`), and on a CPU one thread: several share out the additions within a product by their number.
     """
 
-    def __init__(self, place: DistributedContext, addends: int) -> None:
+    def __init__(self, placement: Placement, addends: int) -> None:
         """addends: forward passes of a step, over all processes."""
-        super().__init__(place, slots=addends)
+        super().__init__(placement, slots=addends)
+        place = self.place
         if place.device.type == "cpu":
             torch.set_num_threads(1)
         # |high| ≤ LARGEST and |low| ≤ coarse / 2, so `addends` of them stay below 2^53 units.
@@ -88,6 +102,10 @@ class ExactSummation(Summation):
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network itself, whose backward pass exchanges nothing."""
         return network
+
+    def syncing(self, network: nn.Module, last: bool) -> AbstractContextManager[object]:
+        """No context: nothing is exchanged before `finish`."""
+        return nullcontext()
 
     def numbering(self, index: int, count: int) -> tuple[int, int]:
         """The number of the forward pass in the whole step: the same key in every topology."""
