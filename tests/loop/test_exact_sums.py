@@ -15,8 +15,8 @@ from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, t
 from seedfast.errors import UserError
 from seedfast.loop.config import Run, to_yaml
 from seedfast.loop.open import open_session
-from seedfast.loop.step import gradient
 from seedfast.loop.placement.placement import Placement
+from seedfast.loop.step import gradient
 from seedfast.loop.summation import LARGEST, ExactSummation, carries, split
 from seedfast.loop.tasks import step_tasks
 from seedfast.models.transformer import Transformer
