@@ -33,7 +33,7 @@ from seedfast.loop.validate import chosen_examples, ratio_of_sums
 from seedfast.options import AtLeast, check
 
 _FEWEST = 4
-"""Windows below which the lower bound is left out unless `windows` is set: they are so long that it says nothing."""
+"""Windows below which the lower bound is left out unless `windows` is set: they are so long that it would take long."""
 LARGEST_SPREAD = 2.0
 """Nats by which the orders of a window may differ for its lower bound to be reliable (see `Bracketed.warning`)."""
 
@@ -116,7 +116,7 @@ class Bracket:
 
     windows: Annotated[int | None, AtLeast(2)] = None
     """Windows of the validation split that the lower bound is measured on, a fixed random choice (default: by their
-    length; none of those for which it takes very long and says nothing, such as 256 tokens)."""
+    length; none of those for which it would take long, such as 256 tokens)."""
     orders: Annotated[int, AtLeast(2)] = 8
     """Random orders of each of these windows."""
     loss: Likelihood | None = None
