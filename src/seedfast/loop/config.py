@@ -121,6 +121,9 @@ class Run:
     at the end only. A set takes about the time of ten training steps, and changes no bit of the training."""
     save_every: Annotated[int | str, Interval(1), MayChange(), Affects("checkpoints"), Example(1, keep=9)] = 500
     """Steps between checkpoints, or epochs; the first and last step and every new best are saved as well."""
+    async_save: Annotated[bool, MayChange(), Affects("threads")] = False
+    """Write checkpoints while the training goes on: it stands still only for a copy of the state in the host's memory,
+    as large as a checkpoint. Changes no bit."""
     keep: Annotated[int, AtLeast(1), MayChange(), Affects("checkpoints"), Example(1, save_every=1)] = 2
     """Newest checkpoints that are retained, besides the best."""
     log_every: Annotated[int, AtLeast(1), MayChange(), Affects("progress"), Example(2)] = 10

@@ -170,7 +170,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         session.state.read(checkpoint)
     except ValueError as error:
         raise UserError(f"{checkpoint.folder} does not fit this run: {error}.") from error
-    session.committed_best = dict(session.state.best)
+    session.committed_best, session.committed_step = dict(session.state.best), checkpoint.step
     if session.run.steps < checkpoint.step:
         raise UserError(
             f"This run is at step {checkpoint.step} already, so it cannot end at {session.run.steps}; "
@@ -184,7 +184,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
     session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
     for moved in session.checkpoints.quarantine_after(checkpoint.step):
         say(f"seedfast: the later checkpoint was moved to {moved.name}")
-    session.update_pointers()  # a kill may have come between the commit and the pointers
+    session.update_pointers(checkpoint.step, session.state.best)  # a kill may have come between the commit and the pointers
     session.note("resumed", changes=session.changed)
     commit(session.folder / "run.yaml", session.run_yaml)
 

@@ -59,7 +59,8 @@ class StepEntry(TypedDict):
     diagnostics: NotRequired[dict[str, float]]
     time: NotRequired[dict[str, float]]
     """Costs: `seconds`, of which the process was `waiting` for data; weight per second, such as `tokens_per_second`;
-    `mfu`, the share of the device's peak, where that is known; every `log_every` steps the peak `memory` in bytes.
+    `saving`, the seconds before it in which the training stood still for a checkpoint, where there was one (no part of
+    `seconds`); `mfu`, the share of the device's peak, where that is known; every `log_every` steps the peak `memory` in bytes.
     Earlier versions have `seconds` alone."""
 
 
@@ -104,9 +105,13 @@ class Journal:
         with suppress(OSError):
             self._write()
 
-    def flush(self) -> None:
-        """Wait until every line is on the disk, which a checkpoint requires. Raises OSError."""
+    def flush(self) -> int:
+        """Write every line; returns the size of the file, which a checkpoint stores. Raises OSError."""
         self._write()
+        return self.size
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk, which a checkpoint requires. Raises OSError."""
         os.fsync(self._file.fileno())
 
     def _write(self) -> None:
