@@ -88,15 +88,19 @@ def seedfast(
 
 def ranks(count: int, *words: str | Path) -> list["subprocess.CompletedProcess[str]"]:
     """Run a command of seedfast as this many ranks of one group, in the environment that torchrun would give them."""
+    return [command.finish() for command in start_ranks(count, "seedfast", words)]
+
+
+def start_ranks(
+    count: int, module: str, words: Sequence[str | Path], env: Mapping[str, str] | None = None
+) -> list[Command]:
+    """Start a module as this many ranks of one group. env: as in `Command`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        Command("seedfast", words, env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(count)
-    ]
-    return [command.finish() for command in started]
+    own = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return [Command(module, words, env={**(os.environ if env is None else env), **group, **each}) for each in own]
 
 
 def run_killed_or_whole(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_error(str(error))
         sys.exit(2)
     except TrainingStopped as error:
-        if not int(os.environ.get("RANK", 0)):  # all processes of a run stop for the same reason
+        if int(os.environ.get("RANK", 0)) == error.speaker:  # all processes of a run stop for the same reason
             _print_error(str(error))
         sys.exit(3)
     except KeyboardInterrupt:

@@ -100,6 +100,9 @@ class Run:
     float32, and its gradient needs as much again). More are computed in parts, and again in the backward pass."""
     device: Annotated[Literal["auto", "cpu", "cuda"], MayChange(), Affects("device"), Example("cuda")] = "auto"
     """`auto` uses CUDA where it is available."""
+    rank_timeout: Annotated[float, MoreThan(0), MayChange(), Affects("waiting")] = 30.0
+    """Minutes that a process waits for the others, for the samples and the data of rank 0 too. Then all end with a
+    sentence that names those that did not arrive."""
     eval_every: Annotated[int | str, Interval(0), MayChange()] = 500
     """Steps between validations, or epochs (0.5epoch); the end is always validated, and 0 validates only there."""
     patience: Annotated[

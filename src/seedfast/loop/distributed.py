@@ -4,7 +4,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from seedfast.errors import TrainingStopped, UserError
+from seedfast.loop import lost_ranks
 
 Precision = Literal["fp32", "bf16", "fp16"]
 T = TypeVar("T")
@@ -62,6 +64,8 @@ class DistributedContext:
     precision: Precision = "fp32"
     rank: int = 0
     world_size: int = 1
+    timeout: float = 30.0
+    """Minutes that a collective waits for all ranks."""
 
     @classmethod
     def single(cls, device: str, precision: Precision) -> "DistributedContext":
@@ -69,17 +73,18 @@ class DistributedContext:
         return cls(_device(device, local_rank=0), precision)
 
     @classmethod
-    def join(cls, device: str, precision: Precision) -> "DistributedContext":
+    def join(cls, device: str, precision: Precision, timeout: float) -> "DistributedContext":
         """The process group of torchrun, or a single process without it. Errors as in `single`."""
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world == 1:
-            return cls.single(device, precision)
+            return replace(cls.single(device, precision), timeout=timeout)
         place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
         rank = int(os.environ["RANK"])
         # Objects go from host to host by gloo, so exchanging them does not wait for the device.
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=_store(), rank=rank, world_size=world)
-        return cls(place, precision, rank, world)
+        limit = timedelta(minutes=timeout)
+        dist.init_process_group(backend, store=_store(), rank=rank, world_size=world, timeout=limit)
+        return cls(place, precision, rank, world, timeout)
 
     @property
     def is_main(self) -> bool:
@@ -132,17 +137,16 @@ class DistributedContext:
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """Raise TrainingStopped instead of the error by which this process notices that another one has ended."""
+        """Raise TrainingStopped instead of the error by which this process notices that another has ended or hangs."""
         try:
             yield
         except RuntimeError as error:
-            # gloo raises plain RuntimeErrors that name its source files.
-            if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            if self.world_size == 1 or not lost_ranks.is_of_group(error):
                 raise
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come before the sentence
+            reason, speaker = lost_ranks.reason(error, self.rank, self.world_size, self.timeout)
             raise TrainingStopped(
-                f"Another process of this training has ended, so process {self.rank} of {self.world_size} stops too; "
-                "the checkpoints are intact: run the same command again to continue."
+                f"{reason}; the checkpoints are intact: run the same command again to continue.", speaker=speaker
             ) from error
 
     def finish(self) -> None:

@@ -45,7 +45,7 @@ def open_session(
         model configuration does (it reads pretrained ones).
     Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
     """
-    distributed = DistributedContext.join(run.device, run.precision)
+    distributed = DistributedContext.join(run.device, run.precision, run.rank_timeout)
     if run.batch_size % distributed.world_size:
         raise UserError(f"batch_size {run.batch_size} cannot be shared evenly by {distributed.world_size} processes.")
     with ExitStack() as stack:
@@ -181,7 +181,8 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         warn(jump)
     if session.journal is None:
         return
-    session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
+    manifest, edited = checkpoint.manifest, "journal" in allow_change
+    session.journal.rewind(checkpoint.step, manifest.journal, manifest.journal_sha256, edited=edited)
     for moved in session.checkpoints.quarantine_after(checkpoint.step):
         say(f"seedfast: the later checkpoint was moved to {moved.name}")
     session.update_pointers(checkpoint.step, session.state.best)  # a kill may have come between the commit and the pointers

@@ -119,9 +119,11 @@ class Session:
 
     def snapshot(self, staging: Staging | None = None) -> Snapshot:
         """What a checkpoint of this step holds; with a staging memory, by value in all its parts. Raises OSError."""
+        size, sha256 = self.journal.flush() if self.journal else (0, None)
         manifest = {
             **self.provenance,
-            "journal": self.journal.flush() if self.journal else 0,
+            "journal": size,
+            "journal_sha256": sha256,
             "epoch": self.plan.epoch(self.state.step),
             "validation": self.validation if self.validation and self.validated == self.state.step else None,
         }
