@@ -1,4 +1,4 @@
-"""Damage to run folders: flipped bytes, lost and cut files, disks, locks, clocks, numbers, ranks; what comes of each."""
+"""Damage to run folders (flipped bytes, lost and cut files, disks, locks, clocks, numbers, ranks) and its outcomes."""
 
 import os
 import shutil
@@ -155,7 +155,9 @@ def not_a_number(patient: Patient) -> Iterator[Case]:
         done = patient.train(place, "--optimizer.lr", "1e30", *changed)
         case = patient.outcome(place, "a loss that is not finite", "--optimizer.lr", "0.01")
         stopped = done.returncode == STOPPED and "not finite" in done.stderr
-        yield replace(case, outcome=f"stopped with the step and the examples; then {case.outcome}", fine=case.fine and stopped)
+        yield replace(
+            case, outcome=f"stopped with the step and the examples; then {case.outcome}", fine=case.fine and stopped
+        )
 
 
 def hung_rank(patient: Patient) -> Iterator[Case]:
@@ -200,8 +202,12 @@ def disks(patient: Patient) -> Iterator[Case]:
         subprocess.run(["mount", "-o", "remount,rw", place], check=True)
         refused = fixed.returncode == REFUSED and "Traceback" not in fixed.stderr
         case = patient.outcome(run, "a full disk")
-        yield replace(case, outcome=f"trained on, last save refused aloud; then {case.outcome}", fine=case.fine and aloud)
-        yield Case("a read-only folder", "refused, in a sentence" if refused else f"WRONG: {fixed.stderr[-300:]}", refused)
+        yield replace(
+            case, outcome=f"trained on, last save refused aloud; then {case.outcome}", fine=case.fine and aloud
+        )
+        yield Case(
+            "a read-only folder", "refused, in a sentence" if refused else f"WRONG: {fixed.stderr[-300:]}", refused
+        )
     finally:
         subprocess.run(["umount", place], check=True)
 

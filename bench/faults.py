@@ -3,8 +3,8 @@
     python bench/faults.py --out FOLDER [--kills 210] [--seed 1] [--families …] [--placements …] [--faults …]
 
 A kill is SIGKILL to one process, or to all, in a phase of a training that is chosen by the seed; the run is continued,
-killed again, and compared with one that nothing happened to. FOLDER/results.jsonl has a line for each part that is done,
-so the same command continues a campaign that was stopped. Prints a table; exits with 1 if a run was lost or wrong.
+killed again, and compared with one that nothing happened to. FOLDER/results.jsonl has a line for each part that is
+done, so the same command continues a campaign that was stopped. Prints a table; exits with 1 if a run was lost or wrong.
 """
 
 import json
@@ -23,11 +23,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the small runs of the tests
 
 import torch
+from tests.helpers.runs import FAMILIES
+
 from common import parse, parser
 from damage import FAULTS, Patient
 from kills import PLACEMENTS, cells, run_cell
-from tests.helpers.runs import FAMILIES
-
 from seedfast.version import VERSION
 
 Lines = list[dict[str, Any]]
@@ -44,7 +44,9 @@ def campaign(out: Path, options: Any) -> Iterator[dict[str, Any]]:
     story = out / "story.txt"
     if not story.exists():
         nouns, verbs = ["cat", "dog", "bird", "fox"], ["sees", "likes", "hears"]
-        story.write_text("".join(f"the {nouns[i % 4]} {verbs[i * 7 % 3]} the {nouns[i * 5 % 3]}.\n" for i in range(500)))
+        story.write_text(
+            "".join(f"the {nouns[i % 4]} {verbs[i * 7 % 3]} the {nouns[i * 5 % 3]}.\n" for i in range(500))
+        )
     for cell in cells(options.kills, tuple(options.families), tuple(options.placements)) if options.kills else ():
         part = f"{cell.name} × {cell.kills}, seed {options.seed}"
         if part not in done:

@@ -1,4 +1,4 @@
-"""Kills of trainings: family × placement × saving × phase, each cell a run that is killed and compared with a whole one."""
+"""Kills of trainings by family × placement × saving × phase: a run is killed and compared with a whole one."""
 
 import os
 import random
@@ -52,7 +52,7 @@ class Cell:
         return f"{self.family}-{self.placement}-{'async' if self.async_save else 'sync'}".replace(", ", "-")
 
     def words(self, story: Path) -> list[str]:
-        """The command line of its training, without the folder. Each micro-batch is an example, so steps are many."""
+        """The command line of its training, without the folder."""
         run = small_run(self.family, story, steps=STEPS, save_every=3, eval_every=5)
         own = ["--keep", "1", "--async-save", str(self.async_save), *PLACEMENTS[self.placement].flags]
         return ["train", self.family, *flags(run), *own]

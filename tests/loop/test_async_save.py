@@ -164,18 +164,20 @@ def test_a_failed_save_is_reported_removed_and_tried_again_and_is_never_the_best
     class LookAtBest(Silent):
         """The best validation as every later step knows it."""
 
-        best: dict[int, Any] = {}
+        def __init__(self) -> None:
+            self.best: dict[int, Any] = {}
 
         def step(self, session: Session, entry: Any, seconds: float) -> None:
             self.best[entry["step"]] = {record.step for record in session.committed_best.values()}
 
+    look = LookAtBest()
     with open_session(run, folder) as opened:
-        run_training(opened, LookAtBest())
+        run_training(opened, look)
     assert capsys.readouterr().err.count("could not save a checkpoint") >= 1
     assert not list(folder.rglob(".seedfast-unfinished"))
     steps = [each.step for each in Checkpoints(folder).committed()]
     assert not {4, 5, 6} & set(steps)
-    assert LookAtBest.best[8] == set()
+    assert look.best[8] == set()
     best = json.loads((folder / "best.json").read_text())
     assert {record["step"] for record in best.values()} <= set(steps)
     found = left_behind(folder)

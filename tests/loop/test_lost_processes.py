@@ -114,9 +114,7 @@ def test_a_group_is_restarted_and_ends_at_sigterm(words: list[str], whole: Path,
 
 
 @pytest.mark.parametrize("hung", [0, 1])
-def test_a_rank_that_hangs_is_named_and_every_rank_ends(
-    hung: int, words: list[str], tmp_path: Path
-) -> None:
+def test_a_rank_that_hangs_is_named_and_every_rank_ends(hung: int, words: list[str], tmp_path: Path) -> None:
     """Rank 0 has the store in which the others report, where torchrun has none."""
     folder = tmp_path / "run"
     group = start_ranks(3, "seedfast", [*words, "--out", folder, "--rank-timeout", "0.05"])

@@ -80,7 +80,7 @@ def test_a_byte_of_the_journal_that_changed_is_refused_and_can_be_allowed(story:
     content = bytearray(path.read_bytes())
     content[content.index(b'"loss": ') + 8] ^= 1  # a digit of the first loss
     path.write_bytes(content)
-    with pytest.raises(UserError, match="SHA-256 differs.*--allow-change journal"):
+    with pytest.raises(UserError, match=r"SHA-256 differs.*--allow-change journal"):
         train_in(tmp_path, run)
     assert path.read_bytes() == content
     train_in(tmp_path, replace(run, steps=10), allow_change=("journal",))

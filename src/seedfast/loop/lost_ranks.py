@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 _REPORT = 3.0
 """Seconds in which the others report: a failed collective ends those of all ranks that wait in it."""
-_WAITED, _LOST = b"waited", b"lost"
+_WAITED, _LOST = "waited", "lost"
 
 
 def is_of_group(error: RuntimeError) -> bool:
@@ -36,7 +36,7 @@ def _reports(rank: int, world_size: int, *, timed_out: bool) -> tuple[list[int],
 
     A rank that others waited for to no avail finds that all have reported: it is missing itself.
     """
-    reports: dict[int, bytes] = {}
+    reports: dict[int, str] = {}
     # The store may be in the process of rank 0; where that hangs, no answer of it has a time limit.
     asking = Thread(target=_exchange, args=(rank, world_size, _WAITED if timed_out else _LOST, reports), daemon=True)
     asking.start()
@@ -46,7 +46,7 @@ def _reports(rank: int, world_size: int, *, timed_out: bool) -> tuple[list[int],
     return [each for each in range(world_size) if each not in reports] or [rank], _WAITED in reports.values()
 
 
-def _exchange(rank: int, world_size: int, report: bytes, reports: dict[int, bytes]) -> None:
+def _exchange(rank: int, world_size: int, report: str, reports: dict[int, str]) -> None:
     """Report to the store, and collect the reports of all ranks until the time is over."""
     keys = {each: f"seedfast/ended/{each}" for each in range(world_size)}
     end = time.monotonic() + _REPORT
@@ -55,7 +55,7 @@ def _exchange(rank: int, world_size: int, report: bytes, reports: dict[int, byte
         store.set(keys[rank], report)
         while len(reports) < world_size and time.monotonic() < end:
             time.sleep(0.05)
-            found = {each: store.get(key) for each, key in keys.items() if each not in reports and store.check([key])}
+            found = {each: store.get(key).decode() for each, key in keys.items() if each not in reports and store.check([key])}
             reports.update(found)
 
 

@@ -61,8 +61,8 @@ class StepEntry(TypedDict):
     time: NotRequired[dict[str, float]]
     """Costs: `seconds`, of which the process was `waiting` for data; weight per second, such as `tokens_per_second`;
     `saving`, the seconds before it in which the training stood still for a checkpoint, where there was one (no part of
-    `seconds`); `mfu`, the share of the device's peak, where that is known; every `log_every` steps the peak `memory` in bytes.
-    Earlier versions have `seconds` alone."""
+    `seconds`); `mfu`, the share of the device's peak, where that is known; every `log_every` steps the peak `memory` in
+    bytes. Earlier versions have `seconds` alone."""
 
 
 class ValidationEntry(TypedDict):
