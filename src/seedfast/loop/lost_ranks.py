@@ -41,9 +41,10 @@ def _reports(rank: int, world_size: int, *, timed_out: bool) -> tuple[list[int],
     asking = Thread(target=_exchange, args=(rank, world_size, _WAITED if timed_out else _LOST, reports), daemon=True)
     asking.start()
     asking.join(2 * _REPORT)
-    if not reports:
+    found = dict(reports)
+    if not found:
         return [0], timed_out
-    return [each for each in range(world_size) if each not in reports] or [rank], _WAITED in reports.values()
+    return [each for each in range(world_size) if each not in found] or [rank], _WAITED in found.values()
 
 
 def _exchange(rank: int, world_size: int, report: str, reports: dict[int, str]) -> None:
@@ -55,8 +56,8 @@ def _exchange(rank: int, world_size: int, report: str, reports: dict[int, str]) 
         store.set(keys[rank], report)
         while len(reports) < world_size and time.monotonic() < end:
             time.sleep(0.05)
-            found = {each: store.get(key).decode() for each, key in keys.items() if each not in reports and store.check([key])}
-            reports.update(found)
+            arrived = {each: key for each, key in keys.items() if each not in reports and store.check([key])}
+            reports.update({each: store.get(key).decode() for each, key in arrived.items()})
 
 
 def _listed(ranks: Iterable[int]) -> str:
