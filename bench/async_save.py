@@ -3,8 +3,8 @@
     python bench/async_save.py [--parameters 100] [--threads 2] [--folder FOLDER]
 
 A transformer of about so many million parameters is trained with AdamW and an average of the weights, and saved every
-few steps. Standing still is the `saving` of the journal: with --async-save the copy of the state, and the wait for a save
-that is still in flight. The steps beside a save share the processor with it, so their time is shown too.
+few steps. Standing still is the `saving` of the journal: with --async-save the copy of the state, and the wait for a
+save that is still in flight. The steps beside a save share the processor with it, so their time is shown too.
 """
 
 import tempfile
