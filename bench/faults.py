@@ -3,8 +3,8 @@
     python bench/faults.py --out FOLDER [--kills 210] [--seed 1] [--families …] [--placements …] [--faults …]
 
 A kill is SIGKILL to one process, or to all, in a phase of a training that is chosen by the seed; the run is continued,
-killed again, and compared with one that nothing happened to. FOLDER/results.jsonl has a line for each part that is done,
-so the same command continues a campaign that was stopped. Prints tables; exits with 1 if a run was lost or wrong.
+killed again, and compared with one that nothing happened to. FOLDER/results.jsonl has a line for each part that is
+done, so the same command continues a campaign that was stopped. Prints tables; exits with 1 if a run was lost or wrong.
 """
 
 import json
