@@ -172,14 +172,13 @@ def test_async_save(text: Path, tmp_path: Path) -> None:
 
 def test_faults(tmp_path: Path) -> None:
     """A small campaign, which is stopped and continued."""
-    small = ("--out", tmp_path, "--kills", 8, "--families", "text-masked", "--placements", "one process")
+    small = ("--out", tmp_path, "--kills", 4, "--families", "text-masked", "--placements", "one process")
     run_bench("faults", *small, "--faults", "--minutes", 0, cwd=tmp_path)
-    out = run_bench("faults", *small, "--faults", "lock", "nan", cwd=tmp_path)
-    assert (
-        "8 kills in 2 runs: 0 runs lost, 0 ended with other bits. 2 damaged folders: 0 lost or silently wrong." in out
-    )
-    assert "| rename, async saving | 0 | 1 | 1 | 0 | 0 |" in out
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 4
+    out = run_bench("faults", *small, "--faults", "lock", cwd=tmp_path)
+    assert "4 kills in 2 runs: 0 runs lost, 0 ended with other bits" in out
+    assert "1 damaged folders: 0 lost or silently wrong" in out
+    assert out.count(", async saving | 0 | 1 | 1 | 0 | 0 |") == 2
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.slow
