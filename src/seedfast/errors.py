@@ -16,4 +16,10 @@ class TrainingStopped(RuntimeError):
     """Training stopped although the input was valid: the loss diverged, or the disk failed.
 
     The command line prints it as one sentence and exits with status 3. What was committed before is intact.
+
+    speaker: the rank that prints it; all ranks stop for the same reason.
     """
+
+    def __init__(self, message: str, *, speaker: int = 0) -> None:
+        super().__init__(message)
+        self.speaker = speaker

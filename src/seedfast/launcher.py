@@ -31,9 +31,14 @@ def first_host(hosts: str) -> str:
     return "".join(part or "" for part in found.groups()) if found else hosts
 
 
+def rank() -> int:
+    """The number of this process in its group; 0 without one."""
+    return int(os.environ.get("RANK", 0))
+
+
 def is_first() -> bool:
     """Whether this is rank 0, which prints."""
-    return not int(os.environ.get("RANK", 0))
+    return not rank()
 
 
 def job(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -66,6 +66,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
+    tested |= {"async_save", "faults", "kills", "damage"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "exact_sums", "common", "nanogpt"}
 
 
@@ -168,6 +169,31 @@ def test_shards(tmp_path: Path) -> None:
     out = run_bench("shards", "--shards", 6, "--megabytes", 0.3, "--ids", 512, cwd=tmp_path)
     assert "after a kill" in out
     assert out.count("thousand ids/s at positions 0, 10^12, 10^14") == 2
+
+
+def test_async_save(text: Path, tmp_path: Path) -> None:
+    small = ("--parameters", 0.1, "--saves", 3, "--every", 3, "--context", 8, "--threads", 1)
+    *_, beside, same = run_bench("async_save", "--data", text, *small, cwd=tmp_path).splitlines()
+    assert beside.startswith("| asynchronous |")
+    assert same == "the same bits: True"
+
+
+def test_faults(tmp_path: Path) -> None:
+    """A small campaign, which is stopped and continued."""
+    small = ("--out", tmp_path, "--kills", 4, "--families", "text-masked", "--placements", "one process")
+    run_bench("faults", *small, "--faults", "--minutes", 0, cwd=tmp_path)
+    out = run_bench("faults", *small, "--faults", "lock", cwd=tmp_path)
+    assert "4 kills in 2 runs: 0 runs lost, 0 ended with other bits" in out
+    assert "1 damaged folders: 0 lost or silently wrong" in out
+    assert out.count(", async saving | 0 | 1 | 1 | 0 | 0 |") == 2
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_the_whole_fault_campaign_loses_no_run(tmp_path: Path) -> None:
+    out = run_bench("faults", "--out", tmp_path, cwd=tmp_path)
+    assert re.search(r"2\d\d kills in 30 runs: 0 runs lost, 0 ended with other bits", out)
+    assert "folders: 0 lost or silently wrong" in out
 
 
 @pytest.mark.slow

@@ -93,6 +93,7 @@ class Outcome:
     files: dict[str, str]
     progress: list[str]
     threads: frozenset[str]
+    waiting: float
     background: list[tuple[str, ...]]
     identity: str = ""
 
@@ -101,11 +102,11 @@ def train(run: Run, folder: Path) -> Outcome:
     """Train a run to its end, or until it stops because of its losses."""
     screen = io.StringIO()
     line = Watching(Console(file=screen, force_terminal=True, width=200))
-    error = device = ""
+    error, device, waiting = "", "", 0.0
     with background_processes() as commands, forward_passes() as passes, line:
         try:
             with open_session(run, folder) as opened:
-                device = str(opened.distributed.device)
+                device, waiting = str(opened.distributed.device), opened.distributed.timeout
                 run_training(opened, line)
         except TrainingStopped as stopped:
             error = str(stopped)
@@ -128,6 +129,7 @@ def train(run: Run, folder: Path) -> Outcome:
         files={str(path.relative_to(folder)): sha256(path) for path in _other_files(folder)},
         progress=re.findall(r"step (\d+)/", screen.getvalue()),
         threads=frozenset(line.threads),
+        waiting=waiting,
         background=commands,
     )
 

@@ -93,20 +93,33 @@ def ranks(
 
     own: further words of the last rank. cwds: the folder of each rank (default: that of this process).
     """
+    return [command.finish() for command in start_ranks(count, "seedfast", words, own=own, cwds=cwds)]
+
+
+def start_ranks(
+    count: int,
+    module: str,
+    words: Sequence[str | Path],
+    env: Mapping[str, str] | None = None,
+    *,
+    own: Sequence[str] = (),
+    cwds: Sequence[Path] = (),
+) -> list[Command]:
+    """Start a module as this many ranks of one group. env: as in `Command`. own, cwds: as in `ranks`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
+    base = {**(os.environ if env is None else env), **group}
+    return [
         Command(
-            "seedfast",
+            module,
             [*words, *(own if rank == count - 1 else ())],
             cwd=cwds[rank] if cwds else None,
-            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=base | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(count)
     ]
-    return [command.finish() for command in started]
 
 
 def run_killed_or_whole(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from seedfast.loop.flops import model_flops
 from seedfast.loop.open import open_session
 from seedfast.loop.peak import known_peak
 from seedfast.loop.progress import Line
+from seedfast.loop.session import Session
 from seedfast.loop.tasks import step_tasks
 from seedfast.models.token_network import score
 from seedfast.models.transformer import Transformer
@@ -154,10 +156,11 @@ class Trained:
 
 
 def trained(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> Trained:
-    """A training whose batches take 2 s, updates 3 s, samples 100 s and validations 1000 s."""
+    """A training whose batches take 2 s, updates 3 s, samples 100 s and validations 1000 s, commits 7 s."""
     clock, screen = Clock(), io.StringIO()
     patch.setattr(time, "perf_counter", clock)
     patch.setattr(micro_batch, "launch", clock.taking(3, step.launch))
+    patch.setattr(Session, "commit", clock.taking(7, Session.commit))
     patch.setattr(train, "validate", clock.taking(1000, validate.validate))
     patch.setattr(sample, "generate", clock.taking(100, sample.generate))
     with open_session(run, folder) as session:
@@ -185,6 +188,12 @@ def test_waiting_for_a_slow_source_is_measured(slow: Trained) -> None:
     assert [entry["time"]["waiting"] for entry in slow.steps] == [2.0] * 8
 
 
+def test_the_step_after_a_save_has_the_seconds_that_the_training_stood_still(slow: Trained) -> None:
+    saved = {entry["step"]: entry["time"]["saving"] for entry in slow.steps if "saving" in entry["time"]}
+    assert set(saved.values()) == {7.0}
+    assert 6 in saved  # a checkpoint every five steps
+
+
 def test_the_throughput_is_the_weight_over_the_time(slow: Trained) -> None:
     assert [entry["time"]["tokens_per_second"] for entry in slow.steps] == [entry["weight"] / 5 for entry in slow.steps]
 
@@ -204,7 +213,7 @@ def test_the_peak_of_the_memory_is_measured_at_every_line_that_is_shown(slow: Tr
 def test_the_training_ends_with_its_costs(slow: Trained) -> None:
     *_, last = slow.printed.splitlines()
     assert "trained for 40 s  19.2 tokens/s  MFU " in last
-    assert "waiting for data 40%  memory " in last
+    assert re.search(r"waiting for data 40%  saving \d+ s  memory ", last)
 
 
 def test_the_shown_throughput_leaves_out_validations_and_samples(slow: Trained) -> None:

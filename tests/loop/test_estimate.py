@@ -54,6 +54,15 @@ def test_activations_grow_with_the_micro_batch_and_not_with_the_batch(story: Pat
     assert estimate(replace(run, micro_batch=6), tmp_path).activations == pytest.approx(3 * one, rel=0.1)
 
 
+def test_saving_beside_the_training_takes_the_memory_of_a_checkpoint(
+    story: Path, tmp_path: Path, found: Estimate
+) -> None:
+    beside = estimate(small_run("text-masked", story, steps=10, async_save=True), tmp_path)
+    assert beside.copy == beside.checkpoint == found.checkpoint
+    assert any("for the copy of a checkpoint (--async-save)" in line for line in beside.lines())
+    assert not any("--async-save" in line for line in found.lines())
+
+
 def test_the_time_is_the_sum_of_its_parts(found: Estimate) -> None:
     speed = replace(found.speed, step_seconds=2.0, validation_seconds=10.0, sampling_seconds=5.0)
     known = replace(found, steps=20, speed=replace(speed, eval_every=6, sample_every=0))

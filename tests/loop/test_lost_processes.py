@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.helpers.processes import LIMIT, ranks
+from tests.helpers.processes import LIMIT, ranks, start_ranks
 from tests.helpers.runs import flags, small_run
 
+from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.verify.resume import compare
 
 LOST = "Another process of this training has ended, so process"
@@ -134,6 +135,29 @@ def test_a_restarted_group_ends_at_a_signal_to_torchrun(
     assert LOST in printed
     assert INTERRUPTED in printed
     assert_continues(words, folder, whole)
+
+
+@pytest.mark.parametrize("hung", [0, 1])
+def test_a_rank_that_hangs_is_named_and_every_rank_ends(hung: int, words: list[str], tmp_path: Path) -> None:
+    """Rank 0 has the store in which the others report, where torchrun has none."""
+    folder = tmp_path / "run"
+    group = start_ranks(3, "seedfast", [*words, "--out", folder, "--rank-timeout", "0.05"])
+    try:
+        group[0].wait_for(lambda: lines(folder / "journal.jsonl") > 2)
+        os.kill(group[hung].pid, signal.SIGSTOP)
+        others = [command.finish(60) for rank, command in enumerate(group) if rank != hung]
+        assert [done.returncode for done in others] == [3, 3]
+        named = f"Process {hung} of 3 did not arrive within 0.05 minutes (--rank-timeout)"
+        assert [named in done.stderr for done in others] == [True, False]
+        assert not any("Traceback" in done.stderr for done in others)
+        os.kill(group[hung].pid, signal.SIGCONT)
+        late = group[hung].finish(60)
+        assert late.returncode == 3
+        assert "Traceback" not in late.stderr
+    finally:
+        for command in group:
+            command.process.kill()
+    assert Checkpoints(folder).newest() is not None
 
 
 @pytest.mark.slow

@@ -73,6 +73,21 @@ def test_a_journal_of_another_run_is_refused(damage: str, story: Path, tmp_path:
         train_in(tmp_path, run)
 
 
+def test_a_byte_of_the_journal_that_changed_is_refused_and_can_be_allowed(story: Path, tmp_path: Path) -> None:
+    run = small_run("text-masked", story, steps=8)
+    train_in(tmp_path, run)
+    path = tmp_path / "journal.jsonl"
+    content = bytearray(path.read_bytes())
+    content[content.index(b'"loss": ') + 8] ^= 1  # a digit of the first loss
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"SHA-256 differs.*--allow-change journal"):
+        train_in(tmp_path, run)
+    assert path.read_bytes() == content
+    train_in(tmp_path, replace(run, steps=10), allow_change=("journal",))
+    assert path.read_bytes().startswith(content)
+    train_in(tmp_path, replace(run, steps=12))
+
+
 def test_training_continues_on_a_full_disk_and_saves_later(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

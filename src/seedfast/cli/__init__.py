@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_once(error)
         sys.exit(2)
     except TrainingStopped as error:
-        if launcher.is_first():  # all processes of a run stop for the same reason
+        if launcher.rank() == error.speaker:  # all processes of a run stop for the same reason
             _print_error(str(error))
         sys.exit(3)
     except KeyboardInterrupt:

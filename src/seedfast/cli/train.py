@@ -47,7 +47,8 @@ class Train:
     config: Path | None = None
     """A YAML file with fields of the run, nested like `run.yaml`."""
     allow_change: tuple[str, ...] = ()
-    """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data)."""
+    """Fields that may differ from the stored run although that changes its meaning (and `data` for changed data,
+    `journal` for an edited journal)."""
     at: int | None = None
     """Continue from the checkpoint of this step; later ones are moved away and the journal is cut there."""
     dry_run: bool = False

@@ -120,6 +120,9 @@ class Run:
         Example(2, placement="hsdp"),
     ] = None
     """Processes of a group that share one copy of the weights (default: those of one machine)."""
+    rank_timeout: Annotated[float, MoreThan(0), MayChange(), Affects("waiting")] = 30.0
+    """Minutes that a process waits for the others, for the samples and the data of rank 0 too. Then all end with a
+    sentence that names those that did not arrive."""
     eval_every: Annotated[int | str, Interval(0), MayChange()] = 500
     """Steps between validations, or epochs (0.5epoch); the end is always validated, and 0 validates only there."""
     patience: Annotated[
@@ -141,6 +144,9 @@ class Run:
     at the end only. A set takes about the time of ten training steps, and changes no bit of the training."""
     save_every: Annotated[int | str, Interval(1), MayChange(), Affects("checkpoints"), Example(1, keep=9)] = 500
     """Steps between checkpoints, or epochs; the first and last step and every new best are saved as well."""
+    async_save: Annotated[bool, MayChange(), Affects("threads")] = False
+    """Write checkpoints while the training goes on: it stands still only for a copy of the state in the host's memory,
+    as large as a checkpoint. Changes no bit."""
     keep: Annotated[int, AtLeast(1), MayChange(), Affects("checkpoints"), Example(1, save_every=1)] = 2
     """Newest checkpoints that are retained, besides the best."""
     log_every: Annotated[int, AtLeast(1), MayChange(), Affects("progress"), Example(2)] = 10

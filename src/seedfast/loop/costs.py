@@ -1,6 +1,7 @@
 """What training costs: throughput, share of the peak, memory, and time spent waiting for data.
 
-Times are those of training alone: validations, samples and checkpoints are no part of a step's time. The share of the
+Times are those of training alone: validations, samples and checkpoints are no part of a step's time. The seconds that
+the training stands still for a checkpoint are the `saving` of the step after it. The share of the
 peak is the model FLOPs utilisation (MFU) of "PaLM" (Chowdhery et al. 2022, appendix B):
 
     MFU = model FLOPs of a step (`flops.py`) / (its seconds · peak of the device (`peak.py`) · devices)
@@ -63,8 +64,8 @@ class Costs:
             processes = session.distributed.world_size
             session.note("counted", flops_per_step=round(self._flops * processes), peak_flops=self._peak * processes)
 
-    def of_step(self, entry: StepEntry, seconds: float, waited: float) -> dict[str, float]:
-        """The `time` of a step's line in the journal."""
+    def of_step(self, entry: StepEntry, seconds: float, waited: float, saving: float) -> dict[str, float]:
+        """The `time` of a step's line in the journal. saving: seconds that the training stood still before it."""
         session = self._session
         unit = session.family.objective.measure.weight_unit
         found = {
@@ -72,6 +73,8 @@ class Costs:
             "waiting": round(waited, 6),
             f"{unit}_per_second": float(f"{entry['weight'] / seconds:.6g}"),
         }
+        if saving:
+            found["saving"] = round(saving, 6)
         if self._flops and self._peak:
             found["mfu"] = float(f"{self._flops / (seconds * self._peak):.4g}")
         if is_due(entry["step"], session.run.log_every) or entry["step"] == session.plan.steps:
@@ -94,6 +97,8 @@ class Tally:
     weight: float = 0.0
     seconds: float = 0.0
     waiting: float = 0.0
+    saving: float = 0.0
+    """Seconds that the training stood still to save, which are no part of `seconds`."""
     used: float = 0.0
     """Seconds that the steps would have taken at the peak; 0 where it is not known."""
     memory: float = 0.0
@@ -104,6 +109,7 @@ class Tally:
         self.weight += entry["weight"]
         self.seconds += cost["seconds"]
         self.waiting += cost["waiting"]
+        self.saving += cost.get("saving", 0.0)
         self.used += cost["seconds"] * cost.get("mfu", 0.0)
         self.memory = cost.get("memory", self.memory)
 

@@ -4,7 +4,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from seedfast.errors import TrainingStopped, UserError
+from seedfast.loop import lost_ranks
 
 Precision = Literal["fp32", "bf16", "fp16"]
 T = TypeVar("T")
@@ -67,6 +69,8 @@ class DistributedContext:
     precision: Precision = "fp32"
     rank: int = 0
     world_size: int = 1
+    timeout: float = 30.0
+    """Minutes that a collective waits for all ranks."""
 
     @classmethod
     def single(cls, device: str, precision: Precision) -> "DistributedContext":
@@ -74,21 +78,21 @@ class DistributedContext:
         return cls(_device(device, local_rank=0), precision)
 
     @classmethod
-    def join(cls, device: str, precision: Precision, *, group: bool = False) -> "DistributedContext":
+    def join(cls, device: str, precision: Precision, timeout: float, *, group: bool = False) -> "DistributedContext":
         """The process group of torchrun, or a single process without it. Errors as in `single`.
 
-        group: whether a single process too is a group, of one.
+        timeout: minutes that a process waits for the others. group: whether a single process too is a group, of one.
         """
-        world = int(os.environ.get("WORLD_SIZE", 1))
+        world, limit = int(os.environ.get("WORLD_SIZE", 1)), timedelta(minutes=timeout)
         if world == 1:
-            context = cls.single(device, precision)
+            context = replace(cls.single(device, precision), timeout=timeout)
             if group:
                 dist.init_process_group(_backend(context.device), store=HashStore(), rank=0, world_size=1)
             return context
         place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
         rank = int(os.environ["RANK"])
-        dist.init_process_group(_backend(place), store=_store(), rank=rank, world_size=world)
-        return cls(place, precision, rank, world)
+        dist.init_process_group(_backend(place), store=_store(), rank=rank, world_size=world, timeout=limit)
+        return cls(place, precision, rank, world, timeout)
 
     @property
     def is_main(self) -> bool:
@@ -131,17 +135,16 @@ class DistributedContext:
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """Raise TrainingStopped instead of the error by which this process notices that another one has ended."""
+        """Raise TrainingStopped instead of the error by which this process notices that another has ended or hangs."""
         try:
             yield
         except RuntimeError as error:
-            # gloo raises plain RuntimeErrors that name its source files.
-            if self.world_size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            if self.world_size == 1 or not lost_ranks.is_of_group(error):
                 raise
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come before the sentence
+            reason, speaker = lost_ranks.reason(error, self.rank, self.world_size, self.timeout)
             raise TrainingStopped(
-                f"Another process of this training has ended, so process {self.rank} of {self.world_size} stops too; "
-                "the checkpoints are intact: run the same command again to continue."
+                f"{reason}; the checkpoints are intact: run the same command again to continue.", speaker=speaker
             ) from error
 
     def finish(self) -> None:

@@ -29,7 +29,8 @@ class Estimate:
     """The needs of a run. Sizes are in bytes.
 
     parameters, trained: of the network. activations: kept of a micro-batch for its backward pass, in all layers
-    together. peak: the most that the process used in a step; limit: the most that it may use, None if not known.
+    together. peak: the most that the process used in a step; copy: of the state in the host's memory, for a checkpoint
+    that is written beside the training; limit: the most that it may use, None if not known.
     steps: that are left. speed: of a step, a validation, a set of samples. checkpoint: one; checkpoints: retained at
     once at most, with the one that is being written. shared: the frozen weights, stored once. journal: of all steps.
     free: on the disk of the run folder.
@@ -44,6 +45,7 @@ class Estimate:
     activations: int
     micro_batch: int
     peak: int
+    copy: int
     limit: int | None
     steps: int
     speed: Speed
@@ -82,6 +84,8 @@ class Estimate:
             yield f"memory       {size(bytes_):>10}  {name}" if bytes_ else f"memory       {'none':>10}  {name}"
         most = "" if self.limit is None else f", of {size(self.limit)} that it may use"
         yield f"memory       {size(self.peak):>10}  at most, measured in a step (all of the process){most}"
+        if self.copy:
+            yield f"memory       {size(self.copy):>10}  of the host, for the copy of a checkpoint (--async-save)"
         each = self.speed
         parts_of_time = [
             f"{self.steps:,} steps of {each.step_seconds:.3g} s",
@@ -126,6 +130,7 @@ def estimate(run: Run, folder: Path) -> Estimate:
             activations=activations,
             micro_batch=min(run.forward_examples, run.batch_size),
             peak=peak,
+            copy=sum(sizes.values()) if run.async_save else 0,
             limit=memory.limit(distributed.device),
             steps=max(0, steps - done),
             speed=speed,

@@ -47,7 +47,8 @@ def open_session(
         model configuration does (it reads pretrained ones).
     Raises UserError for a folder that is not a run's or is in use, another run's or changed data, damaged checkpoints.
     """
-    distributed = DistributedContext.join(run.device, run.precision, group=run.placement in ("fsdp", "hsdp"))
+    sharded = run.placement in ("fsdp", "hsdp")
+    distributed = DistributedContext.join(run.device, run.precision, run.rank_timeout, group=sharded)
     with ExitStack() as stack:
         stack.callback(distributed.finish)
         stack.enter_context(one_sentence(distributed))
@@ -55,6 +56,11 @@ def open_session(
         check_same_run(run, distributed)
         _check_shares(run, distributed.world_size)
         placement = choose(run.placement, run.shard_degree, distributed)
+        if run.async_save and placement.is_sharded:
+            raise UserError(
+                f"async_save copies whole tensors in one process, and placement {run.placement} leaves each process a "
+                "part of them: leave one of the two out."
+            )
         if distributed.is_main:
             made = claim(folder)
             stack.enter_context(locked(folder))
@@ -187,7 +193,7 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         session.state.read(checkpoint)
     except ValueError as error:
         raise UserError(f"{checkpoint.folder} does not fit this run: {error}.") from error
-    session.committed_best = dict(session.state.best)
+    session.committed_best, session.committed_step = dict(session.state.best), checkpoint.step
     if session.run.steps < checkpoint.step:
         raise UserError(
             f"This run is at step {checkpoint.step} already, so it cannot end at {session.run.steps}; "
@@ -198,10 +204,13 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
         warn(jump)
     if session.journal is None:
         return
-    session.journal.rewind(checkpoint.step, checkpoint.manifest.journal)
+    manifest, edited = checkpoint.manifest, "journal" in allow_change
+    session.journal.rewind(checkpoint.step, manifest.journal, manifest.journal_sha256, edited=edited)
     for moved in session.checkpoints.quarantine_after(checkpoint.step):
         say(f"seedfast: the later checkpoint was moved to {moved.name}")
-    session.update_pointers()  # a kill may have come between the commit and the pointers
+    session.update_pointers(
+        checkpoint.step, session.state.best
+    )  # a kill may have come between the commit and the pointers
     session.note("resumed", changes=session.changed)
     commit(session.folder / "run.yaml", session.run_yaml)
 

@@ -153,7 +153,8 @@ class Line:
         """What the training cost."""
         costs = self._whole
         spent = f"trained for {duration(costs.seconds)}"
-        return _SPACE.join([spent, _rate(costs, self._unit), *_mfu(costs), _waiting(costs), *_memory(costs)])
+        saving = [f"saving {duration(costs.saving)}"] if costs.saving else []
+        return _SPACE.join([spent, _rate(costs, self._unit), *_mfu(costs), _waiting(costs), *saving, *_memory(costs)])
 
 
 class Silent:

@@ -33,7 +33,8 @@ from seedfast.options import classes
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, ScoreEntry
 from seedfast.run_folder.records import BestRecord
-from seedfast.run_folder.train_state import TrainState
+from seedfast.run_folder.tensors import Staging
+from seedfast.run_folder.train_state import StateSnapshot, TrainState
 from seedfast.version import VERSION
 
 
@@ -45,6 +46,15 @@ class Showcase:
     samples: Samples
     files: tuple[Path, ...]
     decoding: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a checkpoint holds that changes during the training: the state, `run.yaml`, the facts of its manifest."""
+
+    state: StateSnapshot
+    run_yaml: str
+    manifest: Mapping[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -75,6 +85,7 @@ class Session:
     compiled: Compiled = "off"
     captured: CapturedStep | None = None  # where the step is a CUDA graph
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
+    committed_step: int = 0
     _written: tuple[Run, str] | None = None
 
     @cached_property
@@ -112,31 +123,45 @@ class Session:
 
     def save(self) -> None:
         """Commit the state, and everything that is needed to use it alone. Raises OSError."""
-        if self.journal:
-            self.journal.flush()
+        self.commit(self.snapshot())
+        self.announce_best()
+
+    def snapshot(self, staging: Staging | None = None) -> Snapshot:
+        """What a checkpoint of this step holds; with a staging memory, by value in all its parts. Raises OSError."""
+        size, sha256 = self.journal.flush() if self.journal else (0, None)
         manifest = {
             **self.provenance,
-            "journal": self.journal.size if self.journal else 0,
+            "journal": size,
+            "journal_sha256": sha256,
             "epoch": self.plan.epoch(self.state.step),
             "validation": self.validation if self.validation and self.validated == self.state.step else None,
         }
-        self.checkpoints.save(self.state.step, self._write, manifest)
-        self.committed_best = dict(self.state.best)
-        self.update_pointers()
-        self.announce_best()
+        return Snapshot(state=self.state.snapshot(staging), run_yaml=self.run_yaml, manifest=manifest)
+
+    def commit(self, snapshot: Snapshot) -> None:
+        """Commit a snapshot as a checkpoint, and the pointers to it. Raises OSError.
+
+        It may run beside the training: nothing that it reads of the session changes after the first step.
+        """
+        saved = snapshot.state.saved
+        if self.journal:
+            self.journal.sync()
+        self.checkpoints.save(saved.step, lambda folder: self._write(snapshot, folder), snapshot.manifest)
+        self.committed_best, self.committed_step = dict(saved.best), saved.step
+        self.update_pointers(saved.step, saved.best)
 
     def announce_best(self) -> None:
         """Tell the listeners which committed checkpoint is the best; of a run without validation, the newest."""
-        if best := self.state.best.get("ema" if self.state.average else "raw"):
+        if best := self.committed_best.get("ema" if self.state.average else "raw"):
             self.listeners.on_best(best.step)
-        elif not len(self.corpus.validation) and self.state.step:
-            self.listeners.on_best(self.state.step)
+        elif not len(self.corpus.validation) and self.committed_step:
+            self.listeners.on_best(self.committed_step)
 
-    def update_pointers(self) -> None:
-        """Make the pointers and the retained checkpoints those of this state. Idempotent."""
+    def update_pointers(self, step: int, best: Mapping[str, BestRecord]) -> None:
+        """Make the pointers and the retained checkpoints those of the state at `step`. Idempotent."""
         keys = {"seed": self.run.seed, "stream": "eval"}
-        best = {weights: {**asdict(record), **keys} for weights, record in self.state.best.items()}
-        self.checkpoints.update_pointers(self.state.step, best)
+        records = {weights: {**asdict(record), **keys} for weights, record in best.items()}
+        self.checkpoints.update_pointers(step, records)
 
     def record(self, entry: Entry) -> None:
         """Write a line to the journal and pass it to the listeners, on rank 0."""
@@ -156,13 +181,14 @@ class Session:
             warn(reason)
         self.note("warning", reason=reason)
 
-    def _write(self, folder: Path) -> Mapping[str, FileDigest]:
-        sys.audit(phases.SAVE, self.state.step)
-        shared = self.state.write(folder, self.placement)
-        (folder / "run.yaml").write_text(self.run_yaml)
+    def _write(self, snapshot: Snapshot, folder: Path) -> Mapping[str, FileDigest]:
+        sys.audit(phases.SAVE, snapshot.state.saved.step)
+        shared = snapshot.state.write(folder, self.placement)
+        (folder / "run.yaml").write_text(snapshot.run_yaml)
         (folder / "data.json").write_text(to_json(asdict(self.corpus.fingerprint)))
         (folder / "assets").mkdir()
         self.corpus.assets.save(folder / "assets")
+        self.state.shared = dict(shared)
         return shared
 
 

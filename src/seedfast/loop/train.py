@@ -37,12 +37,11 @@ from seedfast.loop.micro_batch import launch_within_memory
 from seedfast.loop.plan import is_due
 from seedfast.loop.progress import Progress
 from seedfast.loop.sample import has_diverged, save_showcase
-from seedfast.loop.save import Retry, save
+from seedfast.loop.save import Saving
 from seedfast.loop.session import Session
 from seedfast.loop.step import Update
 from seedfast.loop.tasks import prefetched_tasks
-from seedfast.loop.validate import chosen_examples, validate
-from seedfast.run_folder.records import BestRecord
+from seedfast.loop.validate import better, chosen_examples, validate
 
 T = TypeVar("T")
 
@@ -65,20 +64,21 @@ def run_training(session: Session, progress: Progress) -> Outcome:
     if _stalled(session):  # early stopping had ended this run, which is only opened again
         session.note("finished")
         return Outcome(state.step)
-    retry, launched = Retry(), Launched(session, progress)
+    tasks = prefetched_tasks(session, state.step, plan.steps)
+    with Interrupt() as interrupt, Saving(session) as saving, closing(tasks) as prefetched:
+        launched = Launched(session, progress, saving)
 
-    def commit() -> None:
-        """Save what the steps so far have come to."""
-        launched.finish()
-        save(session, retry, last=False)
+        def commit() -> None:
+            """Save what the steps so far have come to."""
+            launched.finish()
+            saving.save(at_once=True)
 
-    with Interrupt() as interrupt, closing(prefetched_tasks(session, state.step, plan.steps)) as prefetched:
         for step, prepared in launched.waiting(prefetched):
             sys.audit(phases.STEP, step)
-            weight, stop, save_again = agree(session, prepared.weight, interrupt.number, retry.due())
+            weight, stop, save_again = agree(session, prepared.weight, interrupt.number, saving.due())
             if stop:
                 launched.finish()
-                save(session, retry, last=True)
+                saving.save_last()
                 session.note("interrupted")
                 return Outcome(step, stop)
             prepared.wait()
@@ -94,13 +94,15 @@ def run_training(session: Session, progress: Progress) -> Outcome:
             if final or validates or samples or saves:
                 launched.finish()
             if validates:
-                record, improved = _validate(session)
+                record, improved = _validate(session, saving)
                 progress.validation(session, record)
                 final = final or _stalled(session)
             if samples:
                 _sample(session)
-            if final or improved or saves:
-                save(session, retry, last=final)
+            if final:
+                saving.save_last()
+            elif improved or saves:
+                saving.save()
             launched.resume()
             if final:
                 break
@@ -114,8 +116,8 @@ class Launched:
     They are as many as `most_ahead` says on all ranks, or these would stop at different steps.
     """
 
-    def __init__(self, session: Session, progress: Progress) -> None:
-        self._session, self._progress = session, progress
+    def __init__(self, session: Session, progress: Progress, saving: Saving) -> None:
+        self._session, self._progress, self._saving = session, progress, saving
         self._most = most_ahead(session.distributed.device)
         self._updates = deque[tuple[Update, float]]()
         self._costs = Costs(session)
@@ -149,7 +151,7 @@ class Launched:
             entry["skipped"] = _refuse(session, update)
         now = time.perf_counter()
         seconds, self._began = now - self._began, now
-        entry["time"] = self._costs.of_step(entry, seconds, waited)
+        entry["time"] = self._costs.of_step(entry, seconds, waited, self._saving.stall())
         self._progress.step(session, entry, seconds)
         session.record(entry)
 
@@ -194,7 +196,7 @@ def _refuse(session: Session, update: Update) -> str:
     return "not finite"
 
 
-def _validate(session: Session) -> tuple[dict[str, Any], bool]:
+def _validate(session: Session, saving: Saving) -> tuple[dict[str, Any], bool]:
     """Event 7. Returns the record, and whether any kind of weights is the best so far.
 
     Raises TrainingStopped if the loss is not finite: nothing that is trained from here on would be of use.
@@ -204,10 +206,8 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
     sys.audit(phases.VALIDATE, state.step)
     networks = {"raw": state.network} | ({"ema": state.average.network} if state.average else {})
     began = time.perf_counter()
-    record: dict[str, Any] = {}
-    improved = False
-    for weights, network in networks.items():
-        score = validate(
+    scores = {
+        weights: validate(
             objective,
             network,
             state.family,
@@ -220,24 +220,19 @@ def _validate(session: Session) -> tuple[dict[str, Any], bool]:
             sources=session.corpus.validation_sources,
             fixed_batches=run.exact_sums,
         )
-        record[weights] = score.record(objective.measure)
-        best = state.best.get(weights)
-        value = score.measured(run.best_metric, objective.measure)
-        sign = objective.measure.metrics.get(run.best_metric, -1)
-        known = best if best is not None and best.metric == run.best_metric else None
-        if math.isfinite(score.loss) and math.isfinite(value) and (known is None or sign * value > sign * known.value):
-            error = record[weights]["standard_error"]
-            state.best[weights] = BestRecord(
-                state.step, score.loss, error, score.examples, score.draws, run.best_metric, value, epoch
-            )
-            improved = True
-    state.plateau.observe(run.schedule, score.loss)  # the averaged weights where there are some
-    session.validation, session.validated = record, state.step
+        for weights, network in networks.items()
+    }
     seconds = round(time.perf_counter() - began, 6)
+    saving.settle()
+    record: dict[str, Any] = {weights: score.record(objective.measure) for weights, score in scores.items()}
+    best = {weights: found for weights, score in scores.items() if (found := better(session, weights, score))}
+    state.best |= best
+    state.plateau.observe(run.schedule, list(scores.values())[-1].loss)  # the averaged weights where there are some
+    session.validation, session.validated = record, state.step
     session.record({"step": state.step, "epoch": epoch, "validation": record, "time": {"seconds": seconds}})
     _refuse_validation(session, record)
     _warn(session, record)
-    return record, improved
+    return record, bool(best)
 
 
 def _refuse_validation(session: Session, record: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ from seedfast.files import finite
 from seedfast.keys import Draws
 from seedfast.loop.diagnostics import Totals
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.session import Session
+from seedfast.run_folder.records import BestRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,3 +210,16 @@ def _score(totals_E: Tensor, weights_E: Tensor, *, draws: int, diagnostics: dict
         draws=draws,
         diagnostics=diagnostics,
     )
+
+
+def better(session: Session, weights: str, score: Score) -> BestRecord | None:
+    """The record of a score of these weights if it is better than their best so far by the run's metric."""
+    run, state, measure = session.run, session.state, session.family.objective.measure
+    value, sign = score.measured(run.best_metric, measure), measure.metrics.get(run.best_metric, -1)
+    if not math.isfinite(score.loss) or not math.isfinite(value):
+        return None
+    known = state.best.get(weights)
+    if known is not None and known.metric == run.best_metric and sign * value <= sign * known.value:
+        return None
+    error, epoch = finite(score.standard_error), session.plan.epoch(state.step)
+    return BestRecord(state.step, score.loss, error, score.examples, score.draws, run.best_metric, value, epoch)

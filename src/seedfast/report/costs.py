@@ -35,6 +35,8 @@ def _rows(history: History, unit: str, events: Sequence[Mapping[str, Any]]) -> I
     if timed.any():
         share = history.waiting.values[timed].sum() / history.seconds.values[timed].sum()
         yield "share of the time waiting for data", f"{share:.1%}"
+    if history.saving:
+        yield "standing still to save", duration(history.saving)
     if np.isfinite(history.mfu.values).any():
         yield "share of the peak (MFU), median", f"{np.nanmedian(history.mfu.values):.1%}"
         counted = [event for event in events if event.get("event") == "counted"][-1:]

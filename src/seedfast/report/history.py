@@ -56,6 +56,7 @@ class History:
     """The numbers of a journal.
 
     loss, gradient_norm, weight, seconds: one point for each step.
+    saving: seconds that the training stood still to save.
     waiting, mfu: for each step its seconds of waiting for data, and its share of the device's peak; NaN if unknown.
     memory: peak of the memory in bytes; 0 if unknown.
     lr: learning rate by the name of the optimizer. Old journals have one rate without a name, here called "lr".
@@ -75,6 +76,7 @@ class History:
     waiting: Track = field(default_factory=Track)
     mfu: Track = field(default_factory=Track)
     memory: float = 0.0
+    saving: float = 0.0
     diagnostics: dict[str, dict[str, Track]] = field(default_factory=dict)
     validation: dict[str, Track] = field(default_factory=dict)
     standard_error: dict[str, Track] = field(default_factory=dict)
@@ -105,6 +107,7 @@ class History:
         self.seconds.add(step, time["seconds"])
         self.waiting.add(step, time.get("waiting"))
         self.mfu.add(step, time.get("mfu"))
+        self.saving += _number(time.get("saving", 0.0))
         self.memory = max(self.memory, _number(time.get("memory", 0.0)))
 
     def add_validation(self, step: int, record: Mapping[str, Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ that of an uninterrupted one. Events of the process (started, resumed, interrupt
 """
 
 import errno
+import hashlib
 import json
 import os
 import time
@@ -60,8 +61,9 @@ class StepEntry(TypedDict):
     diagnostics: NotRequired[dict[str, float]]
     time: NotRequired[dict[str, float]]
     """Costs: `seconds`, of which the process was `waiting` for data; weight per second, such as `tokens_per_second`;
-    `mfu`, the share of the device's peak, where that is known; every `log_every` steps the peak `memory` in bytes.
-    Earlier versions have `seconds` alone."""
+    `saving`, the seconds before it in which the training stood still for a checkpoint, where there was one (no part of
+    `seconds`); `mfu`, the share of the device's peak, where that is known; every `log_every` steps the peak `memory` in
+    bytes. Earlier versions have `seconds` alone."""
 
 
 class ValidationEntry(TypedDict):
@@ -95,6 +97,7 @@ class Journal:
         self._waiting: list[bytes] = []
         self.size = self.path.stat().st_size
         """Bytes in the file. A checkpoint stores the size, and a resumed run cuts the journal to it."""
+        self._hash = hashlib.sha256()  # of the file, once it is empty or `rewind` has read it
 
     def record(self, entry: Entry) -> None:
         """Append one line, with None for a number that is not finite, for which JSON has no word.
@@ -105,9 +108,13 @@ class Journal:
         with suppress(OSError):
             self._write()
 
-    def flush(self) -> None:
-        """Wait until every line is on the disk, which a checkpoint requires. Raises OSError."""
+    def flush(self) -> tuple[int, str]:
+        """Write every line; returns the size and the SHA-256 of the file, which a checkpoint stores. Raises OSError."""
         self._write()
+        return self.size, self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk, which a checkpoint requires. Raises OSError."""
         os.fsync(self._file.fileno())
 
     def _write(self) -> None:
@@ -117,11 +124,13 @@ class Journal:
                 self._file.truncate(self.size)  # remove the incomplete line
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             self.size += len(line)
+            self._hash.update(line)
             del self._waiting[0]
 
-    def rewind(self, step: int, size: int) -> None:
+    def rewind(self, step: int, size: int, sha256: str | None = None, *, edited: bool = False) -> None:
         """Cut the journal to its first `size` bytes, which must end with a line of `step`.
 
+        sha256: of these bytes; None: not known, as in earlier versions. edited: allows them to have another one.
         Raises UserError if this is not the journal that the checkpoint was committed with.
         """
         with self.path.open("rb") as file:
@@ -136,6 +145,12 @@ class Journal:
             raise UserError(
                 f"{self.path} is not the journal of this run up to step {step} (it was cut or edited); restore it from "
                 "a backup, or continue from an earlier checkpoint with --at."
+            )
+        self._hash = hash_of_start(self.path, size)
+        if sha256 is not None and self._hash.hexdigest() != sha256 and not edited:
+            raise UserError(
+                f"{self.path} has been edited or damaged since step {step} (its SHA-256 differs); restore it from a "
+                "backup, or pass --allow-change journal to continue with it as it is."
             )
         self._file.truncate(size)
         self.size = size
@@ -162,6 +177,16 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def hash_of_start(path: Path, size: int) -> "hashlib._Hash":
+    """The SHA-256 of the first `size` bytes of a file, which can be continued."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while size and (part := file.read(min(size, 1 << 20))):
+            found.update(part)
+            size -= len(part)
+    return found
 
 
 def read(run_folder: Path) -> Iterator[dict[str, Any]]:

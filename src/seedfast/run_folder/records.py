@@ -46,7 +46,8 @@ class CheckpointManifest:
 
     files: size and SHA-256 of each file by its path relative to the checkpoint.
     versions, topology: of the software; of device, processes and threads.
-    fingerprint: digest of the data. measure: units of the loss. journal: bytes of `journal.jsonl` at the commit.
+    fingerprint: digest of the data. measure: units of the loss.
+    journal, journal_sha256: bytes of `journal.jsonl` at the commit, and their SHA-256, which earlier versions lack.
     epoch: passes over the training examples; None in earlier versions.
     validation: scores of the validation at this very step by kind of weights ("raw", "ema"); None without one.
     classes: the classes of the run's parts, so that a run of an own recipe is opened without the recipe's file.
@@ -60,6 +61,7 @@ class CheckpointManifest:
     fingerprint: str | None = None
     measure: Measure = field(default_factory=Measure)
     journal: int = 0
+    journal_sha256: str | None = None
     epoch: float | None = None
     validation: Mapping[str, ScoreEntry] | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
@@ -80,7 +82,16 @@ class CheckpointManifest:
             found = CheckpointManifest(
                 files=manifest.files, seal=manifest.seal, **{**named, "measure": Measure.from_json(measure)}
             )
-            _require(found, step=int, versions=dict, topology=dict, journal=int, validation=dict | None, classes=dict)
+            _require(
+                found,
+                step=int,
+                versions=dict,
+                topology=dict,
+                journal=int,
+                journal_sha256=str | None,
+                validation=dict | None,
+                classes=dict,
+            )
         except (TypeError, AttributeError) as error:
             raise ValueError(f"no manifest of a checkpoint: {error}") from error
         return found

@@ -42,6 +42,34 @@ def save_groups(groups: Groups, folder: Path) -> None:
         save_tensors(tensors, folder / f"{group}.safetensors")
 
 
+class Staging:
+    """Memory of the host that holds a copy of tensors while they are written; the next copy uses it again."""
+
+    def __init__(self) -> None:
+        self._memory: Groups = {}
+
+    def copy(self, groups: Groups) -> Groups:
+        """A copy of all tensors, which is complete on return. The copy before it must not be in use any more."""
+        self._memory = {
+            group: {name: _like(tensor, self._memory.get(group, {}).get(name)) for name, tensor in tensors.items()}
+            for group, tensors in groups.items()
+        }
+        for group, tensors in groups.items():
+            for name, tensor in tensors.items():
+                self._memory[group][name].copy_(tensor, non_blocking=True)
+        for device in {tensor.device for tensors in groups.values() for tensor in tensors.values()}:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return {group: dict(tensors) for group, tensors in self._memory.items()}
+
+
+def _like(tensor: Tensor, earlier: Tensor | None) -> Tensor:
+    """Memory of the host for a copy of a tensor: the earlier one, where it fits. Pinned memory is copied to faster."""
+    if earlier is not None and (earlier.shape, earlier.dtype) == (tensor.shape, tensor.dtype):
+        return earlier
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+
+
 def save_shared(tensors: Mapping[str, Tensor], folder: Path) -> tuple[str, FileDigest]:
     """Write frozen weights to one file in `folder`, an attempt's parent; returns its name and digest. Raises OSError.
 

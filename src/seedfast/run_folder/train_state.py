@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,18 +19,18 @@ from seedfast.optim.lr_schedule import Plateau
 from seedfast.optim.optimizer import Optimizer
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.records import STATE, BestRecord, SavedState
-from seedfast.run_folder.tensors import Groups, Stored, load_groups, save_shared
+from seedfast.run_folder.tensors import FROZEN, Groups, Staging, Stored, load_groups, save_shared
 
 
 class Writer(Protocol):
-    """Writes the tensors of a checkpoint."""
+    """Writes the tensors of a checkpoint, of which this process may have a part."""
 
     def save(self, groups: Groups, folder: Path) -> None:
         """Write tensors into a new folder. Raises OSError."""
         ...
 
-    def gathered(self, state: "TrainState") -> dict[str, Tensor]:
-        """The frozen weights of a state, whole."""
+    def gathered(self, frozen: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """These frozen weights, whole."""
         ...
 
 
@@ -57,6 +57,29 @@ class NoLargerThan(TorchFunctionMode):
                     f"The run.yaml of {self._folder} describes a network far larger than the weights stored with it."
                 )
         return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateSnapshot:
+    """A training state at one step: what a checkpoint holds of it.
+
+    groups: the tensors, and the frozen ones ("frozen") until they are in their shared file. saved: everything else.
+    """
+
+    groups: Groups
+    saved: SavedState
+
+    def write(self, folder: Path, writer: Writer) -> Mapping[str, FileDigest]:
+        """Write it into a new checkpoint folder: safetensors for tensors, JSON for the rest, nothing pickled.
+
+        Returns the digests of the shared files that the checkpoint needs, by name. Raises OSError.
+        """
+        groups, shared = dict(self.groups), self.saved.shared
+        if frozen := groups.pop(FROZEN, None):
+            shared = dict([save_shared(writer.gathered(frozen), folder.parent)])
+        writer.save(groups, folder)
+        (folder / STATE).write_text(to_json(replace(self.saved, shared=shared).as_json()))
+        return shared
 
 
 @dataclass(kw_only=True)
@@ -102,28 +125,23 @@ class TrainState:
         weights = sum(tensor.nbytes for tensor in self.tensors()["model"].values())
         return weights * (4 if self.average else 3), sum(tensor.nbytes for tensor in self.frozen().values())
 
-    def write(self, folder: Path, writer: "Writer") -> Mapping[str, FileDigest]:
-        """Write the state into a new checkpoint folder: safetensors for tensors, JSON for the rest, nothing pickled.
-
-        writer: writes the tensors, of which it may have a part.
-        Returns the digests of the shared files that the checkpoint needs, by name.
-        """
-        if not self.shared and (frozen := writer.gathered(self)):
-            self.shared = dict([save_shared(frozen, folder.parent)])
-        writer.save(self.tensors(), folder)
+    def snapshot(self, staging: Staging | None = None) -> StateSnapshot:
+        """The state at this step, by value except for the tensors, which are copied if there is a staging memory."""
         saved = SavedState(
             step=self.step,
             skipped=self.skipped,
-            plateau=vars(self.plateau),
-            best=self.best,
+            plateau=dict(vars(self.plateau)),
+            best=dict(self.best),
             scaler=self.scaler.state_dict(),
-            shared=self.shared,
+            shared=dict(self.shared),
         )
-        (folder / STATE).write_text(to_json(saved.as_json()))
-        return self.shared
+        tensors = self.tensors()
+        frozen = {} if self.shared else self.frozen()
+        groups = (staging.copy(tensors) if staging else tensors) | ({FROZEN: frozen} if frozen else {})
+        return StateSnapshot(groups=groups, saved=saved)
 
     def read(self, checkpoint: Checkpoint) -> None:
-        """Restore what `write` wrote. Raises ValueError if the stored weights do not fit this network."""
+        """Restore what `StateSnapshot.write` wrote. Raises ValueError if the stored weights do not fit this network."""
         groups, saved = checkpoint.stored(), checkpoint.state
         frozen = groups.get("frozen", {})
         load_network(self.network, groups["model"] | frozen)

@@ -30,12 +30,13 @@ class Plan:
 
     step: anywhere in an optimizer step. validate: in an evaluation. save: before the first byte of a checkpoint.
     write: while its files are written. rename: before the rename that commits it. pointer: between that and the
-    pointers. retire: while an old checkpoint is removed.
+    pointers. retire: while an old checkpoint is removed. rank: the process of a group that dies.
     """
 
     moment: Moment
     after: int
     delay: float = 0.0
+    rank: int = 0
 
     def encode(self) -> str:
         """As a word of a command line."""
@@ -87,5 +88,7 @@ def _die() -> None:
 
 
 if __name__ == "__main__":
-    sys.addaudithook(Saboteur(Plan(**json.loads(sys.argv.pop(1)))))
+    plan = Plan(**json.loads(sys.argv.pop(1)))
+    if plan.rank == int(os.environ.get("RANK", 0)):
+        sys.addaudithook(Saboteur(plan))
     runpy.run_module("seedfast", run_name="__main__", alter_sys=True)

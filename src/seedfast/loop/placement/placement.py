@@ -1,6 +1,6 @@
 """The placement of a run: where weights, gradients, optimizer and average are, and what its processes do together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +61,9 @@ class Placement:
         """Write tensors into a new checkpoint folder, on rank 0. Raises OSError, of any process."""
         save_groups(groups, folder)
 
-    def gathered(self, state: TrainState) -> dict[str, Tensor]:
-        """The frozen weights of the state, whole, on rank 0."""
-        return state.frozen()
+    def gathered(self, frozen: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """These frozen weights of the state, whole, on rank 0."""
+        return frozen
 
     @property
     def topology(self) -> dict[str, Any]:

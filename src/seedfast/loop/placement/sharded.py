@@ -6,7 +6,7 @@ shapes of their inputs may differ, but not their number. Validations and samples
 processes on the same examples.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -147,7 +147,7 @@ class Sharded(Placement):
                 place.broadcast(None)
         while not place.is_main and (asked := place.broadcast("")) is not None:
             if asked == _FROZEN:
-                _gather(state)
+                _gather(state.frozen())
             else:
                 self._save(state.tensors(), Path(asked))
 
@@ -162,19 +162,17 @@ class Sharded(Placement):
         if problems and self.distributed.is_main:
             raise OSError(problems[0])
 
-    def gathered(self, state: TrainState) -> dict[str, Tensor]:
-        if not state.frozen():
-            return {}
+    def gathered(self, frozen: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         self.distributed.broadcast(_FROZEN)
-        return _gather(state)
+        return _gather(frozen)
 
     @property
     def topology(self) -> dict[str, Any]:
         return {"placement": self.name, "mesh": list(self.mesh.shape)}
 
 
-def _gather(state: TrainState) -> dict[str, Tensor]:
-    return {name: whole(tensor) for name, tensor in state.frozen().items()}
+def _gather(frozen: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {name: whole(tensor) for name, tensor in frozen.items()}
 
 
 def _release(network: Any, inputs: object, output: object) -> None:

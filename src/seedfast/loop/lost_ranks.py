@@ -1,0 +1,65 @@
+"""Which ranks of a group are missing, once a collective has failed: those that do not report to the common store."""
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from threading import Thread
+
+import torch.distributed as dist
+
+_REPORT = 3.0
+"""Seconds in which the others report: a failed collective ends those of all ranks that wait in it."""
+_WAITED, _LOST = "waited", "lost"
+
+
+def is_of_group(error: RuntimeError) -> bool:
+    """Whether an error is that of a collective: gloo raises plain RuntimeErrors that name its source files."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def reason(error: RuntimeError, rank: int, world_size: int, minutes: float) -> tuple[str, int]:
+    """Why this rank stops after the error of a collective, and the rank that prints it.
+
+    Another process has ended, or some that are named did not arrive within the time limit of a collective, in minutes.
+    """
+    missing, waited = _reports(rank, world_size, timed_out="timed out" in str(error).lower())
+    first = min((each for each in range(world_size) if each not in missing), default=rank)
+    if not waited:
+        return f"Another process of this training has ended, so process {rank} of {world_size} stops too", first
+    named = f"Process {missing[0]}" if len(missing) == 1 else f"The processes {_listed(missing)}"
+    limit = f"{minutes:g} minutes (--rank-timeout)"
+    return f"{named} of {world_size} did not arrive within {limit}, so process {rank} stops too", first
+
+
+def _reports(rank: int, world_size: int, *, timed_out: bool) -> tuple[list[int], bool]:
+    """The ranks that are missing, and whether one waited to the time limit.
+
+    A rank that others waited for to no avail finds that all have reported: it is missing itself.
+    """
+    reports: dict[int, str] = {}
+    # The store may be in the process of rank 0; where that hangs, no answer of it has a time limit.
+    asking = Thread(target=_exchange, args=(rank, world_size, _WAITED if timed_out else _LOST, reports), daemon=True)
+    asking.start()
+    asking.join(2 * _REPORT)
+    found = dict(reports)
+    if not found:
+        return [0], timed_out
+    return [each for each in range(world_size) if each not in found] or [rank], _WAITED in found.values()
+
+
+def _exchange(rank: int, world_size: int, report: str, reports: dict[int, str]) -> None:
+    """Report to the store, and collect the reports of all ranks until the time is over."""
+    keys = {each: f"seedfast/ended/{each}" for each in range(world_size)}
+    end = time.monotonic() + _REPORT
+    with suppress(RuntimeError):  # the store has ended with its process
+        store = dist.distributed_c10d._get_default_store()
+        store.set(keys[rank], report)
+        while len(reports) < world_size and time.monotonic() < end:
+            time.sleep(0.05)
+            arrived = {each: key for each, key in keys.items() if each not in reports and store.check([key])}
+            reports.update({each: store.get(key).decode() for each, key in arrived.items()})
+
+
+def _listed(ranks: Iterable[int]) -> str:
+    *some, last = map(str, ranks)
+    return f"{', '.join(some)} and {last}" if some else last
