@@ -14,6 +14,7 @@ from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.left_out import refuse_unknown
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of
 from seedfast.models.token_network import TokenNetwork
@@ -42,6 +43,7 @@ def build(
     distributed.barrier()  # rank 0 has filled the cache that the other ranks now read
     corpus = corpus or data.load()
     run = with_steps(run, len(corpus.train))
+    refuse_unknown(run.without, len(corpus.train))
     family = run.objective.build(corpus.assets)
     units = family.objective.measure
     if run.best_metric not in (known := ("loss", *(("perplexity",) if units.has_perplexity else ()), *units.metrics)):
