@@ -164,13 +164,18 @@ def journal(folder: str | Path) -> Table:
 
 
 def replay(
-    folder: str | Path, step: int, *, rows: bool = False, data: str | Path | None = None, device: Device | None = None,
+    folder: str | Path,
+    step: int,
+    *,
+    rows: bool = False,
+    data: str | Path | None = None,
+    device: Device | None = None,
     trust: bool = False,
 ) -> Comparison:
     """Compute one step of a run again, from the checkpoint before it, and compare it with the journal.
 
-    step: as the journal counts, from 1. rows: find the loss of each example too (`.rows`, the largest first). data: where
-    the data is now, if it has moved. trust: as in `load`.
+    step: as the journal counts, from 1. rows: find the loss of each example too (`.rows`, the largest first). data:
+    where the data is now, if it has moved. trust: as in `load`.
     Raises UserError for a step that the journal does not have, or data that is no longer the same.
     """
     return recompute(past(folder, data=data, device=device, trust=trust), step, rows=rows)

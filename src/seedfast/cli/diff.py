@@ -15,7 +15,8 @@ class Diff(OfPast):
     """Where two runs part, and why: the first step that differs, and the first part of it that does.
 
     The parts are examples, noise, weights, forward, gradient, optimizer, average and validation. Both runs are computed
-    again, side by side, from the last checkpoint that they have in common, or from the seed. Exits with 1 if they differ.
+    again, side by side, from the last checkpoint that they have in common, or from the seed. Exits with 1 if they
+    differ.
     """
 
     runs: tyro.conf.Positional[tuple[Path, Path]]

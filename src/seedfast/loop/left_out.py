@@ -61,7 +61,9 @@ def stand_in(without: Sequence[int]) -> int:
 def refuse_unknown(without: Sequence[int], size: int) -> None:
     """Raise UserError if an id is none of the `size` training examples, or if none of them is left."""
     if without and max(without) >= size:
-        raise UserError(f"without names the example {max(without)}, and the ids of the training data end at {size - 1}.")
+        raise UserError(
+            f"without names the example {max(without)}, and the ids of the training data end at {size - 1}."
+        )
     if len(set(without)) >= size:
         raise UserError(f"without names all {size} training examples: leave some in.")
 

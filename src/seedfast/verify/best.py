@@ -58,7 +58,9 @@ def scan(past: Past, session: Session) -> Iterator[Finding]:
     for checkpoint in past.checkpoints:
         expected = best_of(past, session, checkpoint.step)
         stored = {kind: asdict(record) for kind, record in checkpoint.best.items()}
-        wrong += [f"{checkpoint.folder.name} has another best of the {kind} weights" for kind in _differing(stored, expected)]
+        wrong += [
+            f"{checkpoint.folder.name} has another best of the {kind} weights" for kind in _differing(stored, expected)
+        ]
         validation = checkpoint.manifest.validation
         if validation is not None and validation != past.validations.get(checkpoint.step):
             wrong.append(f"the validation in {checkpoint.folder.name} is not that of the journal")
@@ -68,10 +70,13 @@ def scan(past: Past, session: Session) -> Iterator[Finding]:
 
 def _differing(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """The kinds of weights whose records differ. Earlier versions stored no epoch."""
+
     def known(record: Mapping[str, Any] | None) -> dict[str, Any]:
         return {key: value for key, value in (record or {}).items() if key != "epoch"}
 
-    return [kind for kind in sorted(stored.keys() | expected.keys()) if known(stored.get(kind)) != known(expected.get(kind))]
+    return [
+        kind for kind in sorted(stored.keys() | expected.keys()) if known(stored.get(kind)) != known(expected.get(kind))
+    ]
 
 
 def best_of(past: Past, session: Session, step: int, *, keys: bool = False) -> dict[str, dict[str, Any]]:

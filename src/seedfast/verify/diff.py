@@ -29,8 +29,8 @@ Cause = Literal[
 
 examples: which examples, or what is in them. noise: masks, times, noise: what the task asks about the same examples.
 weights: the state before the step, although no step computes it so. forward: the loss of the same task under the same
-weights: dropout, code, precision. gradient: the gradient as the optimizer receives it, clipped. optimizer: the update by
-the same gradient: rate, decay, moments. average: the averaged weights alone. validation: the scores of equal weights.
+weights: dropout, code, precision. gradient: the gradient as the optimizer receives it, clipped. optimizer: the update
+by the same gradient: rate, decay, moments. average: the averaged weights alone. validation: that of equal weights.
 journal: a line that the run did not compute. unknown: the runs cannot be computed again here.
 """
 
@@ -228,7 +228,7 @@ def _explained(
         ordered = sorted(parts.differs, key=get_args(Cause).index)
         return {"step": parts.step, "cause": ordered[0], "differs": ordered}
     if unequal:  # both compute the same state, and one of them has another
-        for past, checkpoint, state in zip((one, other), unequal, parts.states, strict=True):
+        for checkpoint, state in zip(unequal, parts.states, strict=True):
             stored = checkpoint.tensors()
             stored.pop("frozen", None)
             if not equal(stored, state):

@@ -51,8 +51,8 @@ class Route:
 def prove_run(past: Past, *, steps: int, seed: int, most: int | None = None) -> Iterator[Finding]:
     """Everything that a verifier can say about a run, one finding after the other.
 
-    steps: random steps that are checked. seed: chooses them. most: the most steps that are computed for it (default: 2 %
-    of the run, or `steps` if that is more). Raises UserError for a folder that cannot be read at all.
+    steps: random steps that are checked. seed: chooses them. most: the most steps that are computed for it (default:
+    2 % of the run, or `steps` if that is more). Raises UserError for a folder that cannot be read at all.
     """
     yield from stored_records(past)
     best = best_record(past)
@@ -82,7 +82,8 @@ def _steps(past: Past, best: int, *, steps: int, seed: int, most: int | None) ->
     most = max(steps, round(PRICE * last)) if most is None else most
     routes, chosen = plan(past, best, steps=steps, seed=seed, most=most)
     cost = sum(route.last - route.first for route in routes)
-    say(f"{cost} of {last} steps are computed again ({cost / max(1, last):.1%}), {len(chosen)} of them chosen by seed {seed}")
+    price = f"{cost} of {last} steps are computed again ({cost / max(1, last):.1%})"
+    say(f"{price}, {len(chosen)} of them chosen by seed {seed}")
     if past.stored(past.folder).model.path:
         yield Finding("start", None, "the run began with pretrained weights, which are not checked")
     for route in routes:
@@ -91,7 +92,9 @@ def _steps(past: Past, best: int, *, steps: int, seed: int, most: int | None) ->
     if best not in reached and best:
         before = past.before(best)
         needed = best - (before.step if before else 0)
-        yield Finding("best chain", None, f"the {needed} steps to the best checkpoint cost more than {most}: --most {needed}")
+        yield Finding(
+            "best chain", None, f"the {needed} steps to the best checkpoint cost more than {most}: --most {needed}"
+        )
 
 
 def plan(past: Past, best: int, *, steps: int, seed: int, most: int) -> tuple[list[Route], list[int]]:
@@ -135,7 +138,9 @@ def _start(past: Past, route: Route) -> Finding:
     assert route.start is not None
     with past.session(past.stored(route.start.folder), None) as session:
         same = _same_state(past, route.start, tensors_of(session))
-    what = "the run begins with the weights of its seed" if same else "the run does not begin with the weights of its seed"
+    what = (
+        "the run begins with the weights of its seed" if same else "the run does not begin with the weights of its seed"
+    )
     return Finding("start", same, what)
 
 
@@ -168,7 +173,9 @@ def _compared(past: Past, route: Route, run: Run) -> Finding:
                     return Finding("steps", False, f"step {step + 1}, {start}, {told}: it is not what was recorded")
             reached = next((each for each in past.checkpoints if each.step == route.last), None)
             if reached and not _same_state(past, reached, tensors_of(session)):
-                return Finding("steps", False, f"{reached.folder.name} is not the state that its steps lead to, {start}")
+                return Finding(
+                    "steps", False, f"{reached.folder.name} is not the state that its steps lead to, {start}"
+                )
     except (UserError, TrainingStopped) as error:
         return Finding("steps", False, f"step {where}, {start}: {error}")
     how = "up to rounding" if "rounding" in verdicts else "to the last bit"
@@ -184,7 +191,11 @@ def _same_state(past: Past, checkpoint: Checkpoint, state: Groups) -> bool:
         return equal(stored, state)
     if {group: each.keys() for group, each in stored.items()} != {group: each.keys() for group, each in state.items()}:
         return False
-    pairs = [(tensor.double(), state[group][name].double().cpu()) for group, each in stored.items() for name, tensor in each.items()]
+    pairs = [
+        (tensor.double(), state[group][name].double().cpu())
+        for group, each in stored.items()
+        for name, tensor in each.items()
+    ]
     return all(float((a - b).norm()) <= _STATE_ROUNDING * float(a.norm()) for a, b in pairs)
 
 

@@ -206,12 +206,12 @@ def opened(folder: Path, stored: Callable[[Path], Run], **options: Any) -> Past:
     if newest is None:
         raise UserError(f"{place} has no checkpoint; train a run there first.")
     if not (place / "journal.jsonl").exists():
-        raise UserError(f"{place} has no journal.jsonl, so there is nothing to compare with: name the whole run folder.")
+        raise UserError(f"{place} has no journal.jsonl to compare with: name the whole run folder.")
     return Past(place, stored(newest.folder), **options)
 
 
 def _start(session: Session, origin: Checkpoint) -> None:
-    """Give a session the weights that the run began with: new ones by the seed, or the pretrained ones that it names."""
+    """Give a session the weights that the run began with: new ones by the seed, or the pretrained ones it names."""
     run, state = session.run, session.state
     with torch.random.fork_rng():
         keys.seed_torch(run.seed, "init")
@@ -245,7 +245,9 @@ def _checked(line: Line, folder: Path) -> Line:
     if wrong is None and "validation" in line and not _are_scores(line["validation"]):
         wrong = "validation"
     if wrong:
-        raise UserError(f"{folder / 'journal.jsonl'} has a line of step {line['step']} whose {wrong} is none; restore it.")
+        raise UserError(
+            f"{folder / 'journal.jsonl'} has a line of step {line['step']} whose {wrong} is none; restore it."
+        )
     return line
 
 

@@ -56,7 +56,9 @@ def _journal(past: Past) -> Iterator[str]:
     """Steps that are missing or doubled, lines that a checkpoint does not know, and an early end."""
     numbers = [line["step"] for line in past.lines if "loss" in line]
     if numbers != list(range(1, len(numbers) + 1)):
-        first = next(n for n, (a, b) in enumerate(zip([*numbers, None], range(1, len(numbers) + 2), strict=True), 1) if a != b)
+        first = next(
+            n for n, (a, b) in enumerate(zip([*numbers, None], range(1, len(numbers) + 2), strict=True), 1) if a != b
+        )
         yield f"its {first}th step is not step {first}"
     newest, run = past.checkpoints[-1], past.stored(past.folder)
     if len(numbers) < newest.step:
@@ -97,9 +99,7 @@ def _rates(past: Past, session: Session) -> Iterator[str]:
     plateau, optimizer = Plateau(), session.state.optimizer
     for step, line in sorted(past.steps.items()):
         runs = [run for run in past.runs_of(step) if run.optimizer == session.run.optimizer]
-        expected = [
-            optimizer.set_lr(run.schedule.lr_multiplier(step - 1, run.steps) * plateau.scale) for run in runs
-        ]
+        expected = [optimizer.set_lr(run.schedule.lr_multiplier(step - 1, run.steps) * plateau.scale) for run in runs]
         if isinstance(line["lr"], dict) and expected and line["lr"] not in expected:
             yield f"step {step} has the learning rate {line['lr']}, and the schedule gives {expected[0]}"
         if score := past.validations.get(step):

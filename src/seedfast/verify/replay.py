@@ -1,4 +1,4 @@
-"""One step of a run, computed again and compared with the journal; and the rows of its batch, each with its own loss."""
+"""One step of a run, computed again and compared with the journal; and the rows of its batch with their losses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -46,11 +46,14 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
-        both = {
-            key: {"journal": self.recorded.get(key), "recomputed": self.recomputed.get(key)}
-            for key in _COMPARED
+        both = {key: {"journal": self.recorded.get(key), "recomputed": self.recomputed.get(key)} for key in _COMPARED}
+        found: dict[str, Any] = {
+            "step": self.step,
+            "from": self.start,
+            "batch": self.batch,
+            "verdict": self.verdict,
+            **both,
         }
-        found = {"step": self.step, "from": self.start, "batch": self.batch, "verdict": self.verdict, **both}
         if self.elsewhere:
             found["elsewhere"] = self.elsewhere
         return found | ({"rows": [asdict(row) for row in self.rows]} if self.rows else {})

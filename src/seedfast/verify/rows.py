@@ -55,18 +55,24 @@ def rows_of(session: Session, step: int) -> tuple[list[Row], Tensor | None]:
         asked = task if session.compiled == "off" else task.with_fixed_shapes()
         with torch.no_grad(), place.autocast():
             total_B = objective.loss(session.network, asked.to(place.device), session.state.family).total_B
-        for row, shown in enumerate(_shown(session, batch, task)):
-            here = len(found)
-            weight = float(task.weight_B[row])
+        for row, (shows, given) in enumerate(_shown(session, batch, task)):
+            number, weight = ids[len(found)], float(task.weight_B[row])
             total = float(total_B[row]) if weight else 0.0
-            source = _source(session.corpus, ids[here])
-            pixels = _pixels(session.corpus, batch, row, ids[here])
-            size = None if pixels is None else "×".join(map(str, pixels.shape))
-            loss = total / weight if weight else None
-            values = {"loss": loss, "weight": weight, "share": total, "source": source, "size": size}
-            if ids[here] in run.without:
-                shown, pixels = {"shows": "(left out)"}, None
-            found.append((Row(id=ids[here], position=positions[here], **values, **shown), pixels))
+            pixels = _pixels(session.corpus, batch, row, number)
+            if number in run.without:  # another example stands in its place
+                shows, given, pixels = "(left out)", None, None
+            shown = Row(
+                id=number,
+                position=positions[len(found)],
+                loss=total / weight if weight else None,
+                weight=weight,
+                share=total,
+                shows=shows,
+                input=given,
+                source=_source(session.corpus, number),
+                size=None if pixels is None else "×".join(map(str, pixels.shape)),
+            )
+            found.append((shown, pixels))
     for name, buffer in session.network.named_buffers():
         buffer.copy_(buffers[name])  # such as moving statistics, which a forward pass changes
     whole = sum(row.share for row, _ in found) or 1.0
@@ -76,15 +82,15 @@ def rows_of(session: Session, step: int) -> tuple[list[Row], Tensor | None]:
     return [row for row, _ in found], torch.stack(pictures) if pictures else None
 
 
-def _shown(session: Session, batch: Batch, task: Any) -> list[dict[str, str | None]]:
-    """What each example of a micro-batch is, in words."""
+def _shown(session: Session, batch: Batch, task: Any) -> list[tuple[str, str | None]]:
+    """What each example of a micro-batch is, in words, and the network's input where the family shows it."""
     assets = session.corpus.assets
     if session.family.preview is not None:
         previews = session.family.preview(batch, task)
         parts = [(each.source, each.inputs) for each in previews]
-        return [{"shows": _text(source), "input": _text(given) or None} for source, given in parts]
+        return [(_text(source), _text(given) or None) for source, given in parts]
     if isinstance(assets, TextAssets):
-        return [{"shows": assets.tokenizer.decode(tokens)} for tokens in batch["tokens"].flatten(1)[:, 1:].tolist()]
+        return [(assets.tokenizer.decode(tokens), None) for tokens in batch["tokens"].flatten(1)[:, 1:].tolist()]
     if isinstance(assets, CaptionAssets):
         captions = zip(batch["tokens"], batch["lengths"].tolist(), strict=True)
         decoded = [
@@ -92,10 +98,10 @@ def _shown(session: Session, batch: Batch, task: Any) -> list[dict[str, str | No
              if length]
             for rows, lengths in captions
         ]  # fmt: skip
-        return [{"shows": " | ".join(texts)} for texts in decoded]
+        return [(" | ".join(texts), None) for texts in decoded]
     if isinstance(assets, ImageAssets):
-        return [{"shows": assets.classes[label] if assets.classes else ""} for label in batch["labels"].tolist()]
-    return [{"shows": ""} for _ in range(len(task.weight_B))]
+        return [(assets.classes[label] if assets.classes else "", None) for label in batch["labels"].tolist()]
+    return [("", None) for _ in range(len(task.weight_B))]
 
 
 def _text(spans: Sequence[tuple[str, str]]) -> str:
