@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedfast.data.dataset import Batch, Dataset
-from seedfast.loop import sample, step, train, validate
+from seedfast.loop import micro_batch, sample, step, train, validate
 from seedfast.loop.config import Run
 from seedfast.loop.flops import model_flops
 from seedfast.loop.open import open_session
@@ -157,7 +157,7 @@ def trained(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> Trained:
     """A training whose batches take 2 s, updates 3 s, samples 100 s and validations 1000 s."""
     clock, screen = Clock(), io.StringIO()
     patch.setattr(time, "perf_counter", clock)
-    patch.setattr(train, "launch", clock.taking(3, step.launch))
+    patch.setattr(micro_batch, "launch", clock.taking(3, step.launch))
     patch.setattr(train, "validate", clock.taking(1000, validate.validate))
     patch.setattr(sample, "generate", clock.taking(100, sample.generate))
     with open_session(run, folder) as session:

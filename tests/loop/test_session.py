@@ -35,6 +35,21 @@ def test_a_file_with_the_name_of_the_folder_is_refused(story: Path, tmp_path: Pa
         train_in(tmp_path / "x", small_run("text-masked", story))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ("text-proofreading", "takes all logits of a batch at once"),
+        ("text-embedding", "takes all logits of a batch at once"),
+        ("image-diffusion", "are no logits"),
+    ],
+)
+def test_a_limit_of_logits_is_refused_where_nothing_heeds_it(
+    recipe: str, reason: str, story: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=rf"logits_at_once \(64\) has no effect, because .*{reason}"):
+        train_in(tmp_path, small_run(recipe, story, logits_at_once=64))
+
+
 def test_another_recipe_in_the_folder_is_refused(story: Path, tmp_path: Path) -> None:
     train_in(tmp_path, small_run("text-masked", story, steps=2))
     with pytest.raises(UserError, match="recipe text-masked"):

@@ -20,7 +20,8 @@ LONGEST = 1 << 28
 
 _DEEPEST = 200  # levels of nesting; parsers, printers and templates recurse, and Python's limit is 1000
 _SPACE = re.compile(r"[ \t\n\r]*")  # what JSON allows between values
-_BLOCK = 1 << 16  # characters of an array that are read together
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads for a byte that is not UTF-8
+_BLOCK = 1 << 16  # characters that are read together
 
 
 class _DuplicateKey(ValueError):
@@ -138,6 +139,17 @@ def json_objects(path: Path) -> Iterator[tuple[int, Row]]:
             yield number, _as_row(text.value(place), place)
 
 
+def _first_line_not_utf8(path: Path) -> int:
+    """The number, from 1, of the first line that is not UTF-8, in bounded memory however long the lines are."""
+    number = 1
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        while block := file.read(_BLOCK):
+            if bad := _ESCAPED_BYTE.search(block):
+                return number + block.count("\n", 0, bad.start())
+            number += block.count("\n")
+    return number
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
     """The text of a file without its byte order mark. Raises UserError if it cannot be read or is not UTF-8."""
@@ -145,7 +157,8 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
     except UnicodeDecodeError as error:
-        raise UserError(f"The file {path} is not UTF-8 ({error.reason}): convert it.") from None
+        place = f"Line {_first_line_not_utf8(path)} of {path}"
+        raise UserError(f"{place} is not UTF-8 ({error.reason}): convert the file to UTF-8.") from None
     except OSError as error:
         raise UserError(f"The file {path} cannot be read ({error.strerror}): check its permissions.") from None
 

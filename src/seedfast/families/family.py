@@ -87,6 +87,8 @@ class Objective(ABC, Generic[TaskT]):
     has_fixed_shapes: ClassVar[bool] = False
     """Whether the trained tasks have the same shapes in all steps, by `Task.with_fixed_shapes`: only then is anything
     compiled, or it would be compiled again and again."""
+    holds_all_logits: ClassVar[bool] = False
+    """Whether the loss takes all logits of a micro-batch, so that `logits_at_once` cannot bound them."""
     varies: ClassVar[str | None] = None
     """Why the loss does not do the same operations in every training step, as a clause; None where it does. Only such a
     step can be captured in a CUDA graph."""

@@ -10,6 +10,7 @@ from torch import nn
 from seedfast import keys
 from seedfast.data.mixture import is_mixture
 from seedfast.errors import UserError
+from seedfast.families.family import Objective
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
@@ -55,7 +56,7 @@ def build(
         if not checkpoint:
             (initialise or run.model.initialise)(network)
     network.to(distributed.device)
-    _limit_logits(run, network)
+    _limit_logits(run, network, family.objective)
     state = TrainState(
         network=network,
         optimizer=run.optimizer.build(network),
@@ -83,10 +84,12 @@ def build(
     )
 
 
-def _limit_logits(run: Run, network: nn.Module) -> None:
-    """Tell the networks over tokens how many logits they may hold. Raises UserError if there is none to be told."""
+def _limit_logits(run: Run, network: nn.Module, objective: Objective[Any]) -> None:
+    """Tell the networks over tokens how many logits they may hold. Raises UserError if none would heed it."""
     over_tokens = [part for part in network.modules() if isinstance(part, TokenNetwork)]
     if not over_tokens:
         refuse_unused(run, "logits_at_once", "the outputs of this network are no logits")
+    if objective.holds_all_logits:
+        refuse_unused(run, "logits_at_once", "this kind of model takes all logits of a batch at once")
     for part in over_tokens:
         part.logits_at_once = run.logits_at_once

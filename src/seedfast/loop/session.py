@@ -71,6 +71,7 @@ class Session:
     compiled: Compiled = "off"
     captured: CapturedStep | None = None  # where the step is a CUDA graph
     committed_best: dict[str, BestRecord] = field(default_factory=dict)  # restored when a save fails
+    _written: tuple[Run, str] | None = None
 
     @cached_property
     def numbers(self) -> DeviceNumbers:
@@ -89,8 +90,10 @@ class Session:
 
     @property
     def run_yaml(self) -> str:
-        """The run as YAML, which every checkpoint holds."""
-        return to_yaml(self.run)
+        """The run as YAML, which every checkpoint holds. Kept, since writing it takes as long as a small step."""
+        if self._written is None or self._written[0] is not self.run:
+            self._written = self.run, to_yaml(self.run)
+        return self._written[1]
 
     @property
     def provenance(self) -> dict[str, Any]:

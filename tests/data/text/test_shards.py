@@ -22,6 +22,7 @@ from seedfast.data.text import shards, tokenizers
 from seedfast.data.text.config import TextData
 from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.packing import JoinedPacked
+from seedfast.data.text.shard import Shard
 from seedfast.data.text.sharded_tokens import ShardedTokens
 from seedfast.data.text.windows import DocumentWindows, Windows
 from seedfast.errors import UserError
@@ -76,7 +77,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     real = shards.prepare_shard
 
-    def note(shard: shards.Shard, *arguments: Any, **options: Any) -> None:
+    def note(shard: Shard, *arguments: Any, **options: Any) -> None:
         done.append(shard.name)
         real(shard, *arguments, **options)
 

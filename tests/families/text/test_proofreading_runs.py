@@ -66,7 +66,7 @@ def test_validation_and_the_best_checkpoint_use_the_training_loss_at_the_end_of_
             opened.state.network,
             opened.state.family,
             opened.corpus.validation,
-            chosen_examples(len(opened.corpus.validation), run.eval_examples, run.seed),
+            chosen_examples(opened.corpus, run.eval_examples, run.seed),
             seed=run.seed,
             batch_size=7,
             draws=run.objective.evaluation_draws,

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from seedfast.console import silenced
 from seedfast.data.text import tokenizers
-from seedfast.data.text.shards import Jobs, Shard, ShardOptions, prepare_shard
+from seedfast.data.text.shard import Jobs, Shard, ShardOptions, prepare_shard
 from seedfast.errors import UserError
 
 _TURN = Lock()

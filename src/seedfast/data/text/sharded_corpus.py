@@ -8,7 +8,7 @@ from seedfast.data.text.corpus import TextCorpus
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.fields import TEXT
 from seedfast.data.text.prepared_splits import Cut, read_splits, text_corpus
-from seedfast.data.text.shards import ShardOptions
+from seedfast.data.text.shard import ShardOptions
 from seedfast.data.text.sources import TextSource
 from seedfast.data.text.tokenize import Sample, learned_tokenizer
 from seedfast.data.text.tokenizers import Tokenizer

@@ -8,24 +8,25 @@ among the numbers of examples of the shards.
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from seedfast.console import Bar, say
-from seedfast.data.cache import cache_folder, cached_folder
-from seedfast.data.fingerprint import Signature, hash_files, signature
+from seedfast.data.cache import cache_folder
+from seedfast.data.fingerprint import hash_files, signature
 from seedfast.data.prepare import json_digest
 from seedfast.data.text import tokenizers
 from seedfast.data.text.bpe import BUDGET
 from seedfast.data.text.dialogues import ChatSource
 from seedfast.data.text.joined import JoinedSource
 from seedfast.data.text.preferences import PreferenceSource
-from seedfast.data.text.rows import row_file
+from seedfast.data.text.shard import Jobs, Shard, ShardOptions, prepare_shard
+from seedfast.data.text.shard_workers import prepare_in_parallel
 from seedfast.data.text.sources import TextFileSource, TextSource
 from seedfast.data.text.split import training_passages
-from seedfast.data.text.tokenize import fill_shard, learning_texts
+from seedfast.data.text.tokenize import learning_texts
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.files import locked_file
@@ -35,43 +36,6 @@ _FORMAT = 1  # version of a prepared shard: increase it when the same file is pr
 MANY, LARGE = 100, 1 << 20
 """From this number of files of rows on, of this mean size in bytes, a new run prepares them as shards by itself."""
 _IN_PROCESS = 64 << 20  # bytes: less is tokenised sooner than another process has started
-
-
-@dataclass(frozen=True)
-class ShardOptions:
-    """What besides a file shapes its tokens. is_chats: whether its rows are chats or prompts with completions."""
-
-    field: str
-    validation: float
-    is_chats: bool
-
-    def source(self, shard: "Shard") -> TextSource:
-        """A file as a source of its own."""
-        root, name = shard.root, shard.name
-        rows = row_file(root / name, self.field) if shard.is_rows else None
-        files, splits = {name: rows} if rows else {}, {name: shard.split} if shard.split else {}
-        source = TextFileSource(str(root / name), root, (name,), row_files=files, splits=splits, field=self.field)
-        return ChatSource(source.title, root, (name,), source=source) if self.is_chats else source
-
-
-class Shard(NamedTuple):
-    """A file of a source.
-
-    is_rows: whether it holds rows. contents: its SHA-256. signature: when that was computed. split: "train" or
-    "validation" if its name gives one.
-    """
-
-    root: Path
-    name: str
-    is_rows: bool
-    contents: str
-    signature: Signature
-    split: str | None
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.signature[0] if self.signature else 0
 
 
 @dataclass(frozen=True)
@@ -188,8 +152,6 @@ def _tokenise(missing: dict[str, Shard], options: ShardOptions, tokenizer: Token
     processes = min(_cores(), len(missing), 1 + total // _IN_PROCESS)
     with Bar("Tokenising", total) as bar:
         if processes > 1:
-            from seedfast.data.text.shard_workers import prepare_in_parallel
-
             jobs = Jobs(missing, options, tokenizer, kind)
             prepare_in_parallel(jobs, processes, finished=lambda key: bar.advance(missing[key].size))
             return
@@ -202,25 +164,3 @@ def _cores() -> int:
     """The processor cores that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
-class Jobs(NamedTuple):
-    """Shards to be tokenised, by their keys in the cache, and how."""
-
-    shards: Mapping[str, Shard]
-    options: ShardOptions
-    tokenizer: Tokenizer
-    kind: str
-
-
-def prepare_shard(shard: Shard, key: str, options: ShardOptions, tokenizer: Tokenizer, *, kind: str) -> None:
-    """Tokenise one shard into the cache. Raises UserError if its file is not what was hashed."""
-
-    def fill(folder: Path) -> dict[str, Any]:
-        source = options.source(shard)
-        summary = fill_shard(source, folder, validation=options.validation, tokenizer=tokenizer)
-        if signature(shard.root / shard.name) != shard.signature:
-            raise UserError(f"The data in {source.title} changed while it was being read: start again.")
-        return summary
-
-    cached_folder(key, fill, kind=kind, title=str(shard.root / shard.name))

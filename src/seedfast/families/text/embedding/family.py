@@ -101,6 +101,7 @@ class EmbeddingObjective(TextObjective[EmbeddingTask]):
     takes_prompts = True
     learns_lengths = True
     has_fixed_shapes = True
+    holds_all_logits = True
     varies = "the number of self-conditioned examples differs"
 
     def __init__(self, options: Embedding, assets: TextAssets) -> None:

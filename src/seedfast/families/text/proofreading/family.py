@@ -105,6 +105,7 @@ class ProofreadingObjective(TextObjective[ProofreadingTask]):
     """
 
     has_fixed_shapes = True
+    holds_all_logits = True
     varies = "its curricula change the loss"
 
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:
