@@ -17,7 +17,9 @@ from seedfast.loop.config import Run
 from seedfast.verify.past import Past, opened
 
 STEPS = 8
-WORDS = "cat dog bird fox tree house river stone cloud apple green small likes sees hears finds the a near under".split()
+WORDS = (
+    "cat dog bird fox tree house river stone cloud apple green small likes sees hears finds the a near under".split()
+)
 
 
 def book(path: Path, *, seed: int = 1, lines: int = 300) -> Path:

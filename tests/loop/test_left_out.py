@@ -61,7 +61,10 @@ class TestSkip:
     def test_the_steps_after_the_skipped_ones_have_the_examples_and_the_noise_of_later_ones(
         self, text: Path, tmp_path: Path
     ) -> None:
-        with open_session(tiny(text), tmp_path / "a") as whole, open_session(tiny(text, skip=("3-4",)), tmp_path / "b") as gap:
+        with (
+            open_session(tiny(text), tmp_path / "a") as whole,
+            open_session(tiny(text, skip=("3-4",)), tmp_path / "b") as gap,
+        ):
             assert [gap.ids(step) for step in range(4)] == [whole.ids(step) for step in (0, 1, 4, 5)]
             (ours,), (theirs,) = step_tasks(gap, 2), step_tasks(whole, 4)
             assert all(torch.equal(a, b) for a, b in zip(ours.tensors(), theirs.tensors(), strict=True))

@@ -127,7 +127,9 @@ def test_a_changed_weight_is_no_step_of_the_run(base: Path, text: Path, tmp_path
     assert "step-00000004" in found.note
 
 
-def test_a_weight_that_changes_between_checkpoints_is_no_step_of_the_run(base: Path, text: Path, tmp_path: Path) -> None:
+def test_a_weight_that_changes_between_checkpoints_is_no_step_of_the_run(
+    base: Path, text: Path, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(base, tmp_path / "run"))
     edit_tensors(copy, 4, "model", lambda tensor: tensor + 1e-3)
     train_in(copy, tiny(text), at=4)

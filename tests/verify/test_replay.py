@@ -92,7 +92,9 @@ def test_options_that_a_session_changed_hold_from_then_on(text: Path, tmp_path: 
 @pytest.mark.parametrize("recipe", ["image-diffusion", "image-caption"])
 def test_rows_of_images_have_their_pixels(recipe: str, story: Path, tmp_path: Path, seedfast: Command) -> None:
     train_in(tmp_path / "run", tiny(story, recipe, steps=2, sample_every=0))
-    status, out, _ = seedfast("replay", tmp_path / "run", "--step", 2, "--rows", "--json", "--pictures", tmp_path / "x.png")
+    status, out, _ = seedfast(
+        "replay", tmp_path / "run", "--step", 2, "--rows", "--json", "--pictures", tmp_path / "x.png"
+    )
     found = json.loads(out)
     assert status == 0
     assert found["verdict"] == "identical"
@@ -137,7 +139,9 @@ def test_data_that_has_changed_is_refused(tmp_path: Path) -> None:
         replay(past(tmp_path / "run"), 1)
 
 
-@pytest.mark.parametrize("line", ['{"step": 1, "loss": "x"}', '{"step": 1, "validation": {"raw": 3}}', '{"step": 1, "loss": 1}'])
+@pytest.mark.parametrize(
+    "line", ['{"step": 1, "loss": "x"}', '{"step": 1, "validation": {"raw": 3}}', '{"step": 1, "loss": 1}']
+)
 def test_a_journal_of_a_stranger_is_checked(line: str, run: Path, tmp_path: Path, seedfast: Command) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     (copy / "journal.jsonl").write_text(line + "\n")

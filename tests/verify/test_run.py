@@ -73,7 +73,11 @@ class Cheats:
         old = past(self.copy).validations[BEST]["ema"]["loss"]
         edit_lines(self.copy, lambda entry: entry["validation"]["ema"].update(loss=loss) if entry["step"] == BEST and "validation" in entry else None)  # fmt: skip
         if everywhere:
-            for name in ("best.json", "checkpoints/step-00000008/state.json", "checkpoints/step-00000008/manifest.json"):
+            for name in (
+                "best.json",
+                "checkpoints/step-00000008/state.json",
+                "checkpoints/step-00000008/manifest.json",
+            ):
                 path = self.copy / name
                 assert str(old) in path.read_text()
                 path.write_text(path.read_text().replace(str(old), str(loss)))
@@ -269,7 +273,9 @@ QUICK = ("edited_loss_with_its_digest", "edited_validation_everywhere", "trained
 def test_the_honest_run_holds(honest: Path) -> None:
     found = list(prove_run(past(honest), steps=STEPS, seed=SEED))
     assert not [str(each) for each in found if each.holds is not True]
-    assert {"checkpoints", "journal", "data", "split", "start", "steps", "best", "evaluation"} <= {e.name for e in found}
+    assert {"checkpoints", "journal", "data", "split", "start", "steps", "best", "evaluation"} <= {
+        e.name for e in found
+    }
 
 
 @pytest.mark.parametrize(

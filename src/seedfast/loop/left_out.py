@@ -17,7 +17,7 @@ from seedfast.data.sample_order import SampleOrder
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.options import Rule
 
-_RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+_RANGE = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
 
 
 class StepRange(Rule):

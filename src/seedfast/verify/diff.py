@@ -20,7 +20,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.tasks import step_batches
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.tensors import Groups
-from seedfast.verify.past import Line, Past
+from seedfast.verify.past import Line, Past, stored_state
 
 Cause = Literal[
     "examples", "noise", "weights", "forward", "gradient", "optimizer", "average", "validation", "journal", "unknown"
@@ -229,9 +229,7 @@ def _explained(
         return {"step": parts.step, "cause": ordered[0], "differs": ordered}
     if unequal:  # both compute the same state, and one of them has another
         for checkpoint, state in zip(unequal, parts.states, strict=True):
-            stored = checkpoint.tensors()
-            stored.pop("frozen", None)
-            if not equal(stored, state):
+            if not equal(stored_state(checkpoint), state):
                 note = f"{checkpoint.folder} does not hold the weights that the steps before it lead to"
                 return {"step": checkpoint.step + 1, "cause": "weights", "differs": ["weights"], "note": note}
     if line is None:
@@ -254,9 +252,7 @@ def _leads_on(past: Past, step: int) -> bool:
         return True
     with past.session(past.runs_of(step)[0], past.before(step)) as session:
         past.advance(session, later.step)
-        stored = later.tensors()
-        stored.pop("frozen", None)
-        return equal(stored, tensors_of(session))
+        return equal(stored_state(later), tensors_of(session))
 
 
 def _by_journal(one: Line | None, other: Line | None) -> dict[str, Any]:

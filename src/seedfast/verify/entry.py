@@ -25,7 +25,7 @@ from seedfast.verify.best import best_record, evaluation, scan
 from seedfast.verify.diff import equal, tensors_of
 from seedfast.verify.finding import Finding
 from seedfast.verify.overlap import overlap
-from seedfast.verify.past import Past
+from seedfast.verify.past import Past, stored_state
 from seedfast.verify.records import computed_records, stored_records
 from seedfast.verify.replay import verdict
 from seedfast.version import VERSION
@@ -103,7 +103,7 @@ def plan(past: Past, best: int, *, steps: int, seed: int, most: int) -> tuple[li
     best: the step of the best checkpoint, on which the claim depends.
     """
     ends: dict[int, int] = {}
-    last = max(past.steps, default=0)
+    known = sorted(past.steps)
 
     def add(step: int) -> bool:
         before = past.before(step)
@@ -122,12 +122,13 @@ def plan(past: Past, best: int, *, steps: int, seed: int, most: int) -> tuple[li
     if not pretrained and not has_start:
         add(1)  # from the seed: a run may not begin with weights of its own
     chosen: list[int] = []
-    order = keys.shuffle(keys.derive(seed, "verify", "steps"), torch.arange(last), last).tolist() if last else []
-    for step in order:
+    size = len(known)
+    order = keys.shuffle(keys.derive(seed, "verify", "steps"), torch.arange(size), size).tolist() if size else []
+    for step in (known[place] for place in order):
         if len(chosen) == steps:
             break
-        if (pretrained is None or past.before(step + 1)) and add(step + 1):
-            chosen.append(step + 1)
+        if (pretrained is None or past.before(step)) and add(step):
+            chosen.append(step)
     at = {each.step: each for each in past.checkpoints}
     routes = [Route(at.get(first), end) for first, end in sorted(ends.items())]
     return ([Route(at[0], 0)] if has_start and not pretrained else []) + routes, chosen
@@ -185,8 +186,7 @@ def _compared(past: Past, route: Route, run: Run) -> Finding:
 
 def _same_state(past: Past, checkpoint: Checkpoint, state: Groups) -> bool:
     """Whether a checkpoint has these tensors, up to rounding on another machine."""
-    stored = checkpoint.tensors()
-    stored.pop("frozen", None)
+    stored = stored_state(checkpoint)
     if equal(stored, state) or not past.elsewhere:
         return equal(stored, state)
     if {group: each.keys() for group, each in stored.items()} != {group: each.keys() for group, each in state.items()}:

@@ -31,10 +31,13 @@ from seedfast.run_folder import journal
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.records import CheckpointManifest
+from seedfast.run_folder.tensors import FROZEN, Groups
 from seedfast.run_folder.train_state import NoLargerThan, load_network, network_tensors
 from seedfast.user_code import named_by
 
 _THREADS = 256  # the most that a run folder can ask for
+_MISSING = 1000  # lines of steps that may be missing; a stranger's step may be any number
+_LARGEST = 1 << 53  # of integers, all of which are floats
 
 Line = Mapping[str, Any]
 """A line of the journal without its `time`, or what a recomputed step would have written there."""
@@ -58,7 +61,11 @@ class Past:
     @cached_property
     def lines(self) -> list[Line]:
         """The lines of the journal. Raises UserError for a damaged one."""
-        return [_checked(timeless(entry), self.folder) for entry in journal.read(self.folder)]
+        found = [_checked(timeless(entry), self.folder) for entry in journal.read(self.folder)]
+        last = max((line["step"] for line in found), default=0)
+        if last > 2 * len(found) + _MISSING:
+            raise UserError(f"{self.folder / 'journal.jsonl'} has {len(found)} lines, one of step {last}: restore it.")
+        return found
 
     @cached_property
     def steps(self) -> dict[int, Line]:
@@ -72,15 +79,18 @@ class Past:
 
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
-        """The intact committed checkpoints, oldest first. Raises UserError if there is none."""
-        found = [each for each in Checkpoints(self.folder).committed() if each.open() == [] and _is_readable(each)]
+        """The committed checkpoints whose records can be read, oldest first; tensors are verified when they are used.
+
+        Raises UserError if there is none.
+        """
+        found = [each for each in Checkpoints(self.folder).committed() if _is_readable(each)]
         if not found:
-            raise UserError(f"{self.folder} has no intact checkpoint; train a run there first.")
+            raise UserError(f"{self.folder} has no checkpoint that can be read; train a run there first.")
         return found
 
     def before(self, step: int) -> Checkpoint | None:
-        """The newest checkpoint from which step `step` (1, 2, …) can be computed; None: only from the seed."""
-        return next((each for each in reversed(self.checkpoints) if each.step < step), None)
+        """The newest intact checkpoint from which step `step` (1, 2, …) can be computed; None: only from the seed."""
+        return next((each for each in reversed(self.checkpoints) if each.step < step and each.open() == []), None)
 
     def runs_of(self, step: int) -> list[Run]:
         """The run by whose options a step (1, 2, …) was computed; two where a session may have changed them before it.
@@ -148,9 +158,10 @@ class Past:
                     "it, or pass --data with its place."
                 )
             if checkpoint:
+                _refuse_damage(checkpoint)
                 try:
                     session.state.read(checkpoint)
-                except ValueError as error:
+                except (OSError, ValueError, KeyError, TypeError) as error:
                     raise UserError(f"{checkpoint.folder} does not fit its own run.yaml: {error}.") from error
             else:
                 _start(session, origin)
@@ -223,6 +234,20 @@ def _start(session: Session, origin: Checkpoint) -> None:
         state.average = Average(state.network)
 
 
+def stored_state(checkpoint: Checkpoint) -> Groups:
+    """The tensors of a checkpoint that steps change, verified. Raises UserError if they are damaged."""
+    _refuse_damage(checkpoint)
+    try:
+        return {group: tensors for group, tensors in checkpoint.tensors().items() if group != FROZEN}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{checkpoint.folder} cannot be read: {error}.") from error
+
+
+def _refuse_damage(checkpoint: Checkpoint) -> None:
+    if problems := checkpoint.open():
+        raise UserError(f"{checkpoint.folder} is damaged: {problems[0]}.")
+
+
 def _is_readable(checkpoint: Checkpoint) -> bool:
     try:
         _ = checkpoint.manifest, checkpoint.state, checkpoint.fingerprint
@@ -242,6 +267,9 @@ def _checked(line: Line, folder: Path) -> Line:
     wrong = next((key for key, kind in _KINDS.items() if key in line and not isinstance(line[key], kind)), None)
     if "loss" in line and not {"gradient_norm", "lr", "weight", "digest"} <= line.keys():
         wrong = "loss"
+    numbers = (line.get(key) for key in ("loss", "gradient_norm", "weight"))
+    if any(isinstance(number, int) and abs(number) > _LARGEST for number in numbers):
+        wrong = "number"
     if wrong is None and "validation" in line and not _are_scores(line["validation"]):
         wrong = "validation"
     if wrong:
@@ -253,5 +281,10 @@ def _checked(line: Line, folder: Path) -> Line:
 
 def _are_scores(validation: Mapping[str, Any]) -> bool:
     """Whether a validation has a loss for each kind of weights."""
-    losses = [score.get("loss", "") if isinstance(score, dict) else "" for score in validation.values()]
-    return bool({"raw", "ema"} & validation.keys()) and all(isinstance(loss, float | int | None) for loss in losses)
+    scores = [score for score in validation.values() if isinstance(score, dict)]
+    return (
+        len(scores) == len(validation)
+        and bool({"raw", "ema"} & validation.keys())
+        and all(isinstance(score.get("loss", ""), float | None) for score in scores)
+        and all(isinstance(score.get("diagnostics", {}), dict) for score in scores)
+    )

@@ -85,12 +85,15 @@ def _ends(folder: Path) -> dict[int, int]:
 
 
 def _options(past: Past) -> Iterator[str]:
-    """Options that differ between the run and its checkpoints, of those that make it another run."""
+    """Options that differ between the run and its checkpoints, of those that make it another run.
+
+    A continued run may have another length or leave out other examples; its newest checkpoint has the same ones.
+    """
     run = past.stored(past.folder)
-    harmless = may_change(run) - {"skip", "without", "steps"}
+    harmless, of_all = may_change(run), {"skip", "without", "steps"}
     for checkpoint in past.checkpoints:
         for key, (then, now) in changes(past.stored(checkpoint.folder), run).items():
-            if key not in harmless and (key != "steps" or checkpoint is past.checkpoints[-1]):
+            if key not in harmless or (key in of_all and checkpoint is past.checkpoints[-1]):
                 yield f"{key} is {now} in run.yaml and {then} in {checkpoint.folder.name}"
 
 
