@@ -17,9 +17,10 @@ from seedfast.loop.config import Run
 from seedfast.verify.past import Past, opened
 
 STEPS = 8
-WORDS = (
-    "cat dog bird fox tree house river stone cloud apple green small likes sees hears finds the a near under".split()
-)
+WORDS = [
+    "cat", "dog", "bird", "fox", "tree", "house", "river", "stone", "cloud", "apple",
+    "green", "small", "likes", "sees", "hears", "finds", "the", "a", "near", "under",
+]  # fmt: skip
 
 
 def book(path: Path, *, seed: int = 1, lines: int = 300) -> Path:
@@ -53,6 +54,11 @@ def edit_lines(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def edit_step(folder: Path, step: int, **values: Any) -> None:
     """Change the line of a step."""
     edit_lines(folder, lambda entry: entry.update(values) if entry["step"] == step and "loss" in entry else None)
+
+
+def edit_validation(folder: Path, step: int, **values: Any) -> None:
+    """Change the line of a validation."""
+    edit_lines(folder, lambda entry: entry.update(values) if entry["step"] == step and "validation" in entry else None)
 
 
 def edit_tensors(folder: Path, step: int, group: str, change: Callable[[Tensor], Tensor]) -> None:

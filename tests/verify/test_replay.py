@@ -135,7 +135,7 @@ def test_data_that_has_changed_is_refused(tmp_path: Path) -> None:
     text = book(tmp_path / "book.txt")
     train_in(tmp_path / "run", tiny(text, steps=2))
     text.write_text(text.read_text().replace("cat", "owl"))
-    with pytest.raises(UserError, match="not what .* was trained on"):
+    with pytest.raises(UserError, match=r"not what .* was trained on"):
         replay(past(tmp_path / "run"), 1)
 
 

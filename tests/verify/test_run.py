@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -17,6 +16,7 @@ from tests.helpers.past import (
     edit_step,
     edit_tensors,
     edit_text,
+    edit_validation,
     past,
     reseal,
     tiny,
@@ -30,7 +30,6 @@ from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
 from seedfast.loop.step import digest
-from seedfast.verify.best import prove_best
 from seedfast.verify.entry import plan, prove_run
 from seedfast.verify.finding import Finding
 
@@ -71,7 +70,8 @@ class Cheats:
     def _rescored(self, loss: float, *, everywhere: bool) -> None:
         """Give the best validation another loss: in the journal, and everywhere else that has it."""
         old = past(self.copy).validations[BEST]["ema"]["loss"]
-        edit_lines(self.copy, lambda entry: entry["validation"]["ema"].update(loss=loss) if entry["step"] == BEST and "validation" in entry else None)  # fmt: skip
+        scores = past(self.copy).validations[BEST]
+        edit_validation(self.copy, BEST, validation={**scores, "ema": {**scores["ema"], "loss": loss}})
         if everywhere:
             for name in (
                 "best.json",
@@ -132,7 +132,7 @@ class Cheats:
             session.journal = None
             record, _ = loop_train._validate(session)
         old = the_past.validations[BEST]
-        edit_lines(self.copy, lambda entry: entry.update(validation=record) if entry["step"] == BEST and "validation" in entry else None)  # fmt: skip
+        edit_validation(self.copy, BEST, validation=record)
         for name in ("best.json", "checkpoints/step-00000008/state.json", "checkpoints/step-00000008/manifest.json"):
             content = (self.copy / name).read_text()
             for kind in ("raw", "ema"):
@@ -158,7 +158,8 @@ class Cheats:
     def renumbered_steps(self) -> None:
         """The last steps are copies of earlier ones, with other numbers."""
         steps = past(self.copy).steps
-        edit_lines(self.copy, lambda entry: entry.update(steps[entry["step"] - 2], step=entry["step"]) if entry["step"] > 6 and "loss" in entry else None)  # fmt: skip
+        for step in (7, 8):
+            edit_step(self.copy, step, **{**steps[step - 2], "step": step})
 
     def changed_rate(self) -> None:
         """Trained with another learning rate than run.yaml says."""
@@ -219,7 +220,7 @@ class Cheats:
 
     def easy_examples(self) -> None:
         """The validation scored only chosen examples."""
-        with mock.patch.object(loop_train, "chosen_examples", lambda *_: list(range(8))):
+        with mock.patch.object(loop_train, "chosen_examples", return_value=list(range(8))):
             self._trained(tiny(self.text))
 
     def edited_data(self) -> None:
@@ -312,7 +313,8 @@ def test_an_interrupted_proof_goes_on_where_it_was(honest: Path) -> None:
     first = [each for each in prove_run(past(honest), steps=3, seed=99) if each.name == "steps"]
     with mock.patch.object(entry, "_compared", stopped):  # nothing is computed again
         again = [each for each in prove_run(past(honest), steps=3, seed=99) if each.name == "steps"]
-    assert [each.detail for each in again] == [f"{each.detail.removesuffix(' (checked before)')} (checked before)" for each in first]  # fmt: skip
+    noted = " (checked before)"
+    assert [each.detail for each in again] == [f"{each.detail.removesuffix(noted)}{noted}" for each in first]
 
 
 def test_the_commands_print_findings_and_exit_with_1_where_one_does_not_hold(
