@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, TypedDict
 
 UNFINISHED = ".seedfast-unfinished"
@@ -100,3 +101,9 @@ class FileDigest(TypedDict):
 def file_digest(path: Path) -> FileDigest:
     """Size and SHA-256 of a file."""
     return {"size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def tree_size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; links are not followed."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(stat.st_size for stat in (file.lstat() for file in files) if not S_ISDIR(stat.st_mode))

@@ -159,7 +159,7 @@ class Cheats:
         """The last steps are copies of earlier ones, with other numbers."""
         steps = past(self.copy).steps
         for step in (7, 8):
-            edit_step(self.copy, step, **{**steps[step - 2], "step": step})
+            edit_step(self.copy, step, **{k: v for k, v in steps[step - 2].items() if k != "step"})
 
     def changed_rate(self) -> None:
         """Trained with another learning rate than run.yaml says."""

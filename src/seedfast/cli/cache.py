@@ -31,7 +31,7 @@ def cache(words: list[str]) -> int:
     """List or clear the cache; see `Cache` for the flags."""
     asked = parse(Cache, words, prog="seedfast cache")
     from seedfast.data.cache import cache_folder, clear, entries
-    from seedfast.report.format import size
+    from seedfast.report.format import age, size
 
     everything, now = entries(), time.time()
     kinds = sorted({entry.kind for entry in everything})
@@ -50,16 +50,8 @@ def cache(words: list[str]) -> int:
             print(f"{busy} entries stay: other processes are preparing them")
         return 0
     for entry in chosen:
-        print(f"{entry.kind:<10} {size(entry.size):>9}  {_age(now - entry.used):>9}  {entry.title or entry.path.name}")
+        print(f"{entry.kind:<10} {size(entry.size):>9}  {age(now - entry.used):>9}  {entry.title or entry.path.name}")
     total = Counter(entry.kind for entry in chosen)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(total.items())) or "nothing"
     print(f"{cache_folder()} holds {counts}: {size(sum(entry.size for entry in chosen))}")
     return 0
-
-
-def _age(seconds: float) -> str:
-    """The time since the last use, in the largest unit that fits."""
-    for unit, length in (("days", _DAY), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return "now"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from seedfast import sealed_folder
 from seedfast.console import say
 from seedfast.errors import UserError
-from seedfast.files import UNFINISHED, locked_file
+from seedfast.files import UNFINISHED, locked_file, tree_size
 from seedfast.sealed_folder import Manifest
 
 _ATTEMPT_0_1 = re.compile(r"[0-9a-f]+\.tmp-\d+")
@@ -115,11 +115,12 @@ def entries() -> list[Entry]:
     for parent in (path for path in cache_folder().iterdir() if path.is_dir()):
         for path in parent.iterdir():
             if path.name == UNFINISHED or _ATTEMPT_0_1.fullmatch(path.name):
-                found += [Entry("unfinished", each, "", _size(each), each.stat().st_mtime) for each in _attempts(path)]
+                for each in _attempts(path):
+                    found.append(Entry("unfinished", each, "", tree_size(each), each.stat().st_mtime))
             elif path.is_dir() or path.suffix == ".json":  # a prepared folder, or hashes of the files of a source
                 lock = parent / f"{path.name}.lock"
                 used = (lock if lock.exists() else path).stat().st_mtime
-                found.append(Entry(parent.name, path, _title(path), _size(path), used))
+                found.append(Entry(parent.name, path, _title(path), tree_size(path), used))
     return sorted(found, key=lambda entry: entry.used)
 
 
@@ -155,12 +156,6 @@ def _title(path: Path) -> str:
         return str(Manifest.read(path).entries.get("title", "")) if path.is_dir() else ""
     except (OSError, ValueError):
         return ""
-
-
-def _size(path: Path) -> int:
-    """Bytes of all files."""
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -35,6 +35,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def age(seconds: float) -> str:
+    """The time since something happened, in the largest unit that fits: "3 days", "now"."""
+    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return "now"
+
+
 def quantity(value: float) -> str:
     """A number with thousands separators, or with four digits if it is small."""
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

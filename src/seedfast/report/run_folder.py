@@ -1,9 +1,7 @@
 """The files of a run folder that the report shows, besides the journal."""
 
 import json
-import os
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from seedfast.errors import UserError
 from seedfast.families.measure import Measure
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.lock import owner_is_alive
 from seedfast.run_folder.records import CheckpointManifest
 from seedfast.untrusted import read_bytes, read_json, read_yaml
 
@@ -80,7 +79,7 @@ def read(path: Path) -> Folder:
         manifests=[(checkpoint, _manifest(checkpoint)) for checkpoint in Checkpoints(path).committed()],
         samples=samples,
         earlier=earlier,
-        is_training=_owner_is_alive(path / "lock"),
+        is_training=owner_is_alive(path),
     )
 
 
@@ -181,17 +180,3 @@ def _text(path: Path, run_folder: Path) -> SampleFile:
     if len(text) > _SAMPLES_SHOWN:
         text = f"{text[:_SAMPLES_SHOWN]}\n\n[… truncated]"
     return SampleFile(str(path.relative_to(run_folder)), text)
-
-
-def _owner_is_alive(path: Path) -> bool:
-    """By the process id in the lock file. Trying the lock itself could make a process that starts now fail."""
-    try:
-        owner = re.fullmatch(r"process (\d+) on (.+)", read_bytes(path, limit=_LARGEST).decode().strip())
-        if owner is None or owner[2] != socket.gethostname():
-            return False
-        os.kill(int(owner[1]), 0)
-    except PermissionError:
-        return True  # the process of another user, but alive
-    except (OSError, OverflowError, ValueError):
-        return False
-    return True

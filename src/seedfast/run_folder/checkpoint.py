@@ -288,7 +288,7 @@ class Checkpoints:
         committed = self.committed()
         retained = {record["step"] for record in best.values()}
         for checkpoint in committed[-self.keep :]:
-            retained |= _best_steps(checkpoint)
+            retained |= best_steps(checkpoint)
         for old in committed[: -self.keep]:
             if old.step not in retained and not old.is_in_use():
                 self._tidying.discard(old.folder)
@@ -311,7 +311,7 @@ class Checkpoints:
         return moved
 
 
-def _best_steps(checkpoint: Checkpoint) -> set[int]:
+def best_steps(checkpoint: Checkpoint) -> set[int]:
     """The steps of the best validations that a checkpoint refers to; none if it is damaged."""
     try:
         return {record.step for record in checkpoint.best.values()}

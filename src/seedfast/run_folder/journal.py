@@ -19,6 +19,7 @@ from seedfast.untrusted import regular
 from seedfast.version import VERSION
 
 _LONGEST = 16 << 20  # bytes of a line
+_END = 1 << 18  # bytes in which the last line is looked for
 
 
 class ScoreEntry(TypedDict):
@@ -181,6 +182,20 @@ def read(run_folder: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
                 raise UserError(f"{path}, line {number}, is not an entry of a journal; restore the journal.")
             yield entry
+
+
+def last(run_folder: Path, file: str = "journal.jsonl") -> dict[str, Any]:
+    """The last whole line of the journal, or of the events; empty without one. Reads no more than the file's end.
+
+    Raises OSError, or ValueError for a file that is no regular one.
+    """
+    with regular(run_folder / file, run_folder).open("rb") as lines:
+        lines.seek(max(0, os.fstat(lines.fileno()).st_size - _END))
+        for line in reversed(lines.read(_END).split(b"\n")[:-1]):
+            with suppress(ValueError, RecursionError):
+                if isinstance(entry := json.loads(line), dict) and isinstance(entry.get("step"), int):
+                    return entry
+    return {}
 
 
 def follow(run_folder: Path, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,72 @@
+"""`seedfast runs`."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from seedfast.cli.arguments import parse
+
+if TYPE_CHECKING:
+    from seedfast.run_folder.listing import RunSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """List the runs in a folder and below it: step, best validation loss, state, size and last change.
+
+    States: training; finished; interrupted (saved, by Ctrl-C or SIGTERM); stopped (its numbers diverged); not finished
+    (killed); unreadable. All but finished and unreadable ones go on with the command that began them.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    """Folders of runs, or runs."""
+    json: bool = False
+    """Print the list as JSON."""
+
+
+def runs(words: list[str]) -> int:
+    """List runs; see `Runs` for the flags."""
+    asked = parse(Runs, words, prog="seedfast runs")
+    from seedfast.run_folder.listing import runs_below
+
+    found = runs_below(asked.folders)
+    if asked.json:
+        print(json.dumps([{**asdict(each), "path": str(each.path)} for each in found], indent=2))
+    elif found:
+        _print(found)
+    else:
+        print(f"no runs in {', '.join(map(str, asked.folders))}")
+    return 0
+
+
+def _print(found: "list[RunSummary]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from seedfast.report.format import age, size
+
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column("run", overflow="fold")
+    for name in ("step", "loss", "state", "size", "changed"):
+        table.add_column(name, justify="right" if name in ("step", "size") else "left", no_wrap=True)
+    now = time.time()
+    for each in found:
+        step = f"{each.step}/{each.steps}" if each.steps else ""
+        table.add_row(str(each.path), step, _loss(each), each.state, size(each.size), age(now - each.changed))
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.print(table)
+    for each in found:
+        if each.problem:
+            console.print(f"{each.path}: {each.problem}", soft_wrap=True)
+
+
+def _loss(each: "RunSummary") -> str:
+    from seedfast.report.format import measured
+
+    if each.best is None:
+        return ""
+    return "≤ " * each.is_bound + measured(each.best["loss"], each.best["standard_error"])

@@ -1,0 +1,117 @@
+"""The runs below a folder, each with how far it has come, its best loss, and the space that it takes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from seedfast.errors import UserError
+from seedfast.files import tree_size
+from seedfast.run_folder import journal
+from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.lock import owner_is_alive
+from seedfast.untrusted import read_json, read_yaml
+
+State = Literal["training", "finished", "interrupted", "stopped", "not finished", "unreadable"]
+"""training: its process lives. finished: it has taken all of its steps, or stopped early. interrupted: by Ctrl-C or
+SIGTERM, after saving. stopped: its numbers diverged. not finished: its process was killed, or failed. unreadable: its
+files are not those of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A run in a line.
+
+    step: of the last line of the journal. best: the best validation loss by the metric of the run, with its
+    standard_error; None before the first. is_bound: whether that bounds the loss from above. size: bytes of the
+    folder. changed: seconds since the epoch. problem: why a run is unreadable.
+    """
+
+    path: Path
+    recipe: str
+    step: int
+    steps: int
+    state: State
+    best: dict[str, Any] | None
+    is_bound: bool
+    size: int
+    changed: float
+    problem: str = ""
+
+
+def runs_below(folders: Sequence[Path]) -> list[RunSummary]:
+    """The runs in these folders and below them, by their paths. Links are not followed.
+
+    Raises UserError for a folder that does not exist.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"There is no folder {folder}.")
+    paths = {path for folder in folders for path in _run_folders(folder)}
+    return [summary(path) for path in sorted(paths)]
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for path, below, files in os.walk(folder):
+        if "run.yaml" in files and "manifest.json" not in files:  # a checkpoint has both
+            yield Path(path)
+            below.clear()
+        below[:] = [name for name in below if not name.startswith(".")]
+
+
+def summary(path: Path) -> RunSummary:
+    """A run folder in a line. What cannot be read is described and not raised: another run is listed all the same."""
+    try:
+        return _summary(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        return RunSummary(
+            path=path, recipe="?", step=0, steps=0, state="unreadable", best=None, is_bound=False,
+            size=tree_size(path), changed=path.stat().st_mtime, problem=problem,
+        )  # fmt: skip
+
+
+def _summary(path: Path) -> RunSummary:
+    run = read_yaml(path / "run.yaml", root=path)
+    steps, recipe, newest = int(run["steps"]), str(run["recipe"]), 0
+    best: dict[str, Any] = {}
+    with suppress(FileNotFoundError):
+        newest = int(read_json(path / "latest.json", root=path)["step"])
+    with suppress(FileNotFoundError):
+        best = read_json(path / "best.json", root=path)
+    records = [{**record, "weights": kind} for kind, record in best.items()]
+    entry: dict[str, Any] = {}
+    with suppress(FileNotFoundError):
+        entry = journal.last(path)
+    step = max(newest, entry.get("step", 0))
+    return RunSummary(
+        path=path,
+        recipe=recipe,
+        step=step,
+        steps=steps,
+        state=_state(path, newest, steps),
+        best=min(records, key=lambda record: float(record["loss"])) if records else None,
+        is_bound=_is_bound(path),
+        size=tree_size(path),
+        changed=max(file.stat().st_mtime for file in (path, *path.glob("*.json*"))),
+    )
+
+
+def _state(path: Path, newest: int, steps: int) -> State:
+    if owner_is_alive(path):
+        return "training"
+    event = ""
+    with suppress(FileNotFoundError):
+        event = journal.last(path, "events.jsonl").get("event", "")
+    if newest >= steps:
+        return "finished"
+    known: dict[str, State] = {"finished": "finished", "interrupted": "interrupted", "stopped": "stopped"}
+    return known.get(event, "not finished")
+
+
+def _is_bound(path: Path) -> bool:
+    """Whether the loss is a bound, as the newest checkpoint says."""
+    committed = Checkpoints(path).committed()
+    return committed[-1].manifest.measure.is_bound if committed else False
