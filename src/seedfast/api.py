@@ -24,6 +24,11 @@ from seedfast.run_folder.choice import At, Weights, find, run_folder_of
 from seedfast.run_folder.journal import Entry
 from seedfast.run_folder.table import Table, read_table
 from seedfast.user_code import named_by, named_by_user
+from seedfast.verify.diff import Difference
+from seedfast.verify.diff import diff as difference
+from seedfast.verify.past import Past, opened
+from seedfast.verify.replay import Comparison
+from seedfast.verify.replay import replay as recompute
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -156,3 +161,44 @@ def journal(folder: str | Path) -> Table:
     dict(table))` takes it as it is. Raises UserError if the folder holds no run, or its journal is damaged.
     """
     return read_table(run_folder_of(Path(folder)))
+
+
+def replay(
+    folder: str | Path,
+    step: int,
+    *,
+    rows: bool = False,
+    data: str | Path | None = None,
+    device: Device | None = None,
+    trust: bool = False,
+) -> Comparison:
+    """Compute one step of a run again, from the checkpoint before it, and compare it with the journal.
+
+    step: as the journal counts, from 1. rows: find the loss of each example too (`.rows`, the largest first). data:
+    where the data is now, if it has moved. trust: as in `load`.
+    Raises UserError for a step that the journal does not have, or data that is no longer the same.
+    """
+    return recompute(past(folder, data=data, device=device, trust=trust), step, rows=rows)
+
+
+def diff(one: str | Path, other: str | Path, *, device: Device | None = None, trust: bool = False) -> Difference:
+    """The first step at which two runs differ, and whether its examples, noise, forward pass, gradient or update do.
+
+    trust: as in `load`, for both folders. Raises UserError for a folder that holds no run.
+    """
+    return difference(past(one, device=device, trust=trust), past(other, device=device, trust=trust))
+
+
+def past(
+    folder: str | Path, *, data: str | Path | None = None, device: Device | None = None, trust: bool = False
+) -> Past:
+    """A run folder opened to compute its past again: what `seedfast.verify` proves things about. Nothing is written.
+
+    Raises UserError if the folder holds no run with a checkpoint and a journal.
+    """
+    if data is not None:
+        named_by_user(str(data))
+    place = None if data is None else str(data)
+    return opened(
+        Path(folder), lambda checkpoint: recipes.stored(checkpoint, trust=trust), trust=trust, data=place, device=device
+    )

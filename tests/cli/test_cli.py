@@ -46,6 +46,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     "words",
     [["recipes"], ["preview"], ["evaluate"], ["sample"], ["fidelity"], ["report"], ["digest"], ["completion"],
+     ["replay"], ["diff"], ["verify", "best"], ["verify", "run"],
      ["train", "text-masked"], ["verify", "resume"], ["verify", "identities"], ["verify", "checkpoint"]],
     ids=" ".join,
 )  # fmt: skip

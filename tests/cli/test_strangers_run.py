@@ -105,6 +105,25 @@ def test_no_command_runs_code_that_only_the_folder_names(
         assert (place / "ran").exists()
 
 
+@pytest.mark.parametrize("words", [["replay", "--step", "1"], ["verify", "run"], ["verify", "best"], ["diff", "{run}"]])
+def test_the_past_is_not_computed_by_code_that_only_the_folder_names(
+    words: list[str], stranger: Path, place: Path, seedfast_command: Command
+) -> None:
+    words = [word.format(run=stranger) for word in words]
+    """The story repeats itself, so its validation windows are in the training data, and no proof of a run holds."""
+    if stranger.name == "own_class":
+        expected = 2
+    elif words[:2] == ["verify", "run"]:
+        expected = 1
+    elif stranger.name == "built_in_classes" or words[0] == "diff":  # equal checkpoints are equal without the data
+        expected = 0
+    else:
+        expected = 2
+    assert seedfast_command(*words, stranger) == expected
+    assert not (place / "ran").exists()
+    assert seedfast_command(*words, stranger, "--trust") == (1 if words[:2] == ["verify", "run"] else 0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_user_needs_no_trust_where_the_user_has_trained(kind: str, place: Path, seedfast_command: Command) -> None:
     assert seedfast_command("evaluate", place / kind) == 0

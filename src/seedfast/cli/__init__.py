@@ -27,12 +27,14 @@ COMMANDS = {
     "export": "write a model as a folder for transformers, peft or diffusers",
     "push": "upload a model to the Hugging Face hub",
     "report": "a static page and plots of a run",
+    "replay": "compute a step of a run again; the examples of a loss spike",
+    "diff": "where two runs part, and why",
     "runs": "list the runs in a folder: step, loss, state, size",
     "journal": "the numbers of a run as CSV",
     "clean": "list what runs do not need, or remove it",
     "digest": "one SHA-256 over every tensor of the latest checkpoint",
     "cache": "list the prepared data in the cache, or remove it",
-    "verify": "prove it: resume after kills, mathematical identities, checkpoints",
+    "verify": "prove it: resume after kills, mathematical identities, checkpoints, whole runs",
     "completion": "print a completion script for bash, zsh, fish or tcsh",
 }
 """Name → summary. A command is the function of its name in the module of its name (`import_run` for import)."""

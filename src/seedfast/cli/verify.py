@@ -1,15 +1,22 @@
 """`seedfast verify`: proofs that run on the user's own machine."""
 
 import argparse
+import json
+import secrets
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from seedfast.cli.arguments import parse
+from seedfast.cli.past import OfOneRun
 from seedfast.errors import UserError
+
+if TYPE_CHECKING:
+    from seedfast.verify.finding import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +50,38 @@ class CheckpointProof:
     """The run folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BestProof(OfOneRun):
+    """Give best.json again by a scan of the validations, and validate the best checkpoints again."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunProof(OfOneRun):
+    """Check a whole run for a fraction of its price: every record, random steps computed again, and one evaluation.
+
+    Steps are computed from the checkpoint before them, and compared with the journal; where they lead to the next
+    checkpoint, its tensors are compared too. What this can prove, and what not, is in docs/replay.md.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    steps: int = 10
+    """Random steps to check."""
+    most: int | None = None
+    """The most steps to compute for it (default: 2 % of the run, or --steps if that is more)."""
+    seed: int | None = None
+    """Chooses the steps (default: a new one each time, which is printed: nobody can know it beforehand)."""
+
+
 CHOICES: dict[str, tuple[str, Any]] = {
     "resume": ("train with and without kills and compare every bit", ResumeProof),
     "identities": ("check the mathematics on the installed code", IdentitiesProof),
     "checkpoint": ("hash every file of a run's checkpoints again", CheckpointProof),
+    "best": ("find the best checkpoint again, and validate it again", BestProof),
+    "run": ("check a run that somebody else has trained", RunProof),
 }
 
 
@@ -59,7 +94,8 @@ def verify(words: list[str]) -> int:
     name, rest = words[0], words[1:]
     if name not in CHOICES:
         raise UserError(f"There is no proof called {name}; there are {', '.join(CHOICES)}.")
-    return {"resume": _resume, "identities": _identities, "checkpoint": _checkpoint}[name](rest)
+    proofs = {"resume": _resume, "identities": _identities, "checkpoint": _checkpoint, "best": _best, "run": _run}
+    return proofs[name](rest)
 
 
 def _resume(words: list[str]) -> int:
@@ -120,3 +156,40 @@ def _checkpoint(words: list[str]) -> int:
             f"{'DAMAGED' if problems else 'intact '} {checkpoint.folder.name}" + "".join(f"\n  {p}" for p in problems)
         )
     return 1 if damaged else 0
+
+
+def _best(words: list[str]) -> int:
+    asked: BestProof = parse(BestProof, words, prog="seedfast verify best")
+    from seedfast import api
+    from seedfast.verify.best import prove_best
+
+    past = api.past(asked.run, data=asked.data, device=asked.device, trust=asked.trust)
+    return _report(prove_best(past), as_json=asked.json)
+
+
+def _run(words: list[str]) -> int:
+    asked: RunProof = parse(RunProof, words, prog="seedfast verify run")
+    if asked.steps < 1 or (asked.most is not None and asked.most < 1):
+        raise UserError("A proof computes at least 1 step: give --steps and --most of 1 or more.")
+    from seedfast import api
+    from seedfast.verify.entry import prove_run
+
+    past = api.past(asked.run, data=asked.data, device=asked.device, trust=asked.trust)
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed
+    findings = prove_run(past, steps=asked.steps, seed=seed, most=asked.most)
+    return _report(findings, as_json=asked.json, seed=seed)
+
+
+def _report(findings: Iterable["Finding"], *, as_json: bool, **facts: Any) -> int:
+    """Print findings as they come; returns the exit status."""
+    found = []
+    for each in findings:
+        found.append(each)
+        if not as_json:
+            print(each, flush=True)
+    failed = sum(each.holds is False for each in found)
+    if as_json:
+        print(json.dumps({**facts, "holds": not failed, "findings": [asdict(each) for each in found]}))
+    else:
+        print(f"{failed} of {len(found)} do not hold" if failed else "all that was checked holds")
+    return 1 if failed else 0

@@ -3,6 +3,7 @@
 from seedfast.errors import UserError
 from seedfast.families.family import Preview
 from seedfast.loop.config import Run
+from seedfast.loop.left_out import batch_of
 from seedfast.loop.tasks import positions_task
 
 
@@ -23,8 +24,8 @@ def preview(run: Run, *, count: int, step: int | None = None) -> list[Preview]:
     shown: list[Preview] = []
     first = step or 0
     for number in range(first, first + -(-count // run.batch_size)):  # one step has a batch of examples
-        start = number * run.batch_size
+        start = batch_of(run.skip, number) * run.batch_size
         objective = family.objective if step is None else family.objective.for_step(number)
-        stop = min(start + run.batch_size, first * run.batch_size + count)
+        stop = start + min(run.batch_size, count - len(shown))
         shown += family.preview(*positions_task(run, objective, corpus.train, order, start, stop))
     return shown

@@ -16,6 +16,7 @@ from seedfast.loop.agreement import check_same
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import compile_parts, compiled
 from seedfast.loop.config import Run
+from seedfast.loop.left_out import refuse_unknown
 from seedfast.loop.placement.placement import Placement
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.loop.session import Session, data_of
@@ -48,6 +49,7 @@ def build(
     corpus = corpus or data.load()
     check_same({"fingerprint of the data": corpus.fingerprint.digest}, distributed)
     run = with_steps(run, len(corpus.train))
+    refuse_unknown(run.without, len(corpus.train))
     family = run.objective.build(corpus.assets)
     units = family.objective.measure
     if run.best_metric not in (known := ("loss", *(("perplexity",) if units.has_perplexity else ()), *units.metrics)):

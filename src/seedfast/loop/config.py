@@ -28,6 +28,7 @@ from seedfast.errors import UserError
 from seedfast.families.family import FamilyConfig
 from seedfast.loop.compilation import Compile
 from seedfast.loop.distributed import Precision
+from seedfast.loop.left_out import StepRange
 from seedfast.loop.placement.names import PlacementName
 from seedfast.loop.sampling import Sampling
 from seedfast.models.config import ModelConfig
@@ -94,6 +95,12 @@ class Run:
     process, so the largest number of processes is batch_size / exact_chunk."""
     seed: int = 1
     """Seed of every random number of the run."""
+    skip: Annotated[tuple[str, ...], StepRange(), MayChange(), Example(("2",))] = ()
+    """Steps whose examples are left out, as in 120-140, by the numbers that they have in a run without this option. The
+    stream goes on after them, and the other examples keep their order and their noise."""
+    without: Annotated[tuple[int, ...], AtLeast(0), MayChange(), Example(tuple(range(400)))] = ()
+    """Ids of training examples that are left out (seedfast replay RUN --step N --rows shows them). Their places have
+    weight zero; order, noise and the other examples stay the same to the last bit."""
     clip: Annotated[float | None, MoreThan(0), Example(1e-3)] = 1.0
     """Largest norm of the whole gradient; None disables clipping."""
     precision: Precision = "fp32"

@@ -21,6 +21,7 @@ from seedfast.loop.agreement import check_same_run, one_sentence
 from seedfast.loop.build import build
 from seedfast.loop.config import AUTO, Run, changes, refuse_changes, settings
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.left_out import refuse_other_past
 from seedfast.loop.placement.choose import choose
 from seedfast.loop.sample import showcase_request
 from seedfast.loop.session import Session, stored_run
@@ -243,6 +244,8 @@ def _compare(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, 
     stored = stored_run(session.run, checkpoint.folder)
     found = changes(stored, session.run)
     refuse_changes(session.run, found, allow_change)
+    if not {"skip", "without"}.intersection(allow_change):
+        refuse_other_past(stored, session.run, session.order, checkpoint.step)
     before, now = checkpoint.fingerprint, session.corpus.fingerprint
     if before.digest != now.digest and "data" not in allow_change:
         raise UserError(

@@ -26,6 +26,7 @@ from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
 from seedfast.loop.device_numbers import DeviceNumbers
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.given_data import given_path
+from seedfast.loop.left_out import batch_of
 from seedfast.loop.placement.placement import Placement
 from seedfast.loop.plan import Plan
 from seedfast.loop.summation import Summation
@@ -92,6 +93,16 @@ class Session:
     def numbers(self) -> DeviceNumbers:
         """Puts numbers of the host where the device reads them."""
         return DeviceNumbers(self.distributed.device)
+
+    def positions(self, step: int) -> range:
+        """The positions in the sample stream of the global batch of step `step` (0, 1, …)."""
+        first = batch_of(self.run.skip, step) * self.run.batch_size
+        return range(first, first + self.run.batch_size)
+
+    def ids(self, step: int) -> list[int]:
+        """The ids of the examples at these positions."""
+        positions = self.positions(step)
+        return self.order.ids(positions.start, positions.stop)
 
     @property
     def run_yaml(self) -> str:

@@ -15,6 +15,7 @@ from seedfast.families.family import Task
 from seedfast.loop import memory
 from seedfast.loop.captured import is_capturing
 from seedfast.loop.diagnostics import Sums, Totals
+from seedfast.loop.left_out import refuse_nothing_left
 from seedfast.loop.session import Session
 from seedfast.optim.shards import local, total_norm
 from seedfast.optim.update_rule import Number
@@ -49,7 +50,7 @@ class Update:
             "gradient_norm": norm if finite else None,
             "lr": self.lr,
             "weight": self.weight,
-            "digest": _digest(session, self.step, loss, norm),
+            "digest": digest(session.ids(self.step), loss, norm),
         }
         if finite and (diagnostics := self.sums.averages()):
             entry["diagnostics"] = diagnostics
@@ -74,6 +75,7 @@ class Update:
 def launch(session: Session, step: int, tasks: list[Task], weight: float) -> Update:
     """Gradient, clipping, optimizer, average of the weights and adaptive state: all of them, or none of them."""
     run, optimizer = session.run, session.state.optimizer
+    refuse_nothing_left(run.without, step, weight)
     lr = optimizer.set_lr(run.schedule.lr_multiplier(step, session.plan.steps) * session.state.plateau.scale)
     decay = run.ema.decay(step, run.batch_size) if session.state.average else 0.0
     divisor, decay_there, *rates = session.numbers(weight, decay, *optimizer.rates)
@@ -126,18 +128,19 @@ def gradient(session: Session, step: int, tasks: list[Task], weight: Number) -> 
             keys.seed_torch(run.seed, "dropout", step, number, part)
         with summation.syncing(session.network, last=index == len(tasks) - 1):
             with place.autocast():
-                terms = objective.loss(session.network, task.to(place.device), state.family)
-            torch.autograd.backward(state.scaler.scale(terms.total_B.sum() * (summation.factor / weight)))
+                task = task.to(place.device)
+                terms = objective.loss(session.network, task, state.family)
+            total_B = torch.where(task.weight_B > 0, terms.total_B, 0.0) if run.without else terms.total_B
+            torch.autograd.backward(state.scaler.scale(total_B.sum() * (summation.factor / weight)))
         summation.add(state)
         measured = {name: pair.detach() for name, pair in terms.diagnostics.items()}
-        totals.add(number, measured, terms.total_B.detach().sum(dtype=torch.float64))
+        totals.add(number, measured, total_B.detach().sum(dtype=torch.float64))
     summation.finish(state)
     return totals.reduced()
 
 
-def _digest(session: Session, step: int, loss: float, norm: float) -> str:
+def digest(ids: list[int], loss: float, norm: float) -> str:
     """A digest of the step in 16 digits: its examples, its loss and its gradient norm, to the last bit."""
-    ids = session.order.ids(step * session.run.batch_size, (step + 1) * session.run.batch_size)
     return hashlib.blake2b(f"{ids} {loss.hex()} {norm.hex()}".encode(), digest_size=8).hexdigest()
 
 

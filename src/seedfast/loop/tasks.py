@@ -3,9 +3,9 @@
 A task is a pure function of the run and the positions in the sample stream, so the order of preparation is free.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +16,7 @@ from seedfast.data.sample_order import SampleOrder
 from seedfast.families.family import Objective, Task, TaskT
 from seedfast.keys import Draws
 from seedfast.loop.config import Run
+from seedfast.loop.left_out import stand_in, weights_without
 from seedfast.loop.session import Session
 
 _THREADS_FOR_A_GPU = 4
@@ -46,24 +47,33 @@ class StepTasks:
 def positions_task(
     run: Run, objective: Objective[TaskT], dataset: Dataset, order: SampleOrder, start: int, stop: int
 ) -> tuple[Batch, TaskT]:
-    """The examples at positions start … stop-1 of the sample stream, and their task."""
-    batch = dataset.batch(order.ids(start, stop))
+    """The examples at positions start … stop-1 of the sample stream, and their task.
+
+    Those that the run is to do without have weight zero, and another example stands in for them.
+    """
+    ids = order.ids(start, stop)
+    left_out = set(run.without).intersection(ids)
+    batch = dataset.batch([stand_in(run.without) if number in left_out else number for number in ids])
     draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(start, stop), group=run.batch_size)
-    return batch, objective.task(batch, draws)
+    task = objective.task(batch, draws)
+    return batch, replace(task, weight_B=weights_without(task.weight_B, ids, run.without)) if left_out else task
 
 
 def step_tasks(session: Session, step: int) -> list[Task]:
     """This process's tasks of a step: one for each micro-batch of its part of the global batch."""
+    tasks = (task for _, task in step_batches(session, step))
+    return [task if session.compiled == "off" else task.with_fixed_shapes() for task in tasks]
+
+
+def step_batches(session: Session, step: int) -> Iterator[tuple[Batch, Task]]:
+    """This process's micro-batches of a step, each with its task."""
     run, distributed, objective = session.run, session.distributed, session.family.objective.for_step(step)
     per_rank = run.batch_size // distributed.world_size
-    first = step * run.batch_size + distributed.rank * per_rank
+    first = session.positions(step).start + distributed.rank * per_rank
     size = min(run.forward_examples, per_rank)
-    tasks: list[Task] = []
     for start in range(first, first + per_rank, size):
         stop = min(start + size, first + per_rank)
-        task = positions_task(run, objective, session.corpus.train, session.order, start, stop)[1]
-        tasks.append(task if session.compiled == "off" else task.with_fixed_shapes())
-    return tasks
+        yield positions_task(run, objective, session.corpus.train, session.order, start, stop)
 
 
 def prefetched_tasks(session: Session, start: int, stop: int) -> Generator[tuple[int, StepTasks], Any, None]:

@@ -179,7 +179,7 @@ def _refuse(session: Session, update: Update) -> str:
     run, state, step = session.run, session.state, update.step
     if run.precision == "fp16" and math.isfinite(update.loss) and update.scale > 1:
         return "overflow"  # of the scaled gradient: routine in fp16, the step has lowered the scale
-    ids = session.order.ids(step * run.batch_size, (step + 1) * run.batch_size)
+    ids = session.ids(step)
     where = (
         f"the loss or its gradient is not finite at step {step + 1} (examples {ids[:8]}{'…' if len(ids) > 8 else ''})"
     )
