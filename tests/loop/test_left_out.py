@@ -10,8 +10,8 @@ from tests.helpers.past import STEPS, book, past, tiny
 from tests.helpers.runs import train_in
 
 from seedfast.errors import TrainingStopped, UserError
-from seedfast.loop.left_out import batch_of, skipped, stand_in
 from seedfast.families.family import Task
+from seedfast.loop.left_out import batch_of, skipped, stand_in
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
 from seedfast.loop.step import gradient
