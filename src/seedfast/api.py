@@ -14,9 +14,10 @@ from seedfast.evaluate.bare import bare, bare_request, is_bare
 from seedfast.evaluate.trained import Trained
 from seedfast.export.best_model import keep_best_model
 from seedfast.loop import advice
-from seedfast.loop.config import Run, from_mapping
+from seedfast.loop.config import Run
 from seedfast.loop.given_data import Given, given_path
 from seedfast.loop.open import claim, open_session
+from seedfast.loop.plain_config import from_mapping
 from seedfast.loop.progress import LOG, Callback, Line, Silent
 from seedfast.loop.train import run_training
 from seedfast.models.config import Size

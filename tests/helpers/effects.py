@@ -22,8 +22,9 @@ from seedfast.families.text.proofreading.corruption import Corruption
 from seedfast.families.text.proofreading.curriculum import Ramp
 from seedfast.families.text.request import TextSamples
 from seedfast.files import sha256
-from seedfast.loop.config import Run, to_yaml
+from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
+from seedfast.loop.plain_config import to_yaml
 from seedfast.loop.progress import Line
 from seedfast.loop.sample import generate
 from seedfast.loop.session import Session

@@ -5,7 +5,8 @@ from dataclasses import dataclass, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from seedfast.loop.config import Run, from_mapping
+from seedfast.loop.config import Run
+from seedfast.loop.plain_config import from_mapping
 from seedfast.options import SET, Affects, Example, OnlyWith, Place, Rule, rules, walk
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.processes import ranks
 from tests.helpers.runs import small_run
 
-from seedfast.loop.config import to_yaml
+from seedfast.loop.plain_config import to_yaml
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal

@@ -10,7 +10,8 @@ from tests.helpers.runs import FAMILIES
 
 from seedfast import recipes
 from seedfast.errors import UserError
-from seedfast.loop.config import changes, from_mapping, read_yaml, to_yaml
+from seedfast.loop.config import changes
+from seedfast.loop.plain_config import from_mapping, read_yaml, to_yaml
 from seedfast.optim.ema import EMA
 from seedfast.optim.optimizer import OptimizerConfig
 

@@ -13,9 +13,10 @@ from tests.helpers.processes import ranks
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
 
 from seedfast.errors import UserError
-from seedfast.loop.config import Run, to_yaml
+from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.placement.placement import Placement
+from seedfast.loop.plain_config import to_yaml
 from seedfast.loop.step import gradient
 from seedfast.loop.summation import LARGEST, ExactSummation, carries, split
 from seedfast.loop.tasks import step_tasks

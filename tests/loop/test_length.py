@@ -13,8 +13,8 @@ from seedfast import recipes
 from seedfast.cli.train import parse_run
 from seedfast.errors import UserError
 from seedfast.loop.budget import Speed
-from seedfast.loop.config import from_mapping, read_yaml
 from seedfast.loop.open import open_session
+from seedfast.loop.plain_config import from_mapping, read_yaml
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.run_folder import journal
 from seedfast.run_folder.checkpoint import Checkpoints

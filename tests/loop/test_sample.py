@@ -14,8 +14,8 @@ from seedfast import recipes
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.families.text.request import DEMO_TOKENS, Canvas
-from seedfast.loop.config import from_mapping, to_yaml
 from seedfast.loop.open import open_session
+from seedfast.loop.plain_config import from_mapping, to_yaml
 from seedfast.loop.progress import Silent
 from seedfast.loop.sample import save_showcase
 from seedfast.loop.sampling import Sampling

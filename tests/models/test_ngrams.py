@@ -7,7 +7,7 @@ import torch
 from tests.helpers.networks import SMALL, build, scramble, tokens
 
 from seedfast.errors import UserError
-from seedfast.loop.config import from_mapping
+from seedfast.loop.plain_config import from_mapping
 from seedfast.models.dit import DiT
 from seedfast.models.ngrams import NGramEmbedding
 from seedfast.models.transformer import Transformer

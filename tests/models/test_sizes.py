@@ -12,7 +12,8 @@ import seedfast as library
 from seedfast import recipes
 from seedfast.cli.train import parse_run
 from seedfast.errors import UserError
-from seedfast.loop.config import settings, to_yaml
+from seedfast.loop.config import settings
+from seedfast.loop.plain_config import to_yaml
 from seedfast.models.captioner import Captioner
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.transformer import Transformer

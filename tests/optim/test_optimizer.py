@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from seedfast.errors import UserError
-from seedfast.loop.config import from_mapping
+from seedfast.loop.plain_config import from_mapping
 from seedfast.models.transformer import Transformer
 from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.models.unet import UNet

@@ -17,8 +17,9 @@ from seedfast.cli.other_tools import refuse_foreign_keys
 from seedfast.console import silenced, terminal
 from seedfast.errors import UserError
 from seedfast.loop import advice
-from seedfast.loop.config import LENGTHS, Run, from_mapping, read_yaml, refuse_two_lengths, to_yaml
+from seedfast.loop.config import LENGTHS, Run, refuse_two_lengths
 from seedfast.loop.open import open_session
+from seedfast.loop.plain_config import from_mapping, read_yaml, to_yaml
 from seedfast.loop.progress import LOG, Line, Silent
 from seedfast.loop.sample import save_showcase
 from seedfast.loop.session import Session, stored_run

@@ -20,8 +20,9 @@ from seedfast.evaluate.log_prob import log_prob
 from seedfast.evaluate.origin import Origin
 from seedfast.families.family import Family
 from seedfast.families.generator import Generator, Request, Samples, State
-from seedfast.loop.config import Run, typed
+from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.plain_config import typed
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
 from seedfast.options import renamed

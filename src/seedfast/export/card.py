@@ -9,7 +9,8 @@ from seedfast.data.text.tokenizers import Characters, Subwords
 from seedfast.evaluate.trained import Trained
 from seedfast.export.usage import Usage, sections
 from seedfast.families.measure import Measure
-from seedfast.loop.config import Run, from_mapping, plain, to_yaml
+from seedfast.loop.config import Run
+from seedfast.loop.plain_config import from_mapping, plain, to_yaml
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder.records import BestRecord
 

@@ -12,8 +12,8 @@ from seedfast import phases
 from seedfast.errors import UserError
 from seedfast.families.generator import Generator, Request, RequestT, Samples, State
 from seedfast.keys import Draws
-from seedfast.loop.config import typed
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.plain_config import typed
 from seedfast.loop.sampling import Sampling
 from seedfast.loop.session import Session, Showcase
 from seedfast.models.network import Network

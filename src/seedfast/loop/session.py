@@ -22,12 +22,13 @@ from seedfast.files import FileDigest, to_json
 from seedfast.listeners.base import Listener
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.compilation import Compiled
-from seedfast.loop.config import Run, from_mapping, read_yaml, to_yaml
+from seedfast.loop.config import Run
 from seedfast.loop.device_numbers import DeviceNumbers
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.given_data import given_path
 from seedfast.loop.left_out import batch_of
 from seedfast.loop.placement.placement import Placement
+from seedfast.loop.plain_config import from_mapping, read_yaml, to_yaml
 from seedfast.loop.plan import Plan
 from seedfast.loop.summation import Summation
 from seedfast.options import classes

@@ -70,14 +70,14 @@ def _own(name: str) -> "Run":
 
 def _normalised(run: "Run") -> "Run":
     """The run as its YAML gives it back: a half-life of 100 and one of 100.0 must not be two runs."""
-    from seedfast.loop.config import from_mapping, plain
+    from seedfast.loop.plain_config import from_mapping, plain
 
     return from_mapping(run, plain(run), where="the recipe")
 
 
 def stored_name(folder: Path) -> str:
     """The name of the recipe of the run in a folder. Raises UserError if the folder holds no run."""
-    from seedfast.loop.config import read_yaml
+    from seedfast.loop.plain_config import read_yaml
 
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.yaml.")

@@ -15,7 +15,8 @@ from torch import Tensor
 from seedfast.console import track
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.families.family import Task
-from seedfast.loop.config import Run, changes, plain, settings
+from seedfast.loop.config import Run, changes, settings
+from seedfast.loop.plain_config import plain
 from seedfast.loop.session import Session
 from seedfast.loop.tasks import step_batches
 from seedfast.run_folder.checkpoint import Checkpoint

@@ -18,7 +18,8 @@ from seedfast.console import say
 from seedfast.data.cache import cache_folder
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.files import commit
-from seedfast.loop.config import Run, to_yaml
+from seedfast.loop.config import Run
+from seedfast.loop.plain_config import to_yaml
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.tensors import Groups
 from seedfast.verify.best import best_record, evaluation, scan

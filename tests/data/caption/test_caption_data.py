@@ -19,7 +19,7 @@ from seedfast.data.caption.flickr30k import unpack
 from seedfast.data.caption.sources import glyph_captions
 from seedfast.data.image import glyphs
 from seedfast.errors import UserError
-from seedfast.loop.config import from_mapping
+from seedfast.loop.plain_config import from_mapping
 
 NAMES = [f"{i}.png" for i in range(8)]
 CAPTIONS = {name: [f"picture {i} of one", f"this is {i}, again"] for i, name in enumerate(NAMES)}

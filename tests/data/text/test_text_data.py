@@ -23,7 +23,7 @@ from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Bytes
 from seedfast.errors import UserError
 from seedfast.families.text.autoregressive import Autoregressive
-from seedfast.loop.config import from_mapping
+from seedfast.loop.plain_config import from_mapping
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bytes", "bpe"])

@@ -15,7 +15,7 @@ from seedfast.errors import UserError
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.noise_process import NoiseProcess
 from seedfast.keys import Draws
-from seedfast.loop.config import from_mapping
+from seedfast.loop.plain_config import from_mapping
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from seedfast.evaluate.bare import BareKind, load_weights
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.family import Captioning
 from seedfast.families.caption.request import CaptionRequest
-from seedfast.loop.config import Run, from_mapping
+from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.plain_config import from_mapping
 from seedfast.models.captioner import Captioner
 
 

@@ -15,7 +15,7 @@ from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
 from seedfast.families.text.masked import Masked
 from seedfast.families.text.unmask_sampler import MaskedRequest
-from seedfast.loop.config import from_mapping
+from seedfast.loop.plain_config import from_mapping
 from seedfast.models.transformer import Transformer
 
 

@@ -12,8 +12,9 @@ from seedfast.evaluate.bare import BareKind
 from seedfast.evaluate.trained import Trained
 from seedfast.families.image.family import ImageDiffusion
 from seedfast.families.image.request import ImageRequest
-from seedfast.loop.config import Run, from_mapping
+from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.plain_config import from_mapping
 from seedfast.models.diffusers_unet import StoredUNet
 
 OBJECTIVE = "objective.json"
