@@ -28,7 +28,7 @@ from seedfast.families.text.causal_sampler import AutoregressiveRequest, continu
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedGenerator
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
 

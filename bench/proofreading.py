@@ -27,7 +27,7 @@ from common import parse, parser
 from seedfast.evaluate import judge
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.proofreading.sampling import ProofreadingRequest
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 
 Way = Callable[[type[MaskedRequest], int, int], MaskedRequest]
 

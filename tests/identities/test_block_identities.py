@@ -14,7 +14,7 @@ from seedfast.families.text.block_diffusion import Block, BlockGenerator, block_
 from seedfast.families.text.decoding import Decoding, Trace
 from seedfast.families.text.masked import MaskedObjective, MaskedTask
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.attention_mask import AttentionMask
 from seedfast.models.transformer import Transformer

@@ -12,7 +12,8 @@ from seedfast.families.text.block_diffusion import BlockGenerator
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import MaskedGenerator
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest, Policy, Step
+from seedfast.families.text.unmask_policy import MaskedRequest, Policy
+from seedfast.families.text.unmask_step import Step
 from seedfast.verify.identities import bracket
 
 

@@ -17,7 +17,7 @@ from seedfast.families.text import masked as family_module
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedGenerator, MaskedObjective, MaskedTask
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest, alpha
+from seedfast.families.text.unmask_policy import MaskedRequest, alpha
 from seedfast.keys import Draws
 from seedfast.verify.identities import masked
 from seedfast.verify.identities.sources import Answer

@@ -17,7 +17,8 @@ from seedfast.families.text.causal_sampler import AutoregressiveRequest
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import MaskedGenerator
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest, Policy, Step
+from seedfast.families.text.unmask_policy import MaskedRequest, Policy
+from seedfast.families.text.unmask_step import Step
 from seedfast.keys import Draws
 from seedfast.verify.identities import sampling
 from seedfast.verify.identities.check import p_value, total_variation

@@ -24,7 +24,8 @@ from seedfast.evaluate.unmasking import forced, policy, why_not, windows_of
 from seedfast.families.text.autoregressive import AutoregressiveGenerator, AutoregressiveObjective
 from seedfast.families.text.categorical import shape
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
-from seedfast.families.text.unmask_sampler import MaskedRequest, predicted
+from seedfast.families.text.unmask_policy import MaskedRequest
+from seedfast.families.text.unmask_sampler import predicted
 from seedfast.families.text.written import ranked
 from seedfast.files import finite
 from seedfast.keys import Draws

@@ -18,7 +18,7 @@ from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.block_diffusion import BlockGenerator
 from seedfast.families.text.masked import MaskedObjective, documents
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.families.text.written import Ledger
 from seedfast.keys import Draws
 

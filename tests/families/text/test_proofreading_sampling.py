@@ -22,7 +22,7 @@ from seedfast.families.text.proofreading.sampling import (
     stretches,
 )
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedPage
+from seedfast.families.text.unmask_step import MaskedPage
 
 VERSIONS = ("mask", "mask-wrong", "edit")
 REQUESTS: dict[str, dict[str, Any]] = {

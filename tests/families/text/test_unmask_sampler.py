@@ -9,11 +9,11 @@ from tests.helpers.proofreading import FixedLogits
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
-from seedfast.families.text import unmask_sampler
+from seedfast.families.text import unmask_step
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedGenerator
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest, Policy
+from seedfast.families.text.unmask_policy import MaskedRequest, Policy
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import p_value
 from seedfast.verify.identities.toys import assets
@@ -142,9 +142,9 @@ class Spread(nn.Module):
 @pytest.mark.parametrize("order", ["random", "ancestral"])
 def test_probabilities_are_computed_only_where_a_token_is_drawn(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = []
-    whole = unmask_sampler.shape
+    whole = unmask_step.shape
     monkeypatch.setattr(
-        unmask_sampler, "shape", lambda logits, **options: rows.append(len(logits)) or whole(logits, **options)
+        unmask_step, "shape", lambda logits, **options: rows.append(len(logits)) or whole(logits, **options)
     )
     generator = MaskedGenerator(Masked(), assets(26, LENGTH))
     draws = Draws(seed=1, scope="s", positions_B=torch.arange(3))

@@ -18,7 +18,7 @@ from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
 from seedfast.families.text.masked import Masked
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
 from seedfast.models import hf_causal_lm

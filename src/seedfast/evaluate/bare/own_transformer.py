@@ -14,7 +14,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
 from seedfast.families.text.masked import Masked
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.loop.plain_config import from_mapping
 from seedfast.models.transformer import Transformer
 

@@ -22,14 +22,9 @@ from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.decoding import Decoding, Trace
 from seedfast.families.text.masked import Masked, MaskedObjective
 from seedfast.families.text.request import DEMO_TEXTS, Canvas
-from seedfast.families.text.unmask_sampler import (
-    Logits,
-    MaskedRequest,
-    MaskedVocabulary,
-    Policy,
-    predicted,
-    unmask,
-)
+from seedfast.families.text.unmask_policy import MaskedRequest, Policy
+from seedfast.families.text.unmask_sampler import predicted, unmask
+from seedfast.families.text.unmask_step import Logits, MaskedVocabulary
 from seedfast.families.text.written import Record
 from seedfast.options import Example
 

@@ -29,14 +29,9 @@ from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.positions import first
 from seedfast.families.text.preview import TaskPreview
 from seedfast.families.text.request import DEMO_TEXTS, Canvas
-from seedfast.families.text.unmask_sampler import (
-    MaskedRequest,
-    MaskedVocabulary,
-    NoiseSchedule,
-    Policy,
-    alpha,
-    unmask,
-)
+from seedfast.families.text.unmask_policy import MaskedRequest, NoiseSchedule, Policy, alpha
+from seedfast.families.text.unmask_sampler import unmask
+from seedfast.families.text.unmask_step import MaskedVocabulary
 from seedfast.keys import Draws
 from seedfast.options import AtLeast, Example, check
 

@@ -14,7 +14,7 @@ from seedfast.families.text.block_diffusion import Block, BlockGenerator, block_
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedObjective
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import LEAST_P_VALUE, ROUNDING, Check, p_value, relative_error

@@ -19,7 +19,7 @@ from seedfast.families.text.autoregressive import Autoregressive, Autoregressive
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedGenerator, MaskedObjective
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest, alpha
+from seedfast.families.text.unmask_policy import MaskedRequest, alpha
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import ROUNDING, Check, relative_error
 from seedfast.verify.identities.sources import Answer, Markov

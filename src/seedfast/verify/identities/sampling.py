@@ -18,7 +18,7 @@ from seedfast.families.text.causal_sampler import AutoregressiveRequest
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedGenerator
 from seedfast.families.text.request import Canvas
-from seedfast.families.text.unmask_sampler import MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.verify.identities.check import LEAST_P_VALUE, Check, p_value, total_variation
 from seedfast.verify.identities.masked import BuildGenerator

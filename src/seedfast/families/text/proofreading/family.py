@@ -28,7 +28,7 @@ from seedfast.families.text.proofreading.curriculum import ramps, resolved
 from seedfast.families.text.proofreading.generator import ProofreadingGenerator
 from seedfast.families.text.proofreading.loss_weights import Answers, Weights, answer_weights, task_weights
 from seedfast.families.text.proofreading.mask_bias import Bias, answer_logits
-from seedfast.families.text.unmask_sampler import NoiseSchedule
+from seedfast.families.text.unmask_policy import NoiseSchedule
 from seedfast.keys import Draws
 from seedfast.options import Affects, AtLeast, Example, check
 

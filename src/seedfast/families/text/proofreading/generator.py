@@ -12,7 +12,9 @@ from seedfast.families.text.proofreading.corruption import Symbols
 from seedfast.families.text.proofreading.mask_bias import answer_logits
 from seedfast.families.text.proofreading.sampling import ProofreadingRequest, doubted, moved
 from seedfast.families.text.request import DEMO_TEXTS, Canvas
-from seedfast.families.text.unmask_sampler import MaskedPage, MaskedVocabulary, NoiseSchedule, Policy, Step, unmask
+from seedfast.families.text.unmask_policy import NoiseSchedule, Policy
+from seedfast.families.text.unmask_sampler import unmask
+from seedfast.families.text.unmask_step import MaskedPage, MaskedVocabulary, Step
 
 
 class ProofreadingGenerator(TextGenerator[ProofreadingRequest]):

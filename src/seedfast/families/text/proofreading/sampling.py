@@ -16,7 +16,8 @@ from torch import Tensor
 from seedfast.errors import UserError
 from seedfast.families.text.positions import first
 from seedfast.families.text.proofreading.corruption import Symbols
-from seedfast.families.text.unmask_sampler import MaskedPage, MaskedRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
+from seedfast.families.text.unmask_step import MaskedPage
 from seedfast.keys import Draws
 
 Remask = Literal["cosine", "linear", "constant", "threshold", "sampled"]
