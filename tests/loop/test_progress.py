@@ -71,7 +71,7 @@ def test_a_log_has_plain_lines_with_a_clock(trained: tuple[Path, str]) -> None:
     assert "\x1b" not in printed
     assert any(" left" in line for line in rest)
     assert "validation" in rest[-1]
-    assert re.match(r"\d\d:\d\d:\d\d  trained for .* tokens/s  waiting for data \d+%  memory ", last)
+    assert re.match(r"\d\d:\d\d:\d\d  trained for .* tokens/s  waiting for data \d+%  saving .* s  memory ", last)
 
 
 def test_the_run_folder_has_every_line_with_its_date(trained: tuple[Path, str]) -> None:

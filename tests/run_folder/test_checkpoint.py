@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import sealed_folder
@@ -84,11 +83,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The number of times each file of tensors is loaded, by name."""
     counts: Counter[str] = Counter()
 
-    def counting(path: Path) -> dict[str, torch.Tensor]:
-        counts[Path(path).name] += 1
-        return load_file(path)
+    load = tensors._load
 
-    monkeypatch.setattr(tensors, "load_file", counting)
+    def counting(path: Path) -> dict[str, tuple[int, torch.Tensor]]:
+        counts[path.name] += 1
+        return load(path)
+
+    monkeypatch.setattr(tensors, "_load", counting)
     return counts
 
 

@@ -17,6 +17,7 @@ from seedfast.errors import TrainingStopped, UserError
 from seedfast.files import sha256
 from seedfast.loop.config import Run, settings
 from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.lost_ranks import error_key, failed, within
 from seedfast.version import VERSION
 
 _TOLD, _LEFT = "rank 0 prints the error", "rank has left"
@@ -84,7 +85,7 @@ def one_sentence(place: DistributedContext) -> Iterator[None]:
 
 def _told(place: DistributedContext, store: Store, sentence: str) -> bool:
     """Whether rank 0 prints the sentence of this process."""
-    key = _key(place.rank)
+    key = error_key(place.rank)
     with suppress(RuntimeError):  # rank 0 has ended, and printed why
         store.set(key, sentence)
         dist.destroy_process_group()  # which rank 0 notices wherever it waits for this process
@@ -97,22 +98,26 @@ def _told(place: DistributedContext, store: Store, sentence: str) -> bool:
 
 def _sentence(place: DistributedContext, store: Store) -> str | None:
     """The error that another process has left; None without one."""
-    for rank in range(1, place.world_size):
-        if store.check([_key(rank)]):
-            store.set(_TOLD, "")
-            return f"Process {rank}: {store.get(_key(rank)).decode()}"
-    return None
+    if (rank := failed(store, place.world_size)) is None:
+        return None
+    store.set(_TOLD, "")
+    return f"Process {rank}: {store.get(error_key(rank)).decode()}"
 
 
 def _leave(place: DistributedContext, store: Store) -> None:
     """Leave the group. Rank 0 may have the store, so it goes last, unless the others are slow."""
     if dist.is_initialized():
         dist.destroy_process_group()
-    with suppress(RuntimeError):
-        if place.is_main:
+    if place.is_main:
+        with suppress(RuntimeError):
             _comes(store, [f"{_LEFT} {rank}" for rank in range(1, place.world_size)], seconds=1.0)
-        else:
+        return
+
+    def note() -> None:
+        with suppress(RuntimeError):
             store.set(f"{_LEFT} {place.rank}", "")
+
+    within(1.0, note)
 
 
 def _comes(store: Store, keys: list[str], *, seconds: float) -> bool:
@@ -123,7 +128,3 @@ def _comes(store: Store, keys: list[str], *, seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def _key(rank: int) -> str:
-    return f"error of rank {rank}"

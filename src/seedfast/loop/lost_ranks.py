@@ -1,11 +1,13 @@
 """Which ranks of a group are missing, once a collective has failed: those that do not report to the common store."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from threading import Thread
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 _REPORT = 3.0
 """Seconds in which the others report: a failed collective ends those of all ranks that wait in it."""
@@ -37,10 +39,7 @@ def _reports(rank: int, world_size: int, *, timed_out: bool) -> tuple[list[int],
     A rank that others waited for to no avail finds that all have reported: it is missing itself.
     """
     reports: dict[int, str] = {}
-    # The store may be in the process of rank 0; where that hangs, no answer of it has a time limit.
-    asking = Thread(target=_exchange, args=(rank, world_size, _WAITED if timed_out else _LOST, reports), daemon=True)
-    asking.start()
-    asking.join(2 * _REPORT)
+    within(2 * _REPORT, partial(_exchange, rank, world_size, _WAITED if timed_out else _LOST, reports))
     found = dict(reports)
     if not found:
         return [0], timed_out
@@ -48,16 +47,37 @@ def _reports(rank: int, world_size: int, *, timed_out: bool) -> tuple[list[int],
 
 
 def _exchange(rank: int, world_size: int, report: str, reports: dict[int, str]) -> None:
-    """Report to the store, and collect the reports of all ranks until the time is over."""
+    """Report to the store, and collect the reports of all ranks until the time is over, or one had an error."""
     keys = {each: f"seedfast/ended/{each}" for each in range(world_size)}
     end = time.monotonic() + _REPORT
     with suppress(RuntimeError):  # the store has ended with its process
         store = dist.distributed_c10d._get_default_store()
         store.set(keys[rank], report)
-        while len(reports) < world_size and time.monotonic() < end:
+        while len(reports) < world_size and time.monotonic() < end and failed(store, world_size) is None:
             time.sleep(0.05)
             arrived = {each: key for each, key in keys.items() if each not in reports and store.check([key])}
             reports.update({each: store.get(key).decode() for each, key in arrived.items()})
+
+
+def within(seconds: float, function: Callable[[], object]) -> bool:
+    """Whether the function ends within this time; else it is left alone.
+
+    The store may be in the process of rank 0. Where that hangs, no answer of it has a time limit.
+    """
+    thread = Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+def error_key(rank: int) -> str:
+    """The key of the store for the sentence of a rank that had an error of its own."""
+    return f"error of rank {rank}"
+
+
+def failed(store: Store, world_size: int) -> int | None:
+    """The first rank besides 0 that had an error of its own; None without one."""
+    return next((rank for rank in range(1, world_size) if store.check([error_key(rank)])), None)
 
 
 def _listed(ranks: Iterable[int]) -> str:
