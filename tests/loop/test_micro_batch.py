@@ -96,26 +96,27 @@ if extra:
     resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
 with open_session(run, folder) as session:
     run_training(session, Silent())
-    print(json.dumps([session.run.micro_batch, [e["digest"] for e in journal.read(folder) if "digest" in e]]))
+    print(json.dumps([session.run.micro_batch, [e["loss"] for e in journal.read(folder) if "loss" in e]]))
 """
 
 
-def limited(text: Path, folder: Path, extra: int, size: str) -> tuple[int, list[str]]:
-    """The micro-batch and the digests of a short training, in a process with so many mebibytes to spare (0: all)."""
+def limited(text: Path, folder: Path, extra: int, size: str) -> tuple[int, list[float]]:
+    """The micro-batch and the losses of a short training, in a process with so many mebibytes to spare (0: all)."""
     root = Path(__file__).parents[2]
     source = str(Path(seedfast.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, str(root)]), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", LIMITED, str(text), str(folder), str(extra), size]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found, digests = json.loads(done.stdout)
-    return found, digests
+    found, losses = json.loads(done.stdout)
+    return found, losses
 
 
 def test_the_allocator_s_own_error_ends_the_search(story: Path, tmp_path: Path) -> None:
-    found, digests = limited(story, tmp_path / "limited", 110, "auto")
+    found, losses = limited(story, tmp_path / "limited", 110, "auto")
     assert 1 <= found < 32
-    assert limited(story, tmp_path / "free", 0, str(found)) == (found, digests)  # the same bits by its number
+    # Memory may be short in a later step too, which then halves the size once more: equal up to rounding.
+    assert limited(story, tmp_path / "free", 0, str(found)) == (found, pytest.approx(losses, rel=1e-6))
 
 
 @pytest.fixture
