@@ -161,7 +161,7 @@ def trained(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> Trained:
     patch.setattr(time, "perf_counter", clock)
     patch.setattr(micro_batch, "launch", clock.taking(3, step.launch))
     patch.setattr(Session, "commit", clock.taking(7, Session.commit))
-    patch.setattr(train, "validate", clock.taking(1000, validate.validate))
+    patch.setattr(train, "validate_session", clock.taking(1000, validate.validate_session))
     patch.setattr(sample, "generate", clock.taking(100, sample.generate))
     with open_session(run, folder) as session:
         session.corpus = replace(session.corpus, train=Slow(session.corpus.train, clock))

@@ -155,8 +155,8 @@ def test_best_json_is_what_a_scan_of_the_committed_validations_finds(story: Path
 
 def with_validation_losses(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
     """Replace the losses of the validations to come: of the raw and of the averaged weights in turn."""
-    following, real = iter(losses), train_module.validate
-    monkeypatch.setattr(train_module, "validate", lambda *a, **k: replace(real(*a, **k), loss=next(following)))
+    following, real = iter(losses), train_module.validate_session
+    monkeypatch.setattr(train_module, "validate_session", lambda *a, **k: replace(real(*a, **k), loss=next(following)))
 
 
 def test_a_tie_goes_to_the_earlier_step(story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

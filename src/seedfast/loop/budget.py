@@ -12,7 +12,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.step import launch
 from seedfast.loop.tasks import prefetched_tasks
 from seedfast.loop.train import agree
-from seedfast.loop.validate import chosen_examples, validate
+from seedfast.loop.validate import chosen_examples, validate_session
 from seedfast.untrusted import read_json
 
 _FILE = "budget.json"
@@ -101,24 +101,14 @@ def _sampling_seconds(session: Session) -> float:
 
 def _validation_seconds(session: Session) -> float:
     """The time of a validation of all kinds of weights, from that of one batch."""
-    run, objective, dataset = session.run, session.family.objective, session.corpus.validation
+    run = session.run
     chosen = chosen_examples(session.corpus, run.eval_examples, run.seed)
     if not chosen:
         return 0.0
     size = 4 * run.forward_examples
-    draws = objective.measure.draws or 1
+    draws = session.family.objective.measure.draws or 1
     timed = chosen[: max(1, size // draws) * session.distributed.world_size]
     began = time.perf_counter()
-    validate(
-        objective,
-        session.state.network,
-        session.state.family,
-        dataset,
-        timed,
-        seed=run.seed,
-        batch_size=size,
-        draws=draws,
-        distributed=session.placement.validating,
-    )
+    validate_session(session, session.state.network, timed, batch_size=size)
     kinds = 2 if session.state.average else 1
     return (time.perf_counter() - began) * kinds * len(chosen) / len(timed)

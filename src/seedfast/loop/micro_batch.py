@@ -18,7 +18,7 @@ from seedfast.loop.memory import OutOfMemory
 from seedfast.loop.session import Session
 from seedfast.loop.step import Update, launch
 from seedfast.loop.tasks import positions_task, step_tasks
-from seedfast.loop.validate import chosen_examples, validate
+from seedfast.loop.validate import chosen_examples, validate_session
 
 _USABLE = 0.9
 """The part of the memory that is used: other steps and other programs need more than was measured."""
@@ -92,17 +92,7 @@ def _work(session: Session, size: int, *, rest: int) -> None:
     ]
     launch(session, 0, tasks, sum(float(task.weight_B.sum()) for task in tasks)).entry(session)
     if chosen := chosen_examples(session.corpus, run.eval_examples, run.seed):
-        validate(
-            objective,
-            session.state.network,
-            session.state.family,
-            session.corpus.validation,
-            chosen[: 4 * size],
-            seed=run.seed,
-            batch_size=4 * size,
-            draws=objective.measure.draws or 1,
-            distributed=session.placement.validating,
-        )
+        validate_session(session, session.state.network, chosen[: 4 * size], batch_size=4 * size)
 
 
 def launch_within_memory(

@@ -209,9 +209,8 @@ def _resume(session: Session, checkpoint: Checkpoint, allow_change: tuple[str, .
     session.journal.rewind(checkpoint.step, manifest.journal, manifest.journal_sha256, edited=edited)
     for moved in session.checkpoints.quarantine_after(checkpoint.step):
         say(f"seedfast: the later checkpoint was moved to {moved.name}")
-    session.update_pointers(
-        checkpoint.step, session.state.best
-    )  # a kill may have come between the commit and the pointers
+    # A kill may have come between the commit and the pointers.
+    session.update_pointers(checkpoint.step, session.state.best)
     session.note("resumed", changes=session.changed)
     commit(session.folder / "run.yaml", session.run_yaml)
 

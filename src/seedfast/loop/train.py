@@ -41,7 +41,7 @@ from seedfast.loop.save import Saving
 from seedfast.loop.session import Session
 from seedfast.loop.step import Update
 from seedfast.loop.tasks import prefetched_tasks
-from seedfast.loop.validate import better, chosen_examples, validate
+from seedfast.loop.validate import better, validate_session
 
 T = TypeVar("T")
 
@@ -206,22 +206,7 @@ def _validate(session: Session, saving: Saving) -> tuple[dict[str, Any], bool]:
     sys.audit(phases.VALIDATE, state.step)
     networks = {"raw": state.network} | ({"ema": state.average.network} if state.average else {})
     began = time.perf_counter()
-    scores = {
-        weights: validate(
-            objective,
-            network,
-            state.family,
-            session.corpus.validation,
-            chosen_examples(session.corpus, run.eval_examples, run.seed),
-            seed=run.seed,
-            batch_size=4 * run.forward_examples,  # no activations are kept, so more fit
-            draws=objective.measure.draws or 1,
-            distributed=session.placement.validating,
-            sources=session.corpus.validation_sources,
-            fixed_batches=run.exact_sums,
-        )
-        for weights, network in networks.items()
-    }
+    scores = {weights: validate_session(session, network) for weights, network in networks.items()}
     seconds = round(time.perf_counter() - began, 6)
     saving.settle()
     record: dict[str, Any] = {weights: score.record(objective.measure) for weights, score in scores.items()}

@@ -212,6 +212,30 @@ def _score(totals_E: Tensor, weights_E: Tensor, *, draws: int, diagnostics: dict
     )
 
 
+def validate_session(
+    session: Session, network: nn.Module, examples: Sequence[int] | None = None, *, batch_size: int | None = None
+) -> Score:
+    """Score a network as the training of a session validates it.
+
+    examples: some of those of a validation (default: all of them, and the sources of a mixture apart).
+    batch_size: tasks in a forward pass (default: four times those of training, as no activations are kept).
+    """
+    run, objective, corpus = session.run, session.family.objective, session.corpus
+    return validate(
+        objective,
+        network,
+        session.state.family,
+        corpus.validation,
+        chosen_examples(corpus, run.eval_examples, run.seed) if examples is None else examples,
+        seed=run.seed,
+        batch_size=batch_size or 4 * run.forward_examples,
+        draws=objective.measure.draws or 1,
+        distributed=session.placement.validating,
+        sources=corpus.validation_sources if examples is None else None,
+        fixed_batches=run.exact_sums,
+    )
+
+
 def better(session: Session, weights: str, score: Score) -> BestRecord | None:
     """The record of a score of these weights if it is better than their best so far by the run's metric."""
     run, state, measure = session.run, session.state, session.family.objective.measure

@@ -8,7 +8,7 @@ from typing import Any
 from seedfast.errors import UserError
 from seedfast.files import finite
 from seedfast.loop.session import Session
-from seedfast.loop.validate import chosen_examples, validate
+from seedfast.loop.validate import validate_session
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.untrusted import read_json
 from seedfast.verify.finding import Finding
@@ -110,18 +110,7 @@ def evaluation(past: Past, session: Session, checkpoint: Checkpoint, kind: str) 
         return Finding("evaluation", False, f"{where} is not in the journal")
     average = session.state.average
     network = session.state.network if kind == "raw" or average is None else average.network
-    run, objective = session.run, session.family.objective
-    score = validate(
-        objective,
-        network,
-        session.state.family,
-        session.corpus.validation,
-        chosen_examples(session.corpus, run.eval_examples, run.seed),
-        seed=run.seed,
-        batch_size=4 * run.forward_examples,
-        draws=objective.measure.draws or 1,
-        distributed=session.distributed,
-    )
+    score = validate_session(session, network)
     computed = finite({key: getattr(score, key) for key in _SCORE})
     same = all(recorded.get(key) == computed[key] for key in _SCORE)
     close = past.elsewhere is not None and all(is_close(recorded.get(key), computed[key]) for key in _SCORE)

@@ -9,6 +9,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.step import digest
 from seedfast.optim.lr_schedule import Plateau
 from seedfast.options import may_change
+from seedfast.run_folder import journal
 from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.untrusted import regular
 from seedfast.verify.finding import Finding
@@ -73,8 +74,6 @@ def _journal(past: Past) -> Iterator[str]:
 
 def _ends(folder: Path) -> dict[int, int]:
     """The step of each line by the byte at which the line ends."""
-    from seedfast.run_folder import journal
-
     steps = (entry["step"] for entry in journal.read(folder))
     ends, end = {}, 0
     with regular(folder / "journal.jsonl", folder).open("rb") as lines:
