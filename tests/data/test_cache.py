@@ -115,7 +115,9 @@ def test_of_several_processes_one_prepares_the_data_and_the_others_wait(
 ) -> None:
     runs = [run.finish() for run in [python(SLOW + LOAD, data.path, tmp_path / "log") for _ in range(3)]]
     assert [run.returncode for run in runs] == [0, 0, 0]
-    assert {run.stdout for run in runs} == {f"{data.load().fingerprint.digest} {data.load().train.batch([0])['tokens'].sum()}\n"}
+    assert {run.stdout for run in runs} == {
+        f"{data.load().fingerprint.digest} {data.load().train.batch([0])['tokens'].sum()}\n"
+    }
     assert (tmp_path / "log").read_text() == "prepared once\n"
     prepared(cache)
 

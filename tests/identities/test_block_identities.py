@@ -18,7 +18,6 @@ from seedfast.models.transformer import Transformer
 from seedfast.verify.identities import block
 from seedfast.verify.identities.toys import assets
 
-
 OF_BLOCKS = AttentionMask.of_blocks
 
 

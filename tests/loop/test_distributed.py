@@ -13,6 +13,7 @@ from seedfast.run_folder import journal
 from seedfast.verify.resume import compare
 from seedfast.verify.saboteur import Plan
 
+
 @pytest.mark.parametrize(
     "recipe",
     ["text-proofreading", "image-diffusion", pytest.param("text-masked", marks=pytest.mark.slow)],

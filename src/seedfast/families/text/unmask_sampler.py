@@ -76,9 +76,7 @@ def unmask(
                 size = len(canvas.tokens_L)
                 decoding.trace(row, page.tokens_BL[row, :size].tolist(), page.open_BL[row, :size].tolist())
     assert not bool(page.open_BL.any()), "a position was left open"
-    return [
-        tokens[: len(canvas.tokens_L)] for tokens, canvas in zip(page.tokens_BL.tolist(), canvases, strict=True)
-    ]
+    return [tokens[: len(canvas.tokens_L)] for tokens, canvas in zip(page.tokens_BL.tolist(), canvases, strict=True)]
 
 
 def predicted(network: nn.Module, tokens_BL: Tensor, padding_BL: Tensor | None = None, **inputs: Any) -> Logits:
