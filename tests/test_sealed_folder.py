@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.helpers.processes import python
 
 from seedfast import files
 from seedfast.files import UNFINISHED, file_digest, to_json

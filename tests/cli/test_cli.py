@@ -534,7 +534,14 @@ def test_what_the_output_cannot_encode_is_replaced(story: Path, tmp_path: Path) 
     """Of a training too, whose report is written whatever the terminal shows."""
     text = tmp_path / "japanese.txt"
     text.write_text("吾輩は猫である。名前はまだ無い。\n" * 40, "utf-8")
-    words = ["train", "text-autoregressive", *flags(small_run("text-autoregressive", text, steps=4)), "--out", "run"]
+    words = [
+        "train",
+        "text-autoregressive",
+        *flags(small_run("text-autoregressive", text, steps=4)),
+        "--report",
+        "--out",
+        "run",
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "seedfast", *words],
         capture_output=True, cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": "ascii:strict"}, timeout=300,

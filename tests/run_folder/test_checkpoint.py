@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.helpers.processes import python
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import sealed_folder
