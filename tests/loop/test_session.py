@@ -245,7 +245,7 @@ def test_the_state_of_another_optimizer_is_refused(story: Path, tmp_path: Path) 
 
 def test_a_file_too_large_for_the_disk_is_a_sentence(story: Path, tmp_path: Path) -> None:
     """A real limit on the size of files: saving the first checkpoint finds it."""
-    code = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\nfrom seedfast.cli import main\nmain()"
+    code = "import resource, seedfast.cli\nresource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\nseedfast.cli.main()"
     words = ["train", "text-masked", *flags(small_run("text-masked", story)), "--out", tmp_path / "run"]
     result = python(code, *words).finish()
     assert result.returncode == 2, result.stderr
