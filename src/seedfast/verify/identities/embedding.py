@@ -169,7 +169,8 @@ def expected_loss(
     time_T, time_weights_T = _time_nodes(network.schedule, times)
     texts_NL = all_texts(2, length)
     total = 0.0
-    for some_T in torch.arange(len(time_T)).split(max(1, _ROWS // (len(texts_NL) * len(noise_GL)))):
+    size = max(1, _ROWS // (len(texts_NL) * len(noise_GL)))
+    for some_T in torch.split(torch.arange(len(time_T)), size):
         time_B, text_B, node_B = torch.cartesian_prod(
             some_T, torch.arange(len(texts_NL)), torch.arange(len(noise_GL))
         ).unbind(dim=1)
