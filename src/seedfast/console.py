@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -70,12 +70,7 @@ def abbreviate(names: Iterable[str], limit: int = _NAMES) -> str:
 
 
 class Bar:
-    """A progress bar that appears only on a terminal, and only when the work takes longer than two seconds.
-
-    While one is shown, those of parts of its work are not.
-    """
-
-    _shown: ClassVar["Bar | None"] = None
+    """A progress bar that appears only on a terminal, and only when the work takes longer than two seconds."""
 
     def __init__(self, what: str, total: int) -> None:
         """what: the work. total: its amount, in the unit of `advance`."""
@@ -96,17 +91,13 @@ class Bar:
         # Drawing costs more than the work on a short document, so not every step is drawn.
         if not self._progress.disable and (now := time.monotonic()) > self._next_drawing:
             self._next_drawing = now + _INTERVAL
-            if Bar._shown not in (None, self):
-                return
-            Bar._shown = self
             self._progress.start()
             self._progress.update(self._task, completed=self._done, refresh=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if Bar._shown is self:
-            Bar._shown = None
+        if self._progress.live.is_started:
             self._progress.stop()
 
 
