@@ -136,6 +136,17 @@ def test_time_to_loss(text: Path, tmp_path: Path) -> None:
     assert "of nanoGPT's time" in row
 
 
+def test_compression(text: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    small = ("--steps", 2, "--width", 16, "--context", 8, "--size", 120, "--threads", 1, "--recipes", "text-block")
+    head, *rows = run_bench("compression", text, *small, cwd=tmp_path).splitlines()
+    assert head.startswith("120 bytes, after")
+    names = [row.split("|")[1].strip() for row in rows[3:]]
+    assert names[:2] == ["xz -9e", "xz -9e, after the text before"]
+    assert names[-1] == "text-block"
+    out = run_bench("compression", text, *small, "--runs", runs["text-masked"], "--unmasking", 2, cwd=tmp_path)
+    assert out.splitlines()[-1].startswith("| text-masked, 2 steps | ")
+
+
 def test_exact_sums(text: Path, tmp_path: Path) -> None:
     small = ("--steps", 2, "--rounds", 1, "--width", 16, "--batch", 2, "--chunks", 1, 2)
     head, *rows = run_bench("exact_sums", "--data", text, *small, cwd=tmp_path).splitlines()
