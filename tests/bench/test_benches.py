@@ -66,7 +66,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
-    tested |= {"async_save", "faults", "kills", "damage"}
+    tested |= {"async_save", "faults", "kills", "damage", "compression"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "exact_sums", "common", "nanogpt"}
 
 

@@ -26,6 +26,7 @@ from seedfast.families.text.block_diffusion import Block
 UNMASKING = ("masked", "block", "proofreading")
 FAMILIES = ("autoregressive", *UNMASKING)
 TOKENIZERS = ("bytes", "bpe")
+OTHERS = (*UNMASKING, *TOKENIZERS)
 SCRIPTS = (
     "the cat sees the dog.\r\nthe fox hears the bird.\r\n",
     "Füße, naïve café, Ærø, łódź\n",
@@ -70,7 +71,8 @@ def folders(story: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         changes[tokenizer] = {"data": TextData(path=str(story), tokenizer=tokenizer, context=16, **size)}
     for name in (*FAMILIES, "embedding", *TOKENIZERS):
         recipe = f"text-{'autoregressive' if name in TOKENIZERS else name}"
-        run = small_run(recipe, story, steps=3, eval_every=0, save_every=3, **changes.get(name, {}))
+        steps = 40 if name in TOKENIZERS else 3  # more, so that a byte takes less than eight bits
+        run = small_run(recipe, story, steps=steps, eval_every=0, save_every=steps, **changes.get(name, {}))
         train_in(home / name, run)
     return {path.name: path for path in home.iterdir()}
 
@@ -86,29 +88,39 @@ def test_there_are_a_hundred_files(story: Path) -> None:
     assert len(set(found)) > 90
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, *TOKENIZERS])
-def test_every_file_comes_back(name: str, models: dict[str, Trained], story: Path) -> None:
-    coded = 0
-    for content in files(story.read_text()):
-        found = compress(models[name], content)
-        assert decompress(models[name], found.content) == content
+@pytest.mark.parametrize("name", ["autoregressive", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
+def test_a_hundred_files_come_back(name: str, models: dict[str, Trained], story: Path) -> None:
+    come_back(models[name], files(story.read_text()), coded=40)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_of_every_kind_come_back(name: str, models: dict[str, Trained], story: Path) -> None:
+    come_back(models[name], files(story.read_text())[OTHERS.index(name) :: 7], coded=5)
+
+
+def come_back(model: Trained, contents: list[bytes], *, coded: int) -> None:
+    """Compress files and get them back; the model codes at least so many of them."""
+    count = 0
+    for content in contents:
+        found = compress(model, content)
+        assert decompress(model, found.content) == content
         assert abs(found.bits - found.ideal) <= 64
         assert len(found.content) == found.overhead + found.raw + found.bits / 8
         assert len(found.content) <= len(content) + found.overhead
-        coded += found.tokens > 0
-    assert coded > 40
+        count += found.tokens > 0
+    assert count >= coded
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *TOKENIZERS])
-@pytest.mark.parametrize("rows", [None, 1, 7])
-def test_the_size_is_the_score(name: str, rows: int | None, models: dict[str, Trained], story: Path) -> None:
-    text = story.read_text()[:1500]
+@pytest.mark.parametrize("rows", [2, 7])
+def test_the_size_is_the_score(name: str, rows: int, models: dict[str, Trained], story: Path) -> None:
+    text = story.read_text()[:500]
     found = compress(models[name], text.encode(), rows=rows)
     score: Any = models[name].score(text)
     assert found.ideal == pytest.approx(-score.log_prob / math.log(2), rel=1e-6)
     assert abs(found.bits - found.ideal) <= 64
     assert found.tokens == len(score.tokens)
-    assert (found.text, found.raw) == (1500, 0)
+    assert (found.text, found.raw) == (500, 0)
     assert decompress(models[name], found.content) == text.encode()
 
 
@@ -174,7 +186,7 @@ def test_bits_that_were_changed_with_their_checksum_are_refused(
     found = compress(models[name], content).content
     bits = container.read(found, "").bits
     random.seed(1)
-    for place in random.sample(range(8 * len(bits)), 40):
+    for place in random.sample(range(8 * len(bits)), 12):
         changed = bytearray(bits)
         changed[place // 8] ^= 1 << place % 8
         with pytest.raises(UserError, match="does not decompress"):
@@ -188,7 +200,6 @@ def test_bits_that_were_changed_with_their_checksum_are_refused(
     "changes",
     [
         {"size": -1},
-        {"size": 10},
         {"rows": 0},
         {"rows": 10**9},
         {"rows": True},
@@ -218,7 +229,7 @@ def test_a_header_that_contradicts_itself_is_refused(
 def test_a_header_with_other_values_is_refused(models: dict[str, Trained], story: Path) -> None:
     content = story.read_bytes()[:400]
     found = compress(models["autoregressive"], content, rows=3).content
-    for changes in ({"before": []}, {"before": [10**6, 0]}, {"rows": 2}, {"sha256": "0" * 64}, {"size": 401}):
+    for changes in ({"before": []}, {"before": [10**6, 0]}, {"rows": 2}, {"sha256": "0" * 64}, {"size": 401}, {"size": 10}):
         with pytest.raises(UserError, match="does not decompress"):
             decompress(models["autoregressive"], resealed(found, **changes))
     with pytest.raises(UserError, match="contradicts itself"):

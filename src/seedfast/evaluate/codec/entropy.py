@@ -15,6 +15,7 @@ constriction's range coder has not: 1.3e-4 bits a step, 60 bits after half a mil
 import math
 from array import array
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ WHOLE = 1 << 24
 """The sum of the frequencies of a step."""
 _NEAR = 1 - 2.0**-18
 """A second step is left out where its probability is nearer to 1."""
+_EXACT = {"perfect": True}
+"""constriction takes the nearest frequencies: here, those that are asked for."""
 _BLOCK = 1 << 20  # steps that are handed to the coder at once
 
 Sums = npt.NDArray[np.float64]
@@ -130,7 +133,7 @@ class Decoder:
             raise DamagedError
         words = np.frombuffer(content + bytes(-len(content) % 4), "<u4").astype(np.uint32)
         self._coder = library.stream.stack.AnsCoder(words) if len(words) else library.stream.stack.AnsCoder()
-        self._model = library.stream.model.Bernoulli
+        self._model = partial(library.stream.model.Bernoulli, **_EXACT)
         if position is not None:
             self._coder.seek(*position)
 
@@ -140,11 +143,11 @@ class Decoder:
 
     def branch(self, rare: int, depth: int, frequency: int) -> bool:
         """Read a fork."""
-        return bool(self._coder.decode(self._model(_chance(frequency))))
+        return bool(self._coder.decode(self._model(frequency / WHOLE)))
 
     def insist(self, frequency: int) -> None:
         """Read a second step."""
-        if not self._coder.decode(self._model(_chance(frequency))):
+        if not self._coder.decode(self._model(frequency / WHOLE)):
             raise DamagedError
 
     @property
@@ -159,19 +162,14 @@ class Decoder:
         return bool(self._coder.is_empty())
 
 
-def _chance(frequency: Any) -> Any:
-    """The probability that constriction turns into this frequency."""
-    return frequency / WHOLE
-
-
 def pack(blocks: Iterable[npt.NDArray[np.uint32]]) -> bytes:
     """The bits of steps, as `Encoder.packed` has them. blocks: parts of them, the last one first."""
     library = constriction()
-    coder, model = library.stream.stack.AnsCoder(), library.stream.model.Bernoulli()
+    coder, model = library.stream.stack.AnsCoder(), library.stream.model.Bernoulli(**_EXACT)
     for block in blocks:
         for end in range(len(block), 0, -_BLOCK):
             part = block[max(0, end - _BLOCK) : end]
-            coder.encode_reverse((part & 1).astype(np.int32), model, _chance((part >> 1).astype(np.float64)))
+            coder.encode_reverse((part & 1).astype(np.int32), model, (part >> 1) / WHOLE)
     words: bytes = coder.get_compressed().astype("<u4").tobytes()
     return words.rstrip(b"\0")
 

@@ -8,7 +8,7 @@ import hashlib
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from seedfast.families.text.autoregressive import AutoregressiveGenerator
 from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.decoding import Choose, Decoding
 from seedfast.families.text.request import Canvas, TextRequest
+from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.run_folder import train_state
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _ROW_TOKENS = 1 << 13  # in one forward pass
 _WINDOWS = 8  # of a row that begins after a token in the header
-_PROBE = 16  # tokens
+_PROBE, _PROBE_UNMASKED = 8, 64  # tokens, one after the other, and in two steps
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,24 @@ class TextWriter:
         windows = tokens // self.context
         return min(rows, max(1, windows // _WINDOWS if self.reads_before else windows))
 
-    @torch.no_grad()
     def write(self, windows: Sequence[Sequence[int]], before: Sequence[int | None], choose: Choose) -> list[list[int]]:
         """The windows as they are written. windows: held tokens, of equal lengths; of a decoder any.
 
         before: the token before each window; None at the beginning of a text. choose: as in `Decoding`.
         """
+        return self._fill(self._request, windows, before, choose)
+
+    def _fill(
+        self,
+        request: TextRequest,
+        windows: Sequence[Sequence[int]],
+        before: Sequence[int | None],
+        choose: Choose,
+    ) -> list[list[int]]:
         draws = Draws(seed=1, scope="compress", positions_B=torch.arange(len(windows), device=self._device))
         decoding: Any = Decoding(
             network=self._model.network,
-            request=self._request,
+            request=request,
             draws=draws,
             state=self._model.state,
             forced=True,
@@ -143,8 +152,11 @@ class TextWriter:
 
     def probe(self, rows: int) -> str:
         """A digest of this machine's arithmetic: of the probabilities of a keyed text, and of the entropy coder."""
-        length = min(_PROBE, self.context)
-        words = self.tokenizer.end_of_text or self.tokenizer.size  # ids of text, as far as the tokenizer has them first
+        request, length = self._request, _PROBE
+        if isinstance(request, MaskedRequest):
+            request, length = replace(request, steps=2), _PROBE_UNMASKED
+        length = min(length, self.context)
+        words = self.tokenizer.end_of_text or self.tokenizer.size
         held_BL = keys.randint(keys.derive(1, "compress", "probe"), torch.arange(rows), length, high=words)
         total = hashlib.blake2b(digest_size=8)
 
@@ -152,7 +164,7 @@ class TextWriter:
             total.update(probabilities_NV.cpu().numpy().tobytes())
             return held_N
 
-        self.write(held_BL.tolist(), [None] * rows, choose)
+        self._fill(request, held_BL.tolist(), [None] * rows, choose)
         total.update(entropy.example())
         return total.hexdigest()
 
