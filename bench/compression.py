@@ -106,7 +106,9 @@ def main() -> None:
     everything = options.text.read_bytes()
     before, content = everything[: -options.size], everything[-options.size :]
     print(f"{len(content):,} bytes, after {len(before):,} bytes\n")
-    print("| by | bytes | bits per byte | ideal | bytes with the model | kB/s | kB/s back |\n|---|---|---|---|---|---|---|")
+    print(
+        "| by | bytes | bits per byte | ideal | bytes with the model | kB/s | kB/s back |\n|---|---|---|---|---|---|---|"
+    )
     for row in general(before, content):
         print(row.show(len(content)), flush=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -146,9 +146,7 @@ def _before(writer: TextWriter, tokens: list[int], rows: int) -> list[int]:
     return [tokens[start - 1] for start in first] if writer.reads_before else []
 
 
-def _encoded(
-    writer: TextWriter, tokens: list[int], plan: Plan, probe: str, result: Path | None
-) -> tuple[bytes, float]:
+def _encoded(writer: TextWriter, tokens: list[int], plan: Plan, probe: str, result: Path | None) -> tuple[bytes, float]:
     """The bits of tokens, and their ideal number. Raises ImpossibleError for a token without a probability."""
     text = hashlib.sha256(np.array(tokens)).hexdigest()
     key = f"compress {text} {writer.digest} {probe} {writer.decoding} {plan} {torch.get_num_threads()}"

@@ -112,7 +112,9 @@ def read(content: bytes, name: str) -> Container:
         if len(raw) != header.raw_bytes:
             raise ValueError("raw")
     except (ValueError, KeyError, TypeError, RecursionError, zlib.error):
-        raise UserError(f"{name} has a header that contradicts itself, so seedfast compress did not write it.") from None
+        raise UserError(
+            f"{name} has a header that contradicts itself, so seedfast compress did not write it."
+        ) from None
     return Container(header, raw, body[4 + length + header.raw :], len(content) - len(body) + 4 + length)
 
 
