@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import brotli
-import seedfast
 import zstandard
+
+import seedfast
 from common import parse, parser
 from seedfast.evaluate.codec.codec import compress
 from seedfast.evaluate.trained import Trained
@@ -107,7 +108,9 @@ def main() -> None:
     before, content = everything[: -options.size], everything[-options.size :]
     print(f"{len(content):,} bytes, after {len(before):,} bytes\n")
     print(
-        "| by | bytes | bits per byte | ideal | bytes with the model | kB/s | kB/s back |\n|---|---|---|---|---|---|---|"
+        "| by | bytes | bits per byte | ideal | bytes with the model | kB/s | kB/s back |",
+        "|---|---|---|---|---|---|---|",
+        sep="\n",
     )
     for row in general(before, content):
         print(row.show(len(content)), flush=True)

@@ -3,12 +3,12 @@
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -83,7 +83,7 @@ def compress(
     steps: int | None = None,
     result: Path | None = None,
 ) -> Compressed:
-    """Compress bytes. Any bytes will do: what the tokenizer cannot hold, and what the model would make longer, is stored.
+    """Compress any bytes: what the tokenizer cannot hold, and what the model would make longer, is stored.
 
     rows: windows that are computed together (default: by the context and the length). steps: unmasking steps of a
     masked model. result: where the file will be; an interrupted call is continued by the next one with the same
@@ -148,7 +148,7 @@ def _before(writer: TextWriter, tokens: list[int], rows: int) -> list[int]:
 
 def _encoded(writer: TextWriter, tokens: list[int], plan: Plan, probe: str, result: Path | None) -> tuple[bytes, float]:
     """The bits of tokens, and their ideal number. Raises ImpossibleError for a token without a probability."""
-    text = hashlib.sha256(np.array(tokens)).hexdigest()
+    text = hashlib.sha256(np.array(tokens).tobytes()).hexdigest()
     key = f"compress {text} {writer.digest} {probe} {writer.decoding} {plan} {torch.get_num_threads()}"
     with journal(result, key) as done, Bar("Compressing", len(tokens)) as bar:
         for number, group in enumerate(plan.groups):
@@ -231,7 +231,7 @@ def _decoded(writer: TextWriter, file: Container, result: Path | None) -> list[i
         raise DamagedError
     if not header.tokens:
         return []
-    tokens: dict[int, Sequence[int]] = {}  # of each window, by its start
+    tokens: dict[int, npt.NDArray[np.uint32]] = {}  # of each window, by its start
     last = dict(zip(first[1:], header.before, strict=False))  # the token before a position
     key = f"decompress {hashlib.sha256(file.bits).hexdigest()} {header}"
     with journal(result, key) as done, Bar("Decompressing", header.tokens) as bar:
@@ -253,7 +253,7 @@ def _decoded(writer: TextWriter, file: Container, result: Path | None) -> list[i
                 last[start + group.length] = window[-1]
         if not decoder.is_at_end:
             raise DamagedError
-    return [token for start in sorted(tokens) for token in tokens[start]]
+    return [token for start in sorted(tokens) for token in tokens[start].tolist()]
 
 
 def _continued(bits: bytes, done: Journal) -> Decoder:

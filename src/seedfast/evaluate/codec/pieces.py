@@ -1,4 +1,4 @@
-"""A file as text, which the model codes, and as raw bytes between: invalid UTF-8, and what the tokenizer cannot hold."""
+"""A file as text, which the model codes, and raw bytes between: invalid UTF-8, and what the tokenizer cannot hold."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # as Python's `surrogateescape` sh
 
 @dataclass(frozen=True)
 class Pieces:
-    """tokens: of all text. table: of each piece, the number of tokens, and of raw bytes after them. raw: all of these."""
+    """tokens: of all text. table: of each piece, the number of tokens, and of raw bytes after them. raw: these bytes."""
 
     tokens: list[int]
     table: list[tuple[int, int]]

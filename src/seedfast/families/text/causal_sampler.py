@@ -127,9 +127,9 @@ def continue_prompts(
 ) -> list[list[int]]:
     """The tokens that follow each prompt, up to `counts` of them, fewer if the text ends. Prompts may differ in length.
 
-    held: the tokens of forced texts. may_end: whether end-of-text may be generated. are_begun: whether the prompts hold all that the network reads, as
-    rendered chats do; else each is read after the beginning-of-text. cached=False
-    recomputes every position for each token: the same text, slowly (the reference of tests).
+    may_end: whether end-of-text may be generated. are_begun: whether the prompts hold all that the network reads, as
+    rendered chats do; else each is read after the beginning-of-text. cached=False recomputes every position for each
+    token: the same text, slowly (the reference of tests). held: the tokens of forced texts.
     """
     texts = [
         _Text(row, prompt, count, vocabulary, is_begun=are_begun, held=held[row] if held else None)
@@ -211,7 +211,11 @@ class _Reader:
         if self.forbidden_V is not None:
             logits_BV = logits_BV.masked_fill(self.forbidden_V, -torch.inf)
         u_B = u_B if len(u_B) == len(self.texts) else u_B[self.rows_B]
-        shaping = {"temperature": request.temperature, "top_k": request.top_k, "top_p": request.top_p}
+        shaping: dict[str, Any] = {
+            "temperature": request.temperature,
+            "top_k": request.top_k,
+            "top_p": request.top_p,
+        }
         if decoding.forced:
             held_B = torch.tensor([text.next_held for text in self.texts], device=u_B.device)
             self.next_B = decoding.forced_tokens(shape(logits_BV, **shaping), held_B)
