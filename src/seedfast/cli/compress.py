@@ -24,7 +24,7 @@ class Compress:
     file: tyro.conf.Positional[Path]
     """The file to compress."""
     run: Annotated[Path, tyro.conf.arg(name="with", metavar="RUN")]
-    """The model: a run folder, a checkpoint in it, or a model's own folder (of transformers, peft or seedfast export)."""
+    """The model: a run folder, a checkpoint in it, or a model's own folder (transformers, peft or seedfast export)."""
     out: Path
     """The compressed file."""
     rows: int | None = None

@@ -14,7 +14,7 @@ _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # as Python's `surrogateescape` sh
 
 @dataclass(frozen=True)
 class Pieces:
-    """tokens: of all text. table: of each piece, the number of tokens, and of raw bytes after them. raw: these bytes."""
+    """tokens: of all text. table: of each piece, its number of tokens, and of raw bytes after it. raw: these bytes."""
 
     tokens: list[int]
     table: list[tuple[int, int]]
