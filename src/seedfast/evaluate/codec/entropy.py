@@ -32,7 +32,7 @@ _EXACT = {"perfect": True}
 _BLOCK = 1 << 20  # steps that are handed to the coder at once
 
 Sums = npt.NDArray[np.float64]
-"""Probabilities of the nodes of a binary tree, [2 · leaves]: node 1 is the root, 2i and 2i + 1 are the children of i."""
+"""Probabilities of the nodes of a binary tree, [2 · leaves]: node 1 is the root, 2i and 2i + 1 are children of i."""
 
 
 class ImpossibleError(Exception):
