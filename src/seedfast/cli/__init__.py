@@ -20,6 +20,8 @@ COMMANDS = {
     "evaluate": "all numbers of a run: exact loss, bits per byte, metrics that fit",
     "sample": "generate text, images or captions with a trained model",
     "score": "how likely each document of a file is, token by token",
+    "compress": "a file through a model and an entropy coder: its size is the score",
+    "decompress": "the same bytes again, or a refusal",
     "captions": "caption metrics on held-out images, and a gallery",
     "prepare": "convert a data set's archive into a folder to train on (Flickr30k)",
     "fidelity": "generated against real images: Fréchet distance, precision, recall",

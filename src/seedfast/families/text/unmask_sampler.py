@@ -67,7 +67,7 @@ def unmask(
             probabilities=partial(_shaped, vocabulary, request, logits, may_end_N),
             confidence=partial(_confidence, vocabulary, plain, logits, may_end_N),
             symbols=vocabulary.size,
-            given_BL=held_BL if decoding.forced else None,
+            given=partial(_forced, decoding, held_BL) if decoding.forced else None,
             record=decoding.record,
         )
         page = revise(step, _unmasked(step, policy.select(step)))
@@ -101,6 +101,10 @@ def _confidence(
     return _shaped(vocabulary, plain, logits, may_end_N, where_N).amax(dim=-1)
 
 
+def _forced(decoding: Decoding[Any], held_BL: Tensor, probabilities_NV: Tensor, where_N: Tensor) -> Tensor:
+    return decoding.forced_tokens(probabilities_NV, held_BL.flatten()[where_N])
+
+
 def _start(
     canvases: Sequence[Canvas], vocabulary: MaskedVocabulary, device: torch.device
 ) -> tuple[MaskedPage, Tensor, Tensor]:
@@ -119,8 +123,7 @@ def _unmasked(step: Step, now_BL: Tensor) -> MaskedPage:
 
     def choose(where_N: Tensor) -> Tensor:
         probabilities_NV = step.probabilities(where_N)
-        given_BL = step.given_BL
-        tokens_N = draw(probabilities_NV, u_N[where_N]) if given_BL is None else given_BL.flatten()[where_N]
+        tokens_N = step.given(probabilities_NV, where_N) if step.given else draw(probabilities_NV, u_N[where_N])
         if step.record:
             column_N = where_N % length
             step.record(
