@@ -9,6 +9,7 @@ import pytest
 from seedfast import recipes
 from seedfast.cli import COMMANDS
 from seedfast.cli.arguments import parse
+from seedfast.cli.compare import Compare
 from seedfast.cli.evaluate import Evaluate
 from seedfast.cli.sample import Sample
 from seedfast.cli.score import Score
@@ -65,6 +66,8 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
     if name in ("evaluate", "score") and "--judge" not in rest:
         asked_numbers: Any = parse({"evaluate": Evaluate, "score": Score}[name], rest, prog=f"seedfast {name}")
         assert str(asked_numbers.run) == rest[0]
+    if name == "compare":
+        assert parse(Compare, rest, prog="seedfast compare").runs
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
         kind = request_class(recipe)
         asked_samples: Any = parse(Sample[kind], rest, prog="seedfast sample")
