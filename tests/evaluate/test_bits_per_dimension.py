@@ -39,7 +39,7 @@ def bits(process: NoiseProcess, denoise: Callable[[Tensor, NoiseLevel], Tensor],
     draws = Draws(seed=1, scope="test", positions_B=positions_B, group=DRAWS)
     x0 = (2 * draws.randint("pixels of the data", 1, 4, 4, high=2) - 1).double()
     steps = step_nats(denoise, x0, levels, draws)
-    nats = steps * (0.5 if twin else 1) + prior_nats(x0, levels) + pixel_nats(x0, levels, draws)
+    nats = steps * (0.5 if twin else 1) + prior_nats(x0, levels) + pixel_nats(denoise, x0, levels, draws)
     return float(nats.mean()) / math.log(2) / 16
 
 

@@ -31,14 +31,9 @@ def windows(size: int) -> np.ndarray:
 
 
 def ragged(seed: int) -> np.ndarray:
-    """Windows of another tokenizer: of 20 to 60 bytes, and one without any."""
-    sizes = np.random.default_rng(seed).integers(20, 61, BYTES // 40)
-    sizes[3], sizes[-1] = 0, 0
-    sizes[-1] = BYTES - sizes.sum()
-    while sizes[-1] < 0:
-        sizes[int(sizes[:-1].argmax())] += sizes[-1]
-        sizes[-1] = 0
-    return sizes.astype(np.int64)
+    """Windows of another tokenizer: of different sizes, and two without any byte."""
+    cuts = np.random.default_rng(seed).choice(np.arange(1, BYTES), BYTES // 40 - 1, replace=False)
+    return np.diff(np.sort(np.concatenate([[0, BYTES, BYTES, cuts[0]], cuts])))
 
 
 def value_alone(nats: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
@@ -89,6 +84,7 @@ def test_windows_are_shared_out_by_their_bytes() -> None:
     parts = shared_out(totals, sizes, np.array([0.0, 3.0, 6.0, 12.0]))
     assert parts.tolist() == [3.0, 1.0 + 7.0 + 2.0, 6.0]
     assert parts.sum() == totals.sum()
-    bounds = blocks([windows(40), ragged(2)])
+    bounds = blocks(windows(40), ragged(2))
     assert bounds[-1] == BYTES
     assert len(bounds) - 1 == 20, "of a short text at least twenty"
+    assert set(blocks(windows(40), windows(24)).tolist()) <= set(range(0, BYTES + 1, 120)), "edges of both"

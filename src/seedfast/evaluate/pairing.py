@@ -4,7 +4,8 @@ What makes a text hard makes it hard for both models, so the difference varies f
 value: its error comes from the differences of the parts, never from the errors of the values. The parts are
 
     windows       where both models are scored on the same windows: the same tokenizer and context
-    blocks        where their windows differ: consecutive parts of the bytes, each as long as several windows
+    blocks        where their windows differ: consecutive parts of the bytes, each as long as several windows, between
+                  places where the edges of two windows are near each other
     independent   where neither is possible (whole examples, packed differently): the root of the sum of both squared
                   errors, which is too large
 
@@ -14,7 +15,6 @@ since every byte is counted once; only its error does, by the small part of a bl
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -89,7 +89,7 @@ def difference(one: Scored, other: Scored) -> Difference | None:
     sizes = (one.cut.sizes_E, other.cut.sizes_E)
     if sizes[0].sum() != sizes[1].sum():
         return None
-    bounds = blocks(sizes)
+    bounds = blocks(*sizes)
     parts = shared_out(one.totals_N, sizes[0], bounds) - shared_out(other.totals_N, sizes[1], bounds)
     return _difference(parts, np.diff(bounds), "blocks")
 
@@ -99,16 +99,25 @@ def independent(one: tuple[float, float], other: tuple[float, float]) -> Differe
     return Difference(one[0] - other[0], math.hypot(one[1], other[1]), "independent", 0)
 
 
-def blocks(cuts: Sequence[Integers]) -> Floats:
-    """The bounds of equal blocks of the same bytes, each as long as several windows of the cut with the longest ones.
+def blocks(one: Integers, other: Integers) -> Floats:
+    """The bounds of consecutive blocks of the same bytes, from the sizes of the windows of two cuts.
 
-    cuts: the sizes of the windows of each. The blocks of a short text are shorter, down to one window, so that there
-    are enough of them.
+    A block is about as long as several windows of the cut that has fewer; those of a short text are shorter, down to
+    one window, so that there are enough of them. Each bound is an edge of that cut, and of those nearby the one that is
+    nearest to an edge of the other.
     """
-    end = float(cuts[0].sum())
-    windows = min(int((sizes > 0).sum()) for sizes in cuts)
+    coarse, fine = sorted((np.unique(np.cumsum(sizes)) for sizes in (one, other)), key=len)
+    end, windows = float(coarse[-1]), len(coarse)
     count = max(windows // _WINDOWS_IN_A_BLOCK, min(_FEWEST_BLOCKS, windows), 1)
-    return np.linspace(0, end, count + 1)
+    after = np.searchsorted(fine, coarse).clip(max=len(fine) - 1)
+    misses = np.minimum(abs(fine[after] - coarse), abs(coarse - fine[(after - 1).clip(min=0)]))
+    bounds = [0.0]
+    for number in range(1, count):
+        near = abs(coarse - end * number / count) < end / count / 2
+        if near.any():
+            place = np.flatnonzero(near)[misses[near].argmin()]
+            bounds.append(float(coarse[place]))
+    return np.array([*bounds, end])
 
 
 def shared_out(totals_E: Floats, sizes_E: Integers, bounds: Floats) -> Floats:
