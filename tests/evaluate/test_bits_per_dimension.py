@@ -32,24 +32,29 @@ def best_denoiser(x: Tensor, level: NoiseLevel) -> Tensor:
     return torch.tanh(a * x / s.square())
 
 
-def bits(process: NoiseProcess, denoise: Callable[[Tensor, NoiseLevel], Tensor], *, twin: bool = False) -> float:
-    """The bound of images of 4 × 4 black and white pixels, in bits per dimension."""
+def bits(
+    process: NoiseProcess, denoise: Callable[[Tensor, NoiseLevel], Tensor], *, twin: bool = False
+) -> tuple[float, float]:
+    """The bound of images of 4 × 4 black and white pixels in bits per dimension, and its standard error."""
     levels = chain(process)
     positions_B = torch.arange(IMAGES * DRAWS)
     draws = Draws(seed=1, scope="test", positions_B=positions_B, group=DRAWS)
     x0 = (2 * draws.randint("pixels of the data", 1, 4, 4, high=2) - 1).double()
     steps = step_nats(denoise, x0, levels, draws)
-    nats = steps * (0.5 if twin else 1) + prior_nats(x0, levels) + pixel_nats(denoise, x0, levels, draws)
-    return float(nats.mean()) / math.log(2) / 16
+    nats_B = steps * (0.5 if twin else 1) + prior_nats(x0, levels) + pixel_nats(denoise, x0, levels, draws)
+    bits_I = nats_B.view(IMAGES, DRAWS).mean(dim=1) / math.log(2) / 16
+    return float(bits_I.mean()), float(bits_I.std()) / math.sqrt(IMAGES)
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 def test_the_bound_is_the_entropy_for_the_best_denoiser(process: NoiseProcess) -> None:
-    found = bits(process, best_denoiser)
-    assert 0.98 < found < 1.06, "one bit for each pixel; the chain of steps adds a little, and the estimate has noise"
-    worse = bits(process, lambda x, level: best_denoiser(x, level) * 0.9)
+    found, error = bits(process, best_denoiser)
+    assert error < 0.04
+    assert 1 - 3 * error < found < 1.1 + 3 * error, "one bit for each pixel, and a little for the steps between levels"
+    worse, _ = bits(process, lambda x, level: best_denoiser(x, level) * 0.9)
     assert worse > found + 0.02
-    assert bits(process, best_denoiser, twin=True) < 0.9, "half of the error of each step is no bound"
+    twin, _ = bits(process, best_denoiser, twin=True)
+    assert twin < 1 - 3 * error, "half of the error of each step is no bound"
 
 
 def test_the_least_noisy_level_comes_first() -> None:

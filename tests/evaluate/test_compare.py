@@ -89,7 +89,7 @@ def test_the_effort_is_that_of_the_journal(runs: Path, seedfast: Command) -> Non
     size = sum(each.numel() for each in network.parameters())
     assert effort["parameters"] == size > effort["without_embeddings"] > 0
     assert effort["seen"] == 6 * 6 * 16
-    assert effort["epochs"] == pytest.approx(twice["epochs"] / 2)
+    assert effort["epochs"] == pytest.approx(twice["epochs"] / 2, rel=1e-2)
     assert effort["flops"] == pytest.approx(twice["flops"] / 2)
     tokens, body = effort["seen"], effort["without_embeddings"]
     assert 6 * body * tokens < effort["flops"] < 24 * size * tokens
@@ -123,11 +123,12 @@ def test_the_table_fits_a_narrow_terminal(runs: Path, tmp_path: Path, seedfast: 
     names = ("ar", "bytes", "masked", "embedding")
     page = tmp_path / "table.html"
     words = ("compare", *(runs / name for name in names), *FAST, "--judge", runs / "longer", "--samples", "4")
-    status, out, _ = seedfast(*words, "--temperatures", "0.7", "1", "--html", page)
-    assert status == 0
+    status, out, error = seedfast(*words, "--temperatures", "0.7", "1", "--html", page)
+    assert status == 0, error
     assert max(map(len, out.splitlines())) <= 80
     for part in ("bits per byte", "lower bound", "deployed", "no embed.", "FLOPs", "frontier area", "sha256", "≤ "):
         assert part in out
+    assert "bytes has no frontier by this judge: The character" in " ".join(out.split())
     assert sum(line.startswith("masked ") for line in out.splitlines()) == 4, "one block below the other"
     assert page.read_text().count("<table") == 1
     assert page.read_text().count("data:image/png") == 2

@@ -90,7 +90,8 @@ def markdown(found: ComparedRuns) -> list[str]:
 
 def pictures(found: ComparedRuns) -> list[tuple[str, bytes, bytes]]:
     """The picture of the frontiers, if there are any: a caption, and PNG files for light and dark pages."""
-    frontiers = {row.name: row.metrics["frontier"]["frontier"] for row in found.rows if "frontier" in row.metrics}
+    known = {row.name: row.metrics.get("frontier", {}) for row in found.rows}
+    frontiers = {name: each["frontier"] for name, each in known.items() if "frontier" in each}
     curves = [plotted(each["curves"][-1], each["held_out"], name) for name, each in frontiers.items()]
     caption = f"Samples at several temperatures, by the judge {found.judge}; a star is held-out text."
     return [(caption, draw(curves, LIGHT), draw(curves, DARK))] if curves else []
@@ -103,7 +104,7 @@ def data(found: ComparedRuns) -> str:
 
 
 def notes(found: ComparedRuns) -> Iterator[str]:
-    """What the numbers mean."""
+    """What the numbers mean, and what is missing."""
     if found.best:
         yield f"± one standard error. ≤: a bound from above. difference: to {found.best}, the lowest value."
     parts = {each.parts for row in found.rows for each in (row.difference, row.deployed_difference) if each}
@@ -136,6 +137,9 @@ def notes(found: ComparedRuns) -> Iterator[str]:
             f"frontier area, by the judge {found.judge}: 0 as varied and as likely as held-out text, 1 as a guess or "
             "a text of one token; smaller is better."
         )
+    for row in found.rows:
+        if reason := row.metrics.get("frontier", {}).get("reason"):
+            yield f"{row.name} has no frontier by this judge: {reason}"
     if found.is_judge:
         yield f"{found.is_judge} is the judge itself, which is no measure of its own text, so it has no frontier."
 

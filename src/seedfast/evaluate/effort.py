@@ -3,7 +3,7 @@
 FLOPs of training = steps × FLOPs of the matrix products of a step's forward and backward pass (`loop/flops.py`),
 attention included: 2mkn for a product of an m × k and a k × n matrix, three times that where both factors are trained.
 Of a step whose shapes depend on its data they are those of the first batch. For a plain transformer that is about
-6 × parameters without embeddings × tokens, and more for attention.
+6 × parameters without embeddings × tokens, and more for attention and the output layer.
 """
 
 from dataclasses import asdict, dataclass

@@ -10,11 +10,12 @@ import torch
 
 from seedfast.console import say
 from seedfast.data.notes import Note
+from seedfast.errors import UserError
 from seedfast.evaluate.bits_per_dimension import BitsPerDimension, ImageBound
 from seedfast.evaluate.bracket import Bracket
 from seedfast.evaluate.caption_quality import CaptionQuality
 from seedfast.evaluate.deployed import Deployed, DeployedLikelihood
-from seedfast.evaluate.evaluator import Evaluator, Result
+from seedfast.evaluate.evaluator import Evaluator
 from seedfast.evaluate.fidelity import Fidelity
 from seedfast.evaluate.frontier import TEMPERATURES, Frontier
 from seedfast.evaluate.loss import Likelihood, Loss
@@ -97,7 +98,7 @@ def measured(name: str, model: Trained, options: Options) -> dict[str, Noted]:
             say(f"{name}: {metric.replace('_', ' ')}")
             if isinstance(evaluator, Bracket) and "loss" in found:
                 evaluator = replace(evaluator, loss=_likelihood(model, found["loss"]))
-            known = _plain(evaluator(model))
+            known = _plain(evaluator, model)
             note.write(known)
         examples = known["examples"]
         found[metric] = Noted(known["record"], tuple(known["totals"]), None if examples is None else tuple(examples))
@@ -115,10 +116,16 @@ def _note(model: Trained, metric: str, evaluator: Evaluator) -> Note:
     return Note.of("measured", metric, model.committed.manifest.seal, model.weights, options, *where)
 
 
-def _plain(result: Result) -> dict[str, Any]:
-    """A result as JSON values."""
+def _plain(evaluator: Evaluator, model: Trained) -> dict[str, Any]:
+    """The result of a metric as JSON values. Of a frontier whose samples the judge cannot read, the reason."""
     totals: tuple[float, ...] = ()
     examples = None
+    try:
+        result = evaluator(model)
+    except UserError as error:
+        if not isinstance(evaluator, Frontier):
+            raise
+        return {"record": {"reason": str(error)}, "totals": (), "examples": None}
     if isinstance(result, Likelihood | DeployedLikelihood | BitsPerDimension):
         totals = result.totals
     if isinstance(result, DeployedLikelihood):
