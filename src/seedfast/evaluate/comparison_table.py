@@ -110,8 +110,8 @@ def notes(found: ComparedRuns) -> Iterator[str]:
     parts = {each.parts for row in found.rows for each in (row.difference, row.deployed_difference) if each}
     if parts & {"windows", "blocks"}:
         yield (
-            "The error of a difference comes from the differences on the same windows (on the same blocks of bytes, "
-            "where windows differ), so it is far smaller than those of the values."
+            "The error of a difference comes from the differences on the same windows, or on the same blocks of bytes "
+            "where windows differ, and not from those of the values."
         )
     if "independent" in parts:
         yield "independent: these runs have no windows in common; the error is the root of both squared errors."
@@ -134,8 +134,8 @@ def notes(found: ComparedRuns) -> Iterator[str]:
         yield f"per second: tokens or images that are generated, {speed['together']} samples together, on this machine."
     if any("frontier" in row.metrics for row in found.rows):
         yield (
-            f"frontier area, by the judge {found.judge}: 0 as varied and as likely as held-out text, 1 as a guess or "
-            "a text of one token; smaller is better."
+            f"frontier area, by the judge {found.judge}: 0 as varied and as likely as held-out text, 1 as noise or as a "
+            "text of one token; smaller is better."
         )
     for row in found.rows:
         if reason := row.metrics.get("frontier", {}).get("reason"):

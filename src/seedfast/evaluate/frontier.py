@@ -37,7 +37,7 @@ from seedfast.report.frontier import PlottedCurve, PlottedPoint
 TEMPERATURES = (0.5, 0.7, 0.85, 1.0, 1.15)
 _MOST, _FEWEST = 32, 8  # samples of a point
 _BUDGET = 1 << 21  # tokens that the network reads for all points
-_HELD_OUT = 128  # windows
+_SETS = 4  # of as many held-out texts as there are samples
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class FrontierResult:
         of = "the same data" if judged.judge_of_same_data else "other data"
         lines = [
             f"judge {judged.judge}, trained on {of}",
-            f"{self.texts} texts for each line; variety: entropy of a text × (1 - repeated 4-grams)",
+            f"{self.texts} texts for each line; variety: nats by which they predict themselves",
             "",
             _LINE.format("evaluations", "temperature", "nats per token", "entropy", "repeated", "variety", "tokens/s"),
         ]
@@ -217,7 +217,9 @@ class Frontier:
                 drawn.append(timed(model, asked, seed=self.seed))
         texts = [written_texts(each.samples, model) for each in drawn]
         length = max(len(tokens) for each in texts for tokens in each.tokens)
-        real = text_sums(held_out(model, self.by, count=_HELD_OUT, length=length, given=given(texts[0])), self.by)
+        number = requests[0].count
+        windows = held_out(model, self.by, count=_SETS * number, length=length, given=given(texts[0]))
+        real = text_sums(windows, self.by, sets=max(1, len(windows) // number))
         points = [
             Point(asked.temperature, text_sums(passages_of(each, model, self.by), self.by), taken.rate)
             for asked, each, taken in zip(requests, texts, drawn, strict=True)
@@ -256,8 +258,8 @@ class Frontier:
         return Curve(steps, evaluations, model.decoding(request), tuple(points), value, error)
 
 
-def text_sums(passages: Sequence[Passage], by: Trained) -> TextSums:
-    """The sums of passages under a judge; those of a passage with nothing to score are 0."""
+def text_sums(passages: Sequence[Passage], by: Trained, *, sets: int = 1) -> TextSums:
+    """The sums of passages under a judge; those of a passage with nothing to score are 0. sets: as in `TextSums.of`."""
     passages = begun(passages, by)
     scored = [place for place, each in enumerate(passages) if each.scored_ids]
     nats_N, weights_N, sizes_N = np.zeros((3, len(passages)))
@@ -265,4 +267,5 @@ def text_sums(passages: Sequence[Passage], by: Trained) -> TextSums:
         nats, weights = nats_of([passages[place] for place in scored], by)
         nats_N[scored], weights_N[scored] = nats.numpy(), weights.numpy()
         sizes_N[scored] = [by.tokenizer.byte_count(passages[place].scored_ids) for place in scored]
-    return TextSums.of([each.written for each in passages], nats_N, weights_N, sizes_N)
+    texts = [each.written for each in passages]
+    return TextSums.of(texts, nats_N, weights_N, sizes_N, vocabulary=by.tokenizer.size, sets=sets)

@@ -3,10 +3,10 @@
 A judge's nats per token fall when a sampler repeats itself, and the variety of its text rises when it writes noise, so
 neither number alone tells good text: a sampler without a single parameter tops each. Both together are a point
 
-    x   variety: the unigram entropy of a text, times the share of its 4-grams that did not stand before in it
+    x   variety: the nats per token by which the texts predict themselves (`variety.py`)
     y   the judge's nats per token
 
-and a sampler is the curve of its points at several temperatures. Held-out text of the same length is the point (X, Y).
+and a sampler is the curve of its points at several temperatures. As much held-out text is the point (X, Y).
 A point is *worth* the rectangle of all points that are both duller and less likely than it, from x = 0 to its x and
 from its y to y = ln V, the nats of a guess among V tokens. The **area** of a frontier is what the points of a sampler
 leave of the rectangle of held-out text, as a part of it:
@@ -15,8 +15,8 @@ leave of the rectangle of held-out text, as a part of it:
 
 the area between the curve, as a staircase, and the point of held-out text; the complement of the hypervolume of Zitzler
 and Thiele 1999. It is 0 where a point is as varied and as likely as held-out text, and smaller is better. It is 1 for a
-text of a single token (x = 0) and for uniform noise (y ≥ ln V on average, by Gibbs' inequality). Points are not joined
-by lines: the mean of a dull text and a noisy one lies on a line between them, and is no better text than either.
+single token that is repeated (x → 0) and for uniform noise (y ≥ ln V on average, by Gibbs' inequality). Points are not
+joined by lines: the mean of a dull text and a noisy one lies on a line between them, and is no better text than either.
 """
 
 import math
@@ -30,6 +30,7 @@ import torch
 
 from seedfast import keys
 from seedfast.evaluate.text_statistics import entropy_nats, repeats
+from seedfast.evaluate.variety import own_nats
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,24 +43,40 @@ _N = 4  # of the n-grams
 class TextSums:
     """Sums over each of N texts, float64 [N], whose ratios are a point.
 
-    nats, scored: under the judge, and the tokens that it scored. bytes: of these tokens. surprise, tokens: for the
-    unigram entropy. repeated, grams: the n-grams that stood before in their text, and all of them.
+    nats, scored: under the judge, and the tokens that it scored. bytes: of these tokens. own, tokens: the nats by which
+    the texts predict themselves, and all tokens. surprise: for the unigram entropy. repeated, grams: the n-grams that
+    stood before in their text, and all of them.
     """
 
     nats: Floats
     scored: Floats
     bytes: Floats
+    own: Floats
     surprise: Floats
     tokens: Floats
     repeated: Floats
     grams: Floats
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[int]], nats: Floats, scored: Floats, sizes: Floats) -> Self:
-        """texts: as tokens of the judge. nats, scored, sizes: nats, tokens and bytes that were scored of each."""
+    def of(
+        cls,
+        texts: Sequence[Sequence[int]],
+        nats: Floats,
+        scored: Floats,
+        sizes: Floats,
+        *,
+        vocabulary: int,
+        sets: int = 1,
+    ) -> Self:
+        """texts: as tokens of the judge, of which there are `vocabulary`. nats, scored, sizes: nats, tokens and bytes
+        that were scored of each. sets: text i belongs to the set i % sets, and is predicted by the texts of its set.
+        """
+        own = np.zeros(len(texts))
+        for number in range(sets):
+            own[number::sets] = own_nats(texts[number::sets], vocabulary)
         repeated, grams = np.array([repeats(text, _N) for text in texts], np.float64).reshape(-1, 2).T
         surprise = np.array(list(map(entropy_nats, texts)), np.float64)
-        return cls(nats, scored, sizes, surprise, np.array(list(map(len, texts)), np.float64), repeated, grams)
+        return cls(nats, scored, sizes, own, surprise, np.array(list(map(len, texts)), np.float64), repeated, grams)
 
     def ratios(self, counts_RN: Floats) -> "Ratios":
         """The ratios of the texts, each counted as often as in a row of `counts_RN`."""
@@ -71,6 +88,7 @@ class TextSums:
         return Ratios(
             nats=ratio(self.nats, self.scored),
             bits_per_byte=ratio(self.nats, self.bytes) / math.log(2),
+            variety=ratio(self.own, self.tokens),
             entropy=ratio(self.surprise, self.tokens),
             repetition=ratio(self.repeated, self.grams),
         )
@@ -91,13 +109,9 @@ class Ratios:
 
     nats: Floats
     bits_per_byte: Floats
+    variety: Floats
     entropy: Floats
     repetition: Floats
-
-    @property
-    def variety(self) -> Floats:
-        """x."""
-        return self.entropy * (1 - self.repetition)
 
 
 def area(points: Sequence[Ratios], real: Ratios, guess: float) -> Floats:

@@ -56,7 +56,7 @@ def draw(curves: Sequence[PlottedCurve], theme: Theme = LIGHT, *, kind: str = "p
         seen.add((held_out.variety, held_out.nats))
     axes.set_xlim(0, None)
     axes.set_ylim(0, None)
-    axes.set_xlabel("variety: unigram entropy × (1 - repeated 4-grams), nats per token; numbers: temperature")
+    axes.set_xlabel("variety: nats per token by which the texts predict themselves; numbers: temperature")
     axes.set_ylabel("judge's nats per token")
     legend(axes, theme, place="best")
     if kind == "png":
