@@ -129,10 +129,10 @@ def test_the_error_is_the_scatter_of_other_samples() -> None:
     step[: len(STEP)] += 0.9 * STEP
 
     def of(seed: int) -> tuple[float, float]:
-        real = judged(drawn(STEP, 500 + seed, 4 * TEXTS), sets=4)
+        real = judged(drawn(STEP, 500 + seed))
         return area_of([judged(drawn(step, 10 + seed))], real, GUESS, seed=1)
 
-    found = [of(seed) for seed in range(30)]
+    found = [of(seed) for seed in range(24)]
     scatter = float(np.std([found_value for found_value, _ in found], ddof=1))
     claimed = float(np.mean([error for _, error in found]))
     assert 0.6 * scatter < claimed < 1.6 * scatter

@@ -134,8 +134,8 @@ def notes(found: ComparedRuns) -> Iterator[str]:
         yield f"per second: tokens or images that are generated, {speed['together']} samples together, on this machine."
     if any("frontier" in row.metrics for row in found.rows):
         yield (
-            f"frontier area, by the judge {found.judge}: 0 as varied and as likely as held-out text, 1 as noise or as a "
-            "text of one token; smaller is better."
+            f"frontier area, by the judge {found.judge}: 0 as varied and as likely as held-out text, 1 as noise or as "
+            "a text of one token; smaller is better."
         )
     for row in found.rows:
         if reason := row.metrics.get("frontier", {}).get("reason"):
