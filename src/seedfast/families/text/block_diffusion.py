@@ -82,6 +82,9 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
         """How a request is decoded, in words."""
         return f"blocks of {self.block} tokens, in each: {request.decoding}; and one more for its cache"
 
+    def _evaluations(self, request: MaskedRequest, tokens: int) -> int:
+        return -(-tokens // self.block) * (request.evaluations(self.block) + 1)
+
     @torch.no_grad()
     def fill(self, decoding: Decoding[MaskedRequest], canvases: list[Canvas]) -> list[list[int]]:
         """Fill the canvases block by block. Raises UserError for an infill: no block attends to what follows it."""
