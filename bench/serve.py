@@ -115,7 +115,9 @@ async def measure(options: argparse.Namespace, url: str) -> int:
     alone = [await ask(client, body) for body in asked]
     mean = (time.perf_counter() - start) / len(asked)
     size = sum(len(text) for text, _ in alone)
-    print(f"{model}: {len(asked)} requests of 1 … {options.tokens} tokens, {options.slots} slots; alone {mean:.3f} s each")
+    print(
+        f"{model}: {len(asked)} requests of 1 … {options.tokens} tokens, {options.slots} slots; alone {mean:.3f} s each"
+    )
     names = ("rate/s", "done/s", "characters/s", "p50 s", "p95 s", "p99 s", "rows a batch", "wrong")
     print("".join(f"{name:>14}" for name in names))
     wrong = 0

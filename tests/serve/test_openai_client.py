@@ -90,7 +90,9 @@ def test_log_probabilities_add_up_to_those_of_the_model(causal: Running, folders
     assert [t for part in parts if part for t in part.token_logprobs] == found.logprobs.token_logprobs
 
 
-def test_log_probabilities_of_a_masked_model_are_those_of_its_writing(masked: Running, folders: dict[str, Path]) -> None:
+def test_log_probabilities_of_a_masked_model_are_those_of_its_writing(
+    masked: Running, folders: dict[str, Path]
+) -> None:
     found = completed(masked, max_tokens=8, logprobs=0).choices[0]
     samples: Any = seedfast.load(folders[masked.model]).sample(prompt="the ", tokens=8, seed=3, explain=True)
     kept = [choice.log_prob for choice in samples.choices[0] if choice.kept]

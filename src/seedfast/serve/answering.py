@@ -155,9 +155,7 @@ class _Stream(StreamingResponse):
             self._at_end()
 
 
-async def _parts(
-    first: list[Event], events: AsyncIterator[Event | None], answer: Answer
-) -> AsyncIterator[bytes]:
+async def _parts(first: list[Event], events: AsyncIterator[Event | None], answer: Answer) -> AsyncIterator[bytes]:
     """The parts of a stream. An error that comes too late for a status is an event of its own."""
     yield answer.first()
     for event in first:

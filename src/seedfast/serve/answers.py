@@ -14,7 +14,9 @@ _IMPOSSIBLE = -9999.0
 """Stands for a log-probability of minus infinity, which JSON lacks."""
 
 
-def error(message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None) -> Any:
+def error(
+    message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+) -> Any:
     """The body of an error."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

@@ -1,7 +1,6 @@
 """The HTTP endpoint: routes, keys, limits and errors. It knows nothing of tensors."""
 
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
@@ -12,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from seedfast.serve import answers, requests
-from seedfast.serve.answers import Answer, ChatAnswer
 from seedfast.serve.answering import Answering, RefusedError
+from seedfast.serve.answers import Answer, ChatAnswer
 from seedfast.serve.events import Plan
 from seedfast.serve.metrics import Metrics
 from seedfast.serve.requests import Asked

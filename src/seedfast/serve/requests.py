@@ -92,7 +92,7 @@ def parsed(body: bytes) -> Mapping[str, Any]:
     except ValueError as error:
         raise WireError(f"The body is not JSON: {error}.") from None
     if not isinstance(values, dict):
-        raise WireError("The body must be a JSON object, such as {\"model\": …}.")
+        raise WireError('The body must be a JSON object, such as {"model": …}.')
     return values
 
 
@@ -180,7 +180,8 @@ def _common(body: _Body, options: Sequence[str], prompts: int) -> dict[str, Any]
     if n * prompts > MOST_CHOICES:
         raise WireError(f"n times the prompts are {n * prompts} texts; {MOST_CHOICES} at most.", "n")
     stream = body.take("stream", _flag, False)
-    stream_options = body.take("stream_options", _object, {})
+    nothing: dict[str, Any] = {}
+    stream_options = body.take("stream_options", _object, nothing)
     if stream_options and not stream:
         raise WireError("stream_options have no effect without stream: set stream to true.", "stream_options")
     usage = _Body(stream_options)
@@ -190,13 +191,14 @@ def _common(body: _Body, options: Sequence[str], prompts: int) -> dict[str, Any]
     frames = body.take("frames", _flag, False)
     if frames and not stream:
         raise WireError("frames are comments of a stream: set stream to true.", "frames")
+    no_stops: tuple[str, ...] = ()
     return {
         "model": model,
         "stream": stream,
         "include_usage": include_usage,
         "n": n,
         "seed": body.take("seed", _whole(-(1 << 63), 1 << 63), None),
-        "stops": body.take("stop", _stops, ()),
+        "stops": body.take("stop", _stops, no_stops),
         "frames": frames,
         "options": {name: body.take(name, _option, None) for name in options if body.rest.get(name) is not None},
     }

@@ -111,8 +111,8 @@ class Server(uvicorn.Server):
 
         before: dict[int, Any] = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, note)
+            for each in (signal.SIGINT, signal.SIGTERM):
+                before[each] = signal.signal(each, note)
         except ValueError:  # only the main thread can be interrupted
             pass
         try:

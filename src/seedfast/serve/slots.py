@@ -90,7 +90,8 @@ class SlotBatches:
         return self._continued(nexts, lambda hidden_BLW: hidden_BLW)
 
     def _logits(self, hidden_BLW: Tensor) -> Tensor:
-        return self.network.head(hidden_BLW[:, -1])
+        logits_BV: Tensor = self.network.head(hidden_BLW[:, -1])
+        return logits_BV
 
     @property
     def _cache(self) -> KVCache:
