@@ -91,7 +91,7 @@ for wrong, error in (({"model": "gpt-9"}, openai.NotFoundError), ({"n": 0}, open
     try:
         client.completions.create(**(asked | wrong))
     except error as found:
-        assert found.body["message"], found
+        assert found.response.json()["error"]["message"], found
     else:
         raise AssertionError(wrong)
 print(openai.__version__)

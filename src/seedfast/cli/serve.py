@@ -86,6 +86,7 @@ def serve(words: list[str]) -> int:
     )
     if not is_loopback(asked.host) and key is None:
         warn(f"everyone who can reach {asked.host} can use this model: set --api-key, or {KEY}.")
+    listening.listen()  # whoever reads the address can connect at once
     print(f"{model.origin}\n{name} at {address_of(listening)} (Ctrl-C ends)", flush=True)
     ended_by = Server(made, listening, grace=asked.grace).answer()
     return 128 + signal.SIGINT if ended_by == signal.SIGINT else 0
