@@ -66,7 +66,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
-    tested |= {"async_save", "faults", "kills", "damage", "compression"}
+    tested |= {"async_save", "faults", "kills", "damage", "compression", "serve"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "exact_sums", "common", "nanogpt"}
 
 
@@ -180,6 +180,13 @@ def test_shards(tmp_path: Path) -> None:
     out = run_bench("shards", "--shards", 6, "--megabytes", 0.3, "--ids", 512, cwd=tmp_path)
     assert "after a kill" in out
     assert out.count("thousand ids/s at positions 0, 10^12, 10^14") == 2
+
+
+def test_serve(runs: dict[str, Path], tmp_path: Path) -> None:
+    small = ("--requests", 12, "--rates", 20, 100, "--tokens", 8)
+    *_, slow, fast = run_bench("serve", runs["text-autoregressive"], *small, cwd=tmp_path).splitlines()
+    assert [line.split()[0] for line in (slow, fast)] == ["20.000", "100.000"]
+    assert [line.split()[-1] for line in (slow, fast)] == ["0", "0"], "no wrong answers"
 
 
 def test_async_save(text: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class AutoregressiveRequest(TextRequest):
     @property
     def why_no_likelihood(self) -> str | None:
         """Infills are resampled."""
-        if self.infill is None:
+        if self.infill is None and not (self.canvas and self.canvas.is_infill):
             return None
         return (
             "A gap is filled with one of several candidates, whose probability has no closed form: leave --infill out."
