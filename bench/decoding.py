@@ -18,7 +18,7 @@ from typing import Any
 
 import seedfast
 from common import parse, parser
-from seedfast.evaluate import judge
+from seedfast.evaluate import judge, passages
 from seedfast.families.text.proofreading.sampling import ProofreadingRequest
 
 TEXT: dict[str, dict[str, Any]] = {
@@ -61,7 +61,7 @@ def text(options: argparse.Namespace) -> None:
     """One row for each way of decoding, the mean over seeds ± the deviation between them."""
     model, by = seedfast.load(options.run), seedfast.load(options.judge)
     corpus = by.corpus
-    real = judge.real_texts(corpus.assets, corpus.validation, options.samples, by.run.data.context)
+    real = passages.real_texts(corpus.assets, corpus.validation, options.samples, by.run.data.context)
     kind = model.generator.Request
     ways = PROOFREADING if kind is ProofreadingRequest else TEXT
     columns = ("nats_per_token", "entropy", "distinct_2", "repetition_4")

@@ -16,7 +16,8 @@ from pathlib import Path
 import seedfast
 from common import parse, parser
 from seedfast.evaluate import loss
-from seedfast.evaluate.judge import judge, real_texts
+from seedfast.evaluate.judge import judge
+from seedfast.evaluate.passages import real_texts
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.embedding import EmbeddingNetwork, EmbeddingObjective, EmbeddingRequest

@@ -24,7 +24,7 @@ from typing import Any
 
 import seedfast
 from common import parse, parser
-from seedfast.evaluate import judge
+from seedfast.evaluate import judge, passages
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.proofreading.sampling import ProofreadingRequest
 from seedfast.families.text.unmask_policy import MaskedRequest
@@ -144,7 +144,7 @@ def main() -> None:
     by = seedfast.load(options.judge)
     corpus = by.corpus
     real = judge.judge(
-        judge.real_texts(corpus.assets, corpus.validation, options.samples, by.run.data.context), by
+        passages.real_texts(corpus.assets, corpus.validation, options.samples, by.run.data.context), by
     ).record()
     results: dict[str, Any] = json.loads(options.results.read_text()) if options.results.exists() else {}
     for group, ways in WAYS.items():

@@ -16,14 +16,25 @@ from seedfast.errors import TrainingStopped, UserError
 from seedfast.version import VERSION
 
 if TYPE_CHECKING:
-    from seedfast.api import diff, journal, load, recipe, replay, train
+    from seedfast.api import compare, diff, journal, load, recipe, replay, train
 
 __version__ = VERSION
-__all__ = ["TrainingStopped", "UserError", "__version__", "diff", "journal", "load", "recipe", "replay", "train"]
+__all__ = [
+    "TrainingStopped",
+    "UserError",
+    "__version__",
+    "compare",
+    "diff",
+    "journal",
+    "load",
+    "recipe",
+    "replay",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("diff", "journal", "load", "recipe", "replay", "train"):
+    if name in ("compare", "diff", "journal", "load", "recipe", "replay", "train"):
         from seedfast import api
 
         return getattr(api, name)

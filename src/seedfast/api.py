@@ -11,6 +11,9 @@ from seedfast.console import say, terminal
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
+from seedfast.evaluate.comparison import ComparedRuns, short_names
+from seedfast.evaluate.comparison import compare as compared
+from seedfast.evaluate.noted import Options
 from seedfast.evaluate.trained import Trained
 from seedfast.export.best_model import keep_best_model
 from seedfast.loop import advice
@@ -137,6 +140,29 @@ def load(
         named_by_user(str(data))
         run = replace(run, data=run.data.with_path(str(data)))
     return replace(trained.load(run, checkpoint, weights=weights, device=device), trust=trust)
+
+
+def compare(
+    *folders: str | Path,
+    judge: str | Path | None = None,
+    step: Literal["best", "newest"] | None = None,
+    weights: Weights | None = None,
+    device: Device = "auto",
+    trust: bool = False,
+    **options: Any,
+) -> ComparedRuns:
+    """Runs on the same validation bytes in one table: `.rows`, `.record()`.
+
+    judge: the run folder of an autoregressive model that scores samples, for the frontier of each run. options: of
+    `seedfast compare`: only, draws, windows, samples, temperatures. step, weights, device, trust: as in `load`.
+    Raises UserError for runs with different validation data, naming how it differs.
+    """
+    names = short_names([Path(folder) for folder in folders])
+    opened_as = {"step": step, "weights": weights, "device": device, "trust": trust}
+    models = {name: load(folder, **opened_as) for name, folder in zip(names, folders, strict=True)}  # type: ignore[arg-type]
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    by = None if judge is None else load(judge, device=device, trust=trust)
+    return compared(models, Options(judge=by, **given))
 
 
 def request_class(folder: Path, *, step: At = "best", trust: bool = False) -> type[Any]:

@@ -9,6 +9,7 @@ import pytest
 from seedfast import recipes
 from seedfast.cli import COMMANDS
 from seedfast.cli.arguments import parse
+from seedfast.cli.compare import Compare
 from seedfast.cli.compress import Compress
 from seedfast.cli.decompress import Decompress
 from seedfast.cli.evaluate import Evaluate
@@ -70,6 +71,8 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
     if name in ("compress", "decompress"):
         asked_file: Any = parse({"compress": Compress, "decompress": Decompress}[name], rest, prog=f"seedfast {name}")
         assert str(asked_file.run).startswith("runs/")
+    if name == "compare":
+        assert parse(Compare, rest, prog="seedfast compare").runs
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
         kind = request_class(recipe)
         asked_samples: Any = parse(Sample[kind], rest, prog="seedfast sample")

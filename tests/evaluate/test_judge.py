@@ -13,7 +13,7 @@ from tests.helpers.runs import small_run, train_in
 from seedfast import recipes
 from seedfast.data.text import tokenizers
 from seedfast.errors import UserError
-from seedfast.evaluate import judge, trained
+from seedfast.evaluate import judge, passages, trained
 from seedfast.evaluate.trained import Trained
 from seedfast.run_folder.choice import find
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_judged_is_refused(runs: dict[str, Path]) -> None:
 def test_real_texts_are_held_out_text_of_the_length(runs: dict[str, Path], story: Path) -> None:
     by = load(runs["autoregressive"])
     held_out = story.read_text()[int(len(story.read_text()) * 0.9) :]
-    texts = judge.real_texts(by.assets, by.corpus.validation, 5, 10)
+    texts = passages.real_texts(by.assets, by.corpus.validation, 5, 10)
     assert len(texts) == 5
     assert all(text in held_out and 2 <= len(text) <= 10 for text in texts)
 
@@ -119,21 +119,21 @@ def test_the_same_tokenizer_judges_the_very_tokens_that_were_written(japanese: P
 
 
 def test_another_tokenizer_judges_whole_characters() -> None:
-    convert = judge._Conversion(tokenizers.Bytes(), tokenizers.Characters("猫無"))
+    convert = passages.Conversion(tokenizers.Bytes(), tokenizers.Characters("猫無"))
     ids = list("無猫".encode())
     cut = [*ids[1:], *ids[:2]]
     assert convert(cut, [False] * len(cut)).ids == [0], "the whole character of those that are cut at both ends"
     prompted = convert(ids, [True] * 3 + [False] * 3)
     assert (prompted.ids, prompted.given) == ([1, 0], [True, False])
-    same = judge._Conversion(tokenizers.Bytes(), tokenizers.Bytes())
+    same = passages.Conversion(tokenizers.Bytes(), tokenizers.Bytes())
     assert same(cut, [False] * len(cut)).ids == cut
 
 
 def test_a_prompt_is_given_and_not_scored(runs: dict[str, Path]) -> None:
     by = load(runs["autoregressive"])
     ids = by.tokenizer.encode("the cat sees")
-    whole = judge.score([judge.Passage(ids, [False] * 12)], by)
-    rest = judge.score([judge.Passage(ids, [True] * 8 + [False] * 4)], by)
+    whole = judge.score([passages.Passage(ids, [False] * 12)], by)
+    rest = judge.score([passages.Passage(ids, [True] * 8 + [False] * 4)], by)
     assert (whole.tokens, rest.tokens) == (11, 4)
     with torch.no_grad():
         log_q = by.network(torch.tensor([ids[:-1]])).double().log_softmax(-1)[0]
@@ -178,8 +178,8 @@ def test_help_shows_no_flag_that_has_no_effect_on_scores(
     [
         (["--judge", "WRITER"], "must be an autoregressive"),
         (["--judge", "nowhere"], "nowhere"),
-        (["--judge", "JUDGE", "--draws", "3"], "--draws has no effect with --samples (it belongs to the loss"),
-        (["--judge", "JUDGE", "--only", "loss"], "--only has no effect with --samples"),
+        (["--judge", "JUDGE", "--draws", "3"], "--draws has no effect with --judge (it belongs to the loss"),
+        (["--judge", "JUDGE", "--only", "loss"], "--only has no effect with --judge"),
         (["--judge", "JUDGE", "--sampling.num=3"], "--samples is the number of samples"),
         (["--judge", "JUDGE", "--sampling.trace"], "only scores are printed"),
         (["--judge", "JUDGE", "--sampling.passes", "0", "--sampling.remask", "linear"], "remask"),

@@ -18,6 +18,7 @@ COMMANDS = {
     "preview": "show the training task of a recipe, without training",
     "train": "train a recipe, or continue the run in a folder",
     "evaluate": "all numbers of a run: exact loss, bits per byte, metrics that fit",
+    "compare": "one table over runs on the same bytes, with paired differences",
     "sample": "generate text, images or captions with a trained model",
     "score": "how likely each document of a file is, token by token",
     "compress": "a file through a model and an entropy coder: its size is the score",

@@ -1,7 +1,7 @@
 """`seedfast evaluate`."""
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
@@ -47,14 +47,14 @@ class Evaluate(OfModel):
     bound); is_bound says whether the number is the likelihood itself or bounds it from above (a NELBO), which is never
     called a perplexity. Masked, block and proofreading models have a bound on either side (lower ≤ bits per byte ≤
     upper), and deployed, the exact likelihood of `seedfast sample --order confidence` (docs/likelihood.md). Image runs
-    add fidelity and captioners the caption metrics (`seedfast fidelity` and `seedfast captions` have their options).
-    With --samples N --judge RUN, samples of the run are scored by another run instead (seedfast evaluate RUN --samples
-    1 --judge RUN --help).
+    add bits per dimension and fidelity, and captioners the caption metrics (`seedfast fidelity` and `seedfast captions`
+    have their options). With --judge RUN, samples of the run are scored by another run instead (seedfast evaluate RUN
+    --judge RUN --help).
     """
 
     only: tuple[str, ...] = ()
-    """The metrics to run: loss, bracket, deployed, fidelity, captions, or path/to/file.py:function of your own
-    (default: all that fit)."""
+    """The metrics to run: loss, bracket, deployed, bits_per_dimension, fidelity, captions, or path/to/file.py:function
+    of your own (default: all that fit)."""
     draws: int | None = None
     """Random tasks for each example where the loss is an estimated bound (default: the run's)."""
     windows: int | None = None
@@ -73,16 +73,25 @@ class Evaluate(OfModel):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSamples(OfModel, Generic[R]):
-    """Samples of a run scored by an autoregressive run of the same data, and as much held-out text.
+    """The frontier of a run's samples: scored by an autoregressive run of the same data, beside held-out text.
 
-    nats_per_token by the judge, each text's first token left out; beside it how varied the texts are, since the
-    likeliest text repeats itself. A model's own score of its own text is no measure of it.
+    Samples at several temperatures (and numbers of steps, where the model has them), each with the judge's
+    nats_per_token and with how varied the texts are: the likeliest text repeats itself, and the most varied one is
+    noise. area: between these points and held-out text; 0 is as good as held-out text, smaller is better
+    (docs/compare.md). A model's own score of its own text is no measure of it.
     """
 
-    samples: int
-    """Number of samples to score, for each prompt where there are some."""
     judge: Path
     """The run folder of the judge."""
+    samples: int | None = None
+    """Samples of each point, for each prompt where there are some (default: 32, and fewer of long texts)."""
+    temperatures: tuple[float, ...] = ()
+    """Temperatures of sampling (default: 0.5, 0.7, 0.85, 1 and 1.15; or the one of --sampling.temperature)."""
+    steps: tuple[int, ...] = ()
+    """Numbers of steps of a diffusion model (default: an eighth of a window's or block's tokens, and the decoding of
+    `seedfast sample`; or that of --sampling.steps)."""
+    plot: Path | None = None
+    """Draw the frontier into this file, .png or .svg."""
     seed: int = 1
     """Sample i of a seed is always the same."""
     sampling: R
@@ -94,7 +103,8 @@ _OPTIONS = ("draws", "windows", "orders", "steps", "temperature", "top_k", "top_
 _NOT_FOR_SAMPLES = {
     "--only": "it chooses metrics of the run itself",
     **dict.fromkeys(("--windows", "--orders"), "it belongs to the bounds of the run itself"),
-    **{f"--{name}": f"that of the samples is --sampling.{name}" for name in ("steps", "temperature", "top-k", "top-p")},
+    **{f"--{name}": f"that of the samples is --sampling.{name}" for name in ("top-k", "top-p")},
+    "--temperature": "those of the samples are --temperatures",
     "--draws": "it belongs to the loss of the run itself; samples are drawn by --seed",
     "--sampling.num": "--samples is the number of samples",
     "--sampling.explain": "only scores are printed; seedfast sample shows the tokens",
@@ -120,23 +130,57 @@ def _judge(words: list[str]) -> int:
     """Score the samples of a run."""
     import seedfast
     from seedfast import api
-    from seedfast.evaluate.judge import Judge
+    from seedfast.evaluate.frontier import TEMPERATURES, Frontier
+    from seedfast.files import commit
 
     if words[0].startswith("-"):
-        raise UserError("Name the run first: seedfast evaluate RUN --samples N --judge RUN, then further flags.")
+        raise UserError("Name the run first: seedfast evaluate RUN --judge RUN, then further flags.")
     for word in words:
         if reason := _NOT_FOR_SAMPLES.get(word.partition("=")[0]):
-            raise UserError(f"{word.partition('=')[0]} has no effect with --samples ({reason}): leave it out.")
+            raise UserError(f"{word.partition('=')[0]} has no effect with --judge ({reason}): leave it out.")
     kind = _scored(api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words)))
     asked: Any = parse(
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,
         prog="seedfast evaluate",
     )
+    if asked.plot:
+        checked_plot(asked.plot)
     judge = seedfast.load(asked.judge, device=asked.device, trust=asked.trust)
-    request = replace(asked.sampling, num=asked.samples)
+    frontier = Frontier(
+        by=judge,
+        request=asked.sampling,
+        temperatures=_swept(asked, "temperature", asked.temperatures) or TEMPERATURES,
+        steps=_swept(asked, "steps", asked.steps),
+        samples=asked.samples,
+        seed=asked.seed,
+    )
     model = opened(asked)
-    return show(Judge(by=judge, request=request, seed=asked.seed)(model), model, as_json=asked.json)
+    result = frontier(model)
+    if asked.plot:
+        from seedfast.report.frontier import draw
+
+        commit(asked.plot, draw(result.plotted(), kind=asked.plot.suffix[1:].lower()))
+    return show(result, model, as_json=asked.json)
+
+
+def checked_plot(path: Path) -> None:
+    """Raise UserError for a file that no picture can be written to."""
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise UserError(f"--plot {path} must end in .png or .svg.")
+    if not path.parent.is_dir():
+        raise UserError(f"--plot {path}: there is no folder {path.parent}.")
+
+
+def _swept(asked: Any, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of an option of sampling that are tried: those of its list, or the one of `--sampling`."""
+    given = {f.name: f.default for f in fields(asked.sampling)}
+    if name not in given or (own := getattr(asked.sampling, name)) == given[name]:
+        return values
+    if values:
+        flag = "temperatures" if name == "temperature" else name
+        raise UserError(f"--{flag} and --sampling.{name} both set the {name}: give one of them.")
+    return (own,)
 
 
 def _scored(kind: type[Any]) -> type[Any]:

@@ -6,7 +6,7 @@ probability 0.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from seedfast.data.text.corpus import TextAssets
@@ -27,7 +27,8 @@ class DeployedLikelihood:
     """Bits per byte of held-out text under a policy, and their standard error over windows.
 
     windows: those that were scored. impossible: of these, the windows that the policy never writes: with one of them
-    the number is infinite. decoding: the policy in words.
+    the number is infinite. decoding: the policy in words. examples, totals: of each window, its id in the split and its
+    nats; not in the record.
     """
 
     deployed: float
@@ -35,6 +36,8 @@ class DeployedLikelihood:
     windows: int
     impossible: int
     decoding: str
+    examples: tuple[int, ...] = field(default=(), repr=False)
+    totals: tuple[float, ...] = field(default=(), repr=False)
 
     def record(self) -> dict[str, Any]:
         """As JSON values; infinite bits are None."""
@@ -87,12 +90,14 @@ class Deployed:
         corpus, assets = model.corpus, model.assets
         assert isinstance(assets, TextAssets)
         count = self.windows or max(_FEWEST, BUDGET // row_cost(model, self.steps))
-        batch = corpus.validation.batch(list(chosen_examples(corpus, count, model.run.seed)))
+        examples = chosen_examples(corpus, count, model.run.seed)
+        batch = corpus.validation.batch(list(examples))
         canvases, weights_E = windows_of(batch)
         log_p_EL = log_probs(
             model, request, canvases, scope="deployed", documents_BL=documents_of(model, batch), what="Deployed"
         )
-        nats, error = ratio_of_sums(-log_p_EL.sum(dim=1), weights_E)
+        totals_E = -log_p_EL.sum(dim=1)
+        nats, error = ratio_of_sums(totals_E, weights_E)
         bits = likelihood_conversions(assets)["bits_per_byte"]
         return DeployedLikelihood(
             deployed=nats * bits,
@@ -100,4 +105,6 @@ class Deployed:
             windows=len(canvases),
             impossible=int(log_p_EL.isinf().any(dim=1).sum()),
             decoding=model.generator.decoding(request),
+            examples=tuple(examples),
+            totals=tuple(totals_E.tolist()),
         )

@@ -51,6 +51,7 @@ EVALUATORS = {
     "loss": "seedfast.evaluate.loss:Loss",
     "bracket": "seedfast.evaluate.bracket:Bracket",
     "deployed": "seedfast.evaluate.deployed:Deployed",
+    "bits_per_dimension": "seedfast.evaluate.bits_per_dimension:ImageBound",
     "judge": "seedfast.evaluate.judge:Judge",
     "fidelity": "seedfast.evaluate.fidelity:Fidelity",
     "captions": "seedfast.evaluate.caption_quality:CaptionQuality",

@@ -6,28 +6,22 @@ text.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from seedfast.data.dataset import Dataset
-from seedfast.data.text import tokenizers
 from seedfast.data.text.corpus import TextAssets
-from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.evaluator import no_validation, rows
+from seedfast.evaluate.passages import Conversion, Passage, real_windows
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
-from seedfast.families.generator import Request
+from seedfast.families.generator import Request, Samples
 from seedfast.families.text.request import TextSamples
 from seedfast.files import finite
 from seedfast.keys import Draws
@@ -66,54 +60,29 @@ class Judgement:
         }
 
 
-class Passage(NamedTuple):
-    """A text as the judge's tokens. given: which of them were given to the writer, and are not scored."""
-
-    ids: list[int]
-    given: list[bool]
-
-    @property
-    def written(self) -> list[int]:
-        """The tokens that the writer wrote."""
-        return [id_ for id_, given in zip(self.ids, self.given, strict=True) if not given]
-
-    @property
-    def scored(self) -> list[bool]:
-        """Which tokens after the first are scored."""
-        return [not given for given in self.given[1:]]
-
-    @property
-    def scored_ids(self) -> list[int]:
-        """The tokens that are scored."""
-        return [id_ for id_, scored in zip(self.ids[1:], self.scored, strict=True) if scored]
-
-
 def judge(texts: Sequence[str], by: Trained) -> Judgement:
     """Score texts by an autoregressive model.
 
     Raises UserError if the judge is none, or if a text is too short or too long for it.
     """
-    tokenizer = _likelihood(by)[0].tokenizer
+    tokenizer = likelihood(by)[0].tokenizer
     encoded = [tokenizer.encode(text) for text in texts]
     return score([Passage(ids, [False] * len(ids)) for ids in encoded], by)
 
 
 @torch.no_grad()
-def score(passages: Sequence[Passage], by: Trained) -> Judgement:
-    """Score the written tokens of passages by an autoregressive model, each after those before it.
+def nats_of(passages: Sequence[Passage], by: Trained) -> tuple[Tensor, Tensor]:
+    """The nats of each passage under an autoregressive model, and its scored tokens, float64 [N].
 
-    Raises UserError if the judge is none, or if a passage has nothing to score or is too long for it.
+    Scored are the written tokens, each after those before it. Raises UserError if the judge is none, or if a passage
+    has nothing to score or is too long for it.
     """
-    assets, objective = _likelihood(by)
-    tokenizer, context = assets.tokenizer, assets.context
-    begin = tokenizer.beginning_of_text
-    if begin is not None:  # it is read before a text, so the first token follows something, and is scored
-        passages = [Passage([begin, *each.ids], [True, *each.given]) for each in passages]
+    assets, objective = likelihood(by)
     if not passages or not all(each.scored_ids for each in passages):
         raise UserError("A judge needs texts of at least two tokens each: the first one follows nothing.")
-    if (longest := max(len(each.ids) for each in passages)) > context + 1:
+    if (longest := max(len(each.ids) for each in passages)) > assets.context + 1:
         raise UserError(
-            f"A text has {longest} tokens, but the judge was trained on {context} at most; "
+            f"A text has {longest} tokens, but the judge was trained on {assets.context} at most; "
             "judge shorter texts, or train a judge with a longer context."
         )
     totals_N, weights_N = [], []
@@ -124,8 +93,22 @@ def score(passages: Sequence[Passage], by: Trained) -> Judgement:
             terms = objective.loss(by.network, task.to(by.distributed.device), by.state)
         totals_N.append(terms.total_B.double().cpu())
         weights_N.append(task.weight_B.double())
-    loss, error = ratio_of_sums(torch.cat(totals_N), torch.cat(weights_N))
-    tokens = int(torch.cat(weights_N).sum())
+    return torch.cat(totals_N), torch.cat(weights_N)
+
+
+def begun(passages: Sequence[Passage], by: Trained) -> list[Passage]:
+    """Passages as a judge reads them: after its beginning-of-text, if it has one, so that the first token follows
+    something, and is scored."""
+    begin = by.tokenizer.beginning_of_text
+    return [each if begin is None else Passage([begin, *each.ids], [True, *each.given]) for each in passages]
+
+
+def score(passages: Sequence[Passage], by: Trained) -> Judgement:
+    """Score the written tokens of passages by an autoregressive model. Raises UserError as `nats_of` does."""
+    tokenizer, passages = likelihood(by)[0].tokenizer, begun(passages, by)
+    totals_N, weights_N = nats_of(passages, by)
+    loss, error = ratio_of_sums(totals_N, weights_N)
+    tokens = int(weights_N.sum())
     size = sum(tokenizer.byte_count(each.scored_ids) for each in passages)
     return Judgement(
         loss=loss,
@@ -144,6 +127,7 @@ class Judged:
     samples: Judgement
     real_text: Judgement
     too_short: int
+    cut_to: int | None
     decoding: str
     judge: Path
     judge_of_same_data: bool
@@ -156,6 +140,7 @@ class Judged:
             "samples": self.samples.record(),
             "real_text": self.real_text.record(),
             "too_short": self.too_short,
+            **({} if self.cut_to is None else {"cut_to_tokens": self.cut_to}),
             "decoding": self.decoding,
             "judge": str(self.judge),
             "judge_of_same_data": self.judge_of_same_data,
@@ -192,36 +177,78 @@ class Judge:
 
         Raises UserError where the model generates no text, the judge is not autoregressive or the data has changed.
         """
-        assert self.by is not None
+        self.check(model)
         assert self.request is not None
-        _likelihood(self.by)  # refused before sampling takes its time
+        return self.of(model, model.sample(self.request, seed=self.seed))
+
+    def check(self, model: Trained) -> None:
+        """Raise UserError where the model cannot be judged, before sampling takes its time."""
+        assert self.by is not None
+        likelihood(self.by)
         if reason := no_validation(model):
             raise UserError(reason)
-        corpus = model.corpus
-        samples = model.sample(self.request, seed=self.seed)
-        if not isinstance(samples, TextSamples) or not isinstance(model.assets, TextAssets):
-            raise UserError(f"Only texts can be judged by a language model, and {model.run.recipe} generates none.")
-        convert = _Conversion(model.assets.tokenizer, self.by.tokenizer)
-        written = [convert(*pair) for pair in zip(samples.tokens, samples.fixed, strict=True)]
+
+    def of(self, model: Trained, samples: Samples) -> Judged:
+        """Score samples of this request. Texts that are too long for the judge are cut, held-out ones too."""
+        assert self.by is not None
+        assert self.request is not None
+        texts = written_texts(samples, model)
+        written = passages_of(texts, model, self.by)
         long_enough = [each for each in written if each.scored_ids]
         if not long_enough:
             raise UserError(
                 f"None of the {len(written)} samples has a token that the judge could score, since the first of a text "
                 "follows nothing: ask for longer samples with --sampling.tokens."
             )
-        length, given = max(map(len, samples.tokens)), min(map(_leading, samples.fixed))
-        windows = real_windows(model.assets, corpus.validation, len(written), length)
-        real = [convert(ids, [place < given for place in range(len(ids))]) for ids in windows]
+        length = max(map(len, texts.tokens))
+        real = held_out(model, self.by, count=len(written), length=length, given=given(texts))
+        most = longest(self.by)
         return Judged(
             samples=score(long_enough, self.by),
-            real_text=score([each for each in real if each.scored_ids], self.by),
+            real_text=score(real, self.by),
             too_short=len(written) - len(long_enough),
+            cut_to=most if most in {len(each.ids) for each in (*written, *real)} else None,
             decoding=model.decoding(self.request),
             judge=self.by.committed.folder,
-            judge_of_same_data=_trained_on(self.by) == corpus.fingerprint.files,
+            judge_of_same_data=_trained_on(self.by) == model.corpus.fingerprint.files,
             weights=model.weights,
             step=model.step,
         )
+
+
+def written_texts(samples: Samples, model: Trained) -> TextSamples:
+    """Samples as texts. Raises UserError for others, which no language model can judge."""
+    if not isinstance(samples, TextSamples):
+        raise UserError(f"Only texts can be judged by a language model, and {model.run.recipe} generates none.")
+    return samples
+
+
+def longest(by: Trained) -> int:
+    """The most tokens of a passage that a judge can score."""
+    return likelihood(by)[0].context + (by.tokenizer.beginning_of_text is None)
+
+
+def passages_of(texts: TextSamples, model: Trained, by: Trained) -> list[Passage]:
+    """Texts as tokens of a judge, cut to those that it can score."""
+    convert = Conversion(model.tokenizer, by.tokenizer)
+    return [convert(*pair).cut(longest(by)) for pair in zip(texts.tokens, texts.fixed, strict=True)]
+
+
+def given(texts: TextSamples) -> int:
+    """The number of tokens that were given at the beginning of every text."""
+    return min(map(_leading, texts.fixed))
+
+
+def held_out(model: Trained, by: Trained, *, count: int, length: int, given: int) -> list[Passage]:
+    """Windows of held-out text of up to `length` tokens as those of a judge, cut as `passages_of` cuts.
+
+    given: the first tokens of each that are not scored. Windows with nothing to score are left out.
+    """
+    assert isinstance(model.assets, TextAssets)
+    convert = Conversion(model.tokenizer, by.tokenizer)
+    windows = real_windows(model.assets, model.corpus.validation, count, length)
+    passages = [convert(ids, [place < given for place in range(len(ids))]).cut(longest(by)) for ids in windows]
+    return [each for each in passages if each.scored_ids]
 
 
 def _leading(fixed: Sequence[bool]) -> int:
@@ -229,43 +256,13 @@ def _leading(fixed: Sequence[bool]) -> int:
     return fixed.index(False) if False in fixed else len(fixed)
 
 
-_CUT = re.compile("^\ufffd{1,3}|\ufffd$")
-"""What is decoded from the bytes of a character that is cut off at either end of a text."""
-
-
-@dataclass(frozen=True)
-class _Conversion:
-    """From the tokens of a writer to those of a judge.
-
-    The same tokenizer takes them as they are: a text that is cut inside a character could not be encoded again to the
-    same tokens. Another one encodes the text of each run of given and of written tokens, without characters cut off.
-    """
-
-    writer: Tokenizer
-    judge: Tokenizer
-
-    @cached_property
-    def _is_same(self) -> bool:
-        return tokenizers.digest(self.writer) == tokenizers.digest(self.judge)
-
-    def __call__(self, ids: Sequence[int], given: Sequence[bool]) -> Passage:
-        if self._is_same:
-            return Passage(list(ids), list(given))
-        found = Passage([], [])
-        for is_given, run in groupby(zip(ids, given, strict=True), key=itemgetter(1)):
-            encoded = self.judge.encode(_CUT.sub("", self.writer.decode([id_ for id_, _ in run])))
-            found.ids.extend(encoded)
-            found.given.extend([is_given] * len(encoded))
-        return found
-
-
 def _trained_on(by: Trained) -> dict[str, str]:
     """The digests of the files that a run was trained on."""
     return by.committed.fingerprint.files
 
 
-def _likelihood(by: Trained) -> tuple[TextAssets, Objective[Any]]:
-    """The assets and the objective of a judge."""
+def likelihood(by: Trained) -> tuple[TextAssets, Objective[Any]]:
+    """The assets and the objective of a judge. Raises UserError for a model that is none."""
     objective = by.family.objective
     if not isinstance(by.assets, TextAssets) or objective.measure.is_bound or objective.measure.loss_unit != "nats":
         raise UserError(
@@ -280,19 +277,3 @@ def _padded(passages: Sequence[Passage]) -> dict[str, Tensor]:
     tokens_BL = torch.tensor([[*each.ids, *[0] * (length - len(each.ids))] for each in passages])
     scored_BL = torch.tensor([[*each.scored, *[False] * (length - len(each.ids))] for each in passages])
     return {"tokens": tokens_BL, "scored": scored_BL}
-
-
-def real_windows(assets: TextAssets, validation: Dataset, count: int, length: int) -> list[list[int]]:
-    """`count` pieces of held-out text of up to `length` tokens, spread evenly over the split (fewer if it is small)."""
-    count = min(count, len(validation))
-    ids = [index * len(validation) // count for index in range(count)]
-    windows: list[list[int]] = validation.batch(ids)["tokens"][:, 1 : 1 + length].tolist()
-    end = assets.tokenizer.end_of_text
-    return [window[: window.index(end)] if end in window else window for window in windows]
-
-
-def real_texts(assets: TextAssets, validation: Dataset, count: int, length: int) -> list[str]:
-    """The same as texts, of at least two tokens each, without characters that are cut off at their ends."""
-    windows = real_windows(assets, validation, count, length)
-    texts = [_CUT.sub("", text) for text in map(assets.tokenizer.decode, windows)]
-    return [text for text in texts if len(assets.tokenizer.encode(text)) > 1]

@@ -11,7 +11,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
 from seedfast.families.measure import Measure
 from seedfast.files import finite
-from seedfast.loop.validate import SourceScore, validate
+from seedfast.loop.validate import SourceScore, score_examples
 from seedfast.options import AtLeast, check
 
 _TOKENS = 1 << 13  # in one forward pass of a bare model: as many as in one of the recipe finetune
@@ -27,6 +27,7 @@ class Likelihood:
     step: None for a bare model.
     sources: the score of each source of a mixture, by name.
     trained_on: the training loss, where that is no likelihood.
+    totals: the loss of each example, in the order of the split: its nats, for a likelihood. Not in the record.
     """
 
     loss: float
@@ -41,6 +42,7 @@ class Likelihood:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, SourceScore] = field(default_factory=dict)
     trained_on: "Likelihood | None" = None
+    totals: tuple[float, ...] = field(default=(), repr=False)
 
     def record(self) -> dict[str, Any]:
         """The names of the command's contract: nats per token, bits per byte, their error, and what was counted."""
@@ -102,7 +104,7 @@ class Loss:
 
     def _measure(self, model: Trained, objective: Objective[Any], trained_on: Likelihood | None = None) -> Likelihood:
         validation = model.corpus.validation
-        score = validate(
+        scored = score_examples(
             objective,
             model.network,
             model.state,
@@ -112,9 +114,8 @@ class Loss:
             batch_size=self.batch_size or _batch_size(model),
             draws=self.draws or objective.measure.draws or 1,
             distributed=model.distributed,
-            sources=model.corpus.validation_sources,
         )
-        assets = model.corpus.assets
+        score, assets = scored.score(model.corpus.validation_sources), model.corpus.assets
         return Likelihood(
             loss=score.loss,
             standard_error=score.standard_error,
@@ -128,6 +129,7 @@ class Loss:
             diagnostics=score.diagnostics,
             sources=score.sources,
             trained_on=trained_on,
+            totals=tuple((scored.totals_E / scored.draws).tolist()),
         )
 
 

@@ -31,9 +31,14 @@ def repetition(texts: Texts, n: int) -> float:
 
     0 has no repeats; a loop comes near 1. NaN where no text has n tokens.
     """
-    each = [_grams(text, n) for text in texts]
-    total = sum(map(len, each))
-    return sum(len(grams) - len(set(grams)) for grams in each) / total if total else math.nan
+    repeated, total = (sum(column) for column in zip((0, 0), *(repeats(text, n) for text in texts), strict=True))
+    return repeated / total if total else math.nan
+
+
+def repeats(text: Sequence[Hashable], n: int) -> tuple[int, int]:
+    """The n-grams of a text that stood before in it, and all of them."""
+    grams = _grams(text, n)
+    return len(grams) - len(set(grams)), len(grams)
 
 
 def entropy(texts: Texts) -> float:
@@ -43,8 +48,12 @@ def entropy(texts: Texts) -> float:
     tokens.
     """
     total = sum(map(len, texts))
-    nats = sum(-count * math.log(count / len(text)) for text in texts for count in Counter(text).values())
-    return nats / total if total else math.nan
+    return sum(map(entropy_nats, texts)) / total if total else math.nan
+
+
+def entropy_nats(text: Sequence[Hashable]) -> float:
+    """The sum over the tokens of a text of -ln(the token's frequency in it)."""
+    return sum(-count * math.log(count / len(text)) for count in Counter(text).values())
 
 
 def statistics(texts: Texts) -> dict[str, float]:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from seedfast.evaluate.trained import Trained
 
 _ROW_TOKENS = 1 << 13  # in one forward pass
-BUDGET = 1 << 20
-"""Tokens that the network reads in all for one number of `seedfast evaluate`: a minute of two cores for the recipes."""
+BUDGET = 1 << 19
+"""Tokens that the network reads in all for one number of `seedfast evaluate`: half a minute of two cores for the
+recipes."""
 
 
 def why_not(model: "Trained") -> str | None:

@@ -68,6 +68,10 @@ class Generator(ABC, Generic[RequestT]):
         evaluations. "" for a family with one way of decoding."""
         return ""
 
+    def evaluations(self, request: RequestT) -> int | None:
+        """Network evaluations for one sample, of its whole length where it may end earlier; None if not known."""
+        return None
+
     @abstractmethod
     def generate(self, network: nn.Module, request: RequestT, draws: Draws, state: State) -> Samples:
         """Generate samples. `draws` has one position for each of `request.count` samples.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -102,8 +102,46 @@ def _chosen(size: int, limit: int, seed: int) -> Sequence[int]:
     return sorted(Order(size=size, seed=seed, stream="eval/examples").ids(0, limit))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExampleScores:
+    """The loss of each of E examples, as sums over its `draws` tasks.
+
+    totals_E, weights_E: float64; the loss of any set of examples is the sum of their totals over that of their weights.
+    """
+
+    examples: Sequence[int]
+    totals_E: Tensor
+    weights_E: Tensor
+    draws: int
+    diagnostics: dict[str, float]
+
+    def score(self, sources: Mapping[str, range] | None = None) -> Score:
+        """The score of all of them. sources: the ids of the examples of each source of a mixture, scored apart too."""
+        loss, error = ratio_of_sums(self.totals_E, self.weights_E)
+        return Score(
+            loss=loss,
+            standard_error=error,
+            weight=float(self.weights_E.sum()) / self.draws,
+            examples=len(self.totals_E),
+            draws=self.draws,
+            diagnostics=self.diagnostics,
+            sources=self._by_source(sources or {}),
+        )
+
+    def _by_source(self, sources: Mapping[str, range]) -> dict[str, SourceScore]:
+        """The score of each source that has examples among these."""
+        scores = {}
+        for name, ids in sources.items():
+            rows = torch.tensor([row for row, example in enumerate(self.examples) if example in ids], dtype=torch.int64)
+            if len(rows):
+                loss, error = ratio_of_sums(self.totals_E[rows], self.weights_E[rows])
+                weight = float(self.weights_E[rows].sum()) / self.draws
+                scores[name] = SourceScore(loss=loss, standard_error=error, weight=weight, examples=len(rows))
+        return scores
+
+
 @torch.no_grad()
-def validate(
+def score_examples(
     objective: Objective[TaskT],
     network: nn.Module,
     state: State,
@@ -114,17 +152,15 @@ def validate(
     batch_size: int,
     draws: int,
     distributed: DistributedContext,
-    sources: Mapping[str, range] | None = None,
     fixed_batches: bool = False,
-) -> Score:
+) -> ExampleScores:
     """Score `network` on these examples, each once for every one of its `draws` tasks.
 
-    sources: the ids of the examples of each source of a mixture, which are scored apart too.
     fixed_batches: whether the batches are the same, and their sums the same bits, for every number of processes. These
         then take whole batches in turn, and single examples otherwise, which shares few of them out more evenly.
 
     Example i's tasks have the positions i·draws … i·draws+draws-1 of the stream "eval", so they do not depend on the
-    step, the batch size or the number of processes. Each process scores a part, and all return the same score.
+    step, the batch size or the number of processes. Each process scores a part, and all return the same scores.
     """
     was_training = network.training
     network.eval()
@@ -146,22 +182,18 @@ def validate(
     network.train(was_training)
     distributed.all_reduce_(totals_E)
     distributed.all_reduce_(weights_E)
-    score = _score(totals_E, weights_E, draws=draws, diagnostics=totals.reduced().averages())
-    return replace(score, sources=_by_source(totals_E, weights_E, examples, sources, draws)) if sources else score
+    return ExampleScores(
+        examples=examples,
+        totals_E=totals_E,
+        weights_E=weights_E,
+        draws=draws,
+        diagnostics=totals.reduced().averages(),
+    )
 
 
-def _by_source(
-    totals_E: Tensor, weights_E: Tensor, examples: Sequence[int], sources: Mapping[str, range], draws: int
-) -> dict[str, SourceScore]:
-    """The score of each source that has examples among these."""
-    scores = {}
-    for name, ids in sources.items():
-        rows = torch.tensor([row for row, example in enumerate(examples) if example in ids], dtype=torch.int64)
-        if len(rows):
-            loss, error = ratio_of_sums(totals_E[rows], weights_E[rows])
-            weight = float(weights_E[rows].sum()) / draws
-            scores[name] = SourceScore(loss=loss, standard_error=error, weight=weight, examples=len(rows))
-    return scores
+def validate(*scored: Any, sources: Mapping[str, range] | None = None, **options: Any) -> Score:
+    """The score of some examples. scored, options: of `score_examples`. sources: of `ExampleScores.score`."""
+    return score_examples(*scored, **options).score(sources)
 
 
 def _tasks(
@@ -198,18 +230,6 @@ def ratio_of_sums(totals_E: Tensor, weights_E: Tensor) -> tuple[float, float]:
     count = len(totals_E)
     spread = float(residuals_E.square().sum())
     return ratio, math.sqrt(spread * count / (count - 1)) / weight if count > 1 else math.nan
-
-
-def _score(totals_E: Tensor, weights_E: Tensor, *, draws: int, diagnostics: dict[str, float]) -> Score:
-    loss, error = ratio_of_sums(totals_E, weights_E)
-    return Score(
-        loss=loss,
-        standard_error=error,
-        weight=float(weights_E.sum()) / draws,
-        examples=len(totals_E),
-        draws=draws,
-        diagnostics=diagnostics,
-    )
 
 
 def validate_session(

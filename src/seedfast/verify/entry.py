@@ -5,19 +5,15 @@ Each is computed from the checkpoint before it, and every step on the way is com
 next checkpoint, so are its tensors.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from seedfast import keys
 from seedfast.console import say
-from seedfast.data.cache import cache_folder
+from seedfast.data.notes import Note
 from seedfast.errors import TrainingStopped, UserError
-from seedfast.files import commit
 from seedfast.loop.config import Run
 from seedfast.loop.plain_config import to_yaml
 from seedfast.run_folder.checkpoint import Checkpoint
@@ -29,7 +25,6 @@ from seedfast.verify.overlap import overlap
 from seedfast.verify.past import Past, stored_state
 from seedfast.verify.records import computed_records, stored_records
 from seedfast.verify.replay import verdict
-from seedfast.version import VERSION
 
 PRICE = 0.02
 """The part of the steps of a run that a proof computes by default."""
@@ -149,7 +144,7 @@ def _start(past: Past, route: Route) -> Finding:
 def _followed(past: Past, route: Route) -> Finding:
     """Whether the steps of a route give the lines of the journal, and lead to the next checkpoint."""
     runs = past.runs_of(route.first + 1)
-    note = _Note.of(past, route, runs)
+    note = _note(past, route, runs)
     if (known := note.read()) is not None:
         return Finding("steps", True, f"{known} (checked before)")
     found = Finding("steps", False, "no step")
@@ -200,27 +195,9 @@ def _same_state(past: Past, checkpoint: Checkpoint, state: Groups) -> bool:
     return all(float((a - b).norm()) <= _STATE_ROUNDING * float(a.norm()) for a, b in pairs)
 
 
-@dataclass(frozen=True)
-class _Note:
-    """A route that was found right, noted in the cache: an interrupted proof goes on where it was."""
-
-    file: Path
-
-    @staticmethod
-    def of(past: Past, route: Route, runs: Sequence[Run]) -> "_Note":
-        """The note of a route: its name is a hash of all that the finding depends on."""
-        ends = [each.manifest.seal for each in past.checkpoints if each.step in (route.first, route.last)]
-        lines = [past.steps.get(step) for step in range(route.first + 1, route.last + 1)]
-        facts = [VERSION, torch.__version__, past.device, [to_yaml(run) for run in runs], ends, lines, route.first]
-        facts += [past.checkpoints[-1].fingerprint.digest]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return _Note(cache_folder() / "verified" / f"{key}.txt")
-
-    def read(self) -> str | None:
-        """What was found; None if the route has not been followed."""
-        return self.file.read_text("utf-8") if self.file.is_file() else None
-
-    def write(self, detail: str) -> None:
-        """Note it."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        commit(self.file, detail)
+def _note(past: Past, route: Route, runs: Sequence[Run]) -> Note:
+    """The note of a route that was found right: an interrupted proof continues where it was."""
+    ends = [each.manifest.seal for each in past.checkpoints if each.step in (route.first, route.last)]
+    lines = [past.steps.get(step) for step in range(route.first + 1, route.last + 1)]
+    facts = [torch.__version__, past.device, [to_yaml(run) for run in runs], ends, lines, route.first]
+    return Note.of("verified", *facts, past.checkpoints[-1].fingerprint.digest)

@@ -13,7 +13,7 @@ from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast import recipes
 from seedfast.data.text.config import TextData
-from seedfast.evaluate import judge, trained
+from seedfast.evaluate import judge, passages, trained
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.proofreading import Proofreading
 from seedfast.families.text.proofreading.corruption import IDENTITY, Corruption, Symbols
@@ -161,7 +161,7 @@ def test_the_judge_finds_repetitions_unlikely_and_without_variety(story: Path, t
     train_in(tmp_path, small_run("text-autoregressive", story, steps=60, eval_every=0, micro_batch=None))
     by = load(tmp_path)
     objective_of_judge: Any = by.family.objective
-    real = judge.real_texts(objective_of_judge.assets, by.run.data.load().validation, 8, 16)
+    real = passages.real_texts(objective_of_judge.assets, by.run.data.load().validation, 8, 16)
     repeated = [text[0] * len(text) for text in real]
     assert judge.judge(real, by).loss < judge.judge(repeated, by).loss - 1
     assert judge.judge(repeated, by).variety["entropy"] == 0 < judge.judge(real, by).variety["entropy"]

@@ -19,7 +19,7 @@ from seedfast.diffusion import samplers
 from seedfast.diffusion.grids import Grid
 from seedfast.diffusion.guidance import guided
 from seedfast.diffusion.inpainting import Known, Sampler, repaint
-from seedfast.diffusion.levels import NoiseLevel, add_noise
+from seedfast.diffusion.levels import NoiseLevel, add_noise, match_dims
 from seedfast.diffusion.parameterisation import input_std, to_x0
 from seedfast.errors import UserError
 from seedfast.families.generator import Generator, State
@@ -87,12 +87,17 @@ class ImageGenerator(Generator[ImageRequest]):
     def decoding(self, request: ImageRequest) -> str:
         """How images are decoded, in words, with the number of network evaluations for each."""
         scale, steps = self.guidance(request), len(request.grid(self.process)) - 1
-        evaluations = request.passes * (2 * steps - 1 if request.solver == "heun" else steps) * (1 if scale == 1 else 2)
         options = {"η": request.eta, "variance": request.variance, "churn": request.churn, "spacing": request.spacing}
         given = [f"{name} {value}" for name, value in options.items() if value is not None]
         threshold = [] if request.threshold == "clamp" else [f"threshold {request.threshold}"]
         way = [f"{request.solver} in {steps} steps", *given, *threshold, f"guidance {scale:g}"]
-        return ", ".join([*way, f"{evaluations} network evaluations for an image"])
+        return ", ".join([*way, f"{self.evaluations(request)} network evaluations for an image"])
+
+    def evaluations(self, request: ImageRequest) -> int:
+        """One for each step and pass; Heun's method has two, and guidance doubles them."""
+        steps = len(request.grid(self.process)) - 1
+        of_solver = request.passes * (2 * steps - 1 if request.solver == "heun" else steps)
+        return of_solver * (1 if self.guidance(request) == 1 else 2)
 
     @torch.no_grad()
     def generate(self, network: nn.Module, request: ImageRequest, draws: Draws, state: State) -> ImageSamples:
@@ -188,7 +193,7 @@ class ImageGenerator(Generator[ImageRequest]):
                 return lambda x, grid, _: samplers.euler(denoise, x, grid)
 
     def denoiser(self, network: nn.Module, labels_B: Tensor, request: ImageRequest) -> samplers.Denoise:
-        """(x, level) → x0, guided towards the labels and thresholded as requested.
+        """(x, level) → x0, guided towards the labels and thresholded as requested. A level is of all images or of each.
 
         Images without a class have the trained null label (docs/identities.md#guidance).
         """
@@ -206,7 +211,7 @@ class ImageGenerator(Generator[ImageRequest]):
 
     def _predict_x0(self, network: nn.Module, x: Tensor, level: NoiseLevel, labels_B: Tensor) -> Tensor:
         t_cond_B = self.process.t_cond(level).float().to(x.device).expand(len(x))
-        inputs = x / input_std(level, self.process.scaling_std)
+        inputs = x / match_dims(input_std(level, self.process.scaling_std), x)
         output = network(inputs, t_cond_B, self.conditioning.network_input(labels_B)).float()
         return to_x0(self.process.prediction, output, x, level, self.process.scaling_std)
 

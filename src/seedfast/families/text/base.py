@@ -106,6 +106,15 @@ class TextGenerator(Generator[TextRequestT]):
         """How a request is decoded, in words."""
         return request.decoding
 
+    def evaluations(self, request: TextRequestT) -> int | None:
+        """Network evaluations for one text from nothing; None for other requests, whose open positions differ."""
+        is_free = not (request.prompt or request.infill or request.canvas)
+        tokens = self.context if request.tokens is None else request.tokens
+        return self._evaluations(request, tokens) if is_free and tokens <= self.context else None
+
+    def _evaluations(self, request: TextRequestT, tokens: int) -> int:
+        return request.evaluations(tokens)
+
     @torch.no_grad()
     def generate(self, network: nn.Module, request: TextRequestT, draws: Draws, state: State) -> TextSamples:
         """Generate texts. Raises UserError where the request does not fit the model."""

@@ -82,6 +82,9 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
         """How a request is decoded, in words."""
         return f"blocks of {self.block} tokens, in each: {request.decoding}; and one more for its cache"
 
+    def _evaluations(self, request: MaskedRequest, tokens: int) -> int:
+        return -(-tokens // self.block) * (request.evaluations(self.block) + 1)
+
     @torch.no_grad()
     def fill(self, decoding: Decoding[MaskedRequest], canvases: list[Canvas]) -> list[list[int]]:
         """Fill the canvases block by block. Raises UserError for an infill: no block attends to what follows it."""
@@ -99,8 +102,9 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
         for number in range(count):
             here = slice(number * self.block, (number + 1) * self.block)
             pages = [Canvas(canvas.tokens_L[here], canvas.fixed_L[here]) for canvas in whole]
-            filled = [page.tokens_L.tolist() for page in pages]
-            if not all(bool(page.fixed_L.all()) for page in pages):
+            if all(bool(page.fixed_L.all()) for page in pages):
+                filled = [page.tokens_L.tolist() for page in pages]
+            else:
                 trace = decoding.trace and _in_whole_text(decoding.trace, written, canvases)
                 record = decoding.record and self._recorded(decoding, decoding.record, written, canvases)
                 filled = unmask(

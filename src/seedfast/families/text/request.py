@@ -75,6 +75,10 @@ class TextRequest:
         """How the text is decoded, in words, with the number of network evaluations."""
         return ", ".join(self.shaping)
 
+    def evaluations(self, tokens: int) -> int:
+        """Network evaluations for so many open positions, which fit into a window."""
+        return tokens
+
     @property
     def shaping(self) -> list[str]:
         """How the distributions over tokens are shaped, in words."""

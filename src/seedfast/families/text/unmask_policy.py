@@ -83,6 +83,10 @@ class MaskedRequest(TextRequest):
         remasking = [f"remasking {self.remdm:g} ({self.remdm_rule})"] if self.remdm else []
         return ", ".join([f"{self.order} order", *remasking, steps, *self.shaping])
 
+    def evaluations(self, tokens: int) -> int:
+        """One for each step."""
+        return self.step_count or tokens
+
 
 @dataclass(frozen=True)
 class Policy:

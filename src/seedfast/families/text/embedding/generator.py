@@ -32,6 +32,9 @@ class EmbeddingGenerator(TextGenerator[EmbeddingRequest]):
         """How a request is decoded, in words."""
         return self._guided(request).decoding
 
+    def _evaluations(self, request: EmbeddingRequest, tokens: int) -> int:
+        return self._guided(request).evaluations(tokens)
+
     def _guided(self, request: EmbeddingRequest) -> EmbeddingRequest:
         """The request with the default guidance, unless it has its own."""
         return replace(request, guidance=self._guidance) if request.guidance is None else request

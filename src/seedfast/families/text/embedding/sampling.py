@@ -66,14 +66,24 @@ class EmbeddingRequest(TextRequest):
     @property
     def decoding(self) -> str:
         """How the text is decoded, in words, with the number of network evaluations."""
-        has_text = any(self.prompt) or self.infill or (self.canvas is not None and bool(self.canvas.fixed_L.any()))
-        scale = 1.0 if self.guidance is None or not has_text else self.guidance
-        evaluations = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
         noise = f" with η = {1.0 if self.eta is None else self.eta:g}" if self.sampler == "ddim" else ""
-        guidance = [f"guidance {scale:g}"] if has_text else []
-        total = evaluations * (1 if scale in (0, 1) else 2)
-        way = [f"{self.sampler}{noise} in {self.steps} steps", *guidance, f"{total} network evaluations"]
+        guidance = [f"guidance {self._scale:g}"] if self._has_text else []
+        way = [f"{self.sampler}{noise} in {self.steps} steps", *guidance, f"{self.evaluations(0)} network evaluations"]
         return ", ".join([*way, *(["clamped"] if self.clamp else []), *self.shaping])
+
+    def evaluations(self, tokens: int) -> int:
+        """One for each step, whatever the number of tokens; Heun's method has two, and guidance doubles them."""
+        of_sampler = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
+        return of_sampler * (1 if self._scale in (0, 1) else 2)
+
+    @property
+    def _has_text(self) -> bool:
+        is_begun = self.canvas is not None and bool(self.canvas.fixed_L.any())
+        return any(self.prompt) or bool(self.infill) or is_begun
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.guidance is None or not self._has_text else self.guidance
 
 
 @dataclass(frozen=True)

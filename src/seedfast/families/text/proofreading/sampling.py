@@ -100,7 +100,11 @@ class ProofreadingRequest(MaskedRequest):
         rule = self.remask or "cosine"
         rate = "" if rule in ("threshold", "sampled") else f", rate {self.first_rate:g}"
         way = f"a draft in {draft} steps ({self.order} order) and {passes} proofreading passes ({rule}{rate})"
-        return ", ".join([f"{way}: {(draft or 0) + passes} network evaluations", *self.shaping])
+        return ", ".join([f"{way}: {self.evaluations(0)} network evaluations", *self.shaping])
+
+    def evaluations(self, tokens: int) -> int:
+        """One for each step of the draft, and for each pass."""
+        return super().evaluations(tokens) + self.pass_count
 
     @property
     def first_rate(self) -> float:

@@ -1,0 +1,151 @@
+"""The numbers of a run, measured once: each result is noted in the cache under all that it depends on."""
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from seedfast.console import say
+from seedfast.data.notes import Note
+from seedfast.errors import UserError
+from seedfast.evaluate.bits_per_dimension import BitsPerDimension, ImageBound
+from seedfast.evaluate.bracket import Bracket
+from seedfast.evaluate.caption_quality import CaptionQuality
+from seedfast.evaluate.deployed import Deployed, DeployedLikelihood
+from seedfast.evaluate.evaluator import Evaluator
+from seedfast.evaluate.fidelity import Fidelity
+from seedfast.evaluate.frontier import TEMPERATURES, Frontier
+from seedfast.evaluate.loss import Likelihood, Loss
+from seedfast.evaluate.pairing import Cut, Scored
+from seedfast.evaluate.speed import Speed
+from seedfast.evaluate.trained import Trained
+from seedfast.files import finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How runs are measured; None: as `seedfast evaluate` does.
+
+    only: some of `METRICS` (default: all that fit). judge: for the frontiers of texts, which are left out without one.
+    draws: of bounds. windows: for the lower bound and deployed. samples, temperatures: of a frontier.
+    """
+
+    only: tuple[str, ...] = ()
+    draws: int | None = None
+    windows: int | None = None
+    judge: Trained | None = None
+    samples: int | None = None
+    temperatures: tuple[float, ...] = TEMPERATURES
+
+
+def _loss(model: Trained, options: Options) -> Evaluator:
+    return Loss(draws=None if model.family.evaluated.measure.draws is None else options.draws)
+
+
+def is_judge(model: Trained, by: Trained) -> bool:
+    """Whether a model is the judge itself, which is no measure of its own text."""
+    return model.committed.manifest.seal == by.committed.manifest.seal and model.weights == by.weights
+
+
+def _frontier(model: Trained, options: Options) -> Evaluator | None:
+    by = options.judge
+    if by is None or model.family.generator is None or is_judge(model, by):
+        return None
+    request = model.generator.Request()
+    samples, temperatures = options.samples, options.temperatures
+    return Frontier(by=by, request=request, samples=samples, temperatures=temperatures)
+
+
+_FORMAT = 1  # of what is noted: increase it when a metric measures something else
+METRICS: Mapping[str, Callable[[Trained, Options], Evaluator | None]] = {
+    "loss": _loss,
+    "bracket": lambda _, options: Bracket(windows=options.windows),
+    "deployed": lambda _, options: Deployed(windows=options.windows),
+    "bits_per_dimension": lambda _, options: ImageBound(draws=options.draws),
+    "speed": lambda _, __: Speed(),
+    "frontier": _frontier,
+    "fidelity": lambda _, __: Fidelity(),
+    "captions": lambda _, __: CaptionQuality(),
+}
+"""What can be measured of a run, in the order in which it is."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The record of a metric, and the totals of the windows that it is a ratio of, where it has some."""
+
+    record: Mapping[str, Any]
+    totals: tuple[float, ...] = ()
+    examples: tuple[int, ...] | None = None
+
+    def scored(self, cut: Cut) -> Scored:
+        """The totals as windows of a split that is cut so."""
+        examples = np.arange(len(self.totals)) if self.examples is None else np.array(self.examples, np.int64)
+        return Scored(np.array([np.inf if each is None else each for each in self.totals]), examples, cut)
+
+
+def measured(name: str, model: Trained, options: Options) -> dict[str, Noted]:
+    """The metrics that are wanted and fit a run, by name; from the cache where they are known."""
+    found: dict[str, Noted] = {}
+    for metric, evaluator_of in METRICS.items():
+        evaluator = evaluator_of(model, options) if metric in (options.only or METRICS) else None
+        if evaluator is None or evaluator.fits(model) is not None:
+            continue
+        note = _note(model, metric, evaluator)
+        if (known := note.read()) is None:
+            say(f"{name}: {metric.replace('_', ' ')}")
+            if isinstance(evaluator, Bracket) and "loss" in found:
+                evaluator = replace(evaluator, loss=_likelihood(model, found["loss"]))
+            known = _plain(evaluator, model)
+            note.write(known)
+        examples = known["examples"]
+        found[metric] = Noted(known["record"], tuple(known["totals"]), None if examples is None else tuple(examples))
+    return found
+
+
+def _note(model: Trained, metric: str, evaluator: Evaluator) -> Note:
+    """The note of a metric: its name is a hash of all that the numbers depend on."""
+    options = {f.name: repr(getattr(evaluator, f.name)) for f in fields(cast("Any", evaluator))}
+    if isinstance(evaluator, Frontier):
+        options["by"] = f"{evaluator.by.committed.manifest.seal} {evaluator.by.weights}"
+    where = [torch.__version__, str(model.distributed.device), model.committed.fingerprint.digest]
+    if metric in ("speed", "frontier"):  # they hold times
+        where += [platform.node(), str(torch.get_num_threads())]
+    return Note.of("measured", _FORMAT, metric, model.committed.manifest.seal, model.weights, options, *where)
+
+
+def _plain(evaluator: Evaluator, model: Trained) -> dict[str, Any]:
+    """The result of a metric as JSON values. Of a frontier whose samples the judge cannot read, the reason."""
+    totals: tuple[float, ...] = ()
+    examples = None
+    try:
+        result = evaluator(model)
+    except UserError as error:
+        if not isinstance(evaluator, Frontier):
+            raise
+        return {"record": {"reason": str(error)}, "totals": (), "examples": None}
+    if isinstance(result, Likelihood | DeployedLikelihood | BitsPerDimension):
+        totals = result.totals
+    if isinstance(result, DeployedLikelihood):
+        examples = result.examples
+    plain: dict[str, Any] = finite({"record": result.record(), "totals": totals, "examples": examples})
+    return plain
+
+
+def _likelihood(model: Trained, noted: Noted) -> Likelihood:
+    """A noted loss of text as it was measured."""
+    record, measure = noted.record, model.family.evaluated.measure
+    return Likelihood(
+        loss=record["nats_per_token"],
+        standard_error=record["standard_error"],
+        measure=measure,
+        weight=record["tokens"],
+        examples=record["examples"],
+        draws=record["draws"],
+        weights=model.weights,
+        step=model.step,
+        bytes=record["bytes"],
+    )
