@@ -10,7 +10,7 @@ from seedfast import recipes
 from seedfast.cli import COMMANDS
 from seedfast.cli.arguments import parse
 from seedfast.cli.evaluate import Evaluate
-from seedfast.cli.sample import Sample
+from seedfast.cli.sample import sample_class
 from seedfast.cli.score import Score
 from seedfast.cli.train import parse_run
 from seedfast.data.caption.dataset import CaptionAssets
@@ -66,8 +66,7 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
         asked_numbers: Any = parse({"evaluate": Evaluate, "score": Score}[name], rest, prog=f"seedfast {name}")
         assert str(asked_numbers.run) == rest[0]
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
-        kind = request_class(recipe)
-        asked_samples: Any = parse(Sample[kind], rest, prog="seedfast sample")
+        asked_samples: Any = parse(sample_class(request_class(recipe)), rest, prog="seedfast sample")
         assert str(asked_samples.run) == rest[0]
 
 

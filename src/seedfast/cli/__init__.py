@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a recipe, or continue the run in a folder",
     "evaluate": "all numbers of a run: exact loss, bits per byte, metrics that fit",
     "sample": "generate text, images or captions with a trained model",
+    "chat": "talk with a model that has a chat template",
     "score": "how likely each document of a file is, token by token",
     "captions": "caption metrics on held-out images, and a gallery",
     "prepare": "convert a data set's archive into a folder to train on (Flickr30k)",

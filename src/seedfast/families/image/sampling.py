@@ -87,12 +87,17 @@ class ImageGenerator(Generator[ImageRequest]):
     def decoding(self, request: ImageRequest) -> str:
         """How images are decoded, in words, with the number of network evaluations for each."""
         scale, steps = self.guidance(request), len(request.grid(self.process)) - 1
-        evaluations = request.passes * (2 * steps - 1 if request.solver == "heun" else steps) * (1 if scale == 1 else 2)
+        evaluations = self.evaluations(request, steps, steps)
         options = {"η": request.eta, "variance": request.variance, "churn": request.churn, "spacing": request.spacing}
         given = [f"{name} {value}" for name, value in options.items() if value is not None]
         threshold = [] if request.threshold == "clamp" else [f"threshold {request.threshold}"]
         way = [f"{request.solver} in {steps} steps", *given, *threshold, f"guidance {scale:g}"]
         return ", ".join([*way, f"{evaluations} network evaluations for an image"])
+
+    def evaluations(self, request: ImageRequest, done: int, steps: int) -> int:
+        """The network evaluations for an image after some of its steps."""
+        of_step = min(2 * done, 2 * steps - 1) if request.solver == "heun" else done
+        return request.passes * of_step * (1 if self.guidance(request) == 1 else 2)
 
     @torch.no_grad()
     def generate(self, network: nn.Module, request: ImageRequest, draws: Draws, state: State) -> ImageSamples:
@@ -112,8 +117,9 @@ class ImageGenerator(Generator[ImageRequest]):
             for weight in request.weights:
                 with self._mixed(network, request, to_labels, weight):
                     done.append(self._images(network, request, grid, labels, _between(draws, request, weight), bar))
-        frames = done[0][1]
-        return ImageSamples.of([images for images, _ in done], frames, labels, to_labels, classes, request)
+        frames, steps = done[0][1], len(grid) - 1
+        way = tuple((step, self.evaluations(request, step, steps)) for step in sorted(request.frame_steps(steps)))
+        return ImageSamples.of([images for images, _ in done], frames, way, labels, to_labels, classes, request)
 
     def _mixed(
         self, network: nn.Module, request: ImageRequest, to_labels: list[int], weight: float

@@ -18,6 +18,13 @@ Trace = Callable[[int, Sequence[int], Sequence[bool]], None]
 TextRequestT = TypeVar("TextRequestT", bound=TextRequest)
 
 
+@dataclass
+class Evaluations:
+    """How often a sampler has evaluated its network. The parts of a sampler share one, and add to it."""
+
+    count: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decoding(Generic[TextRequestT]):
     """One call of a sampler.
@@ -26,6 +33,7 @@ class Decoding(Generic[TextRequestT]):
     trace: called after each step; None where no trace is requested. record: called with the tokens of each evaluation.
     forced: write the tokens that the canvases hold at their open positions instead of drawing some, to record how
     likely they are. documents_BL: of forced texts, the document of each token, where attention is restricted to it.
+    evaluations: of the network so far.
     """
 
     network: nn.Module
@@ -36,6 +44,7 @@ class Decoding(Generic[TextRequestT]):
     record: Record | None = None
     forced: bool = False
     documents_BL: Tensor | None = None
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
     @property
     def device(self) -> torch.device:
