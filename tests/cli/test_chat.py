@@ -82,7 +82,10 @@ def test_the_model_reads_the_whole_chat_in_its_own_template(model: Path, monkeyp
     first = talk.answer("a").text
     talk.answer("b")
     decode = talk.model.tokenizer.decode
-    assert decode(read[0]) == "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        decode(read[0])
+        == "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert decode(read[1]) == (
         f"{decode(read[0])}{first}<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n"
     )

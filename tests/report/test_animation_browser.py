@@ -93,7 +93,12 @@ def test_the_slider_scrubs_in_both_directions(opened: Open) -> None:
 
 def test_keys_step_jump_play_and_change_speed_and_colours(opened: Open) -> None:
     shown = opened()
-    for key, expected in (("ArrowRight", "a░░d░░░░"), ("End", "abcdefgh"), ("ArrowLeft", "ab░d░f░h"), ("Home", "░" * 8)):
+    for key, expected in (
+        ("ArrowRight", "a░░d░░░░"),
+        ("End", "abcdefgh"),
+        ("ArrowLeft", "ab░d░f░h"),
+        ("Home", "░" * 8),
+    ):
         shown.keyboard.press(key)
         assert text(shown) == expected, key
     shown.keyboard.press("+")

@@ -64,7 +64,9 @@ class Filming:
             known = self._known[row].get(place)
             probability = known[1] if known and known[0] == token and state == "written" else None
             cells.append(Cell(text, state, cells_before[place].since if same else number, probability))
-        entropies, self._entropies[row] = self._entropies[row], []
+        entropies: list[float] = []
+        if number:  # nothing was written before the first frame
+            entropies, self._entropies[row] = self._entropies[row], []
         frame = TextFrame(number, tuple(cells), evaluations, fmean(entropies) if entropies else None)
         frames.append(frame)
         self._before[row] = now

@@ -67,7 +67,9 @@ def _controls(is_text: bool, names: Sequence[str]) -> list[Markup]:
         found.append(element("label", "show ", element("select", *options, id="film")))
     if is_text:
         radios = (
-            element("label", element("input", type="radio", name="colour", value=kind, checked=kind == "confidence"), kind)
+            element(
+                "label", element("input", type="radio", name="colour", value=kind, checked=kind == "confidence"), kind
+            )
             for kind in ("confidence", "age", "none")
         )
         found.append(element("fieldset", element("legend", "colour by"), *radios))
@@ -76,7 +78,12 @@ def _controls(is_text: bool, names: Sequence[str]) -> list[Markup]:
 
 def _key() -> list[Markup]:
     """What the colours mean: one line for each way of colouring, of which the script shows one."""
-    always = (element("span", OPEN, class_="open"), " open ", element("span", OPEN, class_="open again"), " masked again")
+    always = (
+        element("span", OPEN, class_="open"),
+        " open ",
+        element("span", OPEN, class_="open again"),
+        " masked again",
+    )
     kinds = (("confidence", "c", "probability from ", CONFIDENCE), ("age", "a", "steps since it was written: ", AGES))
     return [
         element("p", *always, class_="key"),
@@ -97,7 +104,9 @@ def _colours() -> str:
         return f".{letter}{place} {{ background: rgb(var(--{_HUES[tint.hue]}) / {tint.strength}); }}"
 
     hues = " ".join(f"--{name}: {' '.join(map(str, hue))};" for hue, name in _HUES.items())
-    rules = [rule(letter, n, tint) for letter, tints in (("c", CONFIDENCE), ("a", AGES)) for n, tint in enumerate(tints)]
+    rules = [
+        rule(letter, n, tint) for letter, tints in (("c", CONFIDENCE), ("a", AGES)) for n, tint in enumerate(tints)
+    ]
     return "\n".join([f":root {{ {hues} }}", *rules, ""])
 
 

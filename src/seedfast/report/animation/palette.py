@@ -25,7 +25,9 @@ class Tint:
 
     def over(self, paper: RGB) -> RGB:
         """The colour on a paper."""
-        mixed = (round(self.strength * mine + (1 - self.strength) * its) for mine, its in zip(self.hue, paper, strict=True))
+        mixed = (
+            round(self.strength * mine + (1 - self.strength) * its) for mine, its in zip(self.hue, paper, strict=True)
+        )
         red, green, blue = mixed
         return red, green, blue
 
