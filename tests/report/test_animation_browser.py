@@ -28,6 +28,7 @@ def browser() -> Iterator[Any]:
 def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
     """Opens a page of these films; it does not play by itself, as for readers who want less motion."""
     contexts = []
+    errors: list[object] = []
 
     def visit(*films: Any, motion: str = "reduce", **options: Any) -> Any:
         file = tmp_path / "page.html"
@@ -35,14 +36,12 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
         context = browser.new_context(reduced_motion=motion, offline=True, **options)
         contexts.append(context)
         shown = context.new_page()
-        shown.errors = []
-        shown.on("pageerror", shown.errors.append)
-        shown.on("console", lambda message: message.type == "error" and shown.errors.append(message.text))
+        shown.on("pageerror", lambda error: errors.append(error))
+        shown.on("console", lambda message: message.type == "error" and errors.append(message.text))
         shown.goto(file.as_uri())
         return shown
 
     yield visit
-    errors = [error for context in contexts for each in context.pages for error in each.errors]
     for context in contexts:
         context.close()
     assert not errors

@@ -119,9 +119,9 @@ class Conversation:
                 break
             if len(self.messages) == 1:
                 raise UserError(
-                    f"The message has {len(ids)} tokens with the system prompt and the template, and the model's context "
-                    f"of {self._generator.context} has to hold an answer of {self.tokens} too: shorten it, or choose "
-                    "fewer --tokens."
+                    f"The message has {len(ids)} tokens with the system prompt and the template, and the model's "
+                    f"context of {self._generator.context} has to hold an answer of {self.tokens} too: shorten it, or "
+                    "choose fewer --tokens."
                 )
             del self.messages[:2]
             left_out += 2

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ def test_words_that_are_masked_again_are_told_from_those_that_were_never_written
     again = [sum(map(frame.is_remasked, frame.cells)) for frame in film]
     assert again[0] == 0
     assert sum(again) > 0
-    for before, frame in zip(film, film[1:], strict=False):
+    for before, frame in pairwise(film):
         for old, new in zip(before.cells, frame.cells, strict=True):
             assert frame.is_remasked(new) == (old.state == "written" and new.state == "open")
 
@@ -101,7 +102,7 @@ def test_words_that_are_masked_again_are_told_from_those_that_were_never_written
 def test_an_infill_of_an_autoregressive_model_shows_only_the_chosen_candidate() -> None:
     found = samples("text-autoregressive", infill="ab<gap:3>cd<gap:2>e", trace=True)
     (film,) = found.films
-    assert [frame.text for frame in film][0] == f"ab{OPEN * 3}cd{OPEN * 2}e"
+    assert film[0].text == f"ab{OPEN * 3}cd{OPEN * 2}e"
     assert len(film) == 3
     assert film[-1].text == found.texts[0]
 

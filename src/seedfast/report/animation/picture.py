@@ -82,7 +82,7 @@ def _drawn(frame: TextFrame, shown: Sequence[Line], columns: int, rows: int) -> 
     from PIL import Image, ImageDraw
 
     wide, high = round(_font().getlength("0")), round(_SIZE * 1.45)
-    size = (2 * _MARGIN + columns * wide, 2 * _MARGIN + (rows + 2) * high)
+    size = (2 * _MARGIN + columns * wide, 2 * _MARGIN + (rows + 3) * high)
     image = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(image)
     for row, line in enumerate(shown):
@@ -92,7 +92,7 @@ def _drawn(frame: TextFrame, shown: Sequence[Line], columns: int, rows: int) -> 
             left += width * wide
     below = _MARGIN + rows * high + high // 2
     pen.text((_MARGIN, below), frame.status, font=_font(), fill=_FAINT)
-    _draw_key(pen, _MARGIN + columns * wide, below, wide, high)
+    _draw_key(pen, below + high, wide, high)
     return image
 
 
@@ -108,11 +108,12 @@ def _draw_cell(pen: "ImageDraw", box: tuple[int, int, int, int], text: str, cell
     pen.text((left, top + 2), text, font=_font(), fill=_FAINT if cell.state == "given" else _INK)
 
 
-def _draw_key(pen: "ImageDraw", right: int, top: int, wide: int, high: int) -> None:
-    """The colours of probabilities, from 0 to 1, at the right."""
-    left = right - (len(CONFIDENCE) * 2 + 2) * wide
-    pen.text((left - 14 * wide, top), "probability 0", font=_font(), fill=_FAINT)
+def _draw_key(pen: "ImageDraw", top: int, wide: int, high: int) -> None:
+    """The colours of probabilities, from 0 to 1."""
+    words = "probability 0 "
+    pen.text((_MARGIN, top), words, font=_font(), fill=_FAINT)
+    left = _MARGIN + len(words) * wide
     for place, tint in enumerate(CONFIDENCE):
         start = left + 2 * place * wide
         pen.rectangle((start, top, start + 2 * wide - 1, top + high - 4), fill=tint.over(_PAPER))
-    pen.text((right - wide, top), "1", font=_font(), fill=_FAINT)
+    pen.text((left + (2 * len(CONFIDENCE) + 1) * wide, top), "1", font=_font(), fill=_FAINT)
