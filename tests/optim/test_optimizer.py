@@ -93,7 +93,9 @@ def test_an_average_whose_decay_the_device_reads_is_the_average() -> None:
     assert not torch.allclose(twin, by_number)
 
 
-@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0}, {"momentum": 0.5}, {"nesterov": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"weight_decay": 0.0}, {"momentum": 0.5}, {"nesterov": False}, {"ns_steps": 3}], ids=str
+)
 def test_stacked_muon_agrees_with_torch_to_bfloat16(options: dict[str, float]) -> None:
     """Five steps move each entry by up to 0.1; bfloat16 has three digits."""
     pairs = zip(
