@@ -13,16 +13,15 @@ from seedfast.files import commit
 from seedfast.report.animation.picture import animation
 
 OUT = Path(__file__).parents[1] / "docs" / "denoising.gif"
-PROMPT = "def read_lines(path):\n    "
+PROMPT = "class TestCase(unittest.TestCase):\n    def test_"
 
 
 def main(words: list[str]) -> None:
     """Train or load the run, and write the picture."""
     folder = Path(words[0] if words else "runs/text-masked")
     model = seedfast.load(folder) if words else seedfast.train(seedfast.recipe("text-masked"), folder)
-    request = {"prompt": PROMPT, "tokens": 96, "steps": 48, "order": "confidence", "temperature": 0.8, "trace": True}
-    samples = model.sample(**request, seed=1)
-    commit(OUT, animation(samples.films))
+    samples = model.sample(prompt=PROMPT, tokens=80, steps=64, temperature=0.6, trace=True, seed=2)
+    commit(OUT, animation(list(samples.films)))
     print(OUT)
 
 

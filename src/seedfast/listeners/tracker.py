@@ -71,11 +71,11 @@ def input_ended() -> bool:
     return bool(select.select([sys.stdin], [], [], _INTERVAL)[0])
 
 
-def run_process(copy: Callable[[Path, str], None], arguments: list[str], *errors: type[Exception]) -> int:
-    """The background process. One of these errors, or an OSError, is a line on stderr and the exit status 1."""
+def run_process(copy: Callable[[Path, str], None], arguments: list[str], error_of: type[Exception]) -> int:
+    """The background process. An error of its tracker, or an OSError, is a line on stderr and the exit status 1."""
     try:
         copy(Path(arguments[0]), arguments[1])
-    except (*errors, OSError) as error:
+    except (error_of, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0

@@ -63,7 +63,7 @@ def _pages(films: Sequence[TextFilm], columns: int) -> "list[Image]":
     counts = Counter[RGB]()
     for image in (drawn[0], drawn[len(drawn) // 2], drawn[-1]):
         for count, colour in image.getcolors(image.width * image.height) or ():
-            counts[colour] += count  # type: ignore[index]
+            counts[colour] += count
     palette = Image.new("P", (1, 1))
     palette.putpalette([value for colour, _ in counts.most_common(256) for value in colour])
     return [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in drawn]

@@ -238,8 +238,9 @@ def denoise_canvases(decoding: Decoding[EmbeddingRequest], batch: CanvasBatch) -
         decoding.evaluations.count = before + denoiser.evaluations
         if decoding.trace:
             tokens_BL = denoiser.tokens(x_BLD, first, u_BL)
-            for written in denoiser.written(tokens_BL, x_BLD, first, u_BL, draws) if decoding.record else ():
-                decoding.record(written)
+            if decoding.record:
+                for written in denoiser.written(tokens_BL, x_BLD, first, u_BL, draws):
+                    decoding.record(written)
             for row, tokens in enumerate(batch.filled(tokens_BL)):
                 decoding.trace(row, tokens, [False] * len(tokens))
     return batch.filled(denoiser.tokens(x_BLD, first, u_BL))
