@@ -77,6 +77,9 @@ class Conversation:
         except UserError:
             self.messages = before
             raise
+        except KeyboardInterrupt:
+            self.messages = before
+            return Answer("", stopped=True)
         found = self._generated(ids, on_text or (lambda piece: None), on_frame)
         self.answers += 1
         if found.stopped and not found.text:
