@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/text-masked
-JOBS ?= auto
+# More workers than cores: for a quarter of their time tests wait, for processes that start or that are killed.
+JOBS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 REV ?= HEAD~1
 SOURCES := src tests bench scripts/same_bits
 

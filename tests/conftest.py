@@ -44,6 +44,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def random_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text in which no window of 16 characters comes again by chance often."""
+    from tests.helpers import past
+
+    return past.book(tmp_path_factory.mktemp("text") / "book.txt")
+
+
 @pytest.fixture
 def seedfast(capsys: pytest.CaptureFixture[str]) -> cli.Run:
     """The command line in this process: (status, stdout, stderr)."""

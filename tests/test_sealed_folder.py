@@ -4,12 +4,11 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.helpers.processes import python
 
 from seedfast import files
 from seedfast.files import UNFINISHED, file_digest, to_json
@@ -134,8 +133,7 @@ with sealed_folder.committing(Path(sys.argv[1])) as attempt:
 
 def test_what_a_killed_process_leaves_is_swept_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "one"
-    killed = subprocess.run([sys.executable, "-c", DIE, str(folder)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert python(DIE, folder).finish().returncode == -signal.SIGKILL
     assert not folder.exists()
     (left,) = (tmp_path / UNFINISHED).iterdir()
     assert (left / "one" / "a.bin").exists()

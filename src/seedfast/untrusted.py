@@ -8,6 +8,11 @@ from typing import Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as FastLoader  # in C, ten times as fast
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader as FastLoader  # type: ignore[assignment]
+
 JSON_LIMIT = 64 << 20
 """Largest size in bytes of a JSON file that describes a model or a folder. The largest ones list a file each line."""
 YAML_LIMIT = 1 << 20
@@ -74,25 +79,26 @@ def read_yaml(path: Path, *, root: Path | None = None) -> Any:
     """
     text = read_bytes(path, limit=YAML_LIMIT, root=root).decode("utf-8-sig")
     try:
-        depth = 0
-        for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):  # as it is read, so that it can end early
+        depth, kind = 0, _Slow if _RARE_BREAKS.intersection(text) else _Fast
+        for number, event in enumerate(yaml.parse(text, kind)):  # as it is read, so that it can end early
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if number > _YAML_NODES or depth > _YAML_DEPTH:
                 raise ValueError(
                     f"{path} has more than {_YAML_NODES} values, or is nested more than {_YAML_DEPTH} deep"
                 )
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = kind(text)
+        node = loader.get_single_node()
         if node is not None and _nodes(node, {}) > _YAML_NODES:
             raise ValueError(f"{path} has more than {_YAML_NODES} values")
-        return yaml.load(text, _Loader)
+        return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:
         raise ValueError(f"{path} contains itself") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without keys that occur twice, of which YAML would take the last, and with dates as text."""
+class _Strict(yaml.constructor.SafeConstructor):
+    """YAML without keys that occur twice, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -106,10 +112,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
+_RESOLVERS = {
     first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+"""Dates stay texts."""
+
+
+class _Fast(_Strict, FastLoader):
+    yaml_implicit_resolvers = _RESOLVERS
+
+
+class _Slow(_Strict, yaml.SafeLoader):
+    yaml_implicit_resolvers = _RESOLVERS
+
+
+_RARE_BREAKS = frozenset("\x85\u2028\u2029")
+"""Line breaks of YAML 1.1 that libyaml does not give back."""
 
 
 def _nodes(node: yaml.Node, known: dict[int, int]) -> int:

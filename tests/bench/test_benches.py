@@ -66,7 +66,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
-    tested |= {"async_save", "faults", "kills", "damage"}
+    tested |= {"async_save", "faults", "kills", "damage", "compression"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "exact_sums", "common", "nanogpt"}
 
 
@@ -134,6 +134,17 @@ def test_time_to_loss(text: Path, tmp_path: Path) -> None:
     *_, row = run_bench("time_to_loss", text, *small, "--flags", flags, cwd=tmp_path).splitlines()
     assert row.split()[0] == "first"
     assert "of nanoGPT's time" in row
+
+
+def test_compression(text: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    small = ("--steps", 2, "--width", 16, "--context", 8, "--size", 120, "--threads", 1, "--recipes", "text-block")
+    head, *rows = run_bench("compression", text, *small, cwd=tmp_path).splitlines()
+    assert head.startswith("120 bytes, after")
+    names = [row.split("|")[1].strip() for row in rows[3:]]
+    assert names[:2] == ["xz -9e", "xz -9e, after the text before"]
+    assert names[-1] == "text-block"
+    out = run_bench("compression", text, *small, "--runs", runs["text-masked"], "--unmasking", 2, cwd=tmp_path)
+    assert out.splitlines()[-1].startswith("| text-masked, 2 steps | ")
 
 
 def test_exact_sums(text: Path, tmp_path: Path) -> None:

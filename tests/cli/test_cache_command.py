@@ -1,13 +1,12 @@
 """`seedfast cache`: what the cache holds, and its removal."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from tests.cli.test_cli import seedfast
+from tests.helpers.cli import seedfast
+from tests.helpers.processes import python
 
 from seedfast.data.cache import cached_folder, entries
 from seedfast.files import UNFINISHED, locked_file
@@ -35,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cached_folder("b" * 32, fill, kind="images", title="pictures")
     long_ago = time.time() - 10 * 86_400
     os.utime(tmp_path / "images" / f"{'b' * 32}.lock", (long_ago, long_ago))
-    subprocess.run([sys.executable, "-c", DIE], check=False)
+    python(DIE).finish()
     return tmp_path
 
 

@@ -46,6 +46,7 @@ def test_the_command_prints_the_script(scripts: dict[str, str], capsys: pytest.C
     [
         (["ca"], {"captions", "cache"}),
         (["train", "text-m"], {"text-masked"}),
+        (["compress", "--wi"], {"--with"}),
         (["train", "text-masked", "--model.wid"], {"--model.width"}),
         (["train", "text-masked", "--precision", "b"], {"bf16"}),
         (["train", "text-masked", "--out", ""], {"runs/mine"}),

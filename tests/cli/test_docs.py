@@ -9,6 +9,8 @@ import pytest
 from seedfast import recipes
 from seedfast.cli import COMMANDS
 from seedfast.cli.arguments import parse
+from seedfast.cli.compress import Compress
+from seedfast.cli.decompress import Decompress
 from seedfast.cli.evaluate import Evaluate
 from seedfast.cli.sample import sample_class
 from seedfast.cli.score import Score
@@ -65,6 +67,9 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
     if name in ("evaluate", "score") and "--judge" not in rest:
         asked_numbers: Any = parse({"evaluate": Evaluate, "score": Score}[name], rest, prog=f"seedfast {name}")
         assert str(asked_numbers.run) == rest[0]
+    if name in ("compress", "decompress"):
+        asked_file: Any = parse({"compress": Compress, "decompress": Decompress}[name], rest, prog=f"seedfast {name}")
+        assert str(asked_file.run).startswith("runs/")
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
         asked_samples: Any = parse(sample_class(request_class(recipe)), rest, prog="seedfast sample")
         assert str(asked_samples.run) == rest[0]
@@ -72,4 +77,4 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
 
 def test_some_commands_are_documented() -> None:
     documented = {words[0] for words in commands()}
-    assert {"train", "sample", "evaluate", "score", "report", "verify"} <= documented
+    assert {"train", "sample", "evaluate", "score", "compress", "decompress", "report", "verify"} <= documented

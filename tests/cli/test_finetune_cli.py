@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, base: Path, story: Path) -> P
             main([
                 "train", "finetune", "--model", str(base), "--data", str(story), "--out", str(folder / name),
                 "--data.context", "32", "--steps", "6", "--eval-every", "3", "--batch-size", "4",
-                "--optimizer.lr", "0.01", *flags,
+                "--optimizer.lr", "0.01", "--no-report", *flags,
             ])  # fmt: skip
         assert not ended.value.code
     return folder

@@ -138,7 +138,7 @@ def test_the_alphabet_of_a_meta_pkl_is_the_models(text: Path, tmp_path: Path, se
         inputs = torch.cat([before, theirs.tokens(ids[:-1])])
         logits = F.pad(theirs(embeddings_BLD=inputs[None])[0], (0, 1))
     assert found == pytest.approx(-float(F.cross_entropy(logits, ids, reduction="sum")), abs=1e-3)
-    assert seedfast("train", "text-autoregressive", "--out", tmp_path / "run", "--steps", "2")[0] == 0
+    assert seedfast("train", "text-autoregressive", "--out", tmp_path / "run", "--steps", "2", "--no-report")[0] == 0
 
 
 def test_without_a_meta_pkl_the_assumption_is_said(text: Path, tmp_path: Path, seedfast: Run) -> None:

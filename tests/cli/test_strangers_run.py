@@ -40,7 +40,7 @@ def documents():
     return (Path(__file__).with_name("story.txt")).read_text().splitlines()
 """
 SMALL = ("--data.tokenizer", "characters", "--data.context", "16", "--model.layers", "1", "--model.heads", "2",
-         "--model.width", "16", "--batch-size", "4", "--steps", "2", "--eval-examples", "4")  # fmt: skip
+         "--model.width", "16", "--batch-size", "4", "--steps", "2", "--eval-examples", "4", "--no-report")  # fmt: skip
 KINDS = ("own_class", "built_in_classes", "documents")
 Command = Callable[..., int]
 
@@ -143,7 +143,8 @@ def test_a_file_that_has_changed_needs_trust_again(place: Path, seedfast_command
 def test_what_the_user_names_runs(place: Path, tmp_path: Path, seedfast_command: Command) -> None:
     folder = shutil.copytree(place / "documents", tmp_path / "run")
     assert seedfast_command("evaluate", folder, "--data", f"{place / 'code.py'}:documents") == 0
-    assert seedfast_command("train", "text-masked", "--out", folder, "--data", f"{place / 'code.py'}:documents") == 0
+    words = ["--out", folder, "--data", f"{place / 'code.py'}:documents", "--no-report"]
+    assert seedfast_command("train", "text-masked", *words) == 0
 
 
 def test_training_on_does_not_run_it_either(
@@ -155,7 +156,7 @@ def test_training_on_does_not_run_it_either(
     other = shutil.copytree(place / "own_class", tmp_path / "other")
     assert seedfast_command("train", "text-masked", "--out", other) == 2
     assert not (place / "ran").exists()
-    assert seedfast_command("train", "text-masked", "--steps", 3, "--out", folder, "--trust") == 0
+    assert seedfast_command("train", "text-masked", "--steps", 3, "--out", folder, "--trust", "--no-report") == 0
     assert seedfast_command("evaluate", folder) == 0, "now the user has trained in this folder"
 
 

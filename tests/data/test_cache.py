@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers.processes import python
 from tests.helpers.text_data import Writer
 
 from seedfast.data.cache import TokenWriter, cache_folder, read_tokens, token_type
@@ -100,7 +99,7 @@ seal = sealed_folder.seal
 def slow(attempt):
     with open(sys.argv[2], "a") as log:
         log.write("prepared once\\n")
-    time.sleep(1.5)
+    time.sleep(0.5)
     seal(attempt)
 sealed_folder.seal = slow
 """
@@ -114,18 +113,17 @@ sealed_folder.seal = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 def test_of_several_processes_one_prepares_the_data_and_the_others_wait(
     data: TextData, cache: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", SLOW + LOAD, data.path, str(tmp_path / "log")]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    answers = {run.communicate()[0] for run in runs}
+    runs = [run.finish() for run in [python(SLOW + LOAD, data.path, tmp_path / "log") for _ in range(3)]]
     assert [run.returncode for run in runs] == [0, 0, 0]
-    assert answers == {f"{data.load().fingerprint.digest} {data.load().train.batch([0])['tokens'].sum()}\n"}
+    assert {run.stdout for run in runs} == {
+        f"{data.load().fingerprint.digest} {data.load().train.batch([0])['tokens'].sum()}\n"
+    }
     assert (tmp_path / "log").read_text() == "prepared once\n"
     prepared(cache)
 
 
 def test_a_killed_preparation_leaves_only_an_attempt(data: TextData, cache: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", DIE + LOAD, data.path], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert python(DIE + LOAD, data.path).finish().returncode == -signal.SIGKILL
     (left,) = (cache / "text" / UNFINISHED).iterdir()
     assert list(left.rglob("train.bin"))
     replace(data, vocabulary=301).load()

@@ -13,7 +13,8 @@ from seedfast.data.text.packing import PackedDataset
 
 PAGE = Path(__file__).parents[2] / "docs/tutorials/add-a-data-source.md"
 SMALL = ("--data.tokenizer", "bytes", "--data.context", "32", "--model.layers", "1", "--model.width", "16",
-         "--model.heads", "2", "--batch-size", "8", "--eval-every", "4", "--save-every", "4")  # fmt: skip
+         "--model.heads", "2", "--batch-size", "8", "--eval-every", "4", "--save-every", "4",
+         "--no-report")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

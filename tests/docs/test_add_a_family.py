@@ -15,7 +15,8 @@ from seedfast.verify.resume import prove_resume
 
 PAGE = Path(__file__).parents[2] / "docs/tutorials/add-a-family.md"
 SMALL = ("--data.tokenizer", "characters", "--data.context", "16", "--steps", "30", "--batch-size", "6",
-         "--micro-batch", "4", "--eval-every", "10", "--save-every", "7", "--eval-examples", "8")  # fmt: skip
+         "--micro-batch", "4", "--eval-every", "10", "--save-every", "7", "--eval-examples", "8",
+         "--no-report")  # fmt: skip
 
 
 def code(page: Path) -> str:

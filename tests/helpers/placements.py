@@ -29,7 +29,8 @@ class Trainer:
         place = self.folder / (out or f"{recipe}-{placement}-{processes}")
         config = self.folder / f"{place.name}.yaml"
         config.write_text(to_yaml(run))
-        done = ranks(processes, "train", recipe, "--config", config, "--placement", placement, *words, "--out", place)
+        own = ["--no-report", "--placement", placement, *words]
+        done = ranks(processes, "train", recipe, "--config", config, *own, "--out", place)
         assert [each.returncode for each in done] == [0] * processes, done[0].stderr
         return place
 

@@ -29,6 +29,11 @@ _PRELOADED = [
     "seedfast.cli.train",
     "seedfast.cli.sample",
     "seedfast.cli.evaluate",
+    "seedfast.api",
+    "seedfast.recipes.caption",
+    "seedfast.recipes.finetune",
+    "seedfast.recipes.image",
+    "seedfast.recipes.text",
     "seedfast.report.page",
     "transformers.models.gpt2.modeling_gpt2",
 ]
@@ -38,7 +43,7 @@ _context.set_forkserver_preload(_PRELOADED)
 
 
 class Command:
-    """A running command: a module, or a script, with its arguments."""
+    """A running command: a module, a script, or "-c" and its code, with its arguments."""
 
     def __init__(
         self, module: str, words: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -84,6 +89,11 @@ def seedfast(
     if check:
         done.check_returncode()
     return done
+
+
+def python(code: str, *words: str | Path, env: Mapping[str, str] | None = None) -> Command:
+    """Start Python code with these arguments, as `python -c` does."""
+    return Command("-c", [code, *words], env=env)
 
 
 def ranks(
@@ -137,8 +147,11 @@ def _run(words: list[str], cwd: Path, env: dict[str, str], stdout: Path, stderr:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv = words
-    if words[0].endswith(".py"):
+    sys.argv = list(words)
+    if words[0] == "-c":
+        sys.argv.pop(1)
+        exec(compile(words[1], "-c", "exec"), {"__name__": "__main__"})
+    elif words[0].endswith(".py"):
         sys.path.insert(0, str(Path(words[0]).parent))
         runpy.run_path(words[0], run_name="__main__")
     else:

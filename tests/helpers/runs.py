@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
@@ -115,6 +117,25 @@ def train_in(folder: Path, run: Run, **options: Any) -> Outcome:
         return run_training(opened, Silent())
 
 
+_PLACE = TemporaryDirectory()
+_FINISHED: dict[str, Path] = {}
+
+
+def finished(run: Run) -> Path:
+    """The folder of a run that was trained to its end once for all tests of this process, which only read it."""
+    key = repr(run)
+    if key not in _FINISHED:
+        folder = Path(_PLACE.name) / f"{run.recipe}-{len(_FINISHED)}"
+        train_in(folder, run)
+        _FINISHED[key] = folder
+    return _FINISHED[key]
+
+
+def finished_in(folder: Path, run: Run) -> Path:
+    """The folder with a copy of the finished run, for tests that change it."""
+    return Path(shutil.copytree(finished(run), folder, dirs_exist_ok=True))
+
+
 class StopAt(Silent):
     """Send this process a signal in the middle of a step."""
 
@@ -143,7 +164,7 @@ def flags(run: Run) -> list[str]:
         "--ema.half-life", str(run.ema.half_life), "--steps", str(run.steps),
         "--batch-size", str(run.batch_size), "--micro-batch", str(run.micro_batch),
         "--eval-every", str(run.eval_every), "--eval-examples", str(run.eval_examples),
-        "--save-every", str(run.save_every), "--sample-every", str(run.sample_every),
+        "--save-every", str(run.save_every), "--sample-every", str(run.sample_every), "--no-report",
     ]  # fmt: skip
 
 

@@ -19,14 +19,6 @@ from seedfast.models.transformer_network import TransformerNetwork
 from seedfast.verify.identities import captions
 
 
-def test_cider_in_closed_form() -> None:
-    assert captions.cider_by_hand().holds
-
-
-def test_bleu_and_rouge_in_closed_form() -> None:
-    assert captions.bleu_and_rouge_by_hand().holds
-
-
 @pytest.mark.parametrize("fault", ["unclipped", "no penalty", "sigma", "idf of captions", "sum of orders", "no factor"])
 def test_twins_of_cider_are_detected(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(candidate: Sequence[str], references: Sequence[Sequence[str]], frequencies: Frequencies) -> float:
@@ -67,18 +59,6 @@ def test_twin_rouge_without_the_weight_on_recall_is_detected() -> None:
     assert not captions.bleu_and_rouge_by_hand(
         rouge=lambda candidate, references: rouge_l(candidate, references, beta=1.0)
     ).holds
-
-
-def test_one_beam_is_greedy() -> None:
-    assert captions.greedy_search().holds
-
-
-def test_a_beam_as_wide_as_all_prefixes_finds_every_text() -> None:
-    assert captions.exhaustive_search().holds
-
-
-def test_a_search_with_a_cache_equals_one_without() -> None:
-    assert captions.cached_search().holds
 
 
 def test_twin_the_second_likeliest_token_is_not_greedy() -> None:

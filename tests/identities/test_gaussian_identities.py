@@ -23,10 +23,6 @@ from seedfast.verify.identities import gaussian, trajectories
 from seedfast.verify.identities.trajectories import ORDERS, Sampler
 
 
-def test_conversions() -> None:
-    assert gaussian.conversions().holds
-
-
 def test_a_velocity_of_the_wrong_sign_is_refused() -> None:
     def target(prediction: Prediction, x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
         right = p.target(prediction, x0, eps, level)
@@ -44,10 +40,6 @@ def test_variance_preserving_conversions_are_refused_on_other_schedules() -> Non
     assert not gaussian.conversions(to_x0=to_x0).holds
 
 
-def test_weights() -> None:
-    assert gaussian.weights().holds
-
-
 def test_min_snr_by_division_is_refused() -> None:
     def naive(prediction: Prediction, level: NoiseLevel, clip: float) -> Tensor:
         return level.snr.clamp(max=clip) / p.x0_weight(prediction, level)  # 0/0 at zero terminal SNR
@@ -58,10 +50,6 @@ def test_min_snr_by_division_is_refused() -> None:
 def test_the_weight_of_eps_for_every_prediction_is_refused() -> None:
     assert not gaussian.weights(min_snr=lambda prediction, level, clip: p.min_snr_weight("eps", level, clip)).holds
     assert not gaussian.weights(x0_weight=lambda prediction, level: level.snr).holds
-
-
-def test_ddim_with_eta_1_is_ddpm() -> None:
-    assert trajectories.ancestral().holds
 
 
 def test_the_large_variance_is_not_the_posterior() -> None:
@@ -80,10 +68,6 @@ def test_noise_added_to_the_whole_eps_is_refused() -> None:
             yield x
 
     assert not trajectories.ancestral(ddim=too_much).holds
-
-
-def test_two_points() -> None:
-    assert trajectories.two_points().holds
 
 
 def steps_another_grid(denoise: Any, x: Tensor, grid: Grid, noise: Any, *, eta: float) -> Iterator[Tensor]:
@@ -145,10 +129,6 @@ def test_a_sampler_of_order_2_does_not_shrink_by_those_cosines() -> None:
     assert abs(found - 1) < abs(ddim - 1) / 5
 
 
-def test_heun_with_churn() -> None:
-    assert trajectories.churned().holds
-
-
 def churned(raised: bool, added: Any) -> Sampler:
     """Heun with churn that may evaluate the denoiser at the level before, or add another amount of noise."""
 
@@ -169,10 +149,6 @@ def test_wrong_churn_is_refused() -> None:
     assert trajectories.churned(churned(True, variances)).holds
     assert not trajectories.churned(churned(False, variances)).holds, "it evaluates at the level before"
     assert not trajectories.churned(churned(True, torch.sub)).holds, "deviations do not add up"
-
-
-def test_orders() -> None:
-    assert trajectories.orders().holds
 
 
 def heun_of_the_first_slope(denoise: Any, x: Tensor, grid: Grid, noise: Any) -> Iterator[Tensor]:
@@ -211,19 +187,11 @@ def test_no_sampler_has_order_3(name: str) -> None:
     assert not trajectories.orders({name: (ORDERS[name][0], 3)}).holds
 
 
-def test_preconditioning() -> None:
-    assert gaussian.preconditioning().holds
-
-
 def test_preconditioning_for_other_data_is_refused() -> None:
     assert not gaussian.preconditioning(
         target=lambda prediction, x0, eps, level, sigma_data: p.target(prediction, x0, eps, level, 1.0)
     ).holds
     assert not gaussian.preconditioning(input_std=lambda level, sigma_data: p.input_std(level, 1.0)).holds
-
-
-def test_dynamic_thresholding() -> None:
-    assert gaussian.dynamic_thresholding().holds
 
 
 def test_other_dynamic_thresholds_are_refused() -> None:
@@ -242,10 +210,6 @@ def test_the_samplers_derive_eps_again_from_the_changed_x0() -> None:
     for sampler in (samplers.ddim, samplers.dpm_solver_2m, samplers.dpm_solver_2s):
         (found,) = sampler(lambda *_: y, x, grid)
         assert torch.allclose(found, expected, rtol=1e-12)
-
-
-def test_zero_terminal_snr() -> None:
-    assert gaussian.terminal_snr().holds
 
 
 def test_other_rescalings_are_refused() -> None:
@@ -279,20 +243,12 @@ def test_every_sampler_starts_from_no_signal(prediction: Prediction) -> None:
         assert torch.allclose(final, x0, atol=1e-12)
 
 
-def test_low_precision() -> None:
-    assert gaussian.low_precision().holds
-
-
 def test_noising_in_bf16_is_refused() -> None:
     def low(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
         a, s = (each.bfloat16()[:, None] for each in (level.a, level.s))
         return a * x0.bfloat16() + s * eps.bfloat16()
 
     assert not gaussian.low_precision(low).holds
-
-
-def test_guidance() -> None:
-    assert gaussian.classifier_free().holds
 
 
 def test_the_other_convention_of_guidance_is_refused() -> None:

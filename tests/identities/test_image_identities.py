@@ -43,10 +43,6 @@ def with_generator(kind: type[ImageGenerator]) -> Build:
     return build
 
 
-def test_a_perfect_network_has_loss_0_and_samples_the_true_images() -> None:
-    assert images.oracle().holds
-
-
 class WrongTime(ImageObjective):
     """Its time input is a thousandth off."""
 
@@ -80,10 +76,6 @@ def test_broken_twins_of_the_oracle_are_refused(build: Build) -> None:
     assert not images.oracle(build).holds
 
 
-def test_only_training_images_are_augmented() -> None:
-    assert images.augmentation().holds
-
-
 class AugmentsAlways(ImageObjective):
     """It augments validation images too."""
 
@@ -102,10 +94,6 @@ class AugmentsNever(ImageObjective):
 @pytest.mark.parametrize("twin", [AugmentsAlways, AugmentsNever])
 def test_broken_twins_of_augmentation_are_refused(twin: type[ImageObjective]) -> None:
     assert not images.augmentation(with_objective(twin)).holds
-
-
-def test_a_missing_label_is_the_null_label() -> None:
-    assert images.null_label().holds
 
 
 class SkipsTheLabel(ImageGenerator):

@@ -32,11 +32,6 @@ def forgets_the_known_part(sampler: Any, first: Any, grid: Any, known: installed
         yield known.replaced(x, grid[-1], x)
 
 
-def test_the_filled_part_has_the_conditional_distribution() -> None:
-    check = inpainting.conditional_distribution()
-    assert check.holds, check
-
-
 @pytest.mark.parametrize("twin", [one_pass, too_little_noise, forgets_the_known_part])
 def test_twin_is_found(twin: Repaint) -> None:
     assert not inpainting.conditional_distribution(twin).holds

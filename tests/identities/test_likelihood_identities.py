@@ -69,10 +69,6 @@ class Peeks(AutoregressiveObjective):
         return replace(task, inputs_BL=task.targets_BL)
 
 
-def test_the_loss_is_the_chain_rule_shifted_once() -> None:
-    assert likelihood.next_token_loss().holds
-
-
 @pytest.mark.parametrize("twin", [ShiftsTwice, DoesNotShift, Averages, CountsAll, Peeks])
 def test_twins_with_another_loss_fail(twin: likelihood.BuildCausal) -> None:
     assert not likelihood.next_token_loss(twin).holds
@@ -106,17 +102,9 @@ class SkipsFirst(Windows):
         return {**batch, "scored": batch["scored"] & (torch.arange(self.context) > 0)}
 
 
-def test_windows_score_each_token_once() -> None:
-    assert likelihood.windows_score_once().holds
-
-
 @pytest.mark.parametrize("twin", [DropsTheRest, ScoresTwice, SkipsFirst])
 def test_twins_that_drop_or_repeat_tokens_fail(twin: likelihood.BuildWindows) -> None:
     assert not likelihood.windows_score_once(twin).holds
-
-
-def test_full_context_is_never_worse_than_windows() -> None:
-    assert likelihood.context_only_helps().holds
 
 
 class ForgetsAllButOne(AutoregressiveObjective):
@@ -136,10 +124,6 @@ def test_twins_whose_loss_does_not_follow_the_context_fail(twin: likelihood.Buil
 @pytest.mark.parametrize("twin", [ScoresTwice, SkipsFirst])
 def test_twins_whose_windows_count_wrongly_fail(twin: likelihood.BuildWindows) -> None:
     assert not likelihood.context_only_helps(windows=twin).holds
-
-
-def test_cached_generation_yields_the_same_tokens() -> None:
-    assert likelihood.cached_generation().holds
 
 
 def _twin(forward: Callable[..., Tensor]) -> Callable[[], nn.Module]:
@@ -181,10 +165,6 @@ def swaps_rows(*arguments: Any, cached: bool = True) -> list[list[int]]:
 
 def test_twin_whose_cache_swaps_texts_fails() -> None:
     assert not likelihood.cached_generation(sampler=swaps_rows).holds
-
-
-def test_uniform_bytes_cost_8_bits_each() -> None:
-    assert likelihood.bits_per_byte().holds
 
 
 class InNats(AutoregressiveObjective):
@@ -267,11 +247,6 @@ class MasksTooMuch(MaskedObjective):
         return changed(task, masked_BL=batch["scored"], inputs_BL=inputs_BL, scale_BL=torch.ones_like(task.scale_BL))
 
 
-def test_no_model_is_below_the_entropy_of_a_known_language() -> None:
-    assert likelihood.known_entropy_causal().holds
-    assert likelihood.known_entropy_masked().holds
-
-
 @pytest.mark.parametrize("twin", [Peeks, ShiftsTwice, Averages])
 def test_twins_of_the_autoregressive_loss_fail(twin: likelihood.BuildCausal) -> None:
     assert not likelihood.known_entropy_causal(twin).holds
@@ -326,10 +301,6 @@ def test_the_copy_language_copies() -> None:
     tokens = Copy().tokens(320, 16)[1:].reshape(-1, 2, 8)
     assert (tokens[:, 0] == tokens[:, 1]).all()
     assert len(np.unique(tokens)) == 6
-
-
-def test_documents_of_one_window_do_not_attend_to_each_other() -> None:
-    assert likelihood.packing().holds
 
 
 def test_twin_without_a_document_mask_fails() -> None:

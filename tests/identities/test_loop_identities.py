@@ -57,10 +57,6 @@ class MeanWeights(MaskedObjective):
         return replace(task, weight_B=task.weight_B.double().mean().expand_as(task.weight_B))
 
 
-def test_a_task_does_not_depend_on_the_micro_batch_or_process() -> None:
-    assert loop.split_invariance().holds
-
-
 @pytest.mark.parametrize("twin", [UnkeyedMasks, StratifiesTheMicroBatch, KeyedByRow, MeanWeights])
 def test_twins_whose_tasks_depend_on_the_split_fail(twin: type[MaskedObjective]) -> None:
     assert not loop.split_invariance(lambda: only(twin)).holds
@@ -72,10 +68,6 @@ class RelativeLoss(MaskedObjective):
     def loss(self, network: nn.Module, task: MaskedTask, state: State) -> Terms:
         terms = super().loss(network, task, state)
         return replace(terms, total_B=terms.total_B / task.weight_B.double().mean())
-
-
-def test_micro_batches_add_up() -> None:
-    assert loop.accumulation().holds
 
 
 def _mean_of_means(tasks: Sequence[Task], index: int) -> float:
@@ -94,10 +86,6 @@ def test_twins_that_do_not_divide_by_the_global_weight_fail(divisor: Any) -> Non
 @pytest.mark.parametrize("twin", [RelativeLoss, StratifiesTheMicroBatch, KeyedByRow])
 def test_twins_of_the_objective_fail(twin: type[MaskedObjective]) -> None:
     assert not loop.accumulation(lambda: only(twin)).holds
-
-
-def test_validation_with_the_training_key_is_the_training_loss() -> None:
-    assert loop.validation_is_training_loss().holds
 
 
 def _other_key(*arguments: Any, seed: int, **options: Any) -> Score:
@@ -168,10 +156,6 @@ class Debiased(Average):
         self._n += 1
         for own in self.network.parameters():
             own.div_(1 - decay**self._n)
-
-
-def test_the_moving_average_has_its_closed_form() -> None:
-    assert loop.moving_average().holds
 
 
 @pytest.mark.parametrize("twin", [Late, Swapped, CopiesNoBuffers, Debiased])

@@ -126,10 +126,6 @@ def test_twins_that_distort_one_order_fail_for_that_order(twin: type[Policy], ca
     assert [case for case, p in enumerate(p_values(check.detail)) if p < 1e-5] == cases
 
 
-def test_generation_from_left_to_right_reproduces_the_distribution() -> None:
-    assert sampling.exact_generation().holds
-
-
 @pytest.mark.parametrize("change", [likeliest, shares_numbers])
 def test_twins_that_distort_generation_fail(change: Change) -> None:
     class Changed(AutoregressiveGenerator):
@@ -170,10 +166,6 @@ def test_the_exact_conditionals_are_exact() -> None:
     assert torch.equal(texts_NL, all_texts(3, 4))
 
 
-def test_categorical_draws_have_the_exact_frequencies() -> None:
-    assert sampling.categorical_frequencies().holds
-
-
 def gumbel_max_in_float32(probabilities_V: Tensor, positions_N: Tensor) -> Tensor:
     """argmax of log p + G with G = -log(-log u) and u of 24 bits, as it is usually written.
 
@@ -201,10 +193,6 @@ def test_the_same_gumbel_max_is_right_without_tails() -> None:
     drawn = gumbel_max_in_float32(torch.cat([head, torch.tensor([0.05]).double()]), torch.arange(1 << 18))
     expected = torch.tensor([0.4, 0.3, 0.2, 0.05, 0.05], dtype=torch.float64)
     assert p_value(torch.bincount(drawn, minlength=5), expected) > 1e-5
-
-
-def test_quantiles_are_exact() -> None:
-    assert sampling.categorical_boundaries().holds
 
 
 def _float32(probabilities: Tensor, u: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,9 +14,8 @@ import pytest
 from safetensors.torch import load_file
 from tests.helpers.hub_server import Behaviour, Hub, Serve
 from tests.helpers.outcome import outcome, warnings_of
-from tests.helpers.processes import Command
+from tests.helpers.processes import Command, ranks
 from tests.helpers.runs import Silent, flags, small_run, train_in
-from tests.loop.test_distributed import LAUNCH
 
 import seedfast
 from seedfast.errors import UserError
@@ -158,7 +156,7 @@ def test_an_impossible_name_is_refused(story: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_of_two_processes_only_rank_0_uploads(story: Path, serve: Serve, tmp_path: Path) -> None:
     hub, run = serve("working"), small_run("text-masked", story, micro_batch=3, steps=4)
-    command = [*LAUNCH, "train", "text-masked", *flags(run), "--hub", "me/model", "--out", str(tmp_path / "run")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"WORLD_SIZE": "2"})
-    assert result.returncode == 0, result.stderr
+    words = ["train", "text-masked", *flags(run), "--hub", "me/model", "--out", str(tmp_path / "run")]
+    done = ranks(2, *words)
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
     assert len(hub.commits) == 1

@@ -51,19 +51,19 @@ def test_each_listener_is_closed_although_waiting_for_another_is_interrupted() -
 
 
 @pytest.mark.parametrize(
-    ("code", "failure"),
+    ("code", "seconds", "failure"),
     [
-        ("import sys; sys.stdin.read()", None),
-        ("import sys; sys.exit('seedfast: it broke.')", "it broke"),
-        ("import sys; sys.exit(3)", "status 3"),
-        ("import time; time.sleep(100)", "it did not end within 5 s"),
+        ("import sys; sys.stdin.read()", 60, None),
+        ("import sys; sys.exit('seedfast: it broke.')", 60, "it broke"),
+        ("import sys; sys.exit(3)", 60, "status 3"),
+        ("import time; time.sleep(100)", 0.2, "it did not end within 0.2 s"),
     ],
 )
 def test_a_background_process_ends_with_its_input_or_has_a_reason(
-    code: str, failure: str | None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    code: str, seconds: float, failure: str | None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "program.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     process = BackgroundProcess("program")
-    assert process.end(5.0) == failure
+    assert process.end(seconds) == failure
     assert not process.is_running

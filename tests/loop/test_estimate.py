@@ -1,6 +1,6 @@
 """The estimate before the first step: sizes as they become, and a run folder that is not touched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,17 @@ from tests.helpers.runs import flags, small_run, train_in
 
 from seedfast.errors import UserError
 from seedfast.files import sha256
+from seedfast.loop import budget
 from seedfast.loop.estimate import Estimate, estimate
 from seedfast.run_folder.checkpoint import Checkpoints
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_measurement() -> Iterator[None]:
+    """The fewest steps are timed instead of five seconds of steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "_LONGEST", 0.01)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def train_by(processes: int, folder: Path, run: Run) -> Outcome:
     """What a run by this many real processes leaves."""
     config = folder.with_suffix(".yaml")
     config.write_text(to_yaml(run))
-    done = ranks(processes, "train", "--config", config, "--out", folder)
+    done = ranks(processes, "train", "--config", config, "--no-report", "--out", folder)
     assert [each.returncode for each in done] == [0] * processes, done[0].stderr
     return outcome(folder)
 

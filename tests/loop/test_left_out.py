@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers.past import STEPS, book, past, tiny
-from tests.helpers.runs import train_in
+from tests.helpers.past import STEPS, past, tiny
+from tests.helpers.runs import finished, finished_in, train_in
 
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.families.family import Task
@@ -21,16 +21,14 @@ from seedfast.run_folder.checkpoint import Checkpoints
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return book(tmp_path_factory.mktemp("text") / "book.txt")
+def text(random_words: Path) -> Path:
+    return random_words
 
 
 @pytest.fixture(scope="module")
-def base(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(text: Path) -> Path:
     """The run without anything left out."""
-    folder = tmp_path_factory.mktemp("base") / "run"
-    train_in(folder, tiny(text))
-    return folder
+    return finished(tiny(text))
 
 
 def mean_loss(session: Session, tasks: list[Task]) -> float:
@@ -77,20 +75,20 @@ class TestSkip:
             (ours,), (theirs,) = step_tasks(gap, 2), step_tasks(whole, 4)
             assert all(torch.equal(a, b) for a, b in zip(ours.tensors(), theirs.tensors(), strict=True))
 
-    def test_the_steps_before_them_keep_their_bits(self, base: Path, text: Path, tmp_path: Path) -> None:
-        train_in(tmp_path / "run", tiny(text, skip=("5-6",)))
-        assert states(tmp_path / "run")[4] == states(base)[4]
-        assert lines(tmp_path / "run")[:5] == lines(base)[:5], "four steps and a validation"
-        assert lines(tmp_path / "run")[5] != lines(base)[5]
+    def test_the_steps_before_them_keep_their_bits(self, base: Path, text: Path) -> None:
+        gap = finished(tiny(text, skip=("5-6",)))
+        assert states(gap)[4] == states(base)[4]
+        assert lines(gap)[:5] == lines(base)[:5], "four steps and a validation"
+        assert lines(gap)[5] != lines(base)[5]
 
     def test_a_run_that_goes_back_and_skips_is_the_run_that_skipped_from_the_start(
         self, text: Path, tmp_path: Path
     ) -> None:
-        train_in(tmp_path / "a", tiny(text, skip=("5-6",)))
-        train_in(tmp_path / "b", tiny(text))
+        gap = finished(tiny(text, skip=("5-6",)))
+        finished_in(tmp_path / "b", tiny(text))
         train_in(tmp_path / "b", tiny(text, skip=("5-6",)), at=4)
-        assert states(tmp_path / "a") == states(tmp_path / "b")
-        assert lines(tmp_path / "a") == lines(tmp_path / "b")
+        assert states(gap) == states(tmp_path / "b")
+        assert lines(gap) == lines(tmp_path / "b")
 
     def test_what_is_past_cannot_be_skipped(self, text: Path, tmp_path: Path) -> None:
         train_in(tmp_path / "run", tiny(text, steps=4))
@@ -112,10 +110,10 @@ class TestWithout:
         assert states(tmp_path / "run") == states(base)
         assert lines(tmp_path / "run") == lines(base)
 
-    def test_everything_is_equal_until_its_step(self, base: Path, text: Path, tmp_path: Path) -> None:
-        train_in(tmp_path / "run", tiny(text, without=(ids(base, 5)[0],)))
-        assert states(tmp_path / "run")[4] == states(base)[4]
-        before, after = past(base).steps, past(tmp_path / "run").steps
+    def test_everything_is_equal_until_its_step(self, base: Path, text: Path) -> None:
+        shorter = finished(tiny(text, without=(ids(base, 5)[0],)))
+        assert states(shorter)[4] == states(base)[4]
+        before, after = past(base).steps, past(shorter).steps
         assert [before[step] == after[step] for step in range(1, 6)] == [True] * 4 + [False]
         assert after[5]["weight"] < before[5]["weight"]
 
@@ -161,10 +159,10 @@ class TestWithout:
         self, base: Path, text: Path, tmp_path: Path
     ) -> None:
         number = ids(base, 5)[0]
-        train_in(tmp_path / "a", tiny(text, without=(number,)))
-        train_in(tmp_path / "b", tiny(text))
+        shorter = finished(tiny(text, without=(number,)))
+        finished_in(tmp_path / "b", tiny(text))
         train_in(tmp_path / "b", tiny(text, without=(number,)), at=4)
-        assert states(tmp_path / "a") == states(tmp_path / "b")
+        assert states(shorter) == states(tmp_path / "b")
         with pytest.raises(UserError, match=rf"the example {number}, which step 5 has seen"):
             train_in(tmp_path / "b", tiny(text))
 

@@ -80,7 +80,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="fi
 @pytest.fixture(scope="module")
 def words(story: Path) -> list[str]:
     """A training that takes longer than what happens to it."""
-    run = small_run("text-masked", story, steps=300, eval_every=100, save_every=50)
+    run = small_run("text-masked", story, steps=100, eval_every=50, save_every=20)
     return ["train", "text-masked", *flags(run)]
 
 

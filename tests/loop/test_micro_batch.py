@@ -1,9 +1,6 @@
 """The micro-batch that fits into memory: found before the run begins, stored in it, halved where it does not fit."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.helpers.processes import python
 from tests.helpers.runs import small_run, train_in, train_until
 
-import seedfast
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.loop import memory, trial
 from seedfast.loop.config import Run
@@ -102,11 +99,7 @@ with open_session(run, folder) as session:
 
 def limited(text: Path, folder: Path, extra: int, size: str) -> tuple[int, list[float]]:
     """The micro-batch and the losses of a short training, in a process with so many mebibytes to spare (0: all)."""
-    root = Path(__file__).parents[2]
-    source = str(Path(seedfast.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, str(root)]), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", LIMITED, str(text), str(folder), str(extra), size]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    done = python(LIMITED, text, folder, str(extra), size).finish()
     assert done.returncode == 0, done.stderr
     found, losses = json.loads(done.stdout)
     return found, losses

@@ -91,7 +91,7 @@ def test_the_line_and_the_introduction_name_each_source(folder: Path, tmp_path: 
         "--steps",
         "4",
     ]
-    words += ["--model.layers", "1", "--model.heads", "2", "--model.width", "16", "--batch-size", "6"]
+    words += ["--model.layers", "1", "--model.heads", "2", "--model.width", "16", "--batch-size", "6", "--no-report"]
     status, _, err = seedfast("train", "text-autoregressive", *words, "--sample-every", "0", "--out", tmp_path / "run")
     assert status == 0, err
     assert "source story: " in err

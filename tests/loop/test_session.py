@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.helpers.runs import Silent, StopAt, flags, small_run, train_in, train_until
+from tests.helpers.processes import python
+from tests.helpers.runs import Silent, StopAt, finished, finished_in, flags, small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.loop.interrupt import Interrupt
@@ -54,34 +53,28 @@ def test_a_limit_of_logits_is_refused_where_nothing_heeds_it(
 
 
 def test_another_recipe_in_the_folder_is_refused(story: Path, tmp_path: Path) -> None:
-    train_in(tmp_path, small_run("text-masked", story, steps=2))
+    finished_in(tmp_path, small_run("text-masked", story, steps=2))
     with pytest.raises(UserError, match="recipe text-masked"):
         train_in(tmp_path, small_run("text-autoregressive", story, steps=2))
 
 
 def test_two_processes_cannot_train_in_one_run(story: Path, tmp_path: Path) -> None:
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, pathlib\nfrom seedfast.run_folder.lock import locked\n"
-            f"with locked(pathlib.Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    sys.stdin.read()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+    holder = python(
+        "import pathlib, sys, time\nfrom seedfast.run_folder.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)",
+        tmp_path,
     )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
+    holder.wait_for(lambda: holder.stdout.exists() and holder.stdout.read_text() == "held\n")
     with pytest.raises(UserError, match=f"process {holder.pid} "):
         train_in(tmp_path, small_run("text-masked", story, steps=2))
-    holder.kill()  # a dead owner's lock is no lock
-    holder.wait()
+    holder.process.kill()  # a dead owner's lock is no lock
+    holder.finish()
     train_in(tmp_path, small_run("text-masked", story, steps=2))
 
 
 def test_changes_of_meaning_must_be_allowed_by_name(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     other = replace(run, steps=6, optimizer=OptimizerConfig(lr=2e-2))
     with pytest.raises(UserError, match=r"optimizer\.lr = 0\.01"):
         train_in(tmp_path, other)
@@ -93,7 +86,7 @@ def test_changes_of_meaning_must_be_allowed_by_name(story: Path, tmp_path: Path)
 
 def test_another_architecture_does_not_load(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=2)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     other = replace(run, model=replace(run.model, width=32))
     with pytest.raises(UserError, match="shape"):
         train_in(tmp_path, other, allow_change=("model.width",))
@@ -137,9 +130,8 @@ def test_nan_stops_and_leaves_the_last_checkpoint(story: Path, tmp_path: Path, a
     with pytest.raises(TrainingStopped, match="not finite at step 6 "):
         _poison(tmp_path, run, when={0})
     assert Checkpoints(tmp_path).newest().step == 5  # type: ignore[union-attr]
-    train_in(tmp_path / "whole", run)
     train_in(tmp_path, run)  # without the broken loss it continues to the same bits
-    assert compare(tmp_path / "whole", tmp_path)[0] is None
+    assert compare(finished(run), tmp_path)[0] is None
 
 
 def test_nan_is_skipped_within_the_budget_and_journalled(story: Path, tmp_path: Path, ahead: int) -> None:
@@ -223,7 +215,7 @@ def test_muon_resumes_to_the_same_bits(story: Path, tmp_path: Path) -> None:
 
 def test_a_run_cannot_end_before_its_step(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=6)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     with pytest.raises(UserError, match="at step 6 already"):
         train_in(tmp_path, replace(run, steps=5))
 
@@ -245,7 +237,7 @@ def test_an_average_can_be_added_when_a_run_is_resumed(story: Path, tmp_path: Pa
 
 def test_the_state_of_another_optimizer_is_refused(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     other = replace(run, steps=6, optimizer=OptimizerConfig(kind="muon", lr=1e-2))
     with pytest.raises(UserError, match="StackedMuon has no exp_avg"):
         train_in(tmp_path, other, allow_change=("optimizer.kind",))
@@ -253,9 +245,9 @@ def test_the_state_of_another_optimizer_is_refused(story: Path, tmp_path: Path) 
 
 def test_a_file_too_large_for_the_disk_is_a_sentence(story: Path, tmp_path: Path) -> None:
     """A real limit on the size of files: saving the first checkpoint finds it."""
-    words = [sys.executable, "-m", "seedfast", "train", "text-masked", *flags(small_run("text-masked", story))]
-    command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *words, "--out", str(tmp_path / "run")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    code = "import resource, seedfast.cli\nresource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\nseedfast.cli.main()"
+    words = ["train", "text-masked", *flags(small_run("text-masked", story)), "--out", tmp_path / "run"]
+    result = python(code, *words).finish()
     assert result.returncode == 2, result.stderr
     assert "The first checkpoint could not be saved" in result.stderr
     assert "Traceback" not in result.stderr

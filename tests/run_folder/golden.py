@@ -87,7 +87,8 @@ def seen(name: str, folder: Path, work: Path) -> dict[str, Any]:
     golden = RUNS[name]
     data = GOLDEN / "data"
     before = len((folder / "journal.jsonl").read_text().splitlines())
-    seedfast("train", golden.recipe, "--out", folder, "--data", data / golden.data, "--steps", str(RESUMED))
+    words = ["--out", folder, "--data", data / golden.data, "--steps", str(RESUMED), "--no-report"]
+    seedfast("train", golden.recipe, *words)
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()[before:]]
     evaluation = json.loads(seedfast("evaluate", folder, "--data", data / golden.data, "--json", "--only", "loss"))
     request = golden.request.format(data=data / "images").split()

@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.helpers.processes import python
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import sealed_folder
@@ -244,23 +243,17 @@ class TestRetention:
     def test_a_checkpoint_that_is_being_read_is_not_removed(self, tmp_path: Path) -> None:
         store = Checkpoints(tmp_path, keep=1)
         save(store, 1)
-        reader = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import sys, pathlib\nfrom seedfast.run_folder.checkpoint import Checkpoints\n"
-                f"Checkpoints(pathlib.Path({str(tmp_path)!r})).newest()\nprint('open', flush=True)\nsys.stdin.read()",
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+        reader = python(
+            "import pathlib, sys, time\nfrom seedfast.run_folder.checkpoint import Checkpoints\n"
+            "Checkpoints(pathlib.Path(sys.argv[1])).newest()\nprint('open', flush=True)\ntime.sleep(600)",
+            tmp_path,
         )
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == b"open\n"
+        reader.wait_for(lambda: reader.stdout.exists() and reader.stdout.read_text() == "open\n")
         save(store, 2)
         store.update_pointers(2, {})
         assert [c.step for c in store.committed()] == [1, 2]
-        reader.kill()
-        reader.wait()
+        reader.process.kill()
+        reader.finish()
         store.update_pointers(2, {})
         assert [c.step for c in store.committed()] == [2]
 

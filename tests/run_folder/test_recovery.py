@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.helpers.runs import small_run, train_in, train_until
+from tests.helpers.runs import finished, finished_in, small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.files import UNFINISHED
@@ -24,7 +24,7 @@ from seedfast.verify.resume import compare
 
 def test_no_intact_checkpoint_is_an_error_and_never_a_fresh_start(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     for weights in tmp_path.glob("checkpoints/*/model.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     before = sorted((p, p.read_bytes()) for p in tmp_path.rglob("*.safetensors"))
@@ -37,18 +37,17 @@ def test_a_damaged_newest_checkpoint_is_quarantined_and_trained_again_to_the_sam
     story: Path, tmp_path: Path
 ) -> None:
     run = small_run("text-masked", story)
-    train_in(tmp_path / "a", run)
-    train_in(tmp_path / "b", run)
+    finished_in(tmp_path / "b", run)
     damaged = tmp_path / "b/checkpoints/step-00000020/ema.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     train_in(tmp_path / "b", run)
-    assert compare(tmp_path / "a", tmp_path / "b")[0] is None
+    assert compare(finished(run), tmp_path / "b")[0] is None
     assert (tmp_path / "b/checkpoints/step-00000020.aside-1").is_dir()
 
 
 def test_missing_checkpoints_are_never_a_fresh_start(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     before = (tmp_path / "journal.jsonl").read_bytes()
     (tmp_path / "checkpoints").rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
     with pytest.raises(UserError, match="its checkpoints are gone"):
@@ -59,7 +58,7 @@ def test_missing_checkpoints_are_never_a_fresh_start(story: Path, tmp_path: Path
 @pytest.mark.parametrize("damage", ["emptied", "cut", "removed"])
 def test_a_journal_of_another_run_is_refused(damage: str, story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=8)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     path = tmp_path / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     match damage:
@@ -75,7 +74,7 @@ def test_a_journal_of_another_run_is_refused(damage: str, story: Path, tmp_path:
 
 def test_a_byte_of_the_journal_that_changed_is_refused_and_can_be_allowed(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=8)
-    train_in(tmp_path, run)
+    finished_in(tmp_path, run)
     path = tmp_path / "journal.jsonl"
     content = bytearray(path.read_bytes())
     content[content.index(b'"loss": ') + 8] ^= 1  # a digit of the first loss
@@ -92,12 +91,12 @@ def test_training_continues_on_a_full_disk_and_saves_later(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = small_run("text-masked", story)
-    train_in(tmp_path / "a", run)
+    whole = finished(run)
     _fail_saves(monkeypatch, steps={5, 6})
     monkeypatch.setattr(save_module.Retry, "due", lambda self: self._at < float("inf"))  # without waiting
     train_in(tmp_path / "b", run)
     assert "could not save a checkpoint" in capsys.readouterr().err
-    assert compare(tmp_path / "a", tmp_path / "b")[0] is None
+    assert compare(whole, tmp_path / "b")[0] is None
 
 
 def test_a_failed_save_of_the_last_checkpoint_is_an_error(
@@ -179,12 +178,11 @@ def test_a_validation_that_is_not_finite_stops_and_is_never_the_best(
 
 def test_the_pointers_are_restored_after_a_kill_at_the_very_end(story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story)
-    train_in(tmp_path / "a", run)
-    train_in(tmp_path / "b", run)
+    finished_in(tmp_path / "b", run)
     (tmp_path / "b/latest.json").write_text("{}")
     (tmp_path / "b/best.json").write_text("{}")
     (tmp_path / f"b/best.json{UNFINISHED}").write_text("{")
     train_in(tmp_path / "b", run)
     for name in ("latest.json", "best.json"):
-        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+        assert (tmp_path / "b" / name).read_bytes() == (finished(run) / name).read_bytes()
     assert not list((tmp_path / "b").rglob(f"*{UNFINISHED}*"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.helpers.cli import Run as Command
 from tests.helpers.past import STEPS, book, edit_step, edit_tensors, of_recipe, own_recipe, past, tiny
-from tests.helpers.runs import train_in
+from tests.helpers.runs import finished, train_in
 
 import seedfast as package
 from seedfast.loop.config import Run
@@ -20,16 +20,14 @@ from seedfast.verify.diff import Difference, diff
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return book(tmp_path_factory.mktemp("text") / "book.txt")
+def text(random_words: Path) -> Path:
+    return random_words
 
 
 @pytest.fixture(scope="module")
-def base(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(text: Path) -> Path:
     """The run that all others are compared with."""
-    folder = tmp_path_factory.mktemp("diff") / "base"
-    train_in(folder, tiny(text))
-    return folder
+    return finished(tiny(text))
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from seedfast.verify.replay import replay
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return book(tmp_path_factory.mktemp("text") / "book.txt")
+def text(random_words: Path) -> Path:
+    return random_words
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import torch
 from tests.helpers.cli import Run as Command
 from tests.helpers.past import (
     STEPS,
-    book,
     edit_lines,
     edit_step,
     edit_tensors,
@@ -21,7 +20,7 @@ from tests.helpers.past import (
     reseal,
     tiny,
 )
-from tests.helpers.runs import train_in
+from tests.helpers.runs import finished, train_in
 
 from seedfast.data.dataset import Corpus
 from seedfast.data.sample_order import Order
@@ -39,16 +38,14 @@ BEST = STEPS
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return book(tmp_path_factory.mktemp("text") / "book.txt")
+def text(random_words: Path) -> Path:
+    return random_words
 
 
 @pytest.fixture(scope="module")
-def honest(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def honest(text: Path) -> Path:
     """The run that a cheat begins with."""
-    folder = tmp_path_factory.mktemp("honest") / "run"
-    train_in(folder, tiny(text))
-    return folder
+    return finished(tiny(text))
 
 
 def failed(folder: Path, *, steps: int = STEPS, seed: int = SEED) -> set[str]:

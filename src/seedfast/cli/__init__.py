@@ -21,6 +21,8 @@ COMMANDS = {
     "sample": "generate text, images or captions with a trained model",
     "chat": "talk with a model that has a chat template",
     "score": "how likely each document of a file is, token by token",
+    "compress": "a file through a model and an entropy coder: its size is the score",
+    "decompress": "the same bytes again, or a refusal",
     "captions": "caption metrics on held-out images, and a gallery",
     "prepare": "convert a data set's archive into a folder to train on (Flickr30k)",
     "fidelity": "generated against real images: Fréchet distance, precision, recall",

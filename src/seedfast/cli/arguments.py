@@ -244,11 +244,17 @@ def flags(options: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iterato
         hint = parts.get(_bare(hints[f.name]), hints[f.name])
         value = default_of(f) if named else getattr(options, f.name)
         inner = value if is_dataclass(value) and not isinstance(value, type) else _bare(hint)
-        flag = Flag(f"{prefix}{f.name}".replace("_", "-"), (*path, f.name), kind, hint)
+        flag = Flag(f"{prefix}{_given_name(hint) or f.name}".replace("_", "-"), (*path, f.name), kind, hint)
         if is_dataclass(inner):
             yield from flags(inner, prefix if f.name in _FLAT else f"{flag.name}.", flag.path)
         else:
             yield flag
+
+
+def _given_name(hint: Any) -> str | None:
+    """The name of a flag where it is not that of its field, such as a word of Python."""
+    marks = hint.__metadata__ if get_origin(hint) is Annotated else ()
+    return next((mark.name for mark in marks if getattr(mark, "name", None)), None)
 
 
 def _bare(hint: Any) -> Any:

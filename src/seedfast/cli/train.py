@@ -59,6 +59,8 @@ class Train:
     """Print the whole run as YAML, which --config takes back, instead of training."""
     quiet: bool = False
     """Print nothing but warnings and errors; `train.log` in the run folder has every line all the same."""
+    report: bool = True
+    """Write `report.html` and its plots at the end; `seedfast report` writes them at any time."""
     trust: Trust = False
     run: Annotated[Run, tyro.conf.arg(name="")]
 
@@ -118,7 +120,7 @@ def _train(asked: Train) -> int:
         if outcome.interrupted_by is None and opened.family.generator and opened.placement.samples_here:
             save_showcase(opened)
     if opened.distributed.is_main and outcome.interrupted_by is None:
-        _conclude(opened, line, quiet=asked.quiet)
+        _conclude(opened, line, quiet=asked.quiet, report=asked.report)
     elif opened.distributed.is_main:
         command = "run the same command again" + (" without --at" if asked.at is not None else "")
         line.say(f"Interrupted and saved at step {outcome.step}; {command} to continue.")
@@ -211,7 +213,7 @@ def _introduce(opened: Session, line: Line) -> None:
         line.say(f"  changed: {name} {old} → {new}")
 
 
-def _conclude(opened: Session, line: Line, *, quiet: bool) -> None:
+def _conclude(opened: Session, line: Line, *, quiet: bool, report: bool) -> None:
     """Write samples of the trained model, the report and the best model, and print them, where they are, and which step
     is the best."""
     from seedfast.export.best_model import keep_best_model
@@ -220,7 +222,7 @@ def _conclude(opened: Session, line: Line, *, quiet: bool) -> None:
     folder = opened.folder
     shown = save_showcase(opened) if opened.family.generator else None
     files = shown.files if shown else ()
-    written = page.write(folder)  # first: the samples may go to a pipe whose reader has exited
+    written = page.write(folder) if report else None  # first: the samples may go to a pipe whose reader has exited
     if shown and shown.decoding:
         line.say(f"samples by {shown.decoding}")
     if shown and not quiet:
@@ -230,8 +232,7 @@ def _conclude(opened: Session, line: Line, *, quiet: bool) -> None:
         line.say(sentence)
     for what, where in {
         "run": folder,
-        "report": written,
-        "plot": folder / "report" / "loss.png",
+        **({"report": written, "plot": folder / "report" / "loss.png"} if written else {}),
         **({"model": model} if model else {}),
         **({"samples": files[0].parent if len(files) > 1 else files[0]} if files else {}),
     }.items():

@@ -134,7 +134,7 @@ def score(model: "Trained", texts: Sequence[str], names: Sequence[str], *, seed:
     score of an autoregressive model is `log_prob`. Raises UserError for a model without an exact likelihood of texts,
     an option that does not fit it, or a document that is empty or cannot be encoded.
     """
-    request, assets = _request(model, options), model.assets
+    request, assets = request_of(model, options), model.assets
     assert isinstance(assets, TextAssets)
     documents = [encoded(assets.tokenizer, text, name) for name, text in zip(names, texts, strict=True)]
     windows = [
@@ -161,8 +161,11 @@ def score(model: "Trained", texts: Sequence[str], names: Sequence[str], *, seed:
     return Scores(scored, model.generator.decoding(request), assets.tokenizer)
 
 
-def _request(model: "Trained", options: dict[str, Any]) -> MaskedRequest | AutoregressiveRequest:
-    """The policy whose likelihood is asked for."""
+def request_of(model: "Trained", options: dict[str, Any]) -> MaskedRequest | AutoregressiveRequest:
+    """The policy whose likelihood is asked for, from options of sampling.
+
+    Raises UserError for a model without an exact likelihood of texts, or an option that does not fit it.
+    """
     from seedfast.evaluate.trained import make_request
 
     if useless := sorted(_NOT_FOR_GIVEN_TEXT & set(options)):

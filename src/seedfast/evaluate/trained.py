@@ -183,6 +183,24 @@ class Trained:
         found = score(self, texts, names, seed=seed, **options).texts
         return found[0] if isinstance(text, str) else found
 
+    def compress(self, content: bytes) -> bytes:
+        """These bytes, compressed by the model's probabilities (docs/compression.md); any bytes will do.
+
+        Raises UserError for a model that gives no exact probability of a text.
+        """
+        from seedfast.evaluate.codec.codec import compress
+
+        return compress(self, content).content
+
+    def decompress(self, content: bytes) -> bytes:
+        """The bytes that `compress` was given, by the same model on the same kind of machine.
+
+        Raises UserError for bytes that are damaged, other weights, or another arithmetic; never returns other bytes.
+        """
+        from seedfast.evaluate.codec.codec import decompress
+
+        return decompress(self, content)
+
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.network.parameters())
         return f"<{self.run.recipe or 'model'}, {size / 1e6:.2f} M parameters, {self.origin}>"

@@ -50,7 +50,7 @@ def prove_resume(
     whole, killed = folder / "whole", folder / "killed"
 
     def train(program: str, *plan: str, out: Path) -> int:
-        command = [sys.executable, "-m", program, *plan, "train", *arguments, "--out", str(out)]
+        command = [sys.executable, "-m", program, *plan, "train", *arguments, "--no-report", "--out", str(out)]
         # The same number of threads in every process: another one would add in another order.
         threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
         status, stderr = (execute or in_a_new_interpreter)(command, os.environ | threads)

@@ -1,11 +1,8 @@
 """Data in many files, prepared one by one: the same stream, no file read twice, bounded memory."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers.processes import python
 from tests.helpers.text_data import stream, texts
 
-import seedfast
 from seedfast.data import fingerprint
 from seedfast.data.cache import clear, entries
 from seedfast.data.text import shards, tokenizers
@@ -165,20 +162,16 @@ TextData(path=sys.argv[1], tokenizer="bytes", context=32, by_shard=True).load()
 @pytest.mark.parametrize("way", ["alone", "parallel"])
 def test_a_preparation_that_is_killed_goes_on_with_what_is_missing(way: str, tmp_path: Path, cache: Path) -> None:
     folder = write_shards(tmp_path / "data", rows=20)
-    source = str(Path(seedfast.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", KILLED, str(folder), way]
 
     def finished() -> dict[str, int]:
         return {path.parent.name: path.stat().st_ino for path in cache.glob("shards/*/*/manifest.json")}
 
-    with subprocess.Popen(words, env=environment) as process:
-        while len(finished()) < 20:
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    killed = python(KILLED, folder, way)
+    killed.wait_for(lambda: len(finished()) >= 20)
+    killed.process.kill()
+    assert killed.finish().returncode == -signal.SIGKILL
     before = finished()
-    assert subprocess.run(words, env=environment, timeout=300).returncode == 0
+    assert python(KILLED, folder, way).finish().returncode == 0
     after = finished()
     assert len(after) == MANY
     assert before.items() <= after.items()  # none was written again

@@ -200,7 +200,8 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
             decoding = replace(decoding, trace=self._streamed(decoding.request.on_token, prompts[0], decoding.trace))
         counts = [int((~canvas.fixed_L).sum()) for canvas in canvases]
         are_begun = decoding.request.chat or any(canvas.is_begun for canvas in canvases)
-        written = continue_prompts(self, decoding, prompts, counts, are_begun=are_begun)
+        held = [canvas.tokens_L[~canvas.fixed_L].tolist() for canvas in canvases] if decoding.forced else None
+        written = continue_prompts(self, decoding, prompts, counts, are_begun=are_begun, held=held)
         return [prompt + new for prompt, new in zip(prompts, written, strict=True)]
 
     def _streamed(self, on_token: Callable[[str], None], prompt: list[int], also: Trace | None) -> Trace:

@@ -99,8 +99,9 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
         for number in range(count):
             here = slice(number * self.block, (number + 1) * self.block)
             pages = [Canvas(canvas.tokens_L[here], canvas.fixed_L[here]) for canvas in whole]
-            filled = [page.tokens_L.tolist() for page in pages]
-            if not all(bool(page.fixed_L.all()) for page in pages):
+            if all(bool(page.fixed_L.all()) for page in pages):
+                filled = [page.tokens_L.tolist() for page in pages]
+            else:
                 trace = decoding.trace and _in_whole_text(decoding.trace, written, canvases)
                 record = decoding.record and self._recorded(decoding, decoding.record, written, canvases)
                 filled = unmask(

@@ -72,10 +72,23 @@ class Vocabulary(Protocol):
 
 
 class _Text:
-    """A text while it is written. window: what the network reads of it. left: how many tokens it still lacks."""
+    """A text while it is written. window: what the network reads of it. left: how many tokens it still lacks.
 
-    def __init__(self, row: int, prompt: list[int], count: int, vocabulary: Vocabulary, *, is_begun: bool) -> None:
+    held: the tokens of a forced text, which no end-of-text ends.
+    """
+
+    def __init__(
+        self,
+        row: int,
+        prompt: list[int],
+        count: int,
+        vocabulary: Vocabulary,
+        *,
+        is_begun: bool,
+        held: list[int] | None = None,
+    ) -> None:
         self.row, self.tokens, self.left, self.vocabulary = row, [*prompt], count, vocabulary
+        self.held = held
         self.window = [*prompt] if is_begun else vocabulary.begin([*prompt])
 
     def slide(self) -> None:
@@ -86,12 +99,18 @@ class _Text:
 
     def add(self, token: int) -> None:
         """Append a token, or end the text with its end-of-text."""
-        if token == self.vocabulary.end_of_text:
+        if token == self.vocabulary.end_of_text and self.held is None:
             self.left = 0
         elif self.left:
             self.tokens.append(token)
             self.window.append(token)
             self.left -= 1
+
+    @property
+    def next_held(self) -> int:
+        """The next token of a forced text; of one that is complete, its last."""
+        assert self.held is not None
+        return self.held[-max(1, self.left)]
 
 
 @torch.no_grad()
@@ -104,15 +123,16 @@ def continue_prompts(
     may_end: bool = True,
     are_begun: bool = False,
     cached: bool = True,
+    held: Sequence[list[int]] | None = None,
 ) -> list[list[int]]:
     """The tokens that follow each prompt, up to `counts` of them, fewer if the text ends. Prompts may differ in length.
 
     may_end: whether end-of-text may be generated. are_begun: whether the prompts hold all that the network reads, as
-    rendered chats do; else each is read after the beginning-of-text. cached=False
-    recomputes every position for each token: the same text, slowly (the reference of tests).
+    rendered chats do; else each is read after the beginning-of-text. cached=False recomputes every position for each
+    token: the same text, slowly (the reference of tests). held: the tokens of forced texts.
     """
     texts = [
-        _Text(row, prompt, count, vocabulary, is_begun=are_begun)
+        _Text(row, prompt, count, vocabulary, is_begun=are_begun, held=held[row] if held else None)
         for row, (prompt, count) in enumerate(zip(prompts, counts, strict=True))
     ]
     most = max(counts)
@@ -170,7 +190,8 @@ class _Reader:
         decoding.evaluations.count += 1
         self.next_B: Tensor | None = None
         self.rows_B = torch.tensor([text.row for text in texts], device=decoding.device)
-        self.forbidden_V = self._forbidden(vocabulary, may_end=may_end)
+        # A forced text is scored by the model itself, whose distribution has every token.
+        self.forbidden_V = None if decoding.forced else self._forbidden(vocabulary, may_end=may_end)
 
     def _forbidden(self, vocabulary: Vocabulary, *, may_end: bool) -> Tensor | None:
         """The tokens that are never generated, bool [V]; None if there are none."""
@@ -192,7 +213,16 @@ class _Reader:
         if self.forbidden_V is not None:
             logits_BV = logits_BV.masked_fill(self.forbidden_V, -torch.inf)
         u_B = u_B if len(u_B) == len(self.texts) else u_B[self.rows_B]
-        self.next_B = sample(logits_BV, u_B, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
+        shaping: dict[str, Any] = {
+            "temperature": request.temperature,
+            "top_k": request.top_k,
+            "top_p": request.top_p,
+        }
+        if decoding.forced:
+            held_B = torch.tensor([text.next_held for text in self.texts], device=u_B.device)
+            self.next_B = decoding.forced_tokens(shape(logits_BV, **shaping), held_B)
+        else:
+            self.next_B = sample(logits_BV, u_B, **shaping)
         if decoding.record:
             self._record(logits_BV, u_B, number)
         for text, token in zip(self.texts, self.next_B.tolist(), strict=True):

@@ -15,6 +15,10 @@ from seedfast.keys import Draws
 Trace = Callable[[int, Sequence[int], Sequence[bool]], None]
 """Called by a sampler after each step, for each row: the row, its tokens, and which of them are still open."""
 
+Choose = Callable[[Tensor, Tensor], Tensor]
+"""Called by a sampler of forced texts at each evaluation: (probabilities, float64 [N, V]; the tokens that the canvases
+hold there, [N]) → the tokens to write, [N]."""
+
 TextRequestT = TypeVar("TextRequestT", bound=TextRequest)
 
 
@@ -32,7 +36,8 @@ class Decoding(Generic[TextRequestT]):
     network: in evaluation mode. draws: one random stream for each row. state: the family's adaptive state.
     trace: called after each step; None where no trace is requested. record: called with the tokens of each evaluation.
     forced: write the tokens that the canvases hold at their open positions instead of drawing some, to record how
-    likely they are. documents_BL: of forced texts, the document of each token, where attention is restricted to it.
+    likely they are. choose: of forced texts, what decides about the tokens (default: those that the canvases hold).
+    documents_BL: of forced texts, the document of each token, where attention is restricted to it.
     evaluations: of the network so far.
     """
 
@@ -43,8 +48,13 @@ class Decoding(Generic[TextRequestT]):
     trace: Trace | None = None
     record: Record | None = None
     forced: bool = False
+    choose: Choose | None = None
     documents_BL: Tensor | None = None
     evaluations: Evaluations = field(default_factory=Evaluations)
+
+    def forced_tokens(self, probabilities_NV: Tensor, held_N: Tensor) -> Tensor:
+        """The tokens of a forced text at one evaluation: those that `choose` returns, or those that are held."""
+        return held_N if self.choose is None else self.choose(probabilities_NV, held_N)
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from seedfast.console import track
 from seedfast.families.text.categorical import draw
@@ -46,7 +47,8 @@ def unmask(
     page, real_BL, held_BL = _start(canvases, vocabulary, decoding.device)
     count_B = page.open_BL.sum(dim=1)
     padding_BL = None if bool(real_BL.all()) else real_BL
-    may_end_B = torch.tensor([decoding.forced or not canvas.is_infill for canvas in canvases], device=decoding.device)
+    is_infill_B = (page.open_BL[:, :-1] & ~page.open_BL[:, 1:] & real_BL[:, 1:]).any(dim=1)
+    may_end_B = torch.ones_like(is_infill_B) if decoding.forced else ~is_infill_B
     may_end_N = may_end_B.repeat_interleave(page.tokens_BL.shape[1])
     steps = request.step_count or int(count_B.max())
     plain = replace(request, temperature=1.0, top_k=None, top_p=None)
@@ -65,7 +67,7 @@ def unmask(
             probabilities=partial(_shaped, vocabulary, request, logits, may_end_N),
             confidence=partial(_confidence, vocabulary, plain, logits, may_end_N),
             symbols=vocabulary.size,
-            given_BL=held_BL if decoding.forced else None,
+            given=partial(_forced, decoding, held_BL) if decoding.forced else None,
             record=decoding.record,
         )
         page = revise(step, _unmasked(step, policy.select(step)))
@@ -75,7 +77,7 @@ def unmask(
                 size = len(canvas.tokens_L)
                 decoding.trace(row, page.tokens_BL[row, :size].tolist(), page.open_BL[row, :size].tolist())
     assert not bool(page.open_BL.any()), "a position was left open"
-    return [page.tokens_BL[row, : len(canvas.tokens_L)].tolist() for row, canvas in enumerate(canvases)]
+    return [tokens[: len(canvas.tokens_L)] for tokens, canvas in zip(page.tokens_BL.tolist(), canvases, strict=True)]
 
 
 def predicted(network: nn.Module, tokens_BL: Tensor, padding_BL: Tensor | None = None, **inputs: Any) -> Logits:
@@ -100,23 +102,19 @@ def _confidence(
     return _shaped(vocabulary, plain, logits, may_end_N, where_N).amax(dim=-1)
 
 
+def _forced(decoding: Decoding[Any], held_BL: Tensor, probabilities_NV: Tensor, where_N: Tensor) -> Tensor:
+    return decoding.forced_tokens(probabilities_NV, held_BL.flatten()[where_N])
+
+
 def _start(
     canvases: Sequence[Canvas], vocabulary: MaskedVocabulary, device: torch.device
 ) -> tuple[MaskedPage, Tensor, Tensor]:
     """Canvases as one batch, padded on the right; bool [B, L], false at padding; the tokens that the canvases hold."""
-    length = max(len(canvas.tokens_L) for canvas in canvases)
-    tokens_BL = torch.full((len(canvases), length), vocabulary.end_of_text, dtype=torch.int64)
-    open_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
-    real_BL = torch.zeros_like(open_BL)
-    held_BL = tokens_BL.clone()
-    for row, canvas in enumerate(canvases):
-        size = len(canvas.tokens_L)
-        held_BL[row, :size] = canvas.tokens_L
-        tokens_BL[row, :size] = canvas.tokens_L.masked_fill(~canvas.fixed_L, vocabulary.mask)
-        open_BL[row, :size] = ~canvas.fixed_L
-        real_BL[row, :size] = True
-    open_BL = open_BL.to(device)
-    return MaskedPage(tokens_BL.to(device), open_BL, open_BL), real_BL.to(device), held_BL.to(device)
+    held_BL = pad_sequence([canvas.tokens_L for canvas in canvases], True, vocabulary.end_of_text).to(device)
+    open_BL = ~pad_sequence([canvas.fixed_L for canvas in canvases], True, True).to(device)
+    size_B = torch.tensor([len(canvas.tokens_L) for canvas in canvases], device=device)
+    real_BL = torch.arange(held_BL.shape[1], device=device) < size_B.unsqueeze(1)
+    return MaskedPage(held_BL.masked_fill(open_BL, vocabulary.mask), open_BL, open_BL), real_BL, held_BL
 
 
 def _unmasked(step: Step, now_BL: Tensor) -> MaskedPage:
@@ -126,8 +124,7 @@ def _unmasked(step: Step, now_BL: Tensor) -> MaskedPage:
 
     def choose(where_N: Tensor) -> Tensor:
         probabilities_NV = step.probabilities(where_N)
-        given_BL = step.given_BL
-        tokens_N = draw(probabilities_NV, u_N[where_N]) if given_BL is None else given_BL.flatten()[where_N]
+        tokens_N = step.given(probabilities_NV, where_N) if step.given else draw(probabilities_NV, u_N[where_N])
         if step.record:
             column_N = where_N % length
             step.record(

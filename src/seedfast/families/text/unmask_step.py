@@ -77,8 +77,9 @@ class Step:
     count_B: positions that were open before the first step.
     draws: the randomness of this step. text_draws: that of the whole text, the same in every step.
     mask: the id of [MASK]. probabilities: the distributions over tokens, float64 [N, V], at N flattened positions.
-    confidence: the largest probability there before temperature, top-k and top-p, float64 [N]. given_BL: the tokens to
-    write instead of drawing some; None where they are drawn. record: called with what is written.
+    confidence: the largest probability there before temperature, top-k and top-p, float64 [N]. given: of forced texts,
+    (probabilities [N, V], flattened positions [N]) → the tokens to write; None where they are drawn. record: called
+    with what is written.
     """
 
     index: int
@@ -93,7 +94,7 @@ class Step:
     probabilities: Callable[[Tensor], Tensor]
     confidence: Callable[[Tensor], Tensor]
     symbols: int
-    given_BL: Tensor | None = None
+    given: Callable[[Tensor, Tensor], Tensor] | None = None
     record: Record | None = None
 
     def at(self, where_BL: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:

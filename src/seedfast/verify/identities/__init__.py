@@ -7,15 +7,15 @@ Sahoo et al. 2024 is "Simple and Effective Masked Diffusion Language Models" (MD
 Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling".
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from seedfast.verify.identities.check import Check
 
-__all__ = ["Check", "check_all"]
+__all__ = ["Check", "check_all", "checks"]
 
 
-def check_all() -> Iterator[Check]:
-    """Check every identity on the installed code, one after another."""
+def checks() -> Mapping[str, tuple[Callable[[], Check], ...]]:
+    """The checks of the installed code by the heading of their identity in docs/identities.md, as in its links."""
     from seedfast.verify.identities import (
         block,
         bracket,
@@ -31,55 +31,48 @@ def check_all() -> Iterator[Check]:
         trajectories,
     )
 
-    yield masked.subs()
-    yield masked.nelbo_three_ways()
-    yield masked.schedule_invariance()
-    yield masked.tightness()
-    yield masked.uniform_network()
-    yield masked.estimator_variance()
-    yield sampling.exact_sampler()
-    yield sampling.exact_generation()
-    yield bracket.deployed_likelihood()
-    yield bracket.deployed_blocks()
-    yield bracket.explained()
-    yield bracket.inside()
-    yield block.chain_rule()
-    yield block.whole_window()
-    yield block.cached_blocks()
-    yield block.separate_blocks()
-    yield likelihood.next_token_loss()
-    yield likelihood.windows_score_once()
-    yield likelihood.context_only_helps()
-    yield likelihood.cached_generation()
-    yield likelihood.bits_per_byte()
-    yield likelihood.known_entropy_causal()
-    yield likelihood.known_entropy_masked()
-    yield sampling.categorical_frequencies()
-    yield sampling.categorical_boundaries()
-    yield embedding.variational_bound()
-    yield likelihood.packing()
-    yield gaussian.conversions()
-    yield gaussian.weights()
-    yield trajectories.ancestral()
-    yield trajectories.two_points()
-    yield trajectories.churned()
-    yield trajectories.orders()
-    yield gaussian.preconditioning()
-    yield gaussian.dynamic_thresholding()
-    yield gaussian.terminal_snr()
-    yield gaussian.low_precision()
-    yield gaussian.classifier_free()
-    yield embedding.oracle()
-    yield inpainting.conditional_distribution()
-    yield images.null_label()
-    yield images.oracle()
-    yield images.augmentation()
-    yield captions.cider_by_hand()
-    yield captions.bleu_and_rouge_by_hand()
-    yield captions.greedy_search()
-    yield captions.exhaustive_search()
-    yield captions.cached_search()
-    yield loop.accumulation()
-    yield loop.validation_is_training_loss()
-    yield loop.moving_average()
-    yield loop.split_invariance()
+    return {
+        "subs": (masked.subs,),
+        "nelbo-forms": (masked.nelbo_three_ways,),
+        "schedule-invariance": (masked.schedule_invariance,),
+        "tightness": (masked.tightness,),
+        "uniform-network": (masked.uniform_network,),
+        "estimator-variance": (masked.estimator_variance,),
+        "sampler-exactness": (sampling.exact_sampler, sampling.exact_generation),
+        "deployed-likelihood": (bracket.deployed_likelihood, bracket.deployed_blocks, bracket.explained),
+        "bracket": (bracket.inside,),
+        "block-diffusion": (block.chain_rule, block.whole_window, block.cached_blocks, block.separate_blocks),
+        "autoregressive": (
+            likelihood.next_token_loss,
+            likelihood.windows_score_once,
+            likelihood.context_only_helps,
+            likelihood.cached_generation,
+        ),
+        "bits-per-byte": (likelihood.bits_per_byte,),
+        "known-entropy": (likelihood.known_entropy_causal, likelihood.known_entropy_masked),
+        "categorical-draws": (sampling.categorical_frequencies, sampling.categorical_boundaries),
+        "embedding-nelbo": (embedding.variational_bound,),
+        "packing": (likelihood.packing,),
+        "conversions": (gaussian.conversions, gaussian.weights),
+        "ddim-is-ddpm": (trajectories.ancestral,),
+        "two-point": (trajectories.two_points, trajectories.churned),
+        "ode-order": (trajectories.orders,),
+        "edm": (gaussian.preconditioning,),
+        "dynamic-thresholding": (gaussian.dynamic_thresholding,),
+        "zero-terminal-snr": (gaussian.terminal_snr,),
+        "low-precision": (gaussian.low_precision,),
+        "guidance": (gaussian.classifier_free, images.null_label),
+        "inpainting": (inpainting.conditional_distribution,),
+        "oracle": (embedding.oracle, images.oracle, images.augmentation),
+        "cider": (captions.cider_by_hand, captions.bleu_and_rouge_by_hand),
+        "beam": (captions.greedy_search, captions.exhaustive_search, captions.cached_search),
+        "micro-batches": (loop.accumulation,),
+        "train-is-validation": (loop.validation_is_training_loss,),
+        "ema": (loop.moving_average,),
+        "processes": (loop.split_invariance,),
+    }
+
+
+def check_all() -> Iterator[Check]:
+    """Check every identity on the installed code, one after another."""
+    yield from (check() for those in checks().values() for check in those)

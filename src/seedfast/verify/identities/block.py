@@ -42,7 +42,9 @@ def _losses(objective: MaskedObjective, network: nn.Module, texts_NL: Tensor) ->
     return objective.loss(network, task, {}).total_B.double()
 
 
-def chain_rule(build: Build = block_objective, generator: BuildGenerator = BlockGenerator) -> Check:
+def chain_rule(
+    build: Build = block_objective, generator: BuildGenerator = BlockGenerator, *, rows: int = _ROWS
+) -> Check:
     """Blocks of one token are the chain rule: the loss is a negative log-likelihood, and texts are drawn from it."""
     options, home = Block(block=1), assets(_VOCABULARY, _LENGTH)
     objective = build(options, home)
@@ -53,8 +55,8 @@ def chain_rule(build: Build = block_objective, generator: BuildGenerator = Block
     if not abs(total - 1) < _LENGTH * ROUNDING:  # no distribution to draw from
         return Check("block-diffusion", "blocks of one token", False, sums)
     letters = Canvas(torch.zeros(_LENGTH, dtype=torch.int64), torch.zeros(_LENGTH, dtype=torch.bool))
-    decoding = Decoding(network=network, request=MaskedRequest(), draws=_draws(_ROWS))
-    drawn = generator(options, home).fill(decoding, [letters] * _ROWS)
+    decoding = Decoding(network=network, request=MaskedRequest(), draws=_draws(rows))
+    drawn = generator(options, home).fill(decoding, [letters] * rows)
     ends = torch.tensor([len(tokens) for tokens in drawn])
     padded_RL = torch.tensor([tokens + [objective.end_of_text] * (_LENGTH - len(tokens)) for tokens in drawn])
     # Texts are cut at their end, so all texts with the same beginning up to it are counted together.
@@ -66,7 +68,7 @@ def chain_rule(build: Build = block_objective, generator: BuildGenerator = Block
     counts_N = torch.bincount(codes(padded_RL, _VOCABULARY), minlength=len(texts_NL)).double()
     chance = p_value(counts_N, expected_N / expected_N.sum())
     holds = chance > LEAST_P_VALUE and bool((ends <= _LENGTH).all())
-    detail = f"{sums}; {_ROWS:,} drawn texts: χ² p = {chance:.2f}"
+    detail = f"{sums}; {rows:,} drawn texts: χ² p = {chance:.2f}"
     return Check("block-diffusion", "blocks of one token", holds, detail)
 
 

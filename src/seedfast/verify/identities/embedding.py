@@ -36,6 +36,7 @@ from seedfast.verify.identities.toys import all_texts, assets, numbers, windows_
 BuildObjective = Callable[[Embedding, TextAssets], EmbeddingObjective]
 PREDICTIONS: tuple[Prediction, ...] = ("tokens", "x0", "eps", "v")
 END_POINTS = ((-6.0, 5.0), (-1.0, 1.5), (0.5, 2.0))
+_ROWS = 1 << 14  # of a quadrature at once
 
 
 @dataclass(frozen=True)
@@ -168,19 +169,21 @@ def expected_loss(
     time_T, time_weights_T = _time_nodes(network.schedule, times)
     texts_NL = all_texts(2, length)
     total = 0.0
-    for time, time_weight in zip(time_T, time_weights_T, strict=True):
-        pairs = list(itertools.product(range(len(texts_NL)), range(len(noise_GL))))
-        text_B, node_B = torch.tensor(pairs).unbind(dim=1)
+    size = max(1, _ROWS // (len(texts_NL) * len(noise_GL)))
+    for some_T in torch.split(torch.arange(len(time_T)), size):
+        time_B, text_B, node_B = torch.cartesian_prod(
+            some_T, torch.arange(len(texts_NL)), torch.arange(len(noise_GL))
+        ).unbind(dim=1)
         draws = _Nodes(
             seed=0,
             scope="nodes",
-            positions_B=torch.arange(len(pairs)),
-            times_B=time.expand(len(pairs)),
+            positions_B=torch.arange(len(time_B)),
+            times_B=time_T[time_B],
             noise_BLD=noise_GL[node_B].unsqueeze(2),
         )
         batch = windows_of(texts_NL[text_B], end_of_text=1, scored_L=real_L)
         task = objective.task(batch if real_L is None else batch | {"real": batch["scored"]}, draws)
-        weight_B = p_N[text_B] * noise_weights_G[node_B] * time_weight
+        weight_B = p_N[text_B] * noise_weights_G[node_B] * time_weights_T[time_B]
         total += float((objective.loss(network, task, {}).total_B * weight_B).sum())
     return total
 

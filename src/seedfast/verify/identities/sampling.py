@@ -6,6 +6,7 @@ See docs/identities.md#sampler-exactness and docs/identities.md#categorical-draw
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -121,14 +122,19 @@ def halves() -> Plan:
 def parallel(law: Law, plans: Plan) -> Tensor:
     """The probability of each text when positions are unmasked in steps, those of one step independently."""
     network, texts_NL = law.network(), law.texts
+
+    @cache
+    def step(known: tuple[bool, ...], drawn: tuple[bool, ...]) -> Tensor:
+        """The probability of each text's tokens at the positions that are drawn, given those at the known ones, [N]."""
+        inputs_NL = texts_NL.masked_fill(~torch.tensor(known), law.vocabulary)
+        q_NL = network(inputs_NL).softmax(dim=-1).gather(2, texts_NL[..., None])[..., 0].detach()
+        return torch.where(torch.tensor(drawn), q_NL, 1.0).prod(dim=1)
+
     total_N = torch.zeros(len(texts_NL), dtype=torch.float64)
     for plan, share in plans.items():
-        step_L = torch.tensor(plan)
         probability_N = torch.full((len(texts_NL),), share, dtype=torch.float64)
-        for step in set(plan):
-            inputs_NL = texts_NL.masked_fill(step_L >= step, law.vocabulary)
-            q_NL = network(inputs_NL).softmax(dim=-1).gather(2, texts_NL[..., None])[..., 0].detach()
-            probability_N = probability_N * torch.where(step_L == step, q_NL, 1.0).prod(dim=1)
+        for now in set(plan):
+            probability_N = probability_N * step(tuple(s < now for s in plan), tuple(s == now for s in plan))
         total_N += probability_N
     return total_N
 
