@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from unicodedata import category
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -37,6 +38,16 @@ def terminal() -> Console:
 @lru_cache(maxsize=1)
 def _terminal(stream: Any) -> Console:
     return _Terminal(file=stream, markup=False, emoji=False, highlight=False)
+
+
+def animates(console: Console) -> bool:
+    """Whether what is printed there can be drawn over again."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def printable(text: str) -> str:
+    """A text without the control characters that would move the cursor or change the colours of a terminal."""
+    return "".join(c if category(c) != "Cc" or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def say(message: str) -> None:
@@ -76,7 +87,7 @@ class Bar:
         """what: the work. total: its amount, in the unit of `advance`."""
         console = terminal()
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        shown = console.is_terminal and not console.is_dumb_terminal and not console.quiet and is_first()
+        shown = animates(console) and not console.quiet and is_first()
         self._progress = Progress(*columns, console=console, transient=True, disable=not shown)
         self._task = self._progress.add_task(what, total=total)
         self._done = 0

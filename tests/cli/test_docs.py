@@ -13,7 +13,7 @@ from seedfast.cli.compare import Compare
 from seedfast.cli.compress import Compress
 from seedfast.cli.decompress import Decompress
 from seedfast.cli.evaluate import Evaluate
-from seedfast.cli.sample import Sample
+from seedfast.cli.sample import sample_class
 from seedfast.cli.score import Score
 from seedfast.cli.train import parse_run
 from seedfast.data.caption.dataset import CaptionAssets
@@ -74,8 +74,7 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
     if name == "compare":
         assert parse(Compare, rest, prog="seedfast compare").runs
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
-        kind = request_class(recipe)
-        asked_samples: Any = parse(Sample[kind], rest, prog="seedfast sample")
+        asked_samples: Any = parse(sample_class(request_class(recipe)), rest, prog="seedfast sample")
         assert str(asked_samples.run) == rest[0]
 
 

@@ -191,7 +191,7 @@ def background_processes() -> Iterator[list[tuple[str, ...]]]:
         return mock.Mock(is_running=True, end=lambda seconds: None)
 
     with mock.patch("seedfast.listeners.hub.BackgroundProcess", start):
-        with mock.patch("seedfast.listeners.wandb.BackgroundProcess", start):
+        with mock.patch("seedfast.listeners.tracker.BackgroundProcess", start):
             yield commands
 
 

@@ -20,7 +20,7 @@ from tests.helpers.runs import Silent, flags, small_run, train_in
 import seedfast
 from seedfast.errors import UserError
 from seedfast.listeners import hub as hub_listener
-from seedfast.listeners import wandb
+from seedfast.listeners import tracker
 from seedfast.loop.open import open_session
 from seedfast.loop.train import run_training
 from seedfast.run_folder import journal
@@ -120,7 +120,7 @@ def test_without_network_or_token_training_finishes(
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))  # without the login of the user who runs the tests
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(wandb, "PATIENCE", 600.0)
+    monkeypatch.setattr(tracker, "PATIENCE", 600.0)
     run = small_run("text-masked", story, steps=3, hub="me/model", wandb="project")
     assert train_in(tmp_path / "run", run).step == 3
     warnings = " ".join(warnings_of(tmp_path / "run"))

@@ -72,6 +72,30 @@ def test_pictures_of_samples_are_copied(tmp_path: Path) -> None:
     assert "_hparams_/session_start_info" in copied.summary_metadata
 
 
+def test_the_hparams_tab_has_the_settings_beside_the_validation_losses(story: Path, tmp_path: Path) -> None:
+    """Read by the plugin of TensorBoard that fills the tab."""
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    train_in(tmp_path / "run", small_run("text-masked", story, steps=4, eval_every=2, tensorboard=True))
+    multiplexer = plugin_event_multiplexer.EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(tmp_path / "run"))
+    multiplexer.Reload()
+    provider = data_provider.MultiplexerDataProvider(multiplexer, str(tmp_path))
+    context, reader = RequestContext(), backend_context.Context(TBContext(data_provider=provider))
+    asked = api_pb2.ListSessionGroupsRequest(slice_size=9, allowed_statuses=[1, 2, 3])
+    shown = list_session_groups.Handler(context, reader, "", asked).run()
+    (group,) = shown.session_groups
+    assert group.hparams["optimizer.lr"].number_value == pytest.approx(0.01)
+    assert group.hparams["recipe"].string_value == "text-masked"
+    found = {value.name.tag: value.value for value in group.metric_values}
+    last = [entry["validation"] for entry in journal.read(tmp_path / "run") if "validation" in entry][-1]
+    for kind in ("raw", "ema"):
+        assert found[f"validation/{kind}/loss"] == pytest.approx(last[kind]["loss"])
+
+
 def test_files_are_flushed_at_validations_and_samples_but_not_at_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from tests.helpers.outcome import outcome
 from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast.errors import UserError
-from seedfast.listeners import wandb
+from seedfast.listeners import tracker, wandb
 from seedfast.loop.open import open_session
 from seedfast.run_folder import journal
 
@@ -51,7 +51,7 @@ def test_each_line_of_the_journal_is_copied_also_after_a_resume(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(wandb, "PATIENCE", 3600.0)
+    monkeypatch.setattr(tracker, "PATIENCE", 3600.0)
     run = small_run("text-masked", story, steps=10, save_every=4, eval_every=5, sample_every=5, wandb="project")
     with open_session(run, tmp_path / "run") as session:
         train_until(session, 7)
@@ -87,7 +87,7 @@ def test_a_picture_and_a_text_of_one_name_are_both_sent(tmp_path: Path) -> None:
 def test_a_missing_package_is_an_error_before_the_first_step(
     story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracker, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'seedfast\["):
         train_in(tmp_path / "run", small_run("text-masked", story, steps=2, wandb="project"))
     assert not list(journal.read(tmp_path / "run"))

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "all numbers of a run: exact loss, bits per byte, metrics that fit",
     "compare": "one table over runs on the same bytes, with paired differences",
     "sample": "generate text, images or captions with a trained model",
+    "chat": "talk with a model that has a chat template",
     "serve": "answer requests over HTTP, as OpenAI's API does",
     "score": "how likely each document of a file is, token by token",
     "compress": "a file through a model and an entropy coder: its size is the score",

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from copy import copy
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -46,6 +46,14 @@ def step_of(words: Sequence[str]) -> int | Literal["best", "newest"]:
     return "best"
 
 
+def without(kind: type[Any], names: Sequence[str]) -> type[Any]:
+    """A class of requests without some of its flags, for a command in which these have no effect."""
+    known = {f.name: default_of(f) for f in fields(kind) if f.name in names}
+    fixed: dict[str, Any] = {name: Annotated[type(value), tyro.conf.Fixed, _HIDDEN] for name, value in known.items()}
+    body = {"__annotations__": fixed, "__doc__": kind.__doc__, "__module__": kind.__module__, **known}
+    return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), body))
+
+
 def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) -> Any:
     """The arguments of a command as a value of `kind`, or of a copy of `default` with the flags changed.
 
@@ -77,6 +85,8 @@ def _own_flags(options: Any) -> set[str]:
     names = {flag.name for flag in flags(options)}
     return names | {_negated(name) for name in names}
 
+
+_HIDDEN: Any = tyro.conf.SuppressFixed
 
 _CONVENTION = (tyro.conf.FlagConversionOff, tyro.conf.UseAppendAction)
 """Flags as `_one_form` writes them: each with a value, those of lists once for each value."""

@@ -3,11 +3,11 @@
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse, step_of, trusts
+from seedfast.cli.arguments import Trust, parse, step_of, trusts, without
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,7 +111,6 @@ _NOT_FOR_SAMPLES = {
     "--sampling.trace": "only scores are printed; seedfast sample shows the steps",
 }
 """Flags that have no effect on the scores of samples, and the reason."""
-_HIDDEN: Any = tyro.conf.SuppressFixed
 
 
 def evaluate(words: list[str]) -> int:
@@ -138,7 +137,8 @@ def _judge(words: list[str]) -> int:
     for word in words:
         if reason := _NOT_FOR_SAMPLES.get(word.partition("=")[0]):
             raise UserError(f"{word.partition('=')[0]} has no effect with --judge ({reason}): leave it out.")
-    kind = _scored(api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words)))
+    kind = api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words))
+    kind = without(kind, ("num", "trace", "explain"))
     asked: Any = parse(
         JudgeSamples[kind],  # type: ignore[valid-type]
         words,
@@ -181,14 +181,6 @@ def _swept(asked: Any, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
         flag = "temperatures" if name == "temperature" else name
         raise UserError(f"--{flag} and --sampling.{name} both set the {name}: give one of them.")
     return (own,)
-
-
-def _scored(kind: type[Any]) -> type[Any]:
-    """The class of requests without the flags that have no effect on scores."""
-    known = {f.name: f.default for f in fields(kind) if f.name in ("num", "trace", "explain")}
-    fixed: dict[str, Any] = {name: Annotated[type(value), tyro.conf.Fixed, _HIDDEN] for name, value in known.items()}
-    body = {"__annotations__": fixed, "__doc__": kind.__doc__, "__module__": kind.__module__, **known}
-    return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), body))
 
 
 def opened(asked: Any) -> "Trained":

@@ -41,11 +41,27 @@ class Sample(Generic[R]):
     """Sample with these weights too, by the same request and random numbers, and compare the texts' statistics."""
     stream: bool = False
     """Show the text while it is generated (autoregressive models, one sample)."""
+    animate: Path | None = None
+    """Write an animation of how the samples come about, as one HTML file that needs no network."""
     at: int | Literal["best", "newest"] = "best"
     """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     trust: Trust = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSample(Sample[R], Generic[R]):
+    """Sample from a run."""
+
+    gif: Path | None = None
+    """Write the animation as a GIF too, or instead."""
+
+
+def sample_class(kind: type[Any]) -> Any:
+    """The flags of `seedfast sample` for a class of requests: those of images write a GIF themselves."""
+    shape: Any = Sample if "gif" in {f.name for f in fields(kind)} else TextSample
+    return shape[kind]
 
 
 def sample(words: list[str]) -> int:
@@ -57,16 +73,16 @@ def sample(words: list[str]) -> int:
         return 0 if words else 2
     import seedfast
     from seedfast import api
-    from seedfast.console import say, silenced
+    from seedfast.cli.animation import filmed, without_frames, write
+    from seedfast.console import say
     from seedfast.evaluate.bare import is_bare
     from seedfast.run_folder.choice import run_folder_of
     from seedfast.run_folder.links import refuse_links
 
-    asked: Any = parse(
-        Sample[api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words))],  # type: ignore[misc]
-        words,
-        prog="seedfast sample",
-    )
+    kind = api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words))
+    asked: Any = parse(sample_class(kind), words, prog="seedfast sample")
+    files = {name: path for name in ("animate", "gif") if isinstance(path := getattr(asked, name, None), Path)}
+    request = filmed(asked.request, files, beside=asked.beside) if files else asked.request
     if asked.beside and is_bare(asked.run):
         raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")
     console = Console()
@@ -75,25 +91,43 @@ def sample(words: list[str]) -> int:
     if asked.beside:  # of the same step, so that only the weights differ
         step = models[0].committed.step
         models.insert(0, seedfast.load(asked.run, step=step, weights=asked.beside, **where))
-    request = _streamed(asked.request, console) if asked.stream else asked.request
+    request = _streamed(request, console) if asked.stream else request
     run_folder = run_folder_of(asked.run)
     folder = asked.out or run_folder / "samples" / f"seed-{asked.seed}"
     if not asked.out:
         refuse_links(run_folder, f"samples/{folder.name}")
     if asked.beside:
         return _compare(models, request, asked.seed, console, folder, save=bool(asked.out))
-    with silenced(asked.stream):  # a bar would be drawn into the text
-        samples: Any = models[0].sample(request, seed=asked.seed)
+    is_traced = getattr(asked.request, "trace", False)
+    samples = _sampled(models[0], request, asked.seed, console, draws=is_traced)
     say(models[0].origin)
     _say_decoding(models[0], request)
     if asked.stream:
         console.file.write("\n")
         console.file.writelines(f"{line}\n" for line in samples.explanation(0))
     else:
-        samples.show(console)
+        (samples if is_traced else without_frames(samples)).show(console)
     if asked.out or not samples.printable:
         _save(samples, folder, replace=not asked.out, more=_explained(samples, models[0]))
+    write(files, samples, models[0], request, asked.seed)
     return 0
+
+
+def _sampled(model: Any, request: Any, seed: int, console: Console, *, draws: bool) -> Any:
+    """The samples. draws: on a terminal their frames are drawn in place, of the first one while it is generated."""
+    from seedfast.console import animates, silenced
+
+    streams = getattr(request, "on_token", None) is not None
+    if streams or not draws or not animates(console):
+        with silenced(streams):  # a bar would be drawn into the text
+            return model.sample(request, seed=seed)
+    from seedfast.report.animation.terminal import Player
+
+    with silenced(), Player(console) as player:
+        samples = model.sample(replace(request, on_frame=player.show), seed=seed)
+        for film in samples.films[1:]:
+            player.play(film)
+    return samples
 
 
 def _explained(samples: Any, model: Any) -> dict[str, bytes]:
@@ -157,7 +191,7 @@ def _compare(models: list[Any], request: Any, seed: int, console: Console, folde
     columns = {}
     _say_decoding(models[0], request)
     for model in models:
-        samples = model.sample(request, seed=seed)
+        samples = _sampled(model, request, seed, console, draws=getattr(request, "trace", False))
         say(model.origin)
         console.rule(f"{model.weights} weights", style="bold")
         samples.show(console)

@@ -37,7 +37,7 @@ _LOGITS = 1 << 22
 _COLUMNS = ("log_p_N", "rank_N", "entropy_N")
 _LONGEST_CHARACTER = 8  # tokens
 _NOT_FOR_GIVEN_TEXT = frozenset(
-    {"prompt", "infill", "canvas", "num", "tokens", "trace", "explain", "candidates", "chat", "on_token"}
+    {"prompt", "infill", "canvas", "num", "tokens", "trace", "explain", "candidates", "chat", "on_token", "on_frame"}
 )
 
 

@@ -1,7 +1,7 @@
 """The half of a family that sampling walks: a request in, samples out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seedfast.data.dataset import Dataset
 from seedfast.families import sample_files
+from seedfast.families.film import Film
 from seedfast.keys import Draws
 
 State = dict[str, Tensor]
@@ -30,6 +31,11 @@ class Samples(ABC):
 
     printable: ClassVar[bool] = True
     """Whether `show` prints the samples themselves; other samples are always saved as files."""
+
+    @property
+    def films(self) -> Sequence[Film]:
+        """The frames of their generation, where these were requested; empty for most samples."""
+        return ()
 
     @abstractmethod
     def show(self, console: Console) -> None:

@@ -40,7 +40,8 @@ class TensorBoardListener(Listener):
         }
         # add_hparams would create a second run beside this one.
         file_writer = self._writer._get_file_writer()  # type: ignore[no-untyped-call]
-        for summary in hparams(plain, {"validation/raw/loss": 0}):
+        losses = ["validation/raw/loss", *(["validation/ema/loss"] if plain.get("ema.half_life") else [])]
+        for summary in hparams(plain, dict.fromkeys(losses, 0)):
             file_writer.add_summary(summary)
 
     def on_entry(self, entry: Entry) -> None:

@@ -144,6 +144,9 @@ class Run:
     wandb: Annotated[str | None, MayChange(), Affects("background"), Example("project")] = None
     """Copy them to this project of Weights & Biases, with the login of `wandb login` (WANDB_MODE=offline: to `wandb/`
     in the run folder). Resumed runs append to the same W&B run. Failures are warnings and never stop training."""
+    trackio: Annotated[str | None, MayChange(), Affects("background"), Example("project")] = None
+    """Copy them to this project of trackio, on this machine and without a login (`trackio show` is its dashboard).
+    Resumed runs append to the same run. Failures are warnings."""
     hub: Annotated[str | None, MayChange(), Affects("background"), Example("user/model")] = None
     """Upload each new best checkpoint to this repository of the Hugging Face hub, USER/MODEL, with the login of `hf
     auth login`; created as a private repository if it does not exist. Failures are warnings."""

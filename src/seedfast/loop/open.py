@@ -15,6 +15,7 @@ from seedfast.files import UNFINISHED, commit
 from seedfast.listeners.base import Listener, Listeners
 from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
+from seedfast.listeners.trackio import TrackioListener
 from seedfast.listeners.wandb import WandbListener
 from seedfast.loop import advice
 from seedfast.loop.agreement import check_same_run, one_sentence
@@ -134,6 +135,8 @@ def _listeners(session: Session) -> Listener:
         listeners.append(HubListener(folder, run.hub, session.warn))
     if run.wandb:
         listeners.append(WandbListener(folder, run.wandb, session.warn))
+    if run.trackio:
+        listeners.append(TrackioListener(folder, run.trackio, session.warn))
     return Listeners(listeners, session.warn)
 
 

@@ -10,7 +10,7 @@ class Markup(str):
     __slots__ = ()
 
 
-VOID = frozenset({"img", "meta", "source"})
+VOID = frozenset({"img", "input", "meta", "source"})
 """Elements without content."""
 
 

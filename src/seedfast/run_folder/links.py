@@ -7,7 +7,8 @@ from seedfast.untrusted import leads_out
 
 WRITTEN = (
     "lock", "run.yaml", "journal.jsonl", "events.jsonl", "train.log", "checkpoints", "latest.json", "best.json",
-    "samples", "report", "report.html", "captions.html", "tensorboard", "wandb", "wandb.id", "hub.json",
+    "samples", "report", "report.html", "captions.html", "tensorboard", "wandb", "wandb.id",
+    "trackio.id", "hub.json",
 )  # fmt: skip
 """What seedfast writes into a run folder, except data that were given as Python values."""
 

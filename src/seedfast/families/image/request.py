@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+import tyro
 from torch import Tensor
 
 from seedfast.data.image.dataset import ImageAssets
@@ -33,6 +34,8 @@ distance: so images to look at are guided, and `fidelity` measures without (`ben
 
 PASSES = 10
 """Passes of inpainting over each step, unless a request names others."""
+
+_TRACED_STEPS = 100
 
 Solver = Literal["ddpm", "ddim", "dpm++2m", "dpm++2s", "heun", "euler"]
 
@@ -92,6 +95,8 @@ class ImageRequest:
     """Frames from noise to image, shown side by side for the first eight images."""
     gif: bool = False
     """Write these frames as an animation (16 frames unless `strip` is set), or those of an interpolation."""
+    trace: Annotated[bool, tyro.conf.Suppress] = False
+    """Keep the images on their way from noise, as `films` of the samples: after every step, or those of the strip."""
     individual: bool = True
     """Write each image as a file of its own, besides the grid."""
     columns: Annotated[int | None, AtLeast(1)] = None
@@ -235,7 +240,7 @@ class ImageRequest:
 
     def frame_steps(self, steps: int) -> set[int]:
         """The steps after which a frame is stored; 0 is the noise before the first step."""
-        frames = self.strip or (16 if self.gif else 0)
+        frames = self.strip or (16 if self.gif else min(steps, _TRACED_STEPS) + 1 if self.trace else 0)
         return {round(i * steps / (frames - 1)) for i in range(frames)} if frames else set()
 
     def thresholded(self, x0: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from seedfast.families.film import Film, ImageFrame, gif
 from seedfast.families.generator import Samples
 from seedfast.families.image.request import NO_CLASS, ImageRequest
 
@@ -30,7 +31,7 @@ class ImageSamples(Samples):
 
     images_NCSS: uint8; of an interpolation, the frames of each row. names: the class of each image, None for the null
     label. frames_FNCSS: uint8, the first images on their way from noise, or from one end of the interpolation to the
-    other.
+    other. way: of each frame on the way from noise, the step and the network evaluations until then.
     """
 
     printable: ClassVar[bool] = False
@@ -43,11 +44,13 @@ class ImageSamples(Samples):
     individual: bool
     columns: int | None
     interpolates: bool = False
+    way: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def of(
         images: Sequence[Tensor],
         traced: Sequence[Sequence[Tensor]],
+        way: tuple[tuple[int, int], ...],
         labels: Sequence[int],
         to_labels: Sequence[int],
         classes: Sequence[str],
@@ -69,6 +72,7 @@ class ImageSamples(Samples):
             individual=request.individual,
             columns=request.columns or (len(images) if request.interpolates else None),
             interpolates=request.interpolates,
+            way=() if request.interpolates else way,
         )
 
     def __str__(self) -> str:
@@ -106,6 +110,15 @@ class ImageSamples(Samples):
             name = "interpolation.gif" if self.interpolates else "denoising.gif"
             files[name] = _gif([image_grid(frame, min(3, len(frame))) for frame in self.frames_FNCSS])
         return files | (self._each() if self.individual else {})
+
+    @property
+    def films(self) -> list[Film]:
+        """The frames of the first images, as one film."""
+        if self.frames_FNCSS is None:
+            return []
+        grids = [_png(image_grid(frame, min(3, len(frame)))) for frame in self.frames_FNCSS]
+        numbers = self.way or [(number, None) for number in range(len(grids))]
+        return [tuple(ImageFrame(step, png, count) for png, (step, count) in zip(grids, numbers, strict=True))]
 
     def _class_list(self, columns: int) -> str:
         """The classes in each row of the grid, such as "2 × a, 2 × b"."""
@@ -158,7 +171,4 @@ def _gif(frames: Sequence[Tensor]) -> bytes:
     images = [
         to_pil(frame).resize((frame.shape[2] * 2, frame.shape[1] * 2), Image.Resampling.NEAREST) for frame in frames
     ]
-    buffer = io.BytesIO()
-    durations = [120] * (len(images) - 1) + [2000]
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    return buffer.getvalue()
+    return gif(images, [120] * (len(images) - 1) + [2000])

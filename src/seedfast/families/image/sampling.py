@@ -93,11 +93,15 @@ class ImageGenerator(Generator[ImageRequest]):
         way = [f"{request.solver} in {steps} steps", *given, *threshold, f"guidance {scale:g}"]
         return ", ".join([*way, f"{self.evaluations(request)} network evaluations for an image"])
 
-    def evaluations(self, request: ImageRequest) -> int:
-        """One for each step and pass; Heun's method has two, and guidance doubles them."""
+    def evaluations(self, request: ImageRequest, done: int | None = None) -> int:
+        """The network evaluations for an image, or of its first `done` steps.
+
+        One for each step and pass; Heun's method has two, but for the last step, and guidance doubles them.
+        """
         steps = len(request.grid(self.process)) - 1
-        of_solver = request.passes * (2 * steps - 1 if request.solver == "heun" else steps)
-        return of_solver * (1 if self.guidance(request) == 1 else 2)
+        done = steps if done is None else done
+        of_solver = min(2 * done, 2 * steps - 1) if request.solver == "heun" else done
+        return request.passes * of_solver * (1 if self.guidance(request) == 1 else 2)
 
     @torch.no_grad()
     def generate(self, network: nn.Module, request: ImageRequest, draws: Draws, state: State) -> ImageSamples:
@@ -117,8 +121,9 @@ class ImageGenerator(Generator[ImageRequest]):
             for weight in request.weights:
                 with self._mixed(network, request, to_labels, weight):
                     done.append(self._images(network, request, grid, labels, _between(draws, request, weight), bar))
-        frames = done[0][1]
-        return ImageSamples.of([images for images, _ in done], frames, labels, to_labels, classes, request)
+        frames, steps = done[0][1], len(grid) - 1
+        way = tuple((step, self.evaluations(request, step)) for step in sorted(request.frame_steps(steps)))
+        return ImageSamples.of([images for images, _ in done], frames, way, labels, to_labels, classes, request)
 
     def _mixed(
         self, network: nn.Module, request: ImageRequest, to_labels: list[int], weight: float

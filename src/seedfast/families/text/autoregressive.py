@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch, Dataset
 from seedfast.data.text.corpus import TextAssets
-from seedfast.data.text.tokenizers import Subwords, begin
-from seedfast.errors import UserError
+from seedfast.data.text.tokenizers import begin
 from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State
 from seedfast.families.text.base import TextGenerator, TextObjective, likelihood_measure
 from seedfast.families.text.causal_sampler import AutoregressiveRequest, continue_prompts
+from seedfast.families.text.chat import chat_prompt
 from seedfast.families.text.decoding import Decoding, Trace
 from seedfast.families.text.preview import TaskPreview
 from seedfast.families.text.request import DEMO_TEXTS, DEMO_TOKENS, Canvas
@@ -178,13 +178,7 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
         """The token ids of a prompt, or of the chat that it begins. Raises UserError if there is no chat template."""
         if not request.chat:
             return super().encode_prompt(prompt, request)
-        tokenizer = self.assets.tokenizer
-        if not isinstance(tokenizer, Subwords) or tokenizer.chat_template is None:
-            raise UserError("This model's tokenizer has no chat template; leave --chat out.")
-        if special := tokenizer.special_token_in(prompt):
-            raise UserError(f"The prompt contains {special!r}, a special token of the chat template; leave it out.")
-        messages = [{"role": "user", "content": prompt}]
-        return tokenizer.encode_chat(tokenizer.chat_template.render(messages, add_generation_prompt=True))
+        return chat_prompt(self.assets.tokenizer, [{"role": "user", "content": prompt}])
 
     def window(self, text: int) -> tuple[int, int]:
         """Of a text of `text` tokens: how many at its end are read, and how many are written by default."""
@@ -212,13 +206,14 @@ class AutoregressiveGenerator(TextGenerator[AutoregressiveRequest]):
 
     def _streamed(self, on_token: Callable[[str], None], prompt: list[int], also: Trace | None) -> Trace:
         """A trace that passes on each new piece of a text, up to its last complete character; first the prompt."""
-        start = self.decode(prompt, [False] * len(prompt))
+        decode = self.assets.tokenizer.decode
+        start = decode(prompt)
         on_token(start)
         passed = len(start)
 
         def trace(row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
             nonlocal passed
-            text = self.decode(tokens, is_open)
+            text = decode(tokens)
             complete = text.rstrip("\N{REPLACEMENT CHARACTER}")
             on_token(complete[passed:])
             passed = max(passed, len(complete))

@@ -17,11 +17,12 @@ from seedfast.errors import UserError
 from seedfast.families.family import Objective, TaskT
 from seedfast.families.generator import Generator, State
 from seedfast.families.measure import Measure
-from seedfast.families.text.decoding import Decoding, TextRequestT
+from seedfast.families.text.decoding import Decoding, Evaluations, TextRequestT
+from seedfast.families.text.filming import Filming
 from seedfast.families.text.long_text import fill_windows
 from seedfast.families.text.preview import Spans, TaskPreview, spans
-from seedfast.families.text.request import OPEN, Canvas, TextSamples
-from seedfast.families.text.written import Ledger
+from seedfast.families.text.request import Canvas, TextSamples
+from seedfast.families.text.written import Ledger, recorded_by
 from seedfast.keys import Draws
 
 _GAP = re.compile(r"[⟨<]gap:(\d+)[⟩>]")
@@ -121,19 +122,18 @@ class TextGenerator(Generator[TextRequestT]):
         if request.explain and (reason := request.why_no_likelihood):
             raise UserError(reason)
         canvases = [canvas for canvas in self.canvases(request) for _ in range(request.num)]
+        evaluations, decode = Evaluations(), self.assets.tokenizer.decode
         ledger = Ledger() if request.explain else None
-        frames: list[list[str]] = [[] for _ in canvases]
-
-        def trace(row: int, tokens: Sequence[int], is_open: Sequence[bool]) -> None:
-            frames[row].append(self.decode(tokens, is_open))
-
+        is_filmed = request.trace or request.on_frame is not None
+        filming = Filming(canvases, decode, evaluations, request.on_frame) if is_filmed else None
         decoding = Decoding(
             network=network,
             request=request,
             draws=draws,
             state=state,
-            trace=trace if request.trace else None,
-            record=ledger,
+            trace=filming.trace if filming else None,
+            record=recorded_by(ledger, filming.record if filming else None),
+            evaluations=evaluations,
         )
         filled = self.fill_any(decoding, canvases)
         for tokens, canvas in zip(filled, canvases, strict=True):
@@ -141,12 +141,11 @@ class TextGenerator(Generator[TextRequestT]):
             is_same = torch.equal(torch.tensor(tokens)[fixed_L], canvas.tokens_L[: len(tokens)][fixed_L])
             assert is_same, "a fixed token was altered"
         pairs = list(zip(filled, canvases, strict=True))
-        decode = self.assets.tokenizer.decode
         return TextSamples(
             texts=[decode(tokens) for tokens in filled],
             tokens=filled,
             pieces=[self._pieces(tokens, canvas) for tokens, canvas in pairs],
-            frames=frames if request.trace else [],
+            filmed=filming.films() if filming else [],
             fixed=[canvas.fixed_L[: len(tokens)].tolist() for tokens, canvas in pairs],
             choices=[ledger.choices(row, len(tokens), decode) for row, tokens in enumerate(filled)] if ledger else [],
         )
@@ -251,18 +250,6 @@ class TextGenerator(Generator[TextRequestT]):
         logits[..., self.vocabulary :] = -torch.inf  # a pretrained network may have more outputs than tokens
         if self.assets.tokenizer.never_generate:
             logits[..., list(self.assets.tokenizer.never_generate)] = -torch.inf
-
-    def decode(self, tokens: Sequence[int], is_open: Sequence[bool]) -> str:
-        """Token ids as text, with a placeholder for each position that is still open."""
-        parts: list[str] = []
-        run: list[int] = []
-        for token, hole in zip(tokens, is_open, strict=True):
-            if not hole:
-                run.append(token)
-                continue
-            parts += [self.assets.tokenizer.decode(run), OPEN]
-            run = []
-        return "".join([*parts, self.assets.tokenizer.decode(run)])
 
     def until_end(self, tokens: list[int], canvas: Canvas) -> list[int]:
         """A continuation up to its first generated end-of-text; an infill is returned whole."""

@@ -117,6 +117,7 @@ class BlockGenerator(TextGenerator[MaskedRequest]):
             if not decoding.forced:  # after its first end-of-text a text consists of them; they are cut off below
                 filled = [self._ended(tokens, page) for tokens, page in zip(filled, pages, strict=True)]
             append_block(network, torch.tensor(filled, device=decoding.device), cache)
+            decoding.evaluations.count += 1
             written = [before + tokens for before, tokens in zip(written, filled, strict=True)]
         return [
             self.until_end(tokens[: len(canvas.tokens_L)], canvas)

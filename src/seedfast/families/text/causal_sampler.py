@@ -187,6 +187,7 @@ class _Reader:
             cache=self.cache,
             where_N=torch.arange(length - 1, size * length, length, device=decoding.device),
         )
+        decoding.evaluations.count += 1
         self.next_B: Tensor | None = None
         self.rows_B = torch.tensor([text.row for text in texts], device=decoding.device)
         # A forced text is scored by the model itself, whose distribution has every token.
@@ -207,6 +208,7 @@ class _Reader:
         if self.next_B is not None:
             assert self.read_on is not None, "a cache is needed for more than one step"
             self.logits_BV = self.read_on(self.next_B, self.cache)
+            decoding.evaluations.count += 1
         logits_BV = self.logits_BV
         if self.forbidden_V is not None:
             logits_BV = logits_BV.masked_fill(self.forbidden_V, -torch.inf)

@@ -22,6 +22,13 @@ hold there, [N]) → the tokens to write, [N]."""
 TextRequestT = TypeVar("TextRequestT", bound=TextRequest)
 
 
+@dataclass
+class Evaluations:
+    """How often a sampler has evaluated its network. The parts of a sampler share one, and add to it."""
+
+    count: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decoding(Generic[TextRequestT]):
     """One call of a sampler.
@@ -31,6 +38,7 @@ class Decoding(Generic[TextRequestT]):
     forced: write the tokens that the canvases hold at their open positions instead of drawing some, to record how
     likely they are. choose: of forced texts, what decides about the tokens (default: those that the canvases hold).
     documents_BL: of forced texts, the document of each token, where attention is restricted to it.
+    evaluations: of the network so far.
     """
 
     network: nn.Module
@@ -42,6 +50,7 @@ class Decoding(Generic[TextRequestT]):
     forced: bool = False
     choose: Choose | None = None
     documents_BL: Tensor | None = None
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
     def forced_tokens(self, probabilities_NV: Tensor, held_N: Tensor) -> Tensor:
         """The tokens of a forced text at one evaluation: those that `choose` returns, or those that are held."""

@@ -1,6 +1,7 @@
 """Requests for text, the canvas that a sampler fills, and the finished texts."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
@@ -12,15 +13,13 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
+from seedfast.console import animates
 from seedfast.errors import UserError
+from seedfast.families.film import TextFilm, TextFrame
 from seedfast.families.generator import Samples
 from seedfast.families.text.categorical import check_shaping
 from seedfast.families.text.written import Choice
 from seedfast.files import finite, to_json
-
-OPEN = "░"
-"""How a trace shows a position that is still open."""
-
 
 DEMO_TEXTS, DEMO_TOKENS = 2, 128
 """The showcase of a training: texts, and the largest number of tokens that each gets."""
@@ -48,7 +47,9 @@ class TextRequest:
     top_p: float | None = None
     """Draw from the smallest set of likeliest tokens whose probability reaches p."""
     trace: bool = False
-    """Show the text after every step."""
+    """Show the text after every step: on a terminal as an animation, elsewhere one after the other."""
+    on_frame: Annotated[Callable[[TextFrame], None] | None, tyro.conf.Suppress] = None
+    """Called with each frame of the first sample during generation."""
     explain: bool = False
     """Show of every written token its probability, rank and entropy, the number that drew it and that number's key."""
 
@@ -130,7 +131,7 @@ class Canvas:
 class TextSamples(Samples):
     """Finished texts.
 
-    pieces[i]: sample i as (text, whether it was fixed) parts. frames[i]: sample i after every step, if traced.
+    pieces[i]: sample i as (text, whether it was fixed) parts. filmed[i]: the frames of sample i, if traced.
     fixed[i]: whether each token of sample i was given. choices[i]: every token that was written for sample i, in the
     order of writing, where that was requested.
     """
@@ -139,7 +140,7 @@ class TextSamples(Samples):
     tokens: list[list[int]]
     pieces: list[list[tuple[str, bool]]]
     fixed: list[list[bool]]
-    frames: list[list[str]] = field(default_factory=list)
+    filmed: list[TextFilm] = field(default_factory=list)
     choices: list[list[Choice]] = field(default_factory=list)
 
     @property
@@ -149,6 +150,16 @@ class TextSamples(Samples):
             [token for token, given in zip(tokens, fixed, strict=True) if not given]
             for tokens, fixed in zip(self.tokens, self.fixed, strict=True)
         ]
+
+    @property
+    def films(self) -> list[TextFilm]:
+        """The frames of each sample, if traced."""
+        return self.filmed
+
+    @property
+    def frames(self) -> list[list[str]]:
+        """Each sample after every step, if traced."""
+        return [[frame.text for frame in film[1:]] for film in self.films]
 
     @property
     def log_probs(self) -> list[float]:
@@ -170,19 +181,16 @@ class TextSamples(Samples):
         return "".join(f'<pre style="white-space: pre-wrap">{block}</pre>' for block in blocks)
 
     def show(self, console: Console) -> None:
-        """Print the texts; on a terminal, generated text is bold."""
+        """Print the texts; on a terminal generated text is bold, elsewhere the frames of a trace come before it."""
         for number, pieces in enumerate(self.pieces):
-            frames = self.frames[number] if self.frames else []
             if number:
                 console.rule(style="dim")
-            if not console.is_terminal:  # the exact text: rich would expand tabs and drop control characters
+            if not animates(console):  # the exact text: rich would expand tabs and drop control characters
+                frames = self.frames[number] if self.films else []
                 console.file.writelines(f"step {step + 1}\n{frame}\n" for step, frame in enumerate(frames))
                 console.file.write(self.texts[number] + "\n")
                 console.file.writelines(f"{line}\n" for line in self.explanation(number))
                 continue
-            for step, frame in enumerate(frames):
-                console.print(Text(f"step {step + 1}", style="dim"))
-                console.print(Text(frame), soft_wrap=True)
             text = Text()
             for piece, is_fixed in pieces:
                 text.append(piece, style="" if is_fixed else "bold green")

@@ -50,7 +50,7 @@ def _fill_gap(
     )
     fillings = continue_prompts(
         vocabulary,
-        replace(decoding, draws=streams, trace=None),
+        replace(decoding, draws=streams, trace=None, record=None),  # only one of the candidates is written
         [before] * candidates,
         [count] * candidates,
         may_end=False,
@@ -59,6 +59,7 @@ def _fill_gap(
         return fillings[0]
     start = vocabulary.begin(before)
     rows_BL = torch.tensor([start + filling + after for filling in fillings], device=decoding.device)
+    decoding.evaluations.count += 1
     log_q_BLV = decoding.network(rows_BL[:, :-1]).double().log_softmax(dim=-1)
     log_q_BL = log_q_BLV.gather(2, rows_BL[:, 1:].unsqueeze(2)).squeeze(2)
     weight_B = log_q_BL[:, -len(after) :].sum(dim=1).softmax(dim=0)

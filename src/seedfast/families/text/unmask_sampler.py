@@ -71,6 +71,7 @@ def unmask(
             record=decoding.record,
         )
         page = revise(step, _unmasked(step, policy.select(step)))
+        decoding.evaluations.count += 1
         if decoding.trace:
             for row, canvas in enumerate(canvases):
                 size = len(canvas.tokens_L)

@@ -92,6 +92,17 @@ Record = Callable[[Written], None]
 """Called by a sampler with the tokens of each evaluation."""
 
 
+def recorded_by(*records: Record | None) -> Record | None:
+    """A record that passes the tokens on to each of several; None without any."""
+    wanted = [record for record in records if record is not None]
+
+    def record(written: Written) -> None:
+        for each in wanted:
+            each(written)
+
+    return record if wanted else None
+
+
 @dataclass(frozen=True)
 class Key:
     """The key of a random number: `keys.uniform(derive(seed, scope, stream), [sample], index + 1)[0, index]`."""

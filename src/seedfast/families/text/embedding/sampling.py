@@ -20,6 +20,7 @@ from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.embedding.network import EmbeddingNetwork, EmbeddingShape
 from seedfast.families.text.embedding.noise_schedule import TIMES
 from seedfast.families.text.request import Canvas, TextRequest
+from seedfast.families.text.written import Written
 from seedfast.keys import Draws
 from seedfast.options import Between, OnlyWith, check
 
@@ -207,6 +208,26 @@ class Denoiser:
 
         return self._by_rows(x_BLD, of)
 
+    def written(
+        self, tokens_BL: Tensor, x_BLD: Tensor, level: NoiseLevel, u_BL: Tensor, draws: Draws
+    ) -> Iterator[Written]:
+        """The tokens at the open positions of each text, with the probabilities of the decoder."""
+        open_BN = self.batch.condition_BN == self.network.shape.noised_id
+        for row, open_L in enumerate(open_BN[:, self.network.shape.prompt :]):
+            where_N = open_L.nonzero()[:, 0]
+            rows = slice(row, row + 1)
+            logits_NV = self._allowed(self.network.decode(x_BLD[rows], level), rows)[0, where_N]
+            yield Written.of(
+                logits_NV.double().softmax(dim=-1),
+                tokens_N=tokens_BL[row, where_N],
+                rows_N=torch.full_like(where_N, row),
+                places_N=where_N + self.batch.starts[row],
+                u_N=u_BL[row, where_N],
+                index_N=where_N,
+                step=self.evaluations,
+                draws=draws,
+            )
+
 
 def _shaped(logits_BLV: Tensor, request: EmbeddingRequest) -> Tensor:
     if (request.temperature, request.top_k, request.top_p) == (1.0, None, None):
@@ -222,9 +243,15 @@ def denoise_canvases(decoding: Decoding[EmbeddingRequest], batch: CanvasBatch) -
     length = batch.condition_BN.shape[1] - network.shape.prompt
     u_BL = draws.uniform("token", network.shape.context, dtype=torch.float64)[:, :length]
     first = network.schedule.level(torch.zeros((), dtype=torch.float64, device=u_BL.device))
+    before = decoding.evaluations.count
     for x_BLD in sample_vectors(denoiser, draws, length):
+        decoding.evaluations.count = before + denoiser.evaluations
         if decoding.trace:
-            for row, tokens in enumerate(batch.filled(denoiser.tokens(x_BLD, first, u_BL))):
+            tokens_BL = denoiser.tokens(x_BLD, first, u_BL)
+            if decoding.record:
+                for written in denoiser.written(tokens_BL, x_BLD, first, u_BL, draws):
+                    decoding.record(written)
+            for row, tokens in enumerate(batch.filled(tokens_BL)):
                 decoding.trace(row, tokens, [False] * len(tokens))
     return batch.filled(denoiser.tokens(x_BLD, first, u_BL))
 

@@ -1,0 +1,184 @@
+"""`seedfast chat`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+
+from seedfast.cli.arguments import Trust, parse, step_of, trusts, without
+from seedfast.errors import UserError
+
+if TYPE_CHECKING:
+    from seedfast.evaluate.conversation import Conversation
+
+R = TypeVar("R")
+
+_USAGE = """\
+usage: seedfast chat RUN [flags]
+       seedfast chat RUN --help lists the flags of that run's kind of model
+
+Talk with the best checkpoint of the run in the folder RUN, or with the model in
+a folder of transformers, peft or seedfast export. It needs a chat template."""
+
+_HELP = """\
+/reset   forget the conversation, and keep the system prompt
+/retry   answer the last message again, with other random numbers
+/help    this list
+/quit    end, as Ctrl-D does
+Ctrl-C stops an answer. A backslash at the end of a line continues the message
+on the next one. // at the beginning sends a message that begins with /."""
+
+_NOT_FOR_CHATS = ("prompt", "infill", "canvas", "num", "trace", "explain", "chat", "candidates")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat(Generic[R]):
+    """Talk with a model, in its own chat template. Each line of the input is a message; /help lists the commands.
+
+    The same messages and the same seed give the same answers.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder, a checkpoint in it, or a model's own folder, of transformers, peft or seedfast export."""
+    request: Annotated[R, tyro.conf.arg(name="")]
+    system: str | None = None
+    """The system prompt."""
+    seed: int = 1
+    """Answer k of a seed is drawn by the same numbers."""
+    weights: Literal["ema", "raw", "base"] | None = None
+    """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
+    fine-tuned model began with."""
+    at: int | Literal["best", "newest"] = "best"
+    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    trust: Trust = False
+
+
+def chat(words: list[str]) -> int:
+    """Talk with a model; the flags are `Chat`'s and those of the request that the run's family takes."""
+    if not words or words[0].startswith("-"):
+        if words and words[0] not in ("-h", "--help"):
+            raise UserError("Name the run first: seedfast chat RUN, then the flags.")
+        print(_USAGE)
+        return 0 if words else 2
+    import seedfast
+    from seedfast import api
+    from seedfast.console import say
+    from seedfast.data.text.corpus import TextAssets
+    from seedfast.evaluate.conversation import Conversation
+    from seedfast.families.text.chat import template_of
+    from seedfast.families.text.request import TextRequest
+
+    kind = api.request_class(Path(words[0]), step=step_of(words), trust=trusts(words))
+    if not issubclass(kind, TextRequest):
+        raise UserError(f"{words[0]} writes no text, so it cannot be talked with: use seedfast sample {words[0]}.")
+    asked: Any = parse(
+        Chat[without(kind, _NOT_FOR_CHATS)],  # type: ignore[misc]
+        words,
+        prog="seedfast chat",
+    )
+    model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, trust=asked.trust)
+    if not isinstance(model.assets, TextAssets) or template_of(model.tokenizer) is None:
+        raise UserError(
+            f"{asked.run} has no chat template, so it cannot be talked with: continue a text with seedfast sample "
+            f"{asked.run} --prompt TEXT."
+        )
+    conversation = Conversation(model, asked.request, asked.system, asked.seed)
+    say(model.origin)
+    is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        say("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.")
+    for message in _messages(is_terminal):
+        try:
+            if not _respond(conversation, message, is_terminal):
+                break
+        except UserError as mistake:
+            if not is_terminal:
+                raise
+            say(f"seedfast: {mistake}")
+    return 0
+
+
+def _respond(conversation: "Conversation", message: str, is_terminal: bool) -> bool:
+    """Obey a command or answer a message; returns whether the conversation goes on."""
+    from seedfast.console import say
+
+    match message:
+        case "/quit":
+            return False
+        case "/help":
+            say(_HELP)
+        case "/reset":
+            conversation.reset()
+            say("(The conversation is empty again.)")
+        case "/retry":
+            _answer(conversation, conversation.take_back(), is_terminal)
+        case _ if message.startswith("/") and not message.startswith("//"):
+            raise UserError(f"There is no command {message.split()[0]}; /help lists them.")
+        case _:
+            _answer(conversation, message[1:] if message.startswith("//") else message, is_terminal)
+    return True
+
+
+def _answer(conversation: "Conversation", message: str, is_terminal: bool) -> None:
+    """Print the answer to a message: piece by piece, or animated where it is denoised on a terminal."""
+    from seedfast.console import animates, printable, say
+
+    console = Console()
+    on_screen = console.is_terminal
+
+    def show(piece: str) -> None:
+        console.file.write(printable(piece) if on_screen else piece)
+        console.file.flush()
+
+    if animates(console) and not conversation.streams:
+        from seedfast.report.animation.terminal import Player
+
+        with Player(console, hides_given=True) as player:
+            found = conversation.answer(message, on_frame=player.show)
+        show(found.text)
+    else:
+        found = conversation.answer(message, on_text=show)
+    console.file.write("\n")
+    console.file.flush()
+    if found.stopped and not is_terminal:
+        raise KeyboardInterrupt
+    if found.stopped:
+        say("(stopped)" if found.text else "(stopped before the first word: the message is left out)")
+
+
+def _messages(is_terminal: bool) -> Iterator[str]:
+    """The user's messages: lines of the input, without empty ones, up to its end."""
+    if is_terminal:
+        with suppress(ImportError):  # history and editing where Python has them
+            import readline  # noqa: F401
+    parts: list[str] = []
+    while True:
+        try:
+            line = input(("… " if parts else "> ") if is_terminal else "")
+        except EOFError:
+            if is_terminal:
+                print()
+            break
+        except KeyboardInterrupt:
+            if not is_terminal:
+                raise
+            parts = []
+            print("\n(Ctrl-D ends)")
+            continue
+        except UnicodeDecodeError as error:
+            raise UserError(f"The input is not UTF-8 ({error.reason}): convert it.") from None
+        parts.append(line.removesuffix("\\"))
+        if line.endswith("\\"):
+            continue
+        message, parts = "\n".join(parts), []
+        if message.strip():
+            yield message
+    if any(part.strip() for part in parts):
+        yield "\n".join(parts)
