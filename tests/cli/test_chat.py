@@ -177,7 +177,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(tmp_path: Path, s
     text = story.read_text()
     folder = tiny_models.folder(tmp_path / "long", "llama", text=text, max_position_embeddings=2048)
     greedy = Conversation(api.load(folder), AutoregressiveRequest(tokens=100, temperature=0.0))
-    message = next(each for each in map(str, range(200)) if _is_endless(greedy, each))
+    message = next(each for each in map(str, range(100)) if _is_endless(greedy, each))
     words = ["chat", str(folder), "--tokens", "1900", "--temperature", "0"]
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "dumb"}
@@ -205,7 +205,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(tmp_path: Path, s
         wait_for(b"> ")
         os.write(ours, message.encode() + b"\r")
         wait_for(message.encode() + b"\r\n")
-        wait_for(greedy.messages[-1]["content"][:8].encode().replace(b"\n", b"\r\n"))
+        wait_for(greedy.messages[-1]["content"][:1].encode().replace(b"\n", b"\r\n"))
         wait_for(b"(stopped", interrupting=True)
         wait_for(b"> ")
         os.write(ours, b"\x04")
@@ -217,7 +217,7 @@ def _is_endless(greedy: Conversation, message: str) -> bool:
     """Whether a greedy answer repeats itself instead of ending."""
     greedy.reset()
     found = greedy.answer(message).text
-    return "\N{REPLACEMENT CHARACTER}" not in found and len(greedy.model.tokenizer.encode(found)) >= 90
+    return len(greedy.model.tokenizer.encode(found)) >= 90
 
 
 def test_a_diffusion_model_answers_in_its_template_too(tmp_path: Path, story: Path, say: Say) -> None:
