@@ -33,6 +33,7 @@ PLACEMENTS = {
     "one process": Placement(),
     "DDP": Placement(2),
     "DDP, torchrun": Placement(2, torchrun=True, families=("text-masked",)),
+    "FSDP": Placement(2, flags=("--placement", "fsdp"), families=("text-autoregressive", "text-masked")),
 }
 """A placement is one line. "DDP" has the environment that torchrun gives, "torchrun" its agent too."""
 
