@@ -11,13 +11,13 @@ from typing import Any
 
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import is_bare
+from seedfast.loop.plain_config import flatten
 from seedfast.run_folder.listing import RunSummary, runs_below
 from seedfast.studio.curves import Curves
 from seedfast.untrusted import plain_path, read_bytes, read_yaml
 
 _FRESH = 1.0  # seconds for which a list of runs is not read again
 _LARGEST = 64 << 20  # bytes of a file of samples
-_MOST_SETTINGS = 5000
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".txt": "text/plain; charset=utf-8"}
 """The media types of the sample files that are shown. SVG and HTML can hold scripts, so they are not among them."""
 
@@ -125,14 +125,4 @@ def _settings(path: Path) -> dict[str, str]:
         content = read_yaml(path / "run.yaml", root=path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path / 'run.yaml'} cannot be read: {' '.join(str(error).split())}.") from None
-    found: dict[str, str] = {}
-    _flatten(content, "", found)
-    return found
-
-
-def _flatten(value: Any, name: str, found: dict[str, str]) -> None:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            _flatten(inner, f"{name}.{key}" if name else str(key), found)
-    elif len(found) < _MOST_SETTINGS:
-        found[name] = str(value)
+    return {name: str(value) for name, value in flatten(content).items()} if isinstance(content, Mapping) else {}
