@@ -25,8 +25,13 @@ class Curves:
         self._tail = Tail(run_folder)
         self._columns: dict[str, tuple[array[float], array[float]]] = {}
         self._lock = Lock()  # requests are answered by several threads
-        self.version = 0
-        """Grows with every change."""
+        self._version = 0
+
+    def refreshed(self) -> int:
+        """A number that grows whenever the journal has changed."""
+        with self._lock:
+            self._update()
+            return self._version
 
     def names(self) -> list[str]:
         """The names of the curves, such as `training/loss`, sorted."""
@@ -53,7 +58,7 @@ class Curves:
         is_cut, entries = self._tail.read()
         if is_cut:
             self._columns.clear()
-        self.version += is_cut or bool(entries)
+        self._version += is_cut or bool(entries)
         for entry in entries:
             for name, value in _numbers(entry).items():
                 if name not in self._columns and len(self._columns) >= _MOST_CURVES:
