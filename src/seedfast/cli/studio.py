@@ -43,8 +43,8 @@ _GRACE = 2.0
 def studio(words: list[str]) -> int:
     """Answer the page until Ctrl-C; see `Studio` for the flags."""
     asked: Studio = parse(Studio, words, prog="seedfast studio")
-    if missing := [each for each in ("starlette", "uvicorn") if find_spec(each) is None]:
-        raise UserError(f"The studio needs {missing[0]}: pip install 'seedfast[studio]'.")
+    if missing := [each for each in ("starlette", "uvicorn", "prometheus_client") if find_spec(each) is None]:
+        raise UserError(f"The studio needs {missing[0].replace('_', '-')}: pip install 'seedfast[studio]'.")
     from seedfast.console import warn
     from seedfast.serve.server import Server, address_of, bound, is_loopback
     from seedfast.studio.app import Studio as Application

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from seedfast.families.film import OPEN, Cell, Film, ImageFrame, TextFrame
-from seedfast.report.animation.palette import AGES, BLUE, CONFIDENCE, GREEN, PROBABILITIES, STEPS, VERMILLION, Tint
+from seedfast.report.animation.palette import AGES, BLUE, CONFIDENCE, GREEN, VERMILLION, Tint
 from seedfast.report.html import Markup, element, join
 from seedfast.report.style import CSS
 
@@ -21,7 +21,7 @@ def page(title: str, facts: Sequence[str], films: Sequence[Film], names: Sequenc
 
     All text is escaped, and nothing is loaded from elsewhere.
     """
-    data = {"films": [film_data(film) for film in films], "probabilities": PROBABILITIES, "steps": STEPS}
+    data = {"films": [film_data(film) for film in films]}
     head = join(
         [
             element("meta", charset="utf-8"),
@@ -41,7 +41,7 @@ def page(title: str, facts: Sequence[str], films: Sequence[Film], names: Sequenc
         *(_key() if is_text else ()),
         element("p", _KEYS + (_TEXT_KEYS if is_text else ""), class_="faint"),
         element("script", _json(data), type="application/json", id="data"),
-        element("script", Markup(_resource("page.js"))),
+        element("script", Markup(_resource("film.js") + _resource("page.js"))),
     )
     return f"<!doctype html>\n{element('html', element('head', head), element('body', body), lang='en')}\n"
 
