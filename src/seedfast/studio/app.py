@@ -92,7 +92,7 @@ class Studio:
         return Response(self._static[name], media_type=_MEDIA[Path(name).suffix])
 
     async def _list(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self.runs.list))
+        return JSONResponse(await run_in_threadpool(self.runs.listed))
 
     async def _curves(self, request: Request) -> Response:
         runs, name = _runs_of(request), request.query_params.get("name", "")

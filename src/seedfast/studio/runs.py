@@ -37,20 +37,20 @@ class Runs:
         self._folders = [folder for folder in folders if folder not in self._bare]
         self._paths: dict[str, Path] = {}
         self._curves: dict[str, Curves] = {}
-        self._listed: list[dict[str, Any]] = []
+        self._lines: list[dict[str, Any]] = []
         self._until = 0.0
         self._lock = Lock()
-        self.list()
+        self.listed()
 
-    def list(self) -> list[dict[str, Any]]:
+    def listed(self) -> list[dict[str, Any]]:
         """Every run as in `seedfast runs`, with its id."""
         with self._lock:
             if time.monotonic() >= self._until:
                 summaries = [*runs_below(self._folders), *map(_bare_summary, self._bare)]
                 self._paths = {_id(each.path): each.path for each in summaries}
-                self._listed = [_as_json(each) for each in summaries]
+                self._lines = [_as_json(each) for each in summaries]
                 self._until = time.monotonic() + _FRESH
-            return self._listed
+            return self._lines
 
     def path(self, run: str) -> Path:
         """The folder of a run. Raises UnknownError for an id that is not listed."""

@@ -1,0 +1,164 @@
+"""The list of runs and their comparison in a real browser: clicks, keys, live runs, a phone, the dark."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.helpers import run_folders
+from tests.helpers.studio import Running, studio_of
+
+from seedfast.run_folder.lock import locked
+
+HOSTILE = '<img src=x onerror="window.hacked=1">'
+STEPS = 10_000
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two long runs, whose second has a hostile recipe and hostile samples."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, clip in (("long", 1.0), ("other", 2.0)):
+        entries = [run_folders.step(n, 3.0 + 1 / n) for n in range(1, STEPS + 1)]
+        folder = run_folders.make(root / name, entries, steps=STEPS, recipe=HOSTILE if name == "other" else "text-masked")
+        with (folder / "run.yaml").open("a") as file:
+            file.write(f"rate: {clip}\n{json.dumps(HOSTILE)}: {json.dumps(HOSTILE + name)}\n")
+        place = folder / "samples/step-00010000"
+        place.mkdir(parents=True)
+        (place / "samples.txt").write_text(f"{HOSTILE} {name}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def studio(runs: Path) -> Iterator[Running]:
+    with studio_of(runs) as running:
+        yield running
+
+
+def test_the_page_is_there_within_a_second(visit: Callable[..., Any], studio: Running) -> None:
+    visit(studio).wait_for_selector("#runs tbody tr")  # the browser and the server have begun
+    shown = visit(studio)
+    shown.wait_for_selector("#runs tbody tr")
+    milliseconds = shown.evaluate("performance.now()")
+    assert milliseconds < 1000
+
+
+def test_runs_are_filtered_chosen_and_compared_by_clicks(visit: Callable[..., Any], studio: Running) -> None:
+    shown = visit(studio)
+    rows = shown.locator("#runs tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == 2
+    shown.fill("#filter", "text-masked")
+    assert rows.count() == 1
+    shown.fill("#filter", "")
+    for box in shown.locator("#runs tbody input[type=checkbox]").all():
+        box.check()
+    assert shown.inner_text("#compare") == "Compare 2"
+    shown.click("#compare")
+    shown.wait_for_selector(".chart canvas")
+    assert shown.locator(".legend li").all_inner_texts()[0].startswith("long")
+    shown.wait_for_selector("#settings")
+    assert "rate" in shown.inner_text("#settings")
+    assert "steps" not in shown.inner_text("#settings")
+    shown.check("#all-settings")
+    assert "steps" in shown.inner_text("#settings")
+    shown.wait_for_function("document.querySelectorAll('.file pre')[1]?.textContent.endsWith('other')")
+
+
+def test_text_of_a_run_folder_is_never_html(visit: Callable[..., Any], studio: Running, runs: Path) -> None:
+    ids = ",".join(studio.id(runs / name) for name in ("long", "other"))
+    shown = visit(studio)
+    shown.wait_for_selector(f"text={HOSTILE}")
+    shown.goto(f"{studio.url}#compare/{ids}")
+    shown.wait_for_selector("#settings")
+    shown.wait_for_function("document.querySelectorAll('.file pre')[1]?.textContent.includes('onerror')")
+    assert shown.evaluate("window.hacked") is None
+    assert shown.locator("img[src=x]").count() == 0
+
+
+def test_a_curve_is_chosen_smoothed_and_enlarged(visit: Callable[..., Any], studio: Running, runs: Path) -> None:
+    shown = visit(studio, f"#compare/{studio.id(runs / 'long')}")
+    shown.wait_for_selector(".chart canvas")
+    shown.wait_for_function("document.querySelector('#last')?.innerText.includes('3.0')")
+    with shown.expect_response(lambda answer: "name=training%2Fgradient_norm" in answer.url):
+        shown.select_option("#curve", "training/gradient_norm")
+    shown.wait_for_function("document.querySelector('#last').innerText.includes('0.50000')")
+    with shown.expect_response(lambda answer: "smoothing=0.1&" in answer.url + "&"):
+        shown.fill("#smoothing", "10")
+    box = shown.locator(".chart .u-over").bounding_box()
+    with shown.expect_response(lambda answer: "first=" in answer.url) as found:
+        shown.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 50)
+        shown.mouse.down()
+        shown.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 60, steps=4)
+        shown.mouse.up()
+    (curve,) = found.value.json()["curves"].values()
+    assert 0.2 * STEPS < curve["step"][0] < 0.3 * STEPS
+    assert 0.45 * STEPS < curve["step"][-1] < 0.55 * STEPS
+    shown.click("#whole")
+    shown.wait_for_selector("#whole", state="detached")
+
+
+def test_ten_thousand_steps_are_drawn_quickly(visit: Callable[..., Any], studio: Running, runs: Path) -> None:
+    ids = ",".join(studio.id(runs / name) for name in ("long", "other"))
+    shown = visit(studio, f"#compare/{ids}")
+    shown.wait_for_function("document.querySelector('#last')?.innerText.includes('3.0')")
+    sizes = [entry for entry in shown.evaluate(
+        "performance.getEntriesByType('resource').filter(e => e.name.includes('curves')).map(e => e.decodedBodySize)"
+    )]  # fmt: skip
+    assert max(sizes) < 150_000, "the curves are reduced on the server"
+    drawn = shown.evaluate(
+        """async () => { const start = performance.now(); document.querySelector('#log').click();
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        return performance.now() - start; }"""
+    )
+    assert drawn < 500
+
+
+def test_a_run_that_trains_is_followed(visit: Callable[..., Any], tmp_path: Path) -> None:
+    folder = run_folders.make(tmp_path / "live", [run_folders.step(1, 9.0)], steps=100)
+    with studio_of(tmp_path) as studio, locked(folder):
+        shown = visit(studio, f"#compare/{studio.id(folder)}")
+        shown.wait_for_function("document.querySelector('#last')?.innerText.includes('9.0000')")
+        with (folder / "journal.jsonl").open("a") as file:
+            file.write(json.dumps(run_folders.step(2, 7.0)) + "\n")
+        shown.wait_for_function("document.querySelector('#last').innerText.includes('7.0000')")
+        shown.wait_for_function("document.querySelector('.legend').innerText.includes('step 2')")
+        shown.keyboard.press("1")
+        shown.wait_for_selector("#runs .running")
+        run_folders.make(tmp_path / "new", [run_folders.step(1)])
+        shown.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 2")
+
+
+def test_keys_change_the_tab(visit: Callable[..., Any], studio: Running) -> None:
+    shown = visit(studio)
+    shown.wait_for_selector("#runs")
+    shown.keyboard.press("2")
+    shown.wait_for_selector(".chart")
+    shown.keyboard.press("1")
+    shown.click("#filter")
+    shown.keyboard.type("2")
+    assert shown.locator("#filter").input_value() == "2", "a digit that is typed into a field is a digit"
+
+
+@pytest.mark.parametrize("tab", ["runs", "compare"])
+def test_a_phone_scrolls_in_one_direction_only(visit: Callable[..., Any], studio: Running, tab: str) -> None:
+    shown = visit(studio, f"#{tab}", viewport={"width": 360, "height": 640})
+    shown.wait_for_selector("#runs tbody tr" if tab == "runs" else "#last")
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_page_is_dark_where_the_system_is(visit: Callable[..., Any], studio: Running) -> None:
+    shown = visit(studio, color_scheme="dark")
+    shown.wait_for_selector("#runs tbody tr")
+    assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 26, 32)"
+
+
+def test_a_server_that_has_ended_is_told(visit: Callable[..., Any], runs: Path, browser: Any) -> None:
+    context = browser.new_context()
+    with studio_of(runs) as studio:
+        shown = context.new_page()
+        shown.goto(studio.url)
+        shown.wait_for_selector("#runs tbody tr")
+    shown.wait_for_selector("text=The studio does not answer", timeout=20_000)
+    context.close()
