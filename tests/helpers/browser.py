@@ -23,3 +23,11 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def expect(locator: Any) -> Any:
+    """Assertions about a part of a page that wait until they hold. They need no eval, which some pages forbid."""
+    from playwright.sync_api import expect as expectation
+
+    expectation.set_options(timeout=20_000)
+    return expectation(locator)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.helpers import run_folders
+from tests.helpers.browser import expect
 from tests.helpers.studio import Running, studio_of
 
 from seedfast.run_folder.lock import locked
@@ -63,7 +64,7 @@ def test_runs_are_filtered_chosen_and_compared_by_clicks(visit: Callable[..., An
     assert "steps" not in shown.inner_text("#settings")
     shown.check("#all-settings")
     assert "steps" in shown.inner_text("#settings")
-    shown.wait_for_function("document.querySelectorAll('.file pre')[1]?.textContent.endsWith('other')")
+    expect(shown.locator(".file pre").nth(1)).to_contain_text("other")
 
 
 def test_text_of_a_run_folder_is_never_html(visit: Callable[..., Any], studio: Running, runs: Path) -> None:
@@ -72,7 +73,7 @@ def test_text_of_a_run_folder_is_never_html(visit: Callable[..., Any], studio: R
     shown.wait_for_selector(f"text={HOSTILE}")
     shown.goto(f"{studio.url}#compare/{ids}")
     shown.wait_for_selector("#settings")
-    shown.wait_for_function("document.querySelectorAll('.file pre')[1]?.textContent.includes('onerror')")
+    expect(shown.locator(".file pre").nth(1)).to_contain_text("onerror")
     assert shown.evaluate("window.hacked") is None
     assert shown.locator("img[src=x]").count() == 0
 
@@ -80,10 +81,10 @@ def test_text_of_a_run_folder_is_never_html(visit: Callable[..., Any], studio: R
 def test_a_curve_is_chosen_smoothed_and_enlarged(visit: Callable[..., Any], studio: Running, runs: Path) -> None:
     shown = visit(studio, f"#compare/{studio.id(runs / 'long')}")
     shown.wait_for_selector(".chart canvas")
-    shown.wait_for_function("document.querySelector('#last')?.innerText.includes('3.0')")
+    expect(shown.locator("#last")).to_contain_text("3.0")
     with shown.expect_response(lambda answer: "name=training%2Fgradient_norm" in answer.url):
         shown.select_option("#curve", "training/gradient_norm")
-    shown.wait_for_function("document.querySelector('#last').innerText.includes('0.50000')")
+    expect(shown.locator("#last")).to_contain_text("0.50000")
     with shown.expect_response(lambda answer: "smoothing=0.1&" in answer.url + "&"):
         shown.fill("#smoothing", "10")
     box = shown.locator(".chart .u-over").bounding_box()
@@ -102,7 +103,7 @@ def test_a_curve_is_chosen_smoothed_and_enlarged(visit: Callable[..., Any], stud
 def test_ten_thousand_steps_are_drawn_quickly(visit: Callable[..., Any], studio: Running, runs: Path) -> None:
     ids = ",".join(studio.id(runs / name) for name in ("long", "other"))
     shown = visit(studio, f"#compare/{ids}")
-    shown.wait_for_function("document.querySelector('#last')?.innerText.includes('3.0')")
+    expect(shown.locator("#last")).to_contain_text("3.0")
     sizes = [entry for entry in shown.evaluate(
         "performance.getEntriesByType('resource').filter(e => e.name.includes('curves')).map(e => e.decodedBodySize)"
     )]  # fmt: skip
@@ -119,15 +120,15 @@ def test_a_run_that_trains_is_followed(visit: Callable[..., Any], tmp_path: Path
     folder = run_folders.make(tmp_path / "live", [run_folders.step(1, 9.0)], steps=100)
     with studio_of(tmp_path) as studio, locked(folder):
         shown = visit(studio, f"#compare/{studio.id(folder)}")
-        shown.wait_for_function("document.querySelector('#last')?.innerText.includes('9.0000')")
+        expect(shown.locator("#last")).to_contain_text("9.0000")
         with (folder / "journal.jsonl").open("a") as file:
             file.write(json.dumps(run_folders.step(2, 7.0)) + "\n")
-        shown.wait_for_function("document.querySelector('#last').innerText.includes('7.0000')")
-        shown.wait_for_function("document.querySelector('.legend').innerText.includes('step 2')")
+        expect(shown.locator("#last")).to_contain_text("7.0000")
+        expect(shown.locator(".legend")).to_contain_text("step 2")
         shown.keyboard.press("1")
         shown.wait_for_selector("#runs .running")
         run_folders.make(tmp_path / "new", [run_folders.step(1)])
-        shown.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 2")
+        expect(shown.locator("#runs tbody tr")).to_have_count(2)
 
 
 def test_keys_change_the_tab(visit: Callable[..., Any], studio: Running) -> None:
