@@ -78,10 +78,24 @@ def test_text_of_a_run_folder_is_never_html(visit: Callable[..., Any], studio: R
     assert shown.locator("img[src=x]").count() == 0
 
 
+def ink(shown: Any) -> int:
+    """The number of pixels of the chart that have the colour of the first run's line or band."""
+    return int(
+        shown.locator(".chart canvas").evaluate(
+            """each => { const { data } = each.getContext('2d').getImageData(0, 0, each.width, each.height);
+            let count = 0;
+            for (let i = 0; i < data.length; i += 4)
+              count += data[i + 3] > 0 && data[i] < 20 && Math.abs(data[i + 1] - 114) < 30 && Math.abs(data[i + 2] - 178) < 30;
+            return count; }"""
+        )
+    )
+
+
 def test_a_curve_is_chosen_smoothed_and_enlarged(visit: Callable[..., Any], studio: Running, runs: Path) -> None:
     shown = visit(studio, f"#compare/{studio.id(runs / 'long')}")
     shown.wait_for_selector(".chart canvas")
     expect(shown.locator("#last")).to_contain_text("3.0")
+    assert ink(shown) > 1000, "the curve is drawn"
     with shown.expect_response(lambda answer: "name=training%2Fgradient_norm" in answer.url):
         shown.select_option("#curve", "training/gradient_norm")
     expect(shown.locator("#last")).to_contain_text("0.50000")

@@ -46,7 +46,7 @@ function Curves({ shown, names, query }) {
     <${Chart} names=${names} curves=${curves} isLog=${isLog} onZoom=${setZoom} />
     <p class="faint">Bands are the range of the values, lines their smoothed mean. Drag over steps to enlarge them; a double click shows all.</p>
     <div class="scroll"><table id="last"><thead><tr><th>run</th><th class="number">${name}, last</th></tr></thead>
-      <tbody>${names.map((each, place) => html`<tr key=${each}><td>${each}</td><td class="number">${last[place] === undefined ? "no such curve" : last[place].toPrecision(5)}</td></tr>`)}</tbody>
+      <tbody>${names.map((each, place) => html`<tr key=${each}><td>${each}</td><td class="number">${last[place] === undefined ? (value ? "no such curve" : "reading …") : last[place].toPrecision(5)}</td></tr>`)}</tbody>
     </table></div>`;
 }
 

@@ -2,7 +2,7 @@
 import { CaptionPlay } from "./caption.js";
 import { Chat } from "./chat.js";
 import { ImagePlay } from "./image.js";
-import { Problem, address, html, post, useEffect, useState } from "./lib.js";
+import { Problem, address, html, post, shortNames, useEffect, useState } from "./lib.js";
 import { TextPlay } from "./text.js";
 
 const KINDS = { text: TextPlay, image: ImagePlay, caption: CaptionPlay };
@@ -23,11 +23,12 @@ export function Play({ runs, chosen }) {
   }, [run?.id]);
   if (!run) return html`<p class="faint">There is no run to play with.</p>`;
   const { model, error } = state.id === run.id ? state : {};
+  const names = shortNames(runs.map((each) => each.path));
   const Kind = model && (isChat ? Chat : KINDS[model.kind]);
   return html`
     <div class="bar">
       <label>model <select id="model" value=${run.id} onChange=${(event) => { location.hash = address("play", [event.target.value]); }}>
-        ${runs.map((each) => html`<option key=${each.id} value=${each.id}>${each.path}</option>`)}</select></label>
+        ${runs.map((each, place) => html`<option key=${each.id} value=${each.id}>${names[place]}</option>`)}</select></label>
       ${model?.chats && html`<label><input type="checkbox" id="is-chat" checked=${isChat} onChange=${(event) => setChat(event.target.checked)} /> chat</label>`}
     </div>
     <p class="faint" id="origin">${model ? model.origin : error ? "" : "The model is loading …"}</p>

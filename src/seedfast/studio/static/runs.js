@@ -1,5 +1,5 @@
 /** The list of runs, and which of them are chosen. */
-import { address, html, useState } from "./lib.js";
+import { address, html, shortNames, useState } from "./lib.js";
 
 export const isLive = (run) => run.state === "training";
 
@@ -29,6 +29,8 @@ const COLUMNS = {
   changed: (run) => -run.changed,
 };
 
+const NUMBERS = ["step", "loss", "size", "changed"];
+
 export function Runs({ runs, chosen }) {
   const [words, setWords] = useState("");
   const [by, setBy] = useState("run");
@@ -42,6 +44,7 @@ export function Runs({ runs, chosen }) {
     dispatchEvent(new Event("hashchange"));
   };
   const live = runs.filter(isLive).length;
+  const names = new Map(shortNames(runs.map((run) => run.path)).map((name, place) => [runs[place].id, name]));
   return html`
     <div class="bar">
       <label>filter <input type="search" id="filter" value=${words} onInput=${(event) => setWords(event.target.value)} /></label>
@@ -50,17 +53,17 @@ export function Runs({ runs, chosen }) {
       <a class="button" href=${address("play", chosen)}>Try the model</a>
     </div>
     <div class="scroll"><table id="runs">
-      <thead><tr><th></th>${Object.keys(COLUMNS).map((name) => html`<th key=${name} aria-sort=${by === name ? "ascending" : null}>
+      <thead><tr><th></th>${Object.keys(COLUMNS).map((name) => html`<th key=${name} class=${NUMBERS.includes(name) ? "number" : null} aria-sort=${by === name ? "ascending" : null}>
         <button type="button" class="plain" onClick=${() => setBy(name)}>${name}</button></th>`)}</tr></thead>
-      <tbody>${shown.map((run) => html`<${Row} key=${run.id} run=${run} isChosen=${chosen.includes(run.id)} toggle=${toggle} />`)}</tbody>
+      <tbody>${shown.map((run) => html`<${Row} key=${run.id} run=${run} name=${names.get(run.id)} isChosen=${chosen.includes(run.id)} toggle=${toggle} />`)}</tbody>
     </table></div>
     ${!runs.length && html`<p class="faint">There is no run here yet: seedfast train text-masked begins one.</p>`}`;
 }
 
-function Row({ run, isChosen, toggle }) {
+function Row({ run, name, isChosen, toggle }) {
   return html`<tr class=${isChosen ? "chosen" : ""}>
     <td><input type="checkbox" checked=${isChosen} aria-label=${`choose ${run.path}`} onChange=${() => toggle(run.id)} /></td>
-    <td><a href=${address("compare", [run.id])}>${run.path}</a>${run.problem && html`<div class="warning">${run.problem}</div>`}</td>
+    <td><a href=${address("compare", [run.id])} title=${run.path}>${name}</a>${run.problem && html`<div class="warning">${run.problem}</div>`}</td>
     <td>${run.recipe}</td>
     <td class="number">${run.steps ? html`${run.step.toLocaleString("en")} / ${run.steps.toLocaleString("en")}
       <progress max=${run.steps} value=${run.step} aria-label="steps"></progress>` : ""}</td>

@@ -47,7 +47,7 @@ export function TextPlay({ run, model }) {
   };
   return html`
     <label for="prompt">${isInfill ? "Text whose gaps are filled" : "Text to continue; empty: a text from nothing"}</label>
-    <textarea id="prompt" ref=${area} value=${text} spellcheck="false" onInput=${(event) => setText(event.target.value)} onKeyDown=${onKey}></textarea>
+    <textarea id="prompt" ref=${area} value=${text} spellcheck=${false} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKey}></textarea>
     <div class="bar">
       <button type="button" class="main" id="write" disabled=${isBusy} onClick=${write}>${isInfill ? "Fill" : "Write"}</button>
       <button type="button" id="stop" disabled=${!isBusy} onClick=${stop}>Stop</button>
