@@ -48,7 +48,10 @@ def visit(browser: Any) -> Iterator[Open]:
         shown.set_default_timeout(20_000)
         shown.on("pageerror", lambda error: errors.append(error))
         shown.on("console", lambda message: message.type == "error" and errors.append(message.text))
-        shown.on("request", lambda request: request.url.startswith((running.url, "data:", "blob:")) or errors.append(request.url))
+        shown.on(
+            "request",
+            lambda request: request.url.startswith((running.url, "data:", "blob:")) or errors.append(request.url),
+        )
         shown.goto(running.url + place)
         return shown
 

@@ -91,7 +91,14 @@ def test_every_number_of_a_journal_is_a_curve(tmp_path: Path) -> None:
 
 def test_a_damaged_journal_shows_what_can_be_read(tmp_path: Path) -> None:
     folder = run_folders.make(tmp_path / "a", [run_folders.step(1)])
-    hostile = ["not json", "[]", '{"step": "1"}', '{"step": 1e999, "loss": 1}', "[" * 5000, '{"step": 1, "loss": 1e999}']
+    hostile = [
+        "not json",
+        "[]",
+        '{"step": "1"}',
+        '{"step": 1e999, "loss": 1}',
+        "[" * 5000,
+        '{"step": 1, "loss": 1e999}',
+    ]
     huge = f'{{"step": {"9" * 400}, "loss": 1}}'
     with (folder / "journal.jsonl").open("a") as file:
         file.writelines(line + "\n" for line in [*hostile, huge])

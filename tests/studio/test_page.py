@@ -22,7 +22,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     for name, clip in (("long", 1.0), ("other", 2.0)):
         entries = [run_folders.step(n, 3.0 + 1 / n) for n in range(1, STEPS + 1)]
-        folder = run_folders.make(root / name, entries, steps=STEPS, recipe=HOSTILE if name == "other" else "text-masked")
+        folder = run_folders.make(
+            root / name, entries, steps=STEPS, recipe=HOSTILE if name == "other" else "text-masked"
+        )
         with (folder / "run.yaml").open("a") as file:
             file.write(f"rate: {clip}\n{json.dumps(HOSTILE)}: {json.dumps(HOSTILE + name)}\n")
         place = folder / "samples/step-00010000"
@@ -85,7 +87,8 @@ def ink(shown: Any) -> int:
             """each => { const { data } = each.getContext('2d').getImageData(0, 0, each.width, each.height);
             let count = 0;
             for (let i = 0; i < data.length; i += 4)
-              count += data[i + 3] > 0 && data[i] < 20 && Math.abs(data[i + 1] - 114) < 30 && Math.abs(data[i + 2] - 178) < 30;
+              count += data[i + 3] > 0 && data[i] < 20
+                && Math.abs(data[i + 1] - 114) < 30 && Math.abs(data[i + 2] - 178) < 30;
             return count; }"""
         )
     )
@@ -118,9 +121,9 @@ def test_ten_thousand_steps_are_drawn_quickly(visit: Callable[..., Any], studio:
     ids = ",".join(studio.id(runs / name) for name in ("long", "other"))
     shown = visit(studio, f"#compare/{ids}")
     expect(shown.locator("#last")).to_contain_text("3.0")
-    sizes = [entry for entry in shown.evaluate(
+    sizes = shown.evaluate(
         "performance.getEntriesByType('resource').filter(e => e.name.includes('curves')).map(e => e.decodedBodySize)"
-    )]  # fmt: skip
+    )
     assert max(sizes) < 150_000, "the curves are reduced on the server"
     drawn = shown.evaluate(
         """async () => { const start = performance.now(); document.querySelector('#log').click();

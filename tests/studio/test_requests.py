@@ -55,7 +55,7 @@ def test_runs_are_listed_with_their_state(studio: Running, runs: Path) -> None:
 def test_curves_of_several_runs_are_compared_and_not_sent_twice(studio: Running, runs: Path) -> None:
     a, b = (studio.id(runs / name) for name in "ab")
     path = f"api/curves?run={a}&run={b}&name=training/loss&points=4"
-    status, content, headers = studio.ask(path)
+    _, content, headers = studio.ask(path)
     found = json.loads(content)
     assert "training/loss" in found["names"]
     assert found["curves"][a]["high"][0] == 4.0

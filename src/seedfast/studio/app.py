@@ -96,9 +96,8 @@ class Studio:
 
     async def _curves(self, request: Request) -> Response:
         runs, name = _runs_of(request), request.query_params.get("name", "")
-        points = int(_number(request, "points", 1000, most=_MOST_POINTS))
-        shape = {
-            "points": points,
+        shape: dict[str, Any] = {
+            "points": int(_number(request, "points", 1000, most=_MOST_POINTS)),
             "smoothing": _number(request, "smoothing", 0, most=1),
             "first": _number(request, "first", 0),
             "last": _number(request, "last", float("inf")),

@@ -100,7 +100,7 @@ def bucketed(steps: Floats, values: Floats, smooth: Floats, points: int) -> dict
     """At most `points` buckets of equally many values: `step`, `low`, `high` and `smooth` of each."""
     count = min(len(values), points)
     if not count:
-        return {key: values[:0] for key in ("step", "low", "high", "smooth")}
+        return dict.fromkeys(("step", "low", "high", "smooth"), values[:0])
     edges = np.linspace(0, len(values), count + 1).round().astype(int)
     starts, sizes = edges[:-1], np.diff(edges)
     return {

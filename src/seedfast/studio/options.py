@@ -4,7 +4,6 @@ import ast
 import inspect
 import textwrap
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -60,7 +59,6 @@ def _control(hint: Any) -> dict[str, Any] | None:
     return {"kind": _KINDS[hint]} if hint in _KINDS and hint is not Path else None
 
 
-@cache
 def _helps(kind: type[Any]) -> dict[str, str]:
     """The docstring below each field of a dataclass, which Python does not keep."""
     found: dict[str, str] = {}

@@ -194,7 +194,7 @@ def _options(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _request(model: Trained, asked: Mapping[str, Any], place: Path, emit: Emit) -> Any:
     """The request, whose pictures are written into a folder, with its frames kept where the family has some."""
     kind = model.generator.Request
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name for f in fields(kind)}
     options = _options(asked)
     for name in _PICTURES:
         if name in options:  # a path of this machine

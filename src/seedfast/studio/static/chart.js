@@ -1,13 +1,12 @@
 /** A curve of several runs in one chart: the range of each bucket as a band, its smoothed mean as a line. */
-import { colourOf, dashOf, html, useEffect, useRef } from "./lib.js";
+import { colourOf, dashOf, html, isDark, useEffect, useRef } from "./lib.js";
 
 const HEIGHT = 360;
-const isDark = matchMedia("(prefers-color-scheme: dark)");
 
 /** The options of uPlot for runs with these names. onZoom: called with the first and last step that were chosen. */
 function options(names, width, isLog, onZoom) {
   const style = getComputedStyle(document.documentElement);
-  const axis = { stroke: style.getPropertyValue("--faint"), grid: { stroke: style.getPropertyValue("--line") }, ticks: { show: false } };
+  const axis = { stroke: style.getPropertyValue("--faint"), grid: { stroke: style.getPropertyValue("--line"), width: 1 }, ticks: { show: false } };
   const series = [{ label: "step" }], bands = [];
   names.forEach((name, place) => {
     const stroke = colourOf(place), first = series.length;

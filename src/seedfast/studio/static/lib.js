@@ -89,10 +89,12 @@ export const address = (tab, runs) => `#${tab}${runs.length ? "/" + runs.join(",
 export const isTyping = (element) => Boolean(element.closest("textarea, select, input:not([type=checkbox]):not([type=radio])"));
 
 /** Okabe and Ito's colours, which any kind of colour vision distinguishes; further runs have other dashes. */
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"];
+const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"];
+const DARK = ["#56b4e9", "#e69f00", "#2fc79b", "#dd94bd", "#d55e00", "#4f9bd9", "#aaaaaa"];
+export const isDark = matchMedia("(prefers-color-scheme: dark)");
 const DASHES = [[], [8, 5], [2, 4], [12, 4, 2, 4]];
-export const colourOf = (place) => COLOURS[place % COLOURS.length];
-export const dashOf = (place) => DASHES[Math.floor(place / COLOURS.length) % DASHES.length];
+export const colourOf = (place) => (isDark.matches ? DARK : LIGHT)[place % LIGHT.length];
+export const dashOf = (place) => DASHES[Math.floor(place / LIGHT.length) % DASHES.length];
 
 /** What is left of each path without the folders that all of them share. */
 export function shortNames(paths) {
