@@ -102,6 +102,16 @@ def test_no_other_file_is_sent(studio: Running, runs: Path, name: str) -> None:
     assert b"secret" not in content.replace(b"secret.txt", b"")
 
 
+def test_a_link_out_of_the_run_folder_is_not_listed(studio: Running, runs: Path) -> None:
+    outside = runs.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "private.txt").write_text("secret")
+    link = runs / "b/samples/step-00000009"
+    if not link.is_symlink():
+        link.symlink_to(outside)
+    assert [each["name"] for each in studio.get(f"api/runs/{studio.id(runs / 'b')}/samples")] == ["step-00000008"]
+
+
 def test_a_run_is_named_by_its_id_alone(studio: Running, runs: Path) -> None:
     for run in ("nothing", "..%2f", str(runs).replace("/", "%2F")):
         assert studio.ask(f"api/runs/{run}/samples")[0] == 404

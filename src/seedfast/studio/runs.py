@@ -14,7 +14,7 @@ from seedfast.evaluate.bare import is_bare
 from seedfast.loop.plain_config import flatten
 from seedfast.run_folder.listing import RunSummary, runs_below
 from seedfast.studio.curves import Curves
-from seedfast.untrusted import plain_path, read_bytes, read_yaml
+from seedfast.untrusted import leads_out, plain_path, read_bytes, read_yaml
 
 _FRESH = 1.0  # seconds for which a list of runs is not read again
 _LARGEST = 64 << 20  # bytes of a file of samples
@@ -77,7 +77,8 @@ class Runs:
     def samples(self, run: str) -> list[dict[str, Any]]:
         """The files of samples of a run by their folder, newest step first. Raises UnknownError."""
         root = self.path(run)
-        folders = sorted((root / "samples").glob("*/"), key=_number, reverse=True)
+        inside = [each for each in (root / "samples").glob("*/") if not leads_out(each, root)]
+        folders = sorted(inside, key=_number, reverse=True)
         found = []
         for folder in folders:
             names = sorted(file.name for file in folder.iterdir() if file.suffix in MEDIA)

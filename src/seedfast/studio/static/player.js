@@ -46,8 +46,9 @@ export function Player({ panels }) {
   useEffect(() => {
     const onKey = (event) => {
       const isFree = event.target.id === "frame" || !isTyping(event.target);
+      const isRadio = event.target.type === "radio" && event.key.startsWith("Arrow"); // moves to the next radio
       const isButton = event.key === " " && event.target.closest("button, a, input[type=checkbox], input[type=radio], summary");
-      if (event.ctrlKey || event.metaKey || event.altKey || !handlers.current[event.key] || !isFree || isButton) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || !handlers.current[event.key] || !isFree || isRadio || isButton) return;
       event.preventDefault();
       handlers.current[event.key]();
     };
