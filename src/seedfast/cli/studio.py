@@ -55,7 +55,8 @@ def studio(words: list[str]) -> int:
         warn(f"everyone who can reach {asked.host} can see these runs and use their models.")
     listening.listen()
     address = address_of(listening, "/")
-    print(f"{len(made.runs.listed())} runs at {address} (Ctrl-C ends)", flush=True)
+    count = len(made.runs.listed())
+    print(f"{count} run{'' if count == 1 else 's'} at {address} (Ctrl-C ends)", flush=True)
     if asked.open:
         import webbrowser
 
