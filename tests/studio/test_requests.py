@@ -13,7 +13,7 @@ from tests.helpers import run_folders
 from tests.helpers.cli import Run
 from tests.helpers.studio import Running, studio_of
 
-from seedfast.report.animation.palette import PROBABILITIES, STEPS
+from seedfast.report.animation.palette import AGES, CONFIDENCE, PROBABILITIES, STEPS
 
 VENDOR = {
     "htm-3.1.1.js": "7a31776e04bd4afde0d4308177d26f377716fcf7e4bd70be590746d6aa594f08",
@@ -61,6 +61,8 @@ def test_curves_of_several_runs_are_compared_and_not_sent_twice(studio: Running,
     assert found["curves"][a]["high"][0] == 4.0
     assert found["curves"][a] == found["curves"][b]
     assert studio.ask(path, If_None_Match=headers["ETag"])[0] == 304
+    with studio_of(runs) as another:
+        assert another.ask(path, If_None_Match=headers["ETag"])[0] == 200, "browsers remember across studios"
     with (runs / "a/journal.jsonl").open("a") as file:
         file.write(json.dumps(run_folders.step(9, 1.0)) + "\n")
     assert studio.ask(path, If_None_Match=headers["ETag"])[0] == 200
@@ -177,6 +179,9 @@ def test_the_page_has_the_colours_of_the_palette() -> None:
     script = (files("seedfast.report.animation") / "film.js").read_text()
     assert f"PROBABILITIES = [{', '.join(map(str, PROBABILITIES))}]" in script
     assert f"STEPS = [{', '.join(map(str, STEPS))}]" in script
+    player = (files("seedfast.studio") / "static/player.js").read_text()
+    for tints in (CONFIDENCE, AGES):
+        assert json.dumps([tint.name for tint in tints]) in player
 
 
 def test_the_command_names_what_is_wrong(seedfast: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The routes of the studio. They know no tensors: `Runs` reads folders, and `Room` samples."""
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -46,6 +47,7 @@ class Studio:
         self.is_closing = False
         self._hosts, self._max_body = hosts, max_body
         self._static = _static()
+        self._born = secrets.token_hex(8)  # versions of curves begin again with each studio, and browsers remember
 
     def cancel(self) -> None:
         """End what is being sampled."""
@@ -109,7 +111,7 @@ class Studio:
             return {"names": names, "curves": {run: curves.curve(name, **shape) for run, curves in of.items()}}
 
         def version() -> str:
-            return "-".join(str(self.runs.curves(run).refreshed()) for run in runs)
+            return "-".join([self._born, *(str(self.runs.curves(run).refreshed()) for run in runs)])
 
         tag = f'"{await run_in_threadpool(version)}"'
         if request.headers.get("if-none-match") == tag:
