@@ -1,7 +1,7 @@
 """The docstrings of the reference pages: the lines that describe a parameter or field become a list.
 
-mkdocstrings reads this file (mkdocs.yml). A docstring names what it describes at the beginning of a line, `name: what it
-is`, which Markdown would join to the line before.
+mkdocstrings reads this file (mkdocs.yml). A docstring names what it describes at the beginning of a line, `name: what
+it is`, which Markdown would join to the line before.
 """
 
 import re
