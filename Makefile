@@ -39,7 +39,7 @@ docs: .venv/.ready-docs  ## the documentation as a site in build/site; a warning
 	$(BIN)/mkdocs build --strict --clean
 
 notebooks: .venv/.ready-docs  ## run the notebooks of the documentation, and store what they print
-	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
+	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
 format: .venv/.ready-dev  ## let ruff lay out the code
 	$(BIN)/ruff check --fix $(SOURCES)
