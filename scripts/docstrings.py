@@ -29,6 +29,8 @@ def _rewrite(described: Function | Class, names: set[str]) -> None:
 
 def listed(text: str, names: set[str]) -> str:
     """The text of a docstring with its lines `name: …` as items of a list."""
+    name = r"(?:" + "|".join(sorted(map(re.escape, names))) + r")"
+    text = re.sub(rf"(?<=\.) (?={name}(?:, {name})*: )", "\n", text) if names else text
     lines: list[str] = []
     in_list = False
     for line in text.splitlines():
