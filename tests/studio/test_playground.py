@@ -95,6 +95,22 @@ def test_two_samplers_are_shown_in_step_on_the_same_keys(
     assert one == other, "equal samplers on the same keys write the same text"
 
 
+def test_words_that_are_masked_again_flash(visit: Visit, playground: Running, models: dict[str, Path]) -> None:
+    shown = opened(visit, playground, models["text-masked"])
+    shown.fill("input[name=tokens]", "12")
+    shown.fill("input[name=steps]", "12")
+    shown.fill("input[name=remdm]", "0.9")
+    shown.click("#write")
+    finished(shown)
+    again = []
+    for number in range(13):
+        shown.fill("#frame", str(number))
+        expect(shown.locator(".status")).to_contain_text(f"step {number} ")
+        again.append(shown.locator(".stage .open.again").count())
+    assert again[0] == 0
+    assert any(again)
+
+
 def test_an_animation_is_downloaded(visit: Visit, playground: Running, models: dict[str, Path], browser: Any) -> None:
     shown = opened(visit, playground, models["text-masked"])
     shown.fill("input[name=tokens]", "4")
