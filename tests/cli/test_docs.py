@@ -16,11 +16,6 @@ from seedfast.cli.arguments import parse, without
 from seedfast.cli.chat import _NOT_FOR_CHATS, Chat
 from seedfast.cli.evaluate import _NOT_FOR_SAMPLES, JudgeSamples
 from seedfast.cli.sample import sample_class
-<<<<<<< HEAD
-from seedfast.cli.score import Score
-from seedfast.cli.studio import Studio
-=======
->>>>>>> ngrams
 from seedfast.cli.train import parse_run
 from seedfast.cli.verify import CHOICES
 from seedfast.data.caption.dataset import CaptionAssets
@@ -123,36 +118,12 @@ def test_a_documented_command_is_valid(
     command: Command, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-<<<<<<< HEAD
-    name, *rest = words
-    assert name in COMMANDS
-    if any(word.startswith(OWN) for word in rest):
-        return
-    if name == "train" and not set(PRETRAINED) & set(rest):
-        asked = parse_run(rest[0], rest[1:])
-        assert asked.run.recipe == rest[0]
-    recipe = rest[0].removeprefix("runs/") if rest else ""
-    if name in ("evaluate", "score") and "--judge" not in rest:
-        asked_numbers: Any = parse({"evaluate": Evaluate, "score": Score}[name], rest, prog=f"seedfast {name}")
-        assert str(asked_numbers.run) == rest[0]
-    if name in ("compress", "decompress"):
-        asked_file: Any = parse({"compress": Compress, "decompress": Decompress}[name], rest, prog=f"seedfast {name}")
-        assert str(asked_file.run).startswith("runs/")
-    if name == "compare":
-        assert parse(Compare, rest, prog="seedfast compare").runs
-    if name == "studio":
-        assert parse(Studio, rest, prog="seedfast studio").runs
-    if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
-        asked_samples: Any = parse(sample_class(request_class(recipe)), rest, prog="seedfast sample")
-        assert str(asked_samples.run) == rest[0]
-=======
     (tmp_path / "run.yaml").write_text(to_yaml(recipes.make("text-masked")))
     name, *rest = command.words
     if "--help" in command.words:
         assert name == "--help" or name in COMMANDS
     elif not any(word.startswith(OWN) for word in rest):
         assert parsed(command, pretrained) is not None
->>>>>>> ngrams
 
 
 def test_every_command_is_documented() -> None:

@@ -13,8 +13,9 @@ from tests.helpers.studio import Running, studio_of
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Of one module: Playwright has an event loop in this thread, which other tests must not find there."""
     with chromium() as found:
         yield found
 

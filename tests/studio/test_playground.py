@@ -99,6 +99,7 @@ def test_words_that_are_masked_again_flash(visit: Visit, playground: Running, mo
     shown = opened(visit, playground, models["text-masked"])
     shown.fill("input[name=tokens]", "12")
     shown.fill("input[name=steps]", "12")
+    shown.select_option("select[name=order]", "ancestral")
     shown.fill("input[name=remdm]", "0.9")
     shown.click("#write")
     finished(shown)
