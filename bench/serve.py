@@ -18,8 +18,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from common import server
 from openai import AsyncOpenAI
+
+from common import server
 
 Answer = tuple[str, str]
 """The text of an answer and the reason of its end."""

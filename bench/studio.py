@@ -7,13 +7,15 @@ starts the browser's own caches. Times are medians in milliseconds.
 """
 
 import argparse
+import re
 import shutil
 import statistics
 from pathlib import Path
 from typing import Any
 
-from common import server
 from playwright.sync_api import Page, sync_playwright
+
+from common import server
 
 DRAW = """async () => { const start = performance.now(); document.querySelector('#log').click();
 await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
@@ -32,7 +34,7 @@ def compared(page: Page, url: str) -> tuple[float, float]:
     ids = page.evaluate("fetch('api/runs').then(answer => answer.json()).then(runs => runs.map(run => run.id))")
     page.goto("about:blank")  # another fragment alone would not load the page again
     page.goto(f"{url}#compare/{','.join(ids)}")
-    page.wait_for_function("document.querySelector('#last')?.textContent.match(/[0-9]/)")
+    page.locator("#last").filter(has_text=re.compile("[0-9]")).wait_for()
     shown = float(page.evaluate("performance.now()"))
     return shown, float(page.evaluate(DRAW))
 
