@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from threading import Event
 from typing import Any
 
 import pytest
 
+from seedfast.console import track
 from seedfast.errors import UserError
 from seedfast.studio.jobs import BusyError, Emit, Jobs
 
@@ -68,6 +70,29 @@ def test_too_many_jobs_are_refused_and_a_client_that_leaves_makes_room() -> None
         jobs.close()
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_work_that_emits_nothing_tells_its_progress_and_ends_when_its_client_has_left() -> None:
+    ended = Event()
+
+    def silent(emit: Emit) -> dict[str, Any]:
+        try:
+            for _ in track("Sampling", range(100_000), 100_000):
+                time.sleep(0.001)
+        finally:
+            ended.set()
+        return {}
+
+    async def main() -> Any:
+        jobs = Jobs()
+        stream = jobs.stream(silent)
+        first = json.loads(await anext(stream))
+        await stream.aclose()  # type: ignore[attr-defined]
+        jobs.close()
+        return first
+
+    assert 0 < asyncio.run(asyncio.wait_for(main(), 30))["progress"] < 1
+    assert ended.is_set()
 
 
 def test_closing_ends_what_runs_and_what_waits() -> None:

@@ -253,3 +253,20 @@ def test_a_client_that_leaves_ends_its_sampler(visit: Visit, playground: Running
     shown.fill("input[name=steps]", "2")
     shown.click("#write")
     finished(shown)
+
+
+def test_images_show_how_far_they_are_and_can_be_stopped(
+    visit: Visit, playground: Running, models: dict[str, Path]
+) -> None:
+    shown = opened(visit, playground, models["image-diffusion"])
+    shown.select_option("select[name=sampler]", "ddpm")
+    shown.fill("input[name=steps]", "900")
+    shown.fill("input[name=num]", "64")
+    shown.click("#generate")
+    expect(shown.locator("[role=status]").first).to_contain_text("%")
+    shown.click("#stop")
+    expect(shown.locator("#generate")).to_be_enabled()
+    shown.fill("input[name=steps]", "2")
+    shown.fill("input[name=num]", "1")
+    shown.click("#generate")
+    finished(shown)

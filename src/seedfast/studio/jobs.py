@@ -3,17 +3,23 @@
 import asyncio
 import json
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
+from seedfast.console import watched
 from seedfast.errors import UserError
 from seedfast.files import finite
 
 Emit = Callable[[dict[str, Any]], None]
 """Sends a line to the client. Raises LeftError if the client has left, which ends the sampler."""
+
+
+_INTERVAL = 0.25
+"""Seconds between two lines of progress."""
 
 
 class LeftError(Exception):
@@ -33,9 +39,11 @@ class Jobs:
         self._left: set[Event] = set()
 
     def stream(self, work: Callable[[Emit], dict[str, Any]]) -> AsyncIterator[bytes]:
-        """Begin a job; returns its lines: what it emits, then its result, or {"error": a sentence}. Raises BusyError.
+        """Begin a job; returns its lines: what it emits, {"progress": fraction done} now and then, and in the end its
+        result, or {"error": a sentence}. Raises BusyError.
 
-        When the iterator is closed, the job ends at the next line that it emits. Called in an event loop.
+        When the iterator is closed, the job ends at the next line that it emits, or when its progress bar advances.
+        Called in an event loop.
         """
         if len(self._left) >= self._most:
             raise BusyError(f"{self._most} requests run or wait already: try again in a moment.")
@@ -47,6 +55,10 @@ class Jobs:
                 raise LeftError
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
+        def run() -> None:
+            with watched(_Progress(emit, left)):
+                emit(work(emit))
+
         def end(job: asyncio.Future[None]) -> None:
             self._left.discard(left)
             if not job.cancelled() and (error := job.exception()):
@@ -54,7 +66,7 @@ class Jobs:
             lines.put_nowait(None)
 
         self._left.add(left)
-        loop.run_in_executor(self._pool, lambda: emit(work(emit))).add_done_callback(end)
+        loop.run_in_executor(self._pool, run).add_done_callback(end)
         return _lines(lines, left)
 
     def cancel(self) -> None:
@@ -66,6 +78,21 @@ class Jobs:
         """Cancel all jobs and wait for the one that runs."""
         self.cancel()
         self._pool.shutdown(cancel_futures=True)
+
+
+class _Progress:
+    """Watches the bars of a job: it emits how far they are, and ends the job of a client that has left."""
+
+    def __init__(self, emit: Emit, left: Event) -> None:
+        self._emit, self._left = emit, left
+        self._due = time.monotonic() + _INTERVAL
+
+    def __call__(self, done: float) -> None:
+        if self._left.is_set():
+            raise LeftError
+        if (now := time.monotonic()) > self._due:
+            self._due = now + _INTERVAL
+            self._emit({"progress": round(done, 3)})
 
 
 async def _lines(lines: "asyncio.Queue[dict[str, Any] | None]", left: Event) -> AsyncIterator[bytes]:

@@ -1,21 +1,22 @@
 /** Captions of a picture, and where each token attends to. */
 import { Problem, html, useEffect, useRef, useState } from "./lib.js";
 import { Options } from "./options.js";
-import { encoded, useSampling } from "./sampling.js";
+import { Status, encoded, useSampling } from "./sampling.js";
 
 export function CaptionPlay({ run, model }) {
   const [seed, setSeed] = useState(1);
   const [values, setValues] = useState({});
   const [blob, setBlob] = useState(null);
-  const { panels, error, isBusy, run: sample } = useSampling(run.id);
+  const { panels, error, isBusy, progress, run: sample, stop } = useSampling(run.id);
   const shown = panels[0]?.result ? panels[0] : null;
   const caption = async () => sample([{ title: "", body: { seed, options: values, image: await encoded(blob) } }]);
   return html`
     <div class="bar">
       <label>image <input type="file" id="source" accept="image/*" onChange=${(event) => setBlob(event.target.files[0] || null)} /></label>
       <button type="button" class="main" id="caption" disabled=${isBusy || !blob} onClick=${caption}>Caption</button>
+      <button type="button" id="stop" disabled=${!isBusy} onClick=${stop}>Stop</button>
       <label>seed <input type="number" id="seed" min="0" value=${seed} onInput=${(event) => setSeed(Math.max(0, Math.trunc(Number(event.target.value))))} /></label>
-      ${isBusy && html`<span class="faint" role="status">captioning …</span>`}
+      <${Status} isBusy=${isBusy} progress=${progress} what="captioning" />
     </div>
     <${Options} options=${model.options} values=${values} set=${setValues} legend="decoding" />
     <${Problem} text=${error} />

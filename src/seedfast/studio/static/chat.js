@@ -23,6 +23,7 @@ export function Chat({ run, model }) {
     setPending({ text: words, answer: "" });
     let answer = "";
     const onLine = (line) => {
+      if (line.progress !== undefined) return;
       answer = line.piece === undefined ? line.text : answer + line.piece;
       setPending({ text: words, answer });
     };

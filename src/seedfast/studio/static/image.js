@@ -2,7 +2,7 @@
 import { Problem, html, useEffect, useRef, useState } from "./lib.js";
 import { Options } from "./options.js";
 import { Player } from "./player.js";
-import { encoded, useSampling } from "./sampling.js";
+import { Status, encoded, useSampling } from "./sampling.js";
 
 const MODES = { noise: "from noise", image: "from an image", inpaint: "fill a part of an image" };
 const ONLY = { strength: "image", resample: "inpaint" }; // options that only one mode has
@@ -15,7 +15,7 @@ export function ImagePlay({ run, model }) {
   const [source, setSource] = useState(null); // {blob, url}
   const [mistake, setMistake] = useState(null);
   const mask = useRef(null);
-  const { panels, error, isBusy, run: sample, stop } = useSampling(run.id);
+  const { panels, error, isBusy, progress, run: sample, stop } = useSampling(run.id);
   useEffect(() => () => source && URL.revokeObjectURL(source.url), [source]);
 
   const choose = (blob) => setSource({ blob, url: URL.createObjectURL(blob) });
@@ -54,7 +54,7 @@ export function ImagePlay({ run, model }) {
       <button type="button" class="main" id="generate" disabled=${isBusy} onClick=${generate}>Generate</button>
       <button type="button" id="stop" disabled=${!isBusy} onClick=${stop}>Stop</button>
       <label>seed <input type="number" id="seed" min="0" value=${seed} onInput=${(event) => setSeed(Math.max(0, Math.trunc(Number(event.target.value))))} /></label>
-      ${isBusy && html`<span class="faint" role="status">sampling …</span>`}
+      <${Status} isBusy=${isBusy} progress=${progress} what="sampling" />
     </div>
     <${Problem} text=${mistake || error} />
     <${Player} panels=${panels} />`;

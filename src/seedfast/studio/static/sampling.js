@@ -1,12 +1,13 @@
 /** Requests of samples, whose frames are shown while they come. */
-import { post, useRef, useState } from "./lib.js";
+import { html, post, useRef, useState } from "./lib.js";
 
 /** A panel of the player for a request that runs. */
 const begun = (title) => ({ title, films: [[]], facts: [], files: [], result: null, isLive: true });
 
-/** {panels, error, isBusy, run(requests), stop()}. A request is {title, body}; all of them run one after the other. */
+/** {panels, error, isBusy, progress, run(requests), stop()}. A request is {title, body}; all of them run one after the
+ * other. progress: the fraction done, or null. */
 export function useSampling(id) {
-  const [state, setState] = useState({ panels: [], error: null, isBusy: false });
+  const [state, setState] = useState({ panels: [], error: null, isBusy: false, progress: null });
   const ended = useRef(null);
 
   async function run(requests) {
@@ -14,13 +15,14 @@ export function useSampling(id) {
     const mine = new AbortController();
     ended.current = mine;
     const panels = requests.map((request) => begun(request.title));
-    const show = (more) => { if (ended.current === mine) setState({ error: null, isBusy: true, panels: [...panels], ...more }); };
+    const show = (more) => { if (ended.current === mine) setState({ error: null, isBusy: true, progress: null, panels: [...panels], ...more }); };
     show();
     try {
       for (const [place, { body }] of requests.entries()) {
         const frames = [];
         let isDue = false;
-        const onLine = ({ frame }) => {
+        const onLine = ({ frame, progress }) => {
+          if (progress !== undefined) { show({ progress }); return; }
           frames.push(film.next(frames.at(-1), frame, frames.length));
           panels[place] = { ...panels[place], films: [frames] };
           if (isDue) return;
@@ -41,6 +43,10 @@ export function useSampling(id) {
 
   return { ...state, run, stop: () => ended.current?.abort() };
 }
+
+/** That the model computes, and how far it is. */
+export const Status = ({ isBusy, progress, what }) => isBusy
+  && html`<span class="faint" role="status">${what} … ${progress === null ? "" : `${Math.round(100 * progress)} %`}</span>`;
 
 /** A file as base64. */
 export function encoded(blob) {
