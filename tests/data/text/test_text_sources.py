@@ -69,6 +69,12 @@ def test_hub_data_sets(tmp_path: Path, write: Writer) -> None:
         load(f"hf:{tmp_path / 'saved'}", field="body")
     with pytest.raises(UserError, match=r"The data set hf:nobody/nothing cannot be loaded .*save_to_disk"):
         load("hf:nobody/nothing")
+    for name, content in {"state.json": "[]", "a.csv": 'text,n\n"never closed,1\n'}.items():
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=r"cannot be loaded .*: check its files"):
+            load(f"hf:{folder}")
 
 
 def test_a_folder_is_scanned_by_mode_include_and_exclude(write: Writer) -> None:
