@@ -12,6 +12,7 @@ from seedfast.files import tree_size
 from seedfast.run_folder import journal
 from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.run_folder.lock import owner_is_alive
+from seedfast.run_folder.records import read_best
 from seedfast.untrusted import read_json, read_yaml
 
 State = Literal["training", "finished", "interrupted", "stopped", "not finished", "unreadable"]
@@ -80,7 +81,7 @@ def _summary(path: Path) -> RunSummary:
     with suppress(FileNotFoundError):
         newest = int(read_json(path / "latest.json", root=path)["step"])
     with suppress(FileNotFoundError):
-        best = read_json(path / "best.json", root=path)
+        best = read_best(path)
     records = [{**record, "weights": kind} for kind, record in best.items()]
     entry: dict[str, Any] = {}
     with suppress(FileNotFoundError):

@@ -36,8 +36,24 @@ class BestRecord:
         Raises TypeError or KeyError for anything else.
         """
         found = BestRecord(**{"metric": "loss", "value": record["loss"], **record})
-        _require(found, step=int, loss=float | int, examples=int, draws=int, metric=str, value=float | int)
+        number = float | int
+        _require(found, step=int, loss=number, examples=int, draws=int, metric=str, value=number)
+        _require(found, standard_error=number | None, epoch=number | None)
         return found
+
+
+def read_best(run_folder: Path) -> dict[str, dict[str, Any]]:
+    """The contents of `best.json`: a `BestRecord` by kind of weights. Raises OSError or ValueError if it is no such."""
+    path = run_folder / "best.json"
+    stored = read_json(path)
+    try:
+        for weights, record in stored.items():
+            BestRecord.of(record)
+            if weights not in ("raw", "ema"):
+                raise KeyError(weights)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold the best validations of a run: {error}") from error
+    return dict(stored)
 
 
 @dataclass(frozen=True, kw_only=True)
