@@ -68,11 +68,11 @@ _TRAIN = {
     "--model.adapter.base-precision nf4 (or bf16), with --model.adapter.kind lora": (
         "load-in-4bit load-in-8bit use-4bit qlora quantization bnb-4bit-quant-type"
     ),
-    "--model.gradient-checkpointing, of the recipes that fine-tune": (
-        "activation-checkpointing use-gradient-checkpointing"
-    ),
+    "--model.gradient-checkpointing": "activation-checkpointing use-gradient-checkpointing",
     "--placement fsdp, under torchrun": "deepspeed fsdp zero-stage",
-    "a matter of torchrun, with -m seedfast in place of seedfast (docs/scale.md)": "nproc-per-node num-processes num-gpus ddp distributed",
+    "a matter of torchrun, with -m seedfast in place of seedfast (docs/scale.md)": (
+        "nproc-per-node num-processes num-gpus ddp distributed"
+    ),
     "--at best, the default of every command that uses a run": "load-best-model-at-end save-best-only",
     "--objective.min-snr": "snr-gamma",
     "--ema.half-life, in steps": "ema use-ema ema-decay ema-rate ema-max-decay",
