@@ -49,6 +49,10 @@ def test_parquet(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(UserError, match=r'Row 0 of .* has 0 in "n", which is no text'):
         load(path, field="n")
+    latin = pyarrow.array([b"so", b"caf\xe9"], pyarrow.binary()).view(pyarrow.utf8())
+    parquet.write_table(pyarrow.table({"text": latin}), path)
+    with pytest.raises(UserError, match=r"Row 1 of .* has b'caf\\xe9' in \"text\", which is no text"):
+        load(path)
     path.write_bytes(b"nonsense")
     with pytest.raises(UserError, match="is not Parquet"):
         load(path)
