@@ -21,8 +21,10 @@ def find(folder: Path, *, at: At = "best", weights: Weights | None = None) -> Ch
     weights: those to be used: averaged and raw weights have a best step each (default: the averaged ones).
     Raises UserError if there is none, or it is damaged.
     """
-    if not folder.exists():
-        raise UserError(f"There is no folder {folder}.")
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is a file: name the run folder." if folder.exists() else f"There is no folder {folder}."
+        )
     return _readable(_itself(folder, at) if is_checkpoint(folder) else _chosen(folder, at, weights))
 
 

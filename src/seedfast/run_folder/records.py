@@ -43,17 +43,23 @@ class BestRecord:
 
 
 def read_best(run_folder: Path) -> dict[str, dict[str, Any]]:
-    """The contents of `best.json`: a `BestRecord` by kind of weights. Raises OSError or ValueError if it is no such."""
+    """The contents of `best.json`: by kind of weights a `BestRecord`, with the keys of the validation.
+
+    Raises OSError or ValueError if it is no such.
+    """
     path = run_folder / "best.json"
     stored = read_json(path)
     try:
         for weights, record in stored.items():
-            BestRecord.of(record)
+            BestRecord.of({name: value for name, value in record.items() if name in _BEST_FIELDS})
             if weights not in ("raw", "ema"):
                 raise KeyError(weights)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold the best validations of a run: {error}") from error
     return dict(stored)
+
+
+_BEST_FIELDS = {f.name for f in fields(BestRecord)}
 
 
 @dataclass(frozen=True, kw_only=True)
