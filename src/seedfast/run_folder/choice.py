@@ -62,6 +62,16 @@ def run_folder_of(folder: Path) -> Path:
     return above.parent if above.name == "checkpoints" else above
 
 
+def is_best(checkpoint: Checkpoint, weights: Weights) -> bool:
+    """Whether these weights have their best validation of the run at this step; of a checkpoint that was copied
+    elsewhere, the best one until then."""
+    try:
+        best = {kind: record["step"] for kind, record in read_best(run_folder_of(checkpoint.folder)).items()}
+    except (OSError, ValueError):
+        best = {kind: record.step for kind, record in checkpoint.best.items()}
+    return best.get(weights) == checkpoint.step
+
+
 def _itself(folder: Path, at: At) -> Checkpoint:
     """The verified checkpoint in a folder."""
     try:
