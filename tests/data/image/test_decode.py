@@ -1,6 +1,7 @@
 """Decoding: every mode, orientation, transparency and depth becomes the same kind of pixels."""
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -118,6 +119,12 @@ def test_a_decompression_bomb_is_refused_and_a_large_image_is_read_without_a_war
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
     with pytest.raises(ImageError, match="more than 1,400 pixels"):
         open_image(tmp_path / "a.png")
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="no regular file"):
+        open_image(tmp_path / "pipe.png")
 
 
 def test_an_image_without_pixels_is_refused() -> None:

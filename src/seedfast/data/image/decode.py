@@ -1,5 +1,6 @@
 """Image files as pixels: decoded, turned upright, opaque, cropped to the centre square and resized."""
 
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,8 @@ def has_image_ending(name: str) -> bool:
 def open_image(file: Path | str | IO[bytes]) -> Image.Image:
     """The image in a file, decoded. Raises ImageError for a file that is not an image, or only a part of one."""
     with decoding():
+        if isinstance(file, Path | str) and not stat.S_ISREG(Path(file).stat().st_mode):  # a pipe would never end
+            raise ImageError("no regular file")
         try:
             image = Image.open(file)
         except UnidentifiedImageError:
