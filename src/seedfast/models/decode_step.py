@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.attention import EPSILON
 from seedfast.models.kv_cache import KVCache
+from seedfast.models.rms_norm import EPSILON, RMSNorm
 from seedfast.models.transformer_block import MLP, TransformerBlock
 
 if TYPE_CHECKING:
@@ -141,10 +141,9 @@ def _merged(weights: list[Tensor], scale: float) -> Tensor:
 
 def _norm(norm: nn.Module) -> tuple[Function, float]:
     """The norm of a block as a function, and the factor that its result lacks."""
-    if isinstance(norm, nn.RMSNorm):
-        width = norm.normalized_shape[0]
-        rest = _rest(width)
-        return lambda x: x / _length(x, rest), width**0.5
+    if isinstance(norm, RMSNorm):
+        rest = _rest(norm.width)
+        return lambda x: x / _length(x, rest), norm.width**0.5
     assert isinstance(norm, nn.LayerNorm)
     shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps), 1.0

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, rotary_table
+from seedfast.models.attention import CrossAttention, SelfAttention, rotary_table
 from seedfast.models.attention_mask import AttentionMask, with_padding
 from seedfast.models.decode_step import DecodeStep
 from seedfast.models.kv_cache import KVCache
 from seedfast.models.network import CompiledInTraining, recomputed
 from seedfast.models.ngrams import NGramEmbedding, preceding_in_blocks
+from seedfast.models.rms_norm import RMSNorm
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
 from seedfast.models.transformer_init import initialise
@@ -71,8 +72,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
 
     def _norm(self) -> nn.Module:
         if self.config.norm == "rms":
-            # No gain: the next matrix can scale as well, and on a CPU a gain doubles the time of the norm.
-            return nn.RMSNorm(self.config.width, eps=EPSILON, elementwise_affine=False)
+            return RMSNorm(self.config.width)
         affine = self.time is None  # with a time, its scale and shift replace gain and bias
         return nn.LayerNorm(self.config.width, elementwise_affine=affine, bias=self.config.bias)
 
