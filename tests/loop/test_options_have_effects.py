@@ -27,6 +27,7 @@ OPTIONS = list(options_of({name: recipes.make(name) for name in recipes.RECIPES}
 REFUSED = {
     "image-transformer-model.body.tied": "the class embedding with the pixels",
     "image-transformer-model.body.ngrams": "an image has none",
+    "image-transformer-model.body.ngrams_in": "an image has none",
 }
 """Options of a shared configuration that one place of it never allows, and the reason in the refusal."""
 
