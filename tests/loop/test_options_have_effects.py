@@ -44,15 +44,15 @@ def check(option: Option, laboratory: Laboratory) -> None:
     """Assert that the option has an effect where its rules say, and is refused by its own rule where it has none."""
     conditions = option.conditions
     base = laboratory.base(option, recipe=conditions.pop("recipe", option.recipe))
+    if reason := REFUSED.get(option.id):
+        with pytest.raises(UserError, match=reason):
+            changed(base, conditions | {option.name: laboratory.value(option, base)})
+        return
     before = changed(base, conditions)
     value = {option.name: laboratory.value(option, before)}
     if not all(rule.holds(option.owner(base)) for rule in option.dependencies):
         with pytest.raises(UserError, match=rf"{re.escape(option.field)} .* has no effect without"):
             changed(base, value)
-    if reason := REFUSED.get(option.id):
-        with pytest.raises(UserError, match=reason):
-            changed(before, value)
-        return
     after = changed(before, conditions | value)
     place = option.place or "results"
     differs = laboratory.outcome(after, place, before) != laboratory.outcome(before, place)

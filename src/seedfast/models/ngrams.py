@@ -67,7 +67,8 @@ class NGramEmbedding(nn.Module):
         for table, rows, earlier_BL in zip(self.tables, self.rows, before, strict=True):
             code_BL = code_BL * _BASE + earlier_BL  # wraps around
             found.append(table(((code_BL * _MULTIPLIER) >> 32) % rows))
-        return sum(found[1:], start=found[0])
+        found_BLG: Tensor = sum(found[1:], start=found[0])
+        return found_BLG
 
     def preceding(self, tokens_BL: Tensor, documents_BL: Tensor | None = None) -> list[Tensor]:
         """For k = 1, 2, … `reach` the number of the token k positions before each, [B, L]; 0 before a document's first.
