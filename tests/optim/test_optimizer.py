@@ -162,24 +162,27 @@ def difference_of_forms(stack: torch.Tensor, steps: int, monkeypatch: pytest.Mon
     return float((by_gram - muon.orthogonalise(stack.double(), **options)).abs().max())
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5, 12])
-@pytest.mark.parametrize("shape", ["long", "tall"])
-@pytest.mark.parametrize("rank", [2, 12])
-def test_iterations_on_gram_matrices_are_those_on_the_matrices_up_to_rounding(
-    shape: str, rank: int, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of full rank, and of rank 2, whose other singular values are rounding alone."""
+def of_rank(rank: int, shape: str = "long") -> torch.Tensor:
+    """Matrices whose other singular values are rounding alone."""
     count, height, width = OBLONG[shape]
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(count, size, rank, generator=generator) for size in (height, width))
-    assert difference_of_forms(left @ right.mT, steps, monkeypatch) < 1e-3
+    return left @ right.mT
+
+
+@pytest.mark.parametrize(("rank", "steps"), [(2, 1), (2, 3), (2, 5), (12, 5), (12, 12)])
+@pytest.mark.parametrize("shape", ["long", "tall"])
+def test_iterations_on_gram_matrices_are_those_on_the_matrices_up_to_rounding(
+    shape: str, rank: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert difference_of_forms(of_rank(rank, shape), steps, monkeypatch) < 1e-3
 
 
 def test_twin_many_iterations_on_one_gram_matrix_diverge(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 12, "eps": 1e-7, "gram": True}
+    assert torch.linalg.matrix_norm(muon.orthogonalise(of_rank(2), **options), 2).max() < 1.3
     monkeypatch.setattr(muon, "_MOST_BY_GRAM", 12)
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(3, size, 2, generator=generator) for size in (12, 30))
-    assert not difference_of_forms(left @ right.mT, 12, monkeypatch) < 1.0
+    assert not muon.orthogonalise(of_rank(2), **options).abs().max() < 10
 
 
 @pytest.mark.parametrize("shape", OBLONG)
