@@ -111,7 +111,7 @@ def train_seedfast(file: Path, goal: Goal, folder: Path, threads: int) -> tuple[
     while process.poll() is None:
         if seconds is None and is_validated(folder):
             seconds = time.perf_counter() - began
-        time.sleep(0.02)
+        time.sleep(0.1)  # reading the journal more often would slow the training
     if process.returncode or seconds is None:
         raise RuntimeError(f"the training ended with status {process.returncode}, validated after {seconds} s")
     evaluate = [*seedfast, "evaluate", str(folder), "--only", "loss", "--json"]
