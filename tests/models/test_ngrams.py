@@ -144,8 +144,12 @@ def test_a_configuration_stored_before_the_options_existed_has_no_ngrams() -> No
     assert from_mapping(NGRAMS, {"layers": 3}, where="own.yaml").ngrams == NGRAMS.ngrams, "not a stored configuration"
 
 
-def test_networks_that_read_no_tokens_refuse_ngrams() -> None:
+def test_ngrams_without_an_effect_are_refused() -> None:
     with pytest.raises(UserError, match=r"model\.body\.ngrams"):
         DiT(body=Transformer(ngrams=(8,)))
+    with pytest.raises(UserError, match="every block but the first"):
+        Transformer(layers=1, ngrams=(8,), ngrams_in="layers")
+    with pytest.raises(UserError, match="no effect without"):
+        Transformer(ngrams_in="layers")
     with pytest.raises(UserError, match="at least 1"):
         Transformer(ngrams=(8, 0))

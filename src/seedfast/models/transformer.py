@@ -51,7 +51,7 @@ class Transformer(TokenModel):
     ngrams_in: Annotated[
         Literal["embedding", "layers"],
         OnlyWith(ngrams=SET),
-        Example("layers", ngrams=(64, 32)),
+        Example("layers", ngrams=(64, 32), layers=2),
         AddedLater("embedding"),
     ] = "embedding"
     """Where the vectors of n-grams are added: to the embedding of the tokens, or also in front of every later block,
@@ -77,6 +77,11 @@ class Transformer(TokenModel):
             raise UserError(
                 f"model.heads ({self.heads}) must divide model.width ({self.width}); "
                 f"the nearest possible widths are {f'{low} and ' if low else ''}{high}."
+            )
+        if self.ngrams_in == "layers" and self.layers == 1:
+            raise UserError(
+                "model.ngrams_in layers adds n-grams in front of every block but the first, and model.layers is 1: "
+                "set it to embedding, or have more layers."
             )
         if self.positions == "rope" and self.width // self.heads % 2:
             raise UserError(
