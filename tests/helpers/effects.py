@@ -52,13 +52,13 @@ class Laboratory:
     def base(self, option: Option, *, recipe: str) -> Run:
         """The short run that an option is changed in, on data that the option is about."""
         run = self._own.get(recipe) or small_run(recipe, self._story)
-        run = replace(run, steps=3, eval_every=2, eval_examples=4, micro_batch=None, schedule=Schedule(shape="cosine"))
+        run = replace(run, steps=2, eval_every=2, eval_examples=4, micro_batch=None, schedule=Schedule(shape="cosine"))
         if recipe == "text-proofreading":  # words are replaced from the first step on
             run = replace(
                 run, objective=replace(run.objective, corruption=Corruption(replaced=Ramp(start=0.5, end=1.0, steps=4)))
             )
         if option.name.startswith("sampling."):
-            run = replace(run, sample_every=3)
+            run = replace(run, sample_every=2)
         return self._data.base(option, run)
 
     def value(self, option: Option, before: Run) -> Any:

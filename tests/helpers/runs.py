@@ -21,6 +21,7 @@ from seedfast.families.image.family import ImageDiffusion
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
+from seedfast.loop.sampling import Sampling
 from seedfast.loop.session import Session
 from seedfast.loop.train import Outcome, run_training
 from seedfast.models.adapter import Adapter
@@ -58,6 +59,11 @@ def small_run(recipe: str, text: Path, **changes: Any) -> Run:
         sample_every=0,
     )
     return replace(run, **changes)
+
+
+def few_steps(recipe: str) -> Sampling:
+    """Samples of five steps, in families whose samples have a number of steps that does not grow with the tokens."""
+    return Sampling(steps=5) if recipe in ("text-embedding", "image-diffusion") else Sampling()
 
 
 def _text(recipe: str, text: Path) -> dict[str, Any]:

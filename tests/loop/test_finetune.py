@@ -284,6 +284,7 @@ def test_the_base_can_be_asked_beside_the_tuned_model(base: Path, story: Path, t
 # ---- exactness -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kills_under_dropout_and_an_adapter_leave_no_trace(base: Path, story: Path, tmp_path: Path) -> None:
     """Real processes, really killed: in a step, an evaluation, a save, a write, a rename, between the pointers."""
     words = [

@@ -159,7 +159,7 @@ TextData(path=sys.argv[1], tokenizer="bytes", context=32, by_shard=True).load()
 """
 
 
-@pytest.mark.parametrize("way", ["alone", "parallel"])
+@pytest.mark.parametrize("way", ["alone", pytest.param("parallel", marks=pytest.mark.slow)])
 def test_a_preparation_that_is_killed_goes_on_with_what_is_missing(way: str, tmp_path: Path, cache: Path) -> None:
     folder = write_shards(tmp_path / "data", rows=20)
 

@@ -21,6 +21,7 @@ from seedfast.families.image.request import GUIDANCE
 from seedfast.families.image.samples import ImageSamples
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
+from seedfast.loop.sampling import Sampling
 from seedfast.loop.validate import validate
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Plateau, Schedule
@@ -36,8 +37,9 @@ FAST = OptimizerConfig(lr=0.1)
 def run(story: Path) -> Run:
     """Augmentation, class-balanced sampling and loss, class dropout; demo samples and TensorBoard."""
     return small_run(
-        "image-diffusion", story, steps=8, eval_every=2, save_every=5, sample_every=4, tensorboard=True, optimizer=FAST
-    )
+        "image-diffusion", story, steps=8, eval_every=3, save_every=5, sample_every=4, tensorboard=True, optimizer=FAST,
+        sampling=Sampling(steps=10),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +116,9 @@ def test_tensorboard_shows_the_demo_samples_unchanged(whole: Path, tmp_path: Pat
 
 def test_the_plateau_schedule_follows_the_validations(story: Path, tmp_path: Path) -> None:
     schedule = Schedule(shape="plateau", patience=0, gamma=0.5)
-    run = small_run("image-diffusion", story, steps=10, eval_every=1, schedule=schedule, optimizer=FAST)
+    run = small_run("image-diffusion", story, steps=6, eval_every=1, schedule=schedule, optimizer=FAST)
     with open_session(run, tmp_path) as opened:
-        train_until(opened, 6)
+        train_until(opened, 4)
     train_in(tmp_path, run)
     plateau, lr = Plateau(), FAST.lr
     for entry in journal.read(tmp_path):

@@ -218,10 +218,19 @@ def test_every_weight_is_trained(conditioning: str, prediction: str) -> None:
     assert untrained == []
 
 
+QUICK = [
+    ("learned", "tokens", "bound"),
+    ("linear", "x0", "weighted"),
+    ("cosine", "eps", "weighted"),
+    ("linear", "v", "bound"),
+]
+"""Every schedule, prediction and loss."""
+
+
 @pytest.mark.parametrize(
     ("schedule", "prediction", "loss"),
     [
-        each
+        pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow])
         for each in product(("learned", "linear", "cosine"), ("tokens", "x0", "eps", "v"), ("bound", "weighted"))
         if each[::2] != ("learned", "weighted")
     ],

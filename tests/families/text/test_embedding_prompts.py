@@ -71,7 +71,7 @@ def trained_model(conditioning: str, *, dropout: float = 0.3, steps: int = 160) 
     return family, network.eval()
 
 
-@pytest.fixture(scope="module", params=CONDITIONINGS)
+@pytest.fixture(scope="module", params=["prefix", pytest.param("cross", marks=pytest.mark.slow)])
 def model(request: pytest.FixtureRequest) -> Model:
     return trained_model(request.param)
 

@@ -55,9 +55,18 @@ def masked_after_each_step(generator: MaskedGenerator, request: MaskedRequest) -
     return fractions.tolist(), texts
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-@pytest.mark.parametrize(("eta", "rule"), [(0.0, "rescale"), (0.5, "rescale"), (1.0, "rescale"), (0.2, "cap")])
-def test_remasking_keeps_the_masked_fraction_of_the_schedule(schedule: str, eta: float, rule: str) -> None:
+REMASKING = [(0.0, "rescale"), (0.5, "rescale"), (1.0, "rescale"), (0.2, "cap")]
+
+
+@pytest.mark.parametrize(
+    ("eta", "rule", "schedule"),
+    [
+        *((*each, "linear") for each in REMASKING),
+        (*REMASKING[1], "cosine"),
+        *(pytest.param(*each, "cosine", marks=pytest.mark.slow) for each in REMASKING if each != REMASKING[1]),
+    ],
+)
+def test_remasking_keeps_the_masked_fraction_of_the_schedule(eta: float, rule: str, schedule: str) -> None:
     generator = MaskedGenerator(Masked(schedule=schedule), assets(WORDS, LENGTH))  # type: ignore[arg-type]
     request = MaskedRequest(steps=5, order="ancestral", remdm=eta, remdm_rule=rule)  # type: ignore[arg-type]
     fractions, texts = masked_after_each_step(generator, request)
