@@ -6,12 +6,14 @@ whatever it reads of that step shows as another digest.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.helpers.outcome import outcome
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import small_run
 from torch import Tensor
 
@@ -73,14 +75,10 @@ def train(folder: Path, run: Any, captured: CapturedStep | None, numbers: type[D
         run_training(opened, Silent())
 
 
-@pytest.mark.parametrize(
-    ("recipe", "kind"),
-    [
-        *((recipe, "adamw") for recipe in RECIPES),
-        (RECIPES[0], "muon"),
-        *(pytest.param(recipe, "muon", marks=pytest.mark.slow) for recipe in RECIPES[1:]),
-    ],
-)
+QUICK = [(RECIPES[0], "muon"), *((recipe, "adamw") for recipe in RECIPES[1:])]
+
+
+@pytest.mark.parametrize(("recipe", "kind"), slow_but(QUICK, product(RECIPES, ("adamw", "muon"))))
 def test_a_captured_step_reads_nothing_of_its_own_step(recipe: str, kind: Any, story: Path, tmp_path: Path) -> None:
     run = small_run(recipe, story, steps=8, optimizer=OptimizerConfig(kind=kind, lr=1e-2))
     repeated = Repeated()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers.cli import Run as Command
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import FINETUNE, TEXTS, small_run, train_in, train_until
 from torch._dynamo.utils import counters
 
@@ -31,10 +32,6 @@ from seedfast.run_folder import journal
 from seedfast.verify.resume import compare
 
 QUICK = ("text-block", "image-transformer")
-COMPILED = [
-    pytest.param(recipe, marks=[] if recipe in QUICK else [pytest.mark.slow])
-    for recipe in (*TEXTS, "image-diffusion", "image-transformer")
-]
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +63,7 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in journal.read(folder) if "loss" in entry]
 
 
-@pytest.mark.parametrize("recipe", COMPILED)
+@pytest.mark.parametrize("recipe", slow_but(QUICK, (*TEXTS, "image-diffusion", "image-transformer")))
 def test_blocks_have_no_graph_break_and_are_compiled_in_the_first_steps_alone(
     recipe: str, story: Path, tmp_path: Path
 ) -> None:
@@ -97,7 +94,7 @@ def test_twin_without_fixed_shapes_masked_diffusion_is_compiled_again(story: Pat
     assert noted.after[-1] > noted.after[1]
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", slow_but(["aot_eager"], ["aot_eager", "inductor"]))
 def test_a_resumed_compiled_run_has_the_bits_of_one_session(
     backend: str, story: Path, tmp_path: Path, seedfast: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.helpers.outcome import outcome
 from tests.helpers.processes import ranks
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
 
 from seedfast.errors import UserError
@@ -90,7 +91,10 @@ def train_here(folder: Path, run: Run) -> Outcome:
     return outcome(folder)
 
 
-@pytest.mark.parametrize("recipe", [*FAMILIES, FINETUNE])
+@pytest.mark.parametrize(
+    "recipe",
+    slow_but(["text-proofreading", "text-embedding", "image-diffusion", "image-caption"], [*FAMILIES, FINETUNE]),
+)
 def test_micro_batches_change_no_bit(recipe: str, story: Path, tmp_path: Path) -> None:
     whole, single = (train_here(tmp_path / str(size), tiny(recipe, story, micro_batch=size)) for size in (None, 1))
     assert whole == single

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from tests.helpers.processes import Command, seedfast
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import FAMILIES, FINETUNE, few_steps, flags, small_run, train_in, train_until
 from torch import Tensor
 
@@ -39,15 +40,14 @@ def weights(folder: Path) -> str:
     return digest(read_tensors(newest))
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, FINETUNE])
+RECIPES = (*FAMILIES, FINETUNE)
+UNLIKE = ("text-proofreading", "text-embedding", "image-diffusion", "image-caption", FINETUNE)
+"""Those with the most states, and those least like others."""
+
+
+@pytest.fixture(scope="module", params=slow_but(UNLIKE, RECIPES))
 def recipe(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def mostly_slow(*quick: str) -> pytest.MarkDecorator:
-    """Every recipe; all but these are slow."""
-    slow = [pytest.param(name, marks=pytest.mark.slow) for name in (*FAMILIES, FINETUNE) if name not in quick]
-    return pytest.mark.parametrize("recipe", [*quick, *slow], indirect=True)
 
 
 class Trained(NamedTuple):
@@ -110,7 +110,7 @@ def test_two_sessions_give_the_bits_of_one(step: int, short: Trained, tmp_path: 
     check_split(short, [step], tmp_path)
 
 
-@mostly_slow("text-masked")
+@pytest.mark.parametrize("recipe", slow_but(["text-masked"], RECIPES), indirect=True)
 def test_twin_a_session_that_loses_its_average_differs(short: Trained, tmp_path: Path) -> None:
     run = short.run
     with open_session(run, tmp_path / "split") as opened:
@@ -140,7 +140,7 @@ def test_validations_checkpoints_samples_and_workers_change_no_bit(
     assert weights(tmp_path) == weights(with_dropout.folder)
 
 
-@mostly_slow("text-masked", "image-diffusion")
+@pytest.mark.parametrize("recipe", slow_but(["text-masked", "image-diffusion"], RECIPES), indirect=True)
 def test_twin_another_seed_changes_bits(with_dropout: Trained, tmp_path: Path) -> None:
     train_in(tmp_path, replace(with_dropout.run, seed=2))
     assert weights(tmp_path) != weights(with_dropout.folder)
@@ -204,7 +204,7 @@ def whole_gradient(recipe: str, story: Path, tmp_path_factory: pytest.TempPathFa
     return first_gradient(recipe, story, tmp_path_factory.mktemp("whole"), None)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 7, *(pytest.param(size, marks=pytest.mark.slow) for size in (5, 12))])
+@pytest.mark.parametrize("micro_batch", slow_but([1, 7], [1, 5, 7, 12]))
 def test_micro_batches_add_up(
     recipe: str, micro_batch: int, whole_gradient: Gradient, story: Path, tmp_path: Path
 ) -> None:
@@ -216,7 +216,7 @@ def test_micro_batches_add_up(
 
 
 # Under random frozen weights all losses are log V, however averaged.
-@pytest.mark.parametrize("recipe", FAMILIES, indirect=True)
+@pytest.mark.parametrize("recipe", slow_but(UNLIKE[:-1], FAMILIES), indirect=True)
 def test_twin_a_mean_of_means_does_not_add_up(
     recipe: str, whole_gradient: Gradient, story: Path, tmp_path: Path
 ) -> None:
@@ -274,7 +274,7 @@ def lines_without_times(folder: Path) -> list[str]:
     return [json.dumps({k: v for k, v in entry.items() if k != "time"}) for entry in journal.read(folder)]
 
 
-@mostly_slow("text-proofreading", "image-diffusion")
+@pytest.mark.parametrize("recipe", slow_but(["text-proofreading", "image-diffusion"], RECIPES), indirect=True)
 def test_rewinding_to_an_earlier_step_repeats_the_rest(short: Trained, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(short.folder, tmp_path / "run"))
     train_in(folder, short.run, at=3)
@@ -283,24 +283,19 @@ def test_rewinding_to_an_earlier_step_repeats_the_rest(short: Trained, tmp_path:
     assert list((folder / "checkpoints").glob("*.aside-1")), "the later checkpoints are moved, not removed"
 
 
-@pytest.fixture(scope="module")
-def command(story: Path) -> list[str]:
-    """A training of the family with curricula and most states."""
-    run = small_run("text-proofreading", story, steps=10, eval_every=4, save_every=3)
-    return ["train", run.recipe, *flags(run), "--out"]
+KILLS = {"step": 1, "save": 2, "write": 2, "rename": 2, "pointer": 2, "validate": 3, "retire": 5}
+"""The moments at which a process is killed, one after another, each once a step has begun."""
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    seedfast(*command, folder, check=True)
-    return folder
-
-
-@pytest.mark.parametrize("moment", ["step", "validate", "save", "write", "rename", "pointer", "retire"])
-def test_kill_9_in_every_phase(moment: Any, command: list[str], uninterrupted: Path, tmp_path: Path) -> None:
-    """Real processes are killed: in a step, a validation, a save, its rename, the pointers, a removal."""
-    killed = Command("seedfast.verify.saboteur", [Plan(moment, after=5).encode(), *command, tmp_path / "killed"])
-    assert killed.finish().returncode == -9
-    seedfast(*command, tmp_path / "killed", check=True)
-    assert compare(uninterrupted, tmp_path / "killed")[0] is None
+@pytest.mark.parametrize("recipe", slow_but(["text-proofreading"], FAMILIES))
+def test_kill_9_in_every_phase(recipe: str, story: Path, tmp_path: Path) -> None:
+    """Real processes are killed: in a step, a save, its writes, its rename, the pointers, a validation, a removal."""
+    run = small_run(recipe, story, steps=10, eval_every=4, save_every=3)
+    train = ["train", recipe, *flags(run), "--out"]
+    for moment, after in KILLS.items():
+        plan = Plan(moment, after=after).encode()  # type: ignore[arg-type]
+        killed = Command("seedfast.verify.saboteur", [plan, *train, tmp_path / "killed"])
+        assert killed.finish().returncode == -9, moment
+    for folder in ("killed", "whole"):
+        seedfast(*train, tmp_path / folder, check=True)
+    assert compare(tmp_path / "whole", tmp_path / "killed")[0] is None

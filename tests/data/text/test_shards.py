@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.processes import python
+from tests.helpers.quick import slow_but
 from tests.helpers.text_data import stream, texts
 
 from seedfast.data import fingerprint
@@ -82,7 +83,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "txt"])
+@pytest.mark.parametrize("form", slow_but(["parquet", "txt"], ["jsonl", "parquet", "txt"]))
 def test_every_document_is_in_one_split_once(form: str, tmp_path: Path) -> None:
     corpus = load(write_shards(tmp_path / "data", form=form))
     found = texts(corpus, corpus.train) + texts(corpus, corpus.validation)
@@ -159,7 +160,7 @@ TextData(path=sys.argv[1], tokenizer="bytes", context=32, by_shard=True).load()
 """
 
 
-@pytest.mark.parametrize("way", ["alone", pytest.param("parallel", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", slow_but(["alone"], ["alone", "parallel"]))
 def test_a_preparation_that_is_killed_goes_on_with_what_is_missing(way: str, tmp_path: Path, cache: Path) -> None:
     folder = write_shards(tmp_path / "data", rows=20)
 

@@ -21,7 +21,6 @@ from seedfast.families.image.request import GUIDANCE
 from seedfast.families.image.samples import ImageSamples
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
-from seedfast.loop.sampling import Sampling
 from seedfast.loop.validate import validate
 from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Plateau, Schedule
@@ -37,9 +36,8 @@ FAST = OptimizerConfig(lr=0.1)
 def run(story: Path) -> Run:
     """Augmentation, class-balanced sampling and loss, class dropout; demo samples and TensorBoard."""
     return small_run(
-        "image-diffusion", story, steps=8, eval_every=3, save_every=5, sample_every=4, tensorboard=True, optimizer=FAST,
-        sampling=Sampling(steps=10),
-    )  # fmt: skip
+        "image-diffusion", story, steps=8, eval_every=2, save_every=5, sample_every=4, tensorboard=True, optimizer=FAST
+    )
 
 
 @pytest.fixture(scope="module")

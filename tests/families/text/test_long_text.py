@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers import tiny_models
+from tests.helpers.quick import slow_but
 from torch import nn
 
 from seedfast import keys
@@ -100,10 +101,7 @@ QUICK = {
 
 @pytest.mark.parametrize(
     ("model", "prompts_named", "kind"),
-    [
-        pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
-        for case in product((*MODELS, "gpt2 of transformers"), PROMPTS, (AutoregressiveGenerator, Begun))
-    ],
+    slow_but(QUICK, product((*MODELS, "gpt2 of transformers"), PROMPTS, (AutoregressiveGenerator, Begun))),
 )
 def test_generation_slides_by_half_a_context(
     model: str, prompts_named: str, kind: type[AutoregressiveGenerator]

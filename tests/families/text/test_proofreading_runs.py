@@ -24,7 +24,7 @@ from seedfast.families.text.proofreading.sampling import ProofreadingRequest
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.validate import chosen_examples, validate
-from seedfast.report import page
+from seedfast.report import page, plots
 from seedfast.run_folder import journal
 from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
@@ -99,7 +99,10 @@ def test_a_resume_in_the_middle_of_every_curriculum_changes_no_bit(
     assert own.symbols == Symbols(own.vocabulary, run.objective.version)
 
 
-def test_a_run_warns_about_a_logit_gap_in_its_events_and_its_report(story: Path, tmp_path: Path) -> None:
+def test_a_run_warns_about_a_logit_gap_in_its_events_and_its_report(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "_PANELS", 1)  # no pictures of the other diagnostics
     with open_session(run_of(story), tmp_path) as opened:
         own = opened.family.objective
         own.measure = replace(own.measure, alarms={"logit_gap": (-1.0, "its meaning")})  # any gap is too wide

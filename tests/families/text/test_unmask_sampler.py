@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from tests.helpers.proofreading import FixedLogits
+from tests.helpers.quick import slow_but
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
@@ -56,15 +57,12 @@ def masked_after_each_step(generator: MaskedGenerator, request: MaskedRequest) -
 
 
 REMASKING = [(0.0, "rescale"), (0.5, "rescale"), (1.0, "rescale"), (0.2, "cap")]
+QUICK = [(0.0, "rescale", "linear"), (0.5, "rescale", "cosine"), (1.0, "rescale", "linear"), (0.2, "cap", "linear")]
 
 
 @pytest.mark.parametrize(
     ("eta", "rule", "schedule"),
-    [
-        *((*each, "linear") for each in REMASKING),
-        (*REMASKING[1], "cosine"),
-        *(pytest.param(*each, "cosine", marks=pytest.mark.slow) for each in REMASKING if each != REMASKING[1]),
-    ],
+    slow_but(QUICK, [(*each, schedule) for each in REMASKING for schedule in ("linear", "cosine")]),
 )
 def test_remasking_keeps_the_masked_fraction_of_the_schedule(eta: float, rule: str, schedule: str) -> None:
     generator = MaskedGenerator(Masked(schedule=schedule), assets(WORDS, LENGTH))  # type: ignore[arg-type]
