@@ -106,7 +106,7 @@ def limited(text: Path, folder: Path, extra: int, size: str) -> tuple[int, list[
 
 
 def test_the_allocator_s_own_error_ends_the_search(story: Path, tmp_path: Path) -> None:
-    found, losses = limited(story, tmp_path / "limited", 110, "auto")
+    found, losses = limited(story, tmp_path / "limited", 60, "auto")
     assert 1 <= found < 16
     # Memory may be short in a later step too, which then halves the size once more: equal up to rounding.
     assert limited(story, tmp_path / "free", 0, str(found)) == (found, pytest.approx(losses, rel=1e-6))
