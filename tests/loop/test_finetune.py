@@ -100,6 +100,7 @@ def test_the_curve_of_a_loop_written_by_hand_bit_for_bit(base: Path, story: Path
         assert torch.equal(ours[f"model.{name}"], tensor), name
 
 
+@pytest.mark.slow
 def test_the_curve_of_transformers_trainer(base: Path, story: Path, tmp_path: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
@@ -251,7 +252,7 @@ def test_a_changed_base_is_refused_in_a_sentence(
     assert kept.name in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("adapter", [Adapter(), LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("adapter", slow_but([LORA], [Adapter(), LORA]), ids=["full", "lora"])
 def test_a_started_run_does_not_need_its_base_model(
     adapter: Adapter, base: Path, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
