@@ -194,13 +194,14 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(tmp_path: Path, s
     def wait_for(word: bytes, *, interrupting: bool = False) -> None:
         """Read up to a word. interrupting: with a Ctrl-C each second, as one just before a wait begins is lost."""
         nonlocal seen
-        end = time.monotonic() + LIMIT
+        end, next_interrupt = time.monotonic() + LIMIT, 0.0
         while word not in seen:
-            if interrupting:
+            if interrupting and time.monotonic() > next_interrupt:
                 os.kill(child.pid, signal.SIGINT)
-            if select.select([ours], [], [], 1)[0]:
+                next_interrupt = time.monotonic() + 1
+            if select.select([ours], [], [], 0.1)[0]:
                 seen += os.read(ours, 1 << 16)
-            if time.monotonic() > end:
+            elif time.monotonic() > end or not child.process.is_alive():
                 child.process.kill()
                 pytest.fail(f"{word!r} did not come: {seen!r}")
         seen = seen.partition(word)[2]
