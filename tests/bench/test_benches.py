@@ -139,7 +139,7 @@ def test_decoding(runs: dict[str, Path], tmp_path: Path) -> None:
         models = (runs[recipe], runs["text-autoregressive"])
         assert way in run_bench("decoding", "text", *models, *small, "--only", way, cwd=tmp_path)
     ways = ("null label, DDIM 50", "classes, DPM-Solver++(2M) 25, guidance 3")
-    out = run_bench("decoding", "digits", "--steps", 2, "--images", 4, "--only", *ways, cwd=tmp_path)
+    out = run_bench("decoding", "digits", "--steps", 2, "--images", 12, "--only", *ways, cwd=tmp_path)
     assert [line[:46].strip() for line in out.splitlines()] == list(ways)
 
 

@@ -67,6 +67,7 @@ def test_the_best_checkpoint_is_uploaded_and_can_be_sampled_from(story: Path, se
     train_in(tmp_path / "run", run)  # nothing is uploaded again
     assert len(hub.requests) == requests
     commits = len(hub.commits)
+    train_in(tmp_path / "run", replace(run, hub=None), at=0, allow_change=("clip",))
     train_in(tmp_path / "run", replace(run, clip=0.5), at=0, allow_change=("clip",))  # another checkpoint of the step
     best = json.loads((tmp_path / "run/best.json").read_text())["ema"]["step"]
     assert hub.commits[commits:][-1][0] == f"Step {best}"
