@@ -5,6 +5,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from tests.helpers import tiny_models
 from tests.helpers.cli import seedfast as command_line
-from tests.helpers.processes import LIMIT, python
+from tests.helpers.processes import LIMIT
 from tests.helpers.runs import small_run, train_in
 
 import seedfast as api
@@ -24,15 +25,6 @@ from seedfast.evaluate.conversation import Conversation
 from seedfast.families.text import causal_sampler
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
 
-ON_A_TERMINAL = """
-import os, sys
-terminal = os.open(sys.argv.pop(1), os.O_RDWR)
-for number in range(3):
-    os.dup2(terminal, number)
-sys.stdin = os.fdopen(0)
-from seedfast.cli import main
-main(sys.argv[1:])
-"""
 Say = Callable[..., tuple[int, str, str]]
 
 
@@ -186,38 +178,39 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(tmp_path: Path, s
     folder = tiny_models.folder(tmp_path / "long", "llama", text=text, max_position_embeddings=2048)
     greedy = Conversation(api.load(folder), AutoregressiveRequest(tokens=100, temperature=0.0))
     message = next(each for each in map(str, range(100)) if _is_endless(greedy, each))
-    words = ["chat", folder, "--tokens", "1900", "--temperature", "0"]
+    words = ["chat", str(folder), "--tokens", "1900", "--temperature", "0"]
     ours, theirs = pty.openpty()
-    child = python(ON_A_TERMINAL, os.ttyname(theirs), *words, env=os.environ | {"TERM": "dumb"})
-    seen = b""
+    environment = os.environ | {"TERM": "dumb"}
+    command = [sys.executable, "-m", "seedfast", *words]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
+        os.close(theirs)
+        seen = b""
 
-    def wait_for(word: bytes, *, interrupting: bool = False) -> None:
-        """Read up to a word. interrupting: with a Ctrl-C each second, as one just before a wait begins is lost."""
-        nonlocal seen
-        end, next_interrupt = time.monotonic() + LIMIT, 0.0
-        while word not in seen:
-            if interrupting and time.monotonic() > next_interrupt:
-                os.kill(child.pid, signal.SIGINT)
-                next_interrupt = time.monotonic() + 1
-            if select.select([ours], [], [], 0.1)[0]:
-                seen += os.read(ours, 1 << 16)
-            elif time.monotonic() > end or not child.process.is_alive():
-                child.process.kill()
-                pytest.fail(f"{word!r} did not come: {seen!r}")
-        seen = seen.partition(word)[2]
+        def wait_for(word: bytes, *, interrupting: bool = False) -> None:
+            """Read up to a word. interrupting: with a Ctrl-C each second, as one just before a wait begins is lost."""
+            nonlocal seen
+            end = time.monotonic() + LIMIT
+            while word not in seen:
+                if interrupting:
+                    child.send_signal(signal.SIGINT)
+                if select.select([ours], [], [], 1)[0]:
+                    seen += os.read(ours, 1 << 16)
+                if time.monotonic() > end:
+                    child.kill()
+                    pytest.fail(f"{word!r} did not come: {seen!r}")
+            seen = seen.partition(word)[2]
 
-    wait_for(b"> ")
-    wait_for(b"(Ctrl-D ends)", interrupting=True)
-    wait_for(b"> ")
-    os.write(ours, message.encode() + b"\r")
-    wait_for(message.encode() + b"\r\n")
-    wait_for(greedy.messages[-1]["content"][:1].encode().replace(b"\n", b"\r\n"))
-    wait_for(b"(stopped", interrupting=True)
-    wait_for(b"> ")
-    os.write(ours, b"\x04")
-    assert child.finish().returncode == 0
+        wait_for(b"> ")
+        wait_for(b"(Ctrl-D ends)", interrupting=True)
+        wait_for(b"> ")
+        os.write(ours, message.encode() + b"\r")
+        wait_for(message.encode() + b"\r\n")
+        wait_for(greedy.messages[-1]["content"][:1].encode().replace(b"\n", b"\r\n"))
+        wait_for(b"(stopped", interrupting=True)
+        wait_for(b"> ")
+        os.write(ours, b"\x04")
+        assert child.wait(LIMIT) == 0
     os.close(ours)
-    os.close(theirs)
 
 
 def _is_endless(greedy: Conversation, message: str) -> bool:
