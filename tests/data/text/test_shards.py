@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,9 @@ def test_a_mixture_takes_shards_as_a_source(tmp_path: Path) -> None:
 def test_the_workers_tokenizer_is_the_same(tmp_path: Path) -> None:
     tokenizers.save(tokenizers.Bytes(), tmp_path)
     assert tokenizers.digest(tokenizers.load(tmp_path)) == tokenizers.digest(tokenizers.Bytes())
+
+
+def test_a_worker_starts_without_pytorch() -> None:
+    code = "import sys, seedfast.data.text.shard_workers; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "False\n", done.stderr
