@@ -25,7 +25,7 @@ from seedfast.evaluate.pairing import Cut, Difference, Scored, difference, indep
 from seedfast.evaluate.trained import Trained
 from seedfast.files import finite
 from seedfast.loop.config import changes
-from seedfast.loop.validate import ratio_of_sums
+from seedfast.loop.standard_error import ratio_of_sums
 
 _SAME_BYTES = ("tokenizer", "vocabulary", "context", "prompt", "one_document_per_window", "date", "balance")
 """Options of the data that change no byte of its validation split."""
@@ -238,7 +238,7 @@ def _values(found: Mapping[str, Noted], cut: Cut) -> Summed:
     if "bits_per_byte" in loss.record:
         error = loss.record["bits_per_byte_standard_error"]
         return _value(loss.record["bits_per_byte"], error, loss.record["is_bound"]), scored
-    value, error = ratio_of_sums(torch.from_numpy(scored.totals_N), torch.from_numpy(cut.sizes_E.astype(np.float64)))
+    value, error, _ = ratio_of_sums(torch.from_numpy(scored.totals_N), torch.from_numpy(cut.sizes_E.astype(np.float64)))
     return Value(value, error, loss.record["is_bound"]), scored
 
 
