@@ -12,6 +12,7 @@ from tests.helpers.cli import Run as Command
 from tests.helpers.runs import small_run, train_in
 
 import seedfast as library
+from seedfast.data import notes
 from seedfast.evaluate.comparison import short_names
 from seedfast.loop.config import Run
 
@@ -118,6 +119,14 @@ def test_what_was_measured_is_not_measured_again(runs: Path, seedfast: Command) 
     third = seedfast("compare", runs / "ar", runs / "masked", "--windows", "5", "--only", "loss", "deployed")
     assert "masked: deployed" in third[2]
     assert "masked: loss" not in third[2], "its number does not depend on the windows"
+
+
+def test_another_code_measures_again(runs: Path, seedfast: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("compare", runs / "ar", runs / "longer", "--only", "loss")
+    seedfast(*words)
+    assert not seedfast(*words)[2]
+    monkeypatch.setattr(notes, "code_digest", lambda: "of changed code")
+    assert "ar: loss" in seedfast(*words)[2]
 
 
 def test_the_table_fits_a_narrow_terminal(runs: Path, tmp_path: Path, seedfast: Command) -> None:

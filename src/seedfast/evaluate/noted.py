@@ -1,4 +1,5 @@
-"""The numbers of a run, measured once: each result is noted in the cache under all that it depends on."""
+"""The numbers of a run, measured once: each result is noted in the cache under all that it depends on,
+the code of seedfast among it."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -59,7 +60,6 @@ def _frontier(model: Trained, options: Options) -> Evaluator | None:
     return Frontier(by=by, request=request, samples=samples, temperatures=temperatures)
 
 
-_FORMAT = 1  # of what is noted: increase it when a metric measures something else
 METRICS: Mapping[str, Callable[[Trained, Options], Evaluator | None]] = {
     "loss": _loss,
     "bracket": lambda _, options: Bracket(windows=options.windows),
@@ -114,7 +114,7 @@ def _note(model: Trained, metric: str, evaluator: Evaluator) -> Note:
     where = [torch.__version__, str(model.distributed.device), model.committed.fingerprint.digest]
     if metric in ("speed", "frontier"):  # they hold times
         where += [platform.node(), str(torch.get_num_threads())]
-    return Note.of("measured", _FORMAT, metric, model.committed.manifest.seal, model.weights, options, *where)
+    return Note.of("measured", metric, model.committed.manifest.seal, model.weights, options, *where)
 
 
 def _plain(evaluator: Evaluator, model: Trained) -> dict[str, Any]:
