@@ -165,6 +165,11 @@ def test_images_and_captions_have_columns_of_their_own(runs: Path, seedfast: Com
     assert rates[0]["images_per_second"] > 0
     worse = next(row for row in found["runs"].values() if row["difference"])
     assert worse["difference"]["parts"] == "windows"
+    status, out, _ = seedfast("compare", runs / "images", runs / "more-images", "--samples", "24")
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 80
+    for part in ("bits per dimension", "Fréchet distance", "noise floor", "of 24 generated images to", "best"):
+        assert part in " ".join(out.split())
     captions = compared(seedfast, runs / "captions", runs / "more-captions", "--only", "loss", "captions")
     for row in captions["runs"].values():
         assert row["value"]["value"] > 0
@@ -183,6 +188,8 @@ def test_mistakes_are_refused_in_one_sentence(runs: Path, tmp_path: Path, seedfa
         ((ar, runs / "longer", "--only", "deployed"), "fits none of these runs"),
         ((ar, masked, "--only", "frontier"), "name a judge with --judge"),
         ((ar, masked, "--samples", "4"), "no effect without --judge"),
+        ((ar, masked, "--temperatures", "1"), "no effect without --judge"),
+        ((runs / "images", runs / "more-images", "--judge", ar), "which no judge scores"),
         ((ar, masked, "--json", "--markdown"), "give one of them"),
         ((ar, masked, "--windows", "1"), "windows must be at least 2"),
         ((ar, masked, "--html", tmp_path), "is no file in a folder"),
