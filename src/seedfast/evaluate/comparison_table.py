@@ -134,10 +134,10 @@ def notes(found: ComparedRuns) -> Iterator[str]:
         yield f"per second: tokens or images that are generated, {speed['together']} samples together, on this machine."
     fidelity = [row.metrics["fidelity"] for row in found.rows if "fidelity" in row.metrics]
     if fidelity:
-        made, real = fidelity[0]["made"], fidelity[0]["real"]
+        made, real, features = (fidelity[0][name] for name in ("made", "real", "features"))
         yield (
-            f"Fréchet distance: of {made:,} generated images to {real:,} real ones, by {fidelity[0]['features']}; noise "
-            "floor: that of two random halves of the real images. Both fall with the number of images."
+            f"Fréchet distance: of {made:,} generated images to {real:,} real ones, by {features}; noise floor: that of "
+            "two random halves of the real images. Both fall with the number of images."
         )
     if any("frontier" in row.metrics for row in found.rows):
         yield (
