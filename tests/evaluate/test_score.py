@@ -17,6 +17,7 @@ from tests.helpers.cli import Run
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import keys, recipes
+from seedfast.cli.sample import _spans
 from seedfast.errors import UserError
 from seedfast.evaluate import score as scoring
 from seedfast.evaluate import trained
@@ -26,6 +27,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.masked import Masked
 from seedfast.families.text.proofreading import Proofreading
+from seedfast.families.text.written import Choice, Key
 from seedfast.report import surprise
 from seedfast.run_folder.choice import find
 
@@ -270,7 +272,7 @@ def test_scoring_continues_after_ctrl_c(
 ) -> None:
     monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "long.txt"
-    file.write_text(story.read_text() * (200_000 // len(story.read_text()) + 1))
+    file.write_text(story.read_text() * (40_000 // len(story.read_text()) + 1))
     words = ("score", str(folders["autoregressive"]), str(file), "--json")
     source = str(Path(scoring.__file__).parents[2])
     with subprocess.Popen(
@@ -280,7 +282,7 @@ def test_scoring_continues_after_ctrl_c(
         text=True,
         env=os.environ | {"PYTHONPATH": source},
     ) as child:
-        while not any(kept.stat().st_size > 50_000 for kept in (tmp_path / "cache/scoring").glob("*")):
+        while not any(kept.stat().st_size > 20_000 for kept in (tmp_path / "cache/scoring").glob("*")):
             assert child.poll() is None
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)
@@ -295,3 +297,14 @@ def test_scoring_continues_after_ctrl_c(
     file.write_text(file.read_text()[:3000])
     alone = json.loads(seedfast(*words)[1])["documents"][0]["tokens"]
     assert json.loads(continued)["documents"][0]["tokens"][: len(alone) - 16] == alone[:-16]
+
+
+def test_tokens_that_share_a_character_are_one_span_of_the_explanation() -> None:
+    tokens = list("aé€".encode())
+    key = Key(1, "sample", "token", 0, 0)
+    choices = [
+        Choice(place, place, tokens[place], "", -math.log(2), 1, 0.0, 0.5, key, kept=True) for place in (2, 3, 4)
+    ]
+    spans = list(_spans(tokens, choices, lambda ids: bytes(ids).decode(errors="replace")))
+    assert [(span.text, span.bits) for span in spans] == [("a", None), ("é", 1.0), ("€", 2.0)]
+    assert spans[2].hint.count("drawn with") == 2

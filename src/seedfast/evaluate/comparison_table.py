@@ -136,8 +136,8 @@ def notes(found: ComparedRuns) -> Iterator[str]:
     if fidelity:
         made, real, features = (fidelity[0][name] for name in ("made", "real", "features"))
         yield (
-            f"Fréchet distance: of {made:,} generated images to {real:,} real ones, by {features}; noise floor: that of "
-            "two random halves of the real images. Both fall with the number of images."
+            f"Fréchet distance: of {made:,} generated images to {real:,} real ones, by {features}; noise floor: that "
+            "of two random halves of the real images. Both fall with the number of images."
         )
     if any("frontier" in row.metrics for row in found.rows):
         yield (
