@@ -42,3 +42,14 @@ def test_the_numbers_of_all_stages_are_those_of_each() -> None:
     together_SB = DRAWS.uniform_of_stages(range(3, 9), "token")
     each = [DRAWS.at(stage).uniform("token", 1, dtype=torch.float64)[:, 0] for stage in range(3, 9)]
     assert torch.equal(together_SB, torch.stack(each))
+
+
+def test_a_nucleus_does_not_depend_on_the_rows_beside_it() -> None:
+    """A flatter row has more tokens ranked; with `cumulative - ranked` the nucleus beside it had 129 tokens."""
+    flat = torch.zeros(1, 2050)
+    half = flat.clone()
+    half[:, 1025:] = -torch.inf
+    p = float(half.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)[0, 127])
+    alone = shape(half, top_p=p)
+    assert int((alone > 0).sum()) == 128
+    assert torch.equal(shape(torch.cat([half, flat]), top_p=p)[:1], alone)
