@@ -16,7 +16,8 @@ U_B = DRAWS.uniform("u", 1, dtype=torch.float64)[:, 0]
 def ranked_nucleus(probabilities_BV: Tensor, top_p: float) -> Tensor:
     """The reference: all probabilities in a stable order."""
     ranked, order = probabilities_BV.sort(dim=-1, descending=True, stable=True)
-    nucleus = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= top_p, 0.0)
+    before = torch.nn.functional.pad(ranked.cumsum(dim=-1)[..., :-1], (1, 0))
+    nucleus = ranked.masked_fill(before >= top_p, 0.0)
     kept = torch.zeros_like(probabilities_BV).scatter(-1, order, nucleus)
     return kept / kept.sum(dim=-1, keepdim=True)
 
