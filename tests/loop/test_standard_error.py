@@ -17,7 +17,7 @@ WITHIN = 2.045
 ONE_DOCUMENT = np.zeros(SIZE, np.int64)
 
 Losses = Callable[[np.random.Generator], np.ndarray]
-"""The losses of SIZE windows, of mean 0."""
+"""Draws the losses of SIZE windows, of mean 0, for each of SEEDS simulations."""
 
 
 def ratio(losses: np.ndarray, documents: np.ndarray | None) -> Ratio:
@@ -26,7 +26,7 @@ def ratio(losses: np.ndarray, documents: np.ndarray | None) -> Ratio:
 
 def simulated(losses: Losses, documents: np.ndarray | None) -> tuple[float, float]:
     """The part of simulations whose value is within the interval of its error, and the mean square of the error."""
-    found = [ratio(losses(np.random.default_rng(seed)), documents) for seed in range(SEEDS)]
+    found = [ratio(each, documents) for each in losses(np.random.default_rng(0))]
     coverage = np.mean([abs(each.value) < WITHIN * each.standard_error for each in found])
     return float(coverage), float(np.mean([each.standard_error**2 for each in found]))
 
@@ -35,10 +35,10 @@ def autoregressive(phi: float, noise: float = 0.0) -> Losses:
     """A stationary AR(1) sequence of variance 1; noise: the variance of what each loss was drawn with."""
 
     def losses(draw: np.random.Generator) -> np.ndarray:
-        values = draw.normal(size=SIZE)
+        values = draw.normal(size=(SEEDS, SIZE))
         for i in range(1, SIZE):
-            values[i] = phi * values[i - 1] + math.sqrt(1 - phi**2) * values[i]
-        return values + math.sqrt(noise) * draw.normal(size=SIZE)
+            values[:, i] = phi * values[:, i - 1] + math.sqrt(1 - phi**2) * values[:, i]
+        return values + math.sqrt(noise) * draw.normal(size=(SEEDS, SIZE))
 
     return losses
 
@@ -68,7 +68,7 @@ def test_documents_that_differ_are_the_blocks() -> None:
     documents = np.repeat(np.arange(40), sizes)
 
     def losses(draw: np.random.Generator) -> np.ndarray:
-        return draw.normal(size=40)[documents] + draw.normal(size=SIZE)
+        return draw.normal(size=(SEEDS, 40))[:, documents] + draw.normal(size=(SEEDS, SIZE))
 
     variance = float((sizes**2).sum() / SIZE + 1) / SIZE
     coverage, square = simulated(losses, documents)
