@@ -19,7 +19,8 @@ from torch import Tensor
 import seedfast as front
 from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
-from seedfast.evaluate.codec import container, entropy, journal, writer
+from seedfast.evaluate import journal
+from seedfast.evaluate.codec import container, entropy, writer
 from seedfast.evaluate.codec.codec import compress, decompress
 from seedfast.evaluate.codec.writer import Plan, TextWriter
 from seedfast.evaluate.trained import Trained
