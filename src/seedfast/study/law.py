@@ -1,0 +1,130 @@
+"""The law L(N, D) = E + A / N^α + B / D^β, fitted to the losses of runs by variable projection.
+
+This is the third approach of Hoffmann et al. 2022 ("Training Compute-Optimal Large Language Models", section 3.3). Given
+α and β the law is linear in E, A and B, so these three are solved for exactly, not below zero, and only the exponents are
+searched (Golub & Pereyra 1973): no starting point has to be guessed, and no parabola is fitted.
+
+The residual of a run is L̂ / L − 1, which is log L̂ − log L up to half its square, and is linear where the logarithm is
+not. Its loss is Huber's (1964) with δ = 0.01: squared up to one percent, so that runs that differ by the luck of their
+seeds are averaged, and linear beyond, so that one diverged run cannot bend the law. It is minimised by reweighted least
+squares, of which no round increases it. The standard errors of the runs are no weights: all runs of a family are
+measured on the same text, so most of their errors is common to all.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+PARAMETERS = 5
+"""Numbers that are fitted: E, A, B, α, β."""
+DELTA = 0.01
+"""Relative residual from which on Huber's loss is linear."""
+_EXPONENTS = (0.05, 2.0)
+_GRID = 13  # values of each exponent that the search starts with
+_FINEST = 1e-7  # of the logarithm of an exponent
+_ROUNDS = 12  # of reweighting, at most
+_NEIGHBOURS = np.array(list(product((-1.0, 0.0, 1.0), repeat=2)))
+_SUBSETS = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))  # of E, A and B: those that are not zero
+
+
+@dataclass(frozen=True)
+class Laws:
+    """T laws at once: e, a, b, alpha, beta, each float64 [T]. Losses are in the unit of those that were fitted."""
+
+    e: Floats
+    a: Floats
+    b: Floats
+    alpha: Floats
+    beta: Floats
+
+    def loss(self, n: Floats | float, d: Floats | float) -> Floats:
+        """The loss of a model of size n after d tokens; n and d broadcast against [T]."""
+        found: Floats = self.e + self.a * np.power(n, -self.alpha) + self.b * np.power(d, -self.beta)
+        return found
+
+
+def fit(losses_TR: Floats, n_R: Floats, d_R: Floats) -> Laws:
+    """The law of each of T sets of losses of the same R runs of sizes n_R after d_R tokens."""
+    centre_n, centre_d = (float(np.exp(np.log(each).mean())) for each in (n_R, d_R))
+    logs_2R = np.log(np.stack([n_R / centre_n, d_R / centre_d]))
+    where_T2, weights_TR = _search_all(losses_TR, logs_2R), np.ones_like(losses_TR)
+    theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
+    for _ in range(_ROUNDS):
+        sizes_TR = abs(residuals_TR[:, 0])
+        new_TR = np.minimum(1.0, DELTA / np.maximum(sizes_TR, 1e-300))
+        if np.allclose(new_TR, weights_TR, rtol=1e-3, atol=0):
+            break
+        weights_TR = new_TR
+        where_T2 = _descend(where_T2, 0.1, losses_TR, logs_2R, weights_TR)
+        theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
+    alpha, beta = np.exp(where_T2).T
+    e, a, b = theta_T3[:, 0].T
+    return Laws(e, a * centre_n**alpha, b * centre_d**beta, alpha, beta)
+
+
+def _search_all(losses_TR: Floats, logs_2R: Floats) -> Floats:
+    """The logarithms of the best exponents by least squares, [T, 2]: from a grid, and then from its best point."""
+    line = np.linspace(*np.log(_EXPONENTS), _GRID)
+    grid_K2 = np.array(list(product(line, line)))
+    weights_TR = np.ones_like(losses_TR)
+    scores = np.stack([_score(point[None, None], losses_TR, logs_2R, weights_TR)[:, 0] for point in grid_K2])
+    return _descend(grid_K2[scores.argmin(0)], float(line[1] - line[0]) / 2, losses_TR, logs_2R, weights_TR)
+
+
+def _descend(where_T2: Floats, step: float, losses_TR: Floats, logs_2R: Floats, weights_TR: Floats) -> Floats:
+    """Pattern search: go to the best of nine points around; where that is the middle, halve their distance."""
+    steps_T = np.full(len(where_T2), step)
+    where_T2, low, high = where_T2.copy(), *np.log(_EXPONENTS)
+    moving = np.arange(len(where_T2))
+    while len(moving):
+        around = (where_T2[moving, None] + steps_T[moving, None, None] * _NEIGHBOURS).clip(low, high)
+        scores = _score(around, losses_TR[moving], logs_2R, weights_TR[moving])
+        middle = len(_NEIGHBOURS) // 2
+        best = scores.argmin(1)
+        best = np.where(scores[np.arange(len(best)), best] < scores[:, middle], best, middle)
+        where_T2[moving] = around[np.arange(len(best)), best]
+        steps_T[moving[best == middle]] /= 2
+        moving = moving[steps_T[moving] > _FINEST]
+    return where_T2
+
+
+def _score(where_TK2: Floats, losses_TR: Floats, logs_2R: Floats, weights_TR: Floats) -> Floats:
+    """The weighted sum of squared residuals at K pairs of exponents, [T, K]."""
+    _, residuals_TKR = _solve(where_TK2, losses_TR, logs_2R, weights_TR)
+    found: Floats = np.einsum("tr,tkr->tk", weights_TR, residuals_TKR**2)
+    return found
+
+
+def _solve(where_TK2: Floats, losses_TR: Floats, logs_2R: Floats, weights_TR: Floats) -> tuple[Floats, Floats]:
+    """E, A, B ≥ 0 with the least weighted squares at the logarithms of exponents, [T, K, 3], and residuals [T, K, R].
+
+    Where the solution without the limit has a negative number, some of the three are zero, and the others solve the
+    problem without these: all subsets are tried.
+    """
+    powers = np.exp(-np.exp(where_TK2)[..., None] * logs_2R)  # [T or 1, K, 2, R]
+    count, kinds = len(losses_TR), powers.shape[1]
+    columns = np.empty((count, kinds, 3, losses_TR.shape[1]))
+    columns[..., 0, :], columns[..., 1:, :] = 1.0, powers
+    columns /= losses_TR[:, None, None]
+    weighted = columns * weights_TR[:, None, None]
+    gram = np.einsum("tkpr,tkqr->tkpq", weighted, columns)
+    right = weighted.sum(-1)
+    theta = np.zeros((count, kinds, 3))
+    gains = np.zeros((count, kinds))  # by which the squares are less than those of zeros
+    for subset in _SUBSETS:
+        t, k = np.nonzero(gains == 0) if len(subset) == 3 else np.nonzero(binding)
+        part = gram[t, k][np.ix_(range(len(t)), subset, subset)]
+        part += 1e-13 * gram[t, k, 0, 0, None, None] * np.eye(len(subset))
+        values = np.zeros((len(t), 3))
+        values[:, subset] = np.linalg.solve(part, right[t, k][:, subset, None])[..., 0]
+        gain = np.einsum("np,np->n", right[t, k], values)
+        better = (values >= 0).all(1) & (gain > gains[t, k])
+        theta[t[better], k[better]], gains[t[better], k[better]] = values[better], gain[better]
+        if len(subset) == 3:
+            binding = gains == 0
+    residuals = np.einsum("tkp,tkpr->tkr", theta, columns) - 1
+    return theta, residuals
