@@ -25,7 +25,6 @@ DELTA = 0.01
 """Relative residual from which on Huber's loss is linear."""
 _EXPONENTS = (0.05, 2.0)
 _GRID = 13  # values of each exponent that the search starts with
-_FINEST = 1e-7  # of the logarithm of an exponent
 _ROUNDS = 12  # of reweighting, at most
 _NEIGHBOURS = np.array(list(product((-1.0, 0.0, 1.0), repeat=2)))
 _SUBSETS = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))  # of E, A and B: those that are not zero
@@ -47,11 +46,14 @@ class Laws:
         return found
 
 
-def fit(losses_TR: Floats, n_R: Floats, d_R: Floats) -> Laws:
-    """The law of each of T sets of losses of the same R runs of sizes n_R after d_R tokens."""
+def fit(losses_TR: Floats, n_R: Floats, d_R: Floats, *, precision: float = 1e-7) -> Laws:
+    """The law of each of T sets of losses of the same R runs of sizes n_R after d_R tokens.
+
+    precision: of the logarithms of the exponents.
+    """
     centre_n, centre_d = (float(np.exp(np.log(each).mean())) for each in (n_R, d_R))
     logs_2R = np.log(np.stack([n_R / centre_n, d_R / centre_d]))
-    where_T2, weights_TR = _search_all(losses_TR, logs_2R), np.ones_like(losses_TR)
+    where_T2, weights_TR = _search_all(losses_TR, logs_2R, precision), np.ones_like(losses_TR)
     theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
     for _ in range(_ROUNDS):
         sizes_TR = abs(residuals_TR[:, 0])
@@ -59,25 +61,32 @@ def fit(losses_TR: Floats, n_R: Floats, d_R: Floats) -> Laws:
         if np.allclose(new_TR, weights_TR, rtol=1e-3, atol=0):
             break
         weights_TR = new_TR
-        where_T2 = _descend(where_T2, 0.1, losses_TR, logs_2R, weights_TR)
+        where_T2 = _descend(where_T2, (0.1, precision), losses_TR, logs_2R, weights_TR)
         theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
     alpha, beta = np.exp(where_T2).T
     e, a, b = theta_T3[:, 0].T
     return Laws(e, a * centre_n**alpha, b * centre_d**beta, alpha, beta)
 
 
-def _search_all(losses_TR: Floats, logs_2R: Floats) -> Floats:
+def _search_all(losses_TR: Floats, logs_2R: Floats, precision: float) -> Floats:
     """The logarithms of the best exponents by least squares, [T, 2]: from a grid, and then from its best point."""
     line = np.linspace(*np.log(_EXPONENTS), _GRID)
     grid_K2 = np.array(list(product(line, line)))
     weights_TR = np.ones_like(losses_TR)
     scores = np.stack([_score(point[None, None], losses_TR, logs_2R, weights_TR)[:, 0] for point in grid_K2])
-    return _descend(grid_K2[scores.argmin(0)], float(line[1] - line[0]) / 2, losses_TR, logs_2R, weights_TR)
+    steps = (float(line[1] - line[0]) / 2, precision)
+    return _descend(grid_K2[scores.argmin(0)], steps, losses_TR, logs_2R, weights_TR)
 
 
-def _descend(where_T2: Floats, step: float, losses_TR: Floats, logs_2R: Floats, weights_TR: Floats) -> Floats:
-    """Pattern search: go to the best of nine points around; where that is the middle, halve their distance."""
-    steps_T = np.full(len(where_T2), step)
+def _descend(
+    where_T2: Floats, steps: tuple[float, float], losses_TR: Floats, logs_2R: Floats, weights_TR: Floats
+) -> Floats:
+    """Pattern search: go to the best of nine points around; where that is the middle, halve their distance.
+
+    steps: the first distance, and the last.
+    """
+    first, last = steps
+    steps_T = np.full(len(where_T2), first)
     where_T2, low, high = where_T2.copy(), *np.log(_EXPONENTS)
     moving = np.arange(len(where_T2))
     while len(moving):
@@ -88,7 +97,7 @@ def _descend(where_T2: Floats, step: float, losses_TR: Floats, logs_2R: Floats, 
         best = np.where(scores[np.arange(len(best)), best] < scores[:, middle], best, middle)
         where_T2[moving] = around[np.arange(len(best)), best]
         steps_T[moving[best == middle]] /= 2
-        moving = moving[steps_T[moving] > _FINEST]
+        moving = moving[steps_T[moving] > last]
     return where_T2
 
 
@@ -115,8 +124,9 @@ def _solve(where_TK2: Floats, losses_TR: Floats, logs_2R: Floats, weights_TR: Fl
     right = weighted.sum(-1)
     theta = np.zeros((count, kinds, 3))
     gains = np.zeros((count, kinds))  # by which the squares are less than those of zeros
+    is_open = np.ones((count, kinds), bool)
     for subset in _SUBSETS:
-        t, k = np.nonzero(gains == 0) if len(subset) == 3 else np.nonzero(binding)
+        t, k = np.nonzero(is_open)
         part = gram[t, k][np.ix_(range(len(t)), subset, subset)]
         part += 1e-13 * gram[t, k, 0, 0, None, None] * np.eye(len(subset))
         values = np.zeros((len(t), 3))
@@ -125,6 +135,6 @@ def _solve(where_TK2: Floats, losses_TR: Floats, logs_2R: Floats, weights_TR: Fl
         better = (values >= 0).all(1) & (gain > gains[t, k])
         theta[t[better], k[better]], gains[t[better], k[better]] = values[better], gain[better]
         if len(subset) == 3:
-            binding = gains == 0
+            is_open = gains == 0
     residuals = np.einsum("tkp,tkpr->tkr", theta, columns) - 1
     return theta, residuals
