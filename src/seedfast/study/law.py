@@ -5,8 +5,8 @@ This is the third approach of Hoffmann et al. 2022 ("Training Compute-Optimal La
 searched (Golub & Pereyra 1973): no starting point has to be guessed, and no parabola is fitted.
 
 The residual of a run is L̂ / L − 1, which is log L̂ − log L up to half its square, and is linear where the logarithm is
-not. Its loss is Huber's (1964) with δ = 0.01: squared up to one percent, so that runs that differ by the luck of their
-seeds are averaged, and linear beyond, so that one diverged run cannot bend the law. It is minimised by reweighted least
+not. Its loss is Huber's (1964) with δ = 0.003: squared below, where runs differ by the luck of their seeds and are
+averaged, and linear beyond, so that one diverged run cannot bend the law. It is minimised by reweighted least
 squares, of which no round increases it. The standard errors of the runs are no weights: all runs of a family are
 measured on the same text, so most of their errors is common to all.
 """
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 PARAMETERS = 5
 """Numbers that are fitted: E, A, B, α, β."""
-DELTA = 0.01
+DELTA = 0.003
 """Relative residual from which on Huber's loss is linear."""
 _EXPONENTS = (0.05, 2.0)
 _GRID = 13  # values of each exponent that the search starts with
