@@ -27,7 +27,6 @@ COUNT = 400
 """Draws of a study."""
 LEVEL = 0.9
 """Probability of the bands that are printed."""
-_PRECISION = 1e-3  # of the exponents of a draw, whose own spread is far larger
 _CHANGE = (0.5, 2.0)  # by which a drawn residual may multiply a loss, so that none is negative
 
 
@@ -75,7 +74,7 @@ def fitted(
     luck_TR = _normal(seed, (name, "runs"), count, len(losses_R))
     drawn_TR = curve_R * (1 + spreads_T[:, None] * luck_TR).clip(*_CHANGE)
     drawn_TR = drawn_TR if texts_TR is None else drawn_TR * texts_TR
-    draws = fit(drawn_TR, n_R, d_R, precision=_PRECISION)
+    draws = fit(drawn_TR, n_R, d_R, near=law)
     return FittedLaw(law, draws, residuals_R, float(np.sqrt(squares / freedom)), spreads_T, seed, name)
 
 

@@ -25,7 +25,8 @@ DELTA = 0.003
 """Relative residual from which on Huber's loss is linear."""
 _EXPONENTS = (0.05, 2.0)
 _GRID = 13  # values of each exponent that the search starts with
-_ROUNDS = 12  # of reweighting, at most
+_ROUNDS, _FEW_ROUNDS = 12, 3  # of reweighting, at most
+_STEP = 0.2  # of the logarithms of exponents, with which a search from a good start begins
 _NEIGHBOURS = np.array(list(product((-1.0, 0.0, 1.0), repeat=2)))
 _SUBSETS = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))  # of E, A and B: those that are not zero
 
@@ -46,42 +47,49 @@ class Laws:
         return found
 
 
-def fit(losses_TR: Floats, n_R: Floats, d_R: Floats, *, precision: float = 1e-7) -> Laws:
+def fit(losses_TR: Floats, n_R: Floats, d_R: Floats, *, near: Laws | None = None) -> Laws:
     """The law of each of T sets of losses of the same R runs of sizes n_R after d_R tokens.
 
-    precision: of the logarithms of the exponents.
+    near: one law, from whose exponents the search begins, and which need not be found more precisely than draws differ.
     """
+    precision, rounds = (1e-7, _ROUNDS) if near is None else (4e-3, _FEW_ROUNDS)
     centre_n, centre_d = (float(np.exp(np.log(each).mean())) for each in (n_R, d_R))
     logs_2R = np.log(np.stack([n_R / centre_n, d_R / centre_d]))
-    where_T2, weights_TR = _search_all(losses_TR, logs_2R, precision), np.ones_like(losses_TR)
+    weights_TR = np.ones_like(losses_TR)
+    start_T2, step = _on_grid(losses_TR, logs_2R) if near is None else (_exponents(near, len(losses_TR)), _STEP)
+    where_T2 = _descend(start_T2, (step, precision), losses_TR, logs_2R, weights_TR)
     theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         sizes_TR = abs(residuals_TR[:, 0])
         new_TR = np.minimum(1.0, DELTA / np.maximum(sizes_TR, 1e-300))
         if np.allclose(new_TR, weights_TR, rtol=1e-3, atol=0):
             break
         weights_TR = new_TR
-        where_T2 = _descend(where_T2, (0.1, precision), losses_TR, logs_2R, weights_TR)
+        where_T2 = _descend(where_T2, (_STEP, precision), losses_TR, logs_2R, weights_TR)
         theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
     alpha, beta = np.exp(where_T2).T
     e, a, b = theta_T3[:, 0].T
     return Laws(e, a * centre_n**alpha, b * centre_d**beta, alpha, beta)
 
 
-def _search_all(losses_TR: Floats, logs_2R: Floats, precision: float) -> Floats:
-    """The logarithms of the best exponents by least squares, [T, 2]: from a grid, and then from its best point."""
+def _on_grid(losses_TR: Floats, logs_2R: Floats) -> tuple[Floats, float]:
+    """The logarithms of the exponents on a grid that are best by least squares, [T, 2], and half its spacing."""
     line = np.linspace(*np.log(_EXPONENTS), _GRID)
     grid_K2 = np.array(list(product(line, line)))
-    weights_TR = np.ones_like(losses_TR)
-    scores = np.stack([_score(point[None, None], losses_TR, logs_2R, weights_TR)[:, 0] for point in grid_K2])
-    steps = (float(line[1] - line[0]) / 2, precision)
-    return _descend(grid_K2[scores.argmin(0)], steps, losses_TR, logs_2R, weights_TR)
+    ones_TR = np.ones_like(losses_TR)
+    scores = np.stack([_score(point[None, None], losses_TR, logs_2R, ones_TR)[:, 0] for point in grid_K2])
+    return grid_K2[scores.argmin(0)], float(line[1] - line[0]) / 2
+
+
+def _exponents(law: Laws, count: int) -> Floats:
+    return np.log(np.stack([law.alpha, law.beta], axis=1)).repeat(count, axis=0)
 
 
 def _descend(
     where_T2: Floats, steps: tuple[float, float], losses_TR: Floats, logs_2R: Floats, weights_TR: Floats
 ) -> Floats:
-    """Pattern search: go to the best of nine points around; where that is the middle, halve their distance.
+    """Pattern search: go to the best of nine points around; halve their distance where that is the middle, and double
+    it elsewhere.
 
     steps: the first distance, and the last.
     """
@@ -96,7 +104,7 @@ def _descend(
         best = scores.argmin(1)
         best = np.where(scores[np.arange(len(best)), best] < scores[:, middle], best, middle)
         where_T2[moving] = around[np.arange(len(best)), best]
-        steps_T[moving[best == middle]] /= 2
+        steps_T[moving] = np.where(best == middle, steps_T[moving] / 2, np.minimum(first, 2 * steps_T[moving]))
         moving = moving[steps_T[moving] > last]
     return where_T2
 
