@@ -52,7 +52,7 @@ def fit(losses_TR: Floats, n_R: Floats, d_R: Floats, *, near: Laws | None = None
 
     near: one law, from whose exponents the search begins, and which need not be found more precisely than draws differ.
     """
-    precision, rounds = (1e-7, _ROUNDS) if near is None else (4e-3, _FEW_ROUNDS)
+    precision, rounds = (1e-5, _ROUNDS) if near is None else (4e-3, _FEW_ROUNDS)
     centre_n, centre_d = (float(np.exp(np.log(each).mean())) for each in (n_R, d_R))
     logs_2R = np.log(np.stack([n_R / centre_n, d_R / centre_d]))
     weights_TR = np.ones_like(losses_TR)
@@ -76,9 +76,8 @@ def _on_grid(losses_TR: Floats, logs_2R: Floats) -> tuple[Floats, float]:
     """The logarithms of the exponents on a grid that are best by least squares, [T, 2], and half its spacing."""
     line = np.linspace(*np.log(_EXPONENTS), _GRID)
     grid_K2 = np.array(list(product(line, line)))
-    ones_TR = np.ones_like(losses_TR)
-    scores = np.stack([_score(point[None, None], losses_TR, logs_2R, ones_TR)[:, 0] for point in grid_K2])
-    return grid_K2[scores.argmin(0)], float(line[1] - line[0]) / 2
+    scores_TK = _score(grid_K2[None], losses_TR, logs_2R, np.ones_like(losses_TR))
+    return grid_K2[scores_TK.argmin(1)], float(line[1] - line[0]) / 2
 
 
 def _exponents(law: Laws, count: int) -> Floats:
