@@ -1,0 +1,283 @@
+"""The plan of a study: which runs it trains, each with how many FLOPs. It is written before the first of them.
+
+Each family trains the same nine cells: three sizes, and three lengths for each. A cell is a number of FLOPs, that of the
+first family at this size and length; every family gets it, in whole steps:
+
+    steps = round(FLOPs of the cell / FLOPs of a step),      FLOPs of a step by `loop/flops.py`
+
+With at least 50 steps the budgets of a cell differ by one percent at most, and less in longer runs. A size is m layers of m
+heads of 16 channels, about 3072 m³ parameters in the blocks. N of the law is FLOPs for each token / 6, in the unit of
+parameters, so that 6 N D is the FLOPs of a run exactly, with attention and output layer, as DeepSeek LLM (Bi et al. 2024,
+section 3.2) has it. The middle cell has about 20 tokens for each of N, as Hoffmann et al. 2022 found to be best.
+
+N-gram tables are left out: they take no FLOPs, and a family that reads vectors can have none.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seedfast import recipes
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
+from seedfast.errors import UserError
+from seedfast.evaluate.effort import step_flops
+from seedfast.files import commit, to_json
+from seedfast.loop.budget import measure
+from seedfast.loop.config import Run
+from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.placement.placement import Placement
+from seedfast.loop.session import Session
+from seedfast.loop.trial import trial
+from seedfast.models.transformer import Transformer
+from seedfast.untrusted import read_json
+
+FILE = "study.json"
+FAMILIES = ("autoregressive", "masked", "block", "proofreading", "embedding")
+LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
+"""The sizes: layers, and heads of 16 channels."""
+LEAST_STEPS = 50
+LENGTHS = (1, 2, 4)
+CHECK = 4
+"""FLOPs of the run that checks the law, over those of the largest run of the fit."""
+_SIZES = 3
+_TOKENS_FOR_EACH = 20.0
+_BATCH = 8
+_EXAMPLES = 32  # of the validation that ends a training
+_HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
+_MARGIN = 0.85  # of the minutes, for what was measured too short
+_OPENING = 2.0  # seconds of a run before its first step and after its last
+_TIMED = 60.0  # seconds of a budget by which the speed is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a study is asked for. flops: of all runs together. minutes: the time of all instead."""
+
+    data: tuple[str, ...]
+    families: tuple[str, ...] = FAMILIES
+    minutes: float | None = None
+    flops: float | None = None
+    check: bool = False
+    tokenizer: str = "bytes"
+    context: int = 128
+    seed: int = 1
+
+    def run(self, family: str, size: int, steps: int, validation: float) -> Run:
+        """The run of a family in a size. Raises UserError for options that do not fit the data."""
+        made = recipes.make(f"text-{family}")
+        assert isinstance(made.data, TextData)
+        assert isinstance(made.model, Transformer)
+        data = replace(
+            made.data.with_path(*self.data), tokenizer=self.tokenizer, context=self.context, validation=validation
+        )
+        return replace(
+            made,
+            data=data,
+            model=replace(made.model, layers=size, heads=size, width=16 * size, ngrams=()),
+            schedule=replace(made.schedule, warmup=min(made.schedule.warmup, steps // 10)),
+            steps=steps,
+            batch_size=_BATCH,
+            seed=self.seed,
+            eval_every=0,
+            eval_examples=_EXAMPLES,
+            sample_every=0,
+            keep=1,
+        ).located()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run of the plan. budget: FLOPs of its cell, which its steps come to within half a step."""
+
+    name: str
+    family: str
+    size: int
+    steps: int
+    step_flops: float
+    budget: float
+    in_fit: bool = True
+
+    @property
+    def flops(self) -> float:
+        """The FLOPs of its training."""
+        return self.steps * self.step_flops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was asked for, the part of the text that is held out, FLOPs of a step by family and size, and the runs."""
+
+    request: Request
+    validation: float
+    step_flops: Mapping[str, Mapping[int, float]]
+    runs: tuple[PlannedRun, ...]
+
+    def write(self, folder: Path) -> None:
+        """Commit it as the study's file."""
+        commit(folder / FILE, to_json(asdict(self)))
+
+    def run(self, planned: PlannedRun) -> Run:
+        """A planned run as the value that is trained."""
+        return self.request.run(planned.family, planned.size, planned.steps, self.validation)
+
+
+def read(folder: Path, request: Request) -> Plan | None:
+    """The plan of the study in a folder; None for a new folder.
+
+    Raises UserError for another study, or a file that cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        stored = read_json(path)
+        asked = {**stored["request"], **{key: tuple(stored["request"][key]) for key in ("data", "families")}}
+        plan = Plan(
+            request=Request(**asked),
+            validation=float(stored["validation"]),
+            step_flops={
+                family: {int(size): float(flops) for size, flops in each.items()}
+                for family, each in stored["step_flops"].items()
+            },
+            runs=tuple(PlannedRun(**each) for each in stored["runs"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as the plan of a study ({error}): give another --out.") from error
+    for key, before in asdict(plan.request).items():
+        now = getattr(request, key)
+        if before != now:
+            raise UserError(
+                f"{folder} holds a study with {key} = {_shown(before)}, and {_shown(now)} is asked for: give the same "
+                "command to continue it, or another --out."
+            )
+    return plan
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple | list) else str(value)
+
+
+def make(request: Request) -> Plan:
+    """Plan a new study. Nothing is trained, but a few steps of each family are timed for a budget in minutes.
+
+    Raises UserError for data without held-out text, and a budget too small for 50 steps of each run.
+    """
+    began = time.perf_counter()
+    validation = _validation(request)
+    flops: dict[str, dict[int, float]] = {}
+    seconds, opening = 0.0, 0.0
+    for family in request.families:
+        run = request.run(family, LADDER[1], 1000, validation)
+        with trial(run, None, Placement(DistributedContext.single(run.device, run.precision))) as session:
+            flops[family] = dict(_counted(request, session, family, validation))
+            if request.minutes is not None:
+                speed = measure(session, _TIMED)
+                windows = len(session.corpus.validation)
+                ending = speed.sampling_seconds + speed.validation_seconds * (1 + windows / min(windows, _EXAMPLES) / 2)
+                seconds += speed.step_seconds / flops[family][LADDER[1]]
+                opening += (_OPENING + ending) * (_SIZES * len(LENGTHS) + request.check)
+    if request.minutes is None:
+        assert request.flops is not None
+        each = request.flops / len(request.families)
+    else:
+        left = 60 * request.minutes * _MARGIN - opening - (time.perf_counter() - began)
+        each = max(0.0, left) / seconds
+    try:
+        runs = planned(flops, each, tokens=_BATCH * request.context, check=request.check)
+    except TooSmall as error:
+        needed = f"--flops {error.flops * len(request.families):.2g}"
+        if request.minutes is not None:
+            minutes = (error.flops * seconds + opening) / 60 / _MARGIN
+            needed = f"--minutes {math.ceil(minutes + (time.perf_counter() - began) / 60)}"
+        raise UserError(
+            f"The budget leaves a run fewer than {LEAST_STEPS} steps: give at least {needed} or fewer --families."
+        ) from None
+    return Plan(request=request, validation=validation, step_flops=flops, runs=runs)
+
+
+class TooSmall(Exception):  # noqa: N818
+    """A budget in which no run has enough steps. flops: of each family, that are needed at least."""
+
+    def __init__(self, flops: float) -> None:
+        super().__init__(flops)
+        self.flops = flops
+
+
+def planned(
+    step_flops: Mapping[str, Mapping[int, float]], each: float, *, tokens: int, check: bool
+) -> tuple[PlannedRun, ...]:
+    """The runs of all families, those with fewer FLOPs first. each: FLOPs of one family. tokens: of a step.
+
+    Raises TooSmall.
+    """
+    reference = next(iter(step_flops.values()))
+    most, fitting = 0.0, list[tuple[float, int, float]]()
+    for first in range(len(LADDER) - _SIZES):
+        sizes = LADDER[first : first + _SIZES]
+        n = [reference[size] / 6 / tokens for size in sizes]
+        for_one = 6 * sum(LENGTHS) * sum(n) + check * CHECK * 6 * n[-1] * LENGTHS[-1]  # FLOPs, for the least tokens of 1
+        length = each / for_one
+        least = LEAST_STEPS * max(flops[size] / reference[size] for flops in step_flops.values() for size in sizes)
+        if first == 0:
+            most = least * tokens * for_one
+        if length >= least * tokens:
+            fitting.append((abs(math.log(LENGTHS[1] * length / n[1] / _TOKENS_FOR_EACH)), first, length))
+    if not fitting:
+        raise TooSmall(most)
+    _, first, length = min(fitting)
+    sizes = LADDER[first : first + _SIZES]
+    cells = [
+        (f"{size}-x{times}", size, reference[size] / tokens * length * times, True)
+        for size in sizes
+        for times in LENGTHS
+    ]
+    if check:
+        cells.append((f"{LADDER[first + _SIZES]}-check", LADDER[first + _SIZES], CHECK * cells[-1][2], False))
+    runs = [
+        PlannedRun(
+            name=f"{family}-{name}",
+            family=family,
+            size=size,
+            steps=round(budget / flops[size]),
+            step_flops=flops[size],
+            budget=budget,
+            in_fit=in_fit,
+        )
+        for name, size, budget, in_fit in cells
+        for family, flops in step_flops.items()
+    ]
+    return tuple(sorted(runs, key=lambda run: run.budget))
+
+
+def shape_flags(size: int) -> str:
+    """The flags of a size, for people."""
+    return f"--model.layers {size} --model.heads {size} --model.width {16 * size} --model.ngrams"
+
+
+def _validation(request: Request) -> float:
+    """The part of the text that is held out: that of the recipe, and less of a long text."""
+    run = request.run(request.families[0], LADDER[0], 1000, 0.1)
+    assert isinstance(run.data, TextData)
+    assets = run.data.load().assets
+    assert isinstance(assets, TextAssets)
+    if not assets.validation_bytes:
+        raise UserError(f"A study measures runs on held-out text, and {_shown(request.data)} is too short to have any.")
+    return float(f"{run.data.validation * min(1.0, _HELD_OUT / assets.validation_bytes):.3g}")
+
+
+def _counted(request: Request, session: Session, family: str, validation: float) -> Iterator[tuple[int, float]]:
+    """Each size with the FLOPs of a step. Raises UserError for a family whose FLOPs cannot be counted."""
+    for size in LADDER:
+        run = request.run(family, size, 1000, validation)
+        with torch.device("meta"):
+            network = session.family.objective.network(run.model)
+        found = step_flops(run, session.family.objective, session.corpus, network, session.state.family)
+        if not found:
+            raise UserError(f"FLOPs of {family} cannot be counted: leave it out of --families.")
+        yield size, found
