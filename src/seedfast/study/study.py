@@ -10,7 +10,7 @@ import numpy as np
 
 from seedfast.console import say
 from seedfast.errors import UserError
-from seedfast.files import finite
+from seedfast.files import UNFINISHED, finite
 from seedfast.report.format import duration, measured
 from seedfast.run_folder.lock import locked
 from seedfast.study.draws import FittedLaw, band, fitted, other_texts
@@ -116,7 +116,7 @@ def study(request: Request, folder: Path, *, for_flops: float | None = None, sca
     """
     plan = read(folder, request)
     if plan is None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and all(UNFINISHED in each.name for each in folder.iterdir())):
             raise UserError(f"{folder} exists, and holds no study: give another --out.")
         say(f"Timing {len(request.families)} families …" if request.minutes else "Counting FLOPs …")
         plan = make(request)
