@@ -30,6 +30,7 @@ def without_a_floor(losses: Floats, at: tuple[float, float]) -> float:
 
 def parabola(losses: Floats, at: tuple[float, float]) -> float:
     """The other twin: log L is a polynomial of degree two, which turns upwards beyond the runs."""
+
     def terms(n: Floats, d: Floats) -> Floats:
         x, y = np.log(n), np.log(d)
         return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
@@ -40,7 +41,9 @@ def parabola(losses: Floats, at: tuple[float, float]) -> float:
 
 def test_the_fit_finds_the_law_that_made_the_losses() -> None:
     found = fit(LOSSES[None], SIZES, TOKENS)
-    for value, known in zip((found.e, found.a, found.b, found.alpha, found.beta), (1.2, 40, 900, 0.4, 0.55), strict=True):
+    for value, known in zip(
+        (found.e, found.a, found.b, found.alpha, found.beta), (1.2, 40, 900, 0.4, 0.55), strict=True
+    ):
         assert value[0] == pytest.approx(known, rel=1e-4)
     known = law(*AT)
     assert found.loss(*AT)[0] == pytest.approx(known, rel=1e-5)

@@ -23,8 +23,8 @@ class StudyOptions:
     """Which kind of model suits a text and a budget: runs of several families, a law for each, a recommendation.
 
     Each family trains three sizes, each for three lengths, and all families get the same training FLOPs in each of
-    these nine cells. A law L(N, D) = E + A / N^α + B / D^β is fitted to the bits per byte of each family, and tells what
-    a run with more FLOPs would have, with a band (docs/study.md).
+    these nine cells. A law L(N, D) = E + A / N^α + B / D^β is fitted to the bits per byte of each family, and tells
+    what a run with more FLOPs would have, with a band (docs/study.md).
 
     Every run is an ordinary run folder below --out. After Ctrl-C or a kill, the same command continues.
     """

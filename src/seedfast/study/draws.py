@@ -2,12 +2,12 @@
 
 Two kinds of luck are drawn together:
 
-    text    the held-out text could be another one: each block of it counts with an exponential weight, the same for all
-            runs and families (the Bayesian bootstrap, Rubin 1981), so that what is hard for all of them cancels
-    runs    the seed could be another one: the fitted losses are given new residuals. Resampling the runs themselves would
-            often lose a whole size of a design of nine. The residuals are normal, and their variance is drawn too, from
-            Σ r² / χ² with R − 5 degrees of freedom, since so few runs tell it only roughly; in a linear model this gives
-            the bands of Student's t.
+    text    the held-out text could be another one: each block of it counts with an exponential weight, the same for
+            all runs and families (the Bayesian bootstrap, Rubin 1981), so that what is hard for all of them cancels
+    runs    the seed could be another one: the fitted losses are given new residuals. Resampling the runs themselves
+            would often lose a whole size of a design of nine. The residuals are normal, and their variance is drawn
+            too, from Σ r² / χ² with R − 5 degrees of freedom, since so few runs tell it only roughly; in a linear model
+            this gives the bands of Student's t.
 
 What is not drawn is that the law itself may be wrong beyond the runs that it was fitted to.
 """
@@ -53,7 +53,14 @@ class FittedLaw:
 
 
 def fitted(
-    losses_R: Floats, n_R: Floats, d_R: Floats, *, seed: int, name: str, texts_TR: Floats | None = None, count: int = COUNT
+    losses_R: Floats,
+    n_R: Floats,
+    d_R: Floats,
+    *,
+    seed: int,
+    name: str,
+    texts_TR: Floats | None = None,
+    count: int = COUNT,
 ) -> FittedLaw:
     """Fit the law of a family, and draw `count` others.
 

@@ -1,8 +1,8 @@
 """The law L(N, D) = E + A / N^α + B / D^β, fitted to the losses of runs by variable projection.
 
-This is the third approach of Hoffmann et al. 2022 ("Training Compute-Optimal Large Language Models", section 3.3). Given
-α and β the law is linear in E, A and B, so these three are solved for exactly, not below zero, and only the exponents are
-searched (Golub & Pereyra 1973): no starting point has to be guessed, and no parabola is fitted.
+This is the third approach of Hoffmann et al. 2022 ("Training Compute-Optimal Large Language Models", section 3.3).
+Given α and β the law is linear in E, A and B, so these three are solved for exactly, not below zero, and only the
+exponents are searched (Golub & Pereyra 1973): no starting point has to be guessed, and no parabola is fitted.
 
 The residual of a run is L̂ / L − 1, which is log L̂ − log L up to half its square, and is linear where the logarithm is
 not. Its loss is Huber's (1964) with δ = 0.003: squared below, where runs differ by the luck of their seeds and are

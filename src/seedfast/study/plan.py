@@ -1,14 +1,14 @@
 """The plan of a study: which runs it trains, each with how many FLOPs. It is written before the first of them.
 
-Each family trains the same nine cells: three sizes, and three lengths for each. A cell is a number of FLOPs, that of the
-first family at this size and length; every family gets it, in whole steps:
+Each family trains the same nine cells: three sizes, and three lengths for each. A cell is a number of FLOPs, that of
+the first family at this size and length; every family gets it, in whole steps:
 
     steps = round(FLOPs of the cell / FLOPs of a step),      FLOPs of a step by `loop/flops.py`
 
-With at least 50 steps the budgets of a cell differ by one percent at most, and less in longer runs. A size is m layers of m
-heads of 16 channels, about 3072 m³ parameters in the blocks. N of the law is FLOPs for each token / 6, in the unit of
-parameters, so that 6 N D is the FLOPs of a run exactly, with attention and output layer, as DeepSeek LLM (Bi et al. 2024,
-section 3.2) has it. The middle cell has about 20 tokens for each of N, as Hoffmann et al. 2022 found to be best.
+With at least 50 steps each is within one percent of its cell, and closer in longer runs. A size is m layers of m heads
+of 16 channels, about 3072 m³ parameters in the blocks. N of the law is FLOPs for each token / 6, in the unit of
+parameters, so that 6 N D is the FLOPs of a run exactly, with attention and output layer, as DeepSeek LLM (Bi et al.
+2024, section 3.2) has it. The middle cell has about 20 tokens for each of N, as Hoffmann et al. 2022 found to be best.
 
 N-gram tables are left out: they take no FLOPs, and a family that reads vectors can have none.
 """
@@ -201,7 +201,7 @@ def make(request: Request) -> Plan:
     return Plan(request=request, validation=validation, step_flops=flops, runs=runs)
 
 
-class TooSmall(Exception):  # noqa: N818
+class TooSmall(Exception):
     """A budget in which no run has enough steps. flops: of each family, that are needed at least."""
 
     def __init__(self, flops: float) -> None:
@@ -221,7 +221,9 @@ def planned(
     for first in range(len(LADDER) - _SIZES):
         sizes = LADDER[first : first + _SIZES]
         n = [reference[size] / 6 / tokens for size in sizes]
-        for_one = 6 * sum(LENGTHS) * sum(n) + check * CHECK * 6 * n[-1] * LENGTHS[-1]  # FLOPs, for the least tokens of 1
+        for_one = (
+            6 * sum(LENGTHS) * sum(n) + check * CHECK * 6 * n[-1] * LENGTHS[-1]
+        )  # FLOPs, for the least tokens of 1
         length = each / for_one
         least = LEAST_STEPS * max(flops[size] / reference[size] for flops in step_flops.values() for size in sizes)
         if first == 0:

@@ -1,4 +1,4 @@
-"""The runs of a study: each an ordinary run folder, trained by `seedfast.train` and measured as `seedfast compare` does.
+"""The runs of a study: each an ordinary run folder, trained by `seedfast.train`, measured as `seedfast compare` does.
 
 What is known of a run is committed beside the run folders, so a study that was killed continues with the run that it
 was at, and a run in the middle with its own checkpoint: with the same bits as a study that was not killed.
@@ -69,7 +69,7 @@ class Measured:
         return Cut(np.array(self.sizes, np.int64), self.is_ordered, bytes.fromhex(self.contents))
 
     @property
-    def totals_E(self) -> Floats:
+    def nats(self) -> Floats:
         """The nats of each window."""
         return np.array(self.totals)
 
@@ -118,7 +118,9 @@ def _measured(planned: PlannedRun, model: Trained) -> Measured:
     held_out, spent = HeldOut(model.corpus), effort(model)
     cut = held_out.cut
     if not all(np.isfinite(loss.totals)):
-        raise UserError(f"The loss of {planned.name} is not finite, so no law can be fitted: leave {planned.family} out.")
+        raise UserError(
+            f"The loss of {planned.name} is not finite, so no law can be fitted: leave {planned.family} out."
+        )
     return Measured(
         name=planned.name,
         family=planned.family,

@@ -145,7 +145,7 @@ def judged(
     folder: Path, plan: Plan, found: Sequence[Measured], *, for_flops: float | None = None, scale: float = 4.0
 ) -> Study:
     """The study of runs that are all measured. Raises UserError if a law cannot be fitted."""
-    texts_TR = other_texts([each.totals_E for each in found], [each.cut for each in found], seed=plan.request.seed)
+    texts_TR = other_texts([each.nats for each in found], [each.cut for each in found], seed=plan.request.seed)
     flops = for_flops or scale * max(each.flops for each in found if each.in_fit)
     laws: dict[str, tuple[FittedLaw, Prediction]] = {}
     bests: dict[str, tuple[int, Prediction, Floats]] = {}

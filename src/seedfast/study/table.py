@@ -171,7 +171,7 @@ def notes(found: Study) -> Iterator[str]:
     times = max(ratio.values())
     if off:
         named = ", ".join(f"{each.name} ({each.check.error:+.1%})" for each in off)
-        yield f"The law misses the run that was left out ({times:.2g} times the FLOPs of the fit) by more than 1%: {named}."
+        yield f"More than 1% off the run that was left out ({times:.2g} times the FLOPs of the fit): {named}."
     else:
         yield f"Each law predicts the run that was left out ({times:.2g} times the FLOPs of its fit) to 1%."
     if times < 3:
@@ -180,8 +180,8 @@ def notes(found: Study) -> Iterator[str]:
     rate = max(each.epochs / each.tokens for each in found.runs if each.family == best.name)
     if (epochs := rate * best.best.tokens) > _MANY_EPOCHS:
         yield (
-            f"The recommended run reads its training text {epochs:.0f} times. The law takes repeated text for new, which "
-            "holds up to about four times (Muennighoff et al. 2023); beyond, autoregressive models overfit first."
+            f"The recommended run reads its training text {epochs:.0f} times. The law takes repeated text for new, "
+            "which holds up to about four times (Muennighoff et al. 2023); beyond, autoregressive models overfit first."
         )
     sizes = [each.size for each in found.runs if each.family == best.name]
     if not min(sizes) <= best.size <= max(sizes):
