@@ -37,8 +37,8 @@ class StudyOptions:
     """Time of the whole study on this machine (default: 15). It is turned into FLOPs once, when the study begins."""
     flops: Annotated[float | None, MoreThan(0)] = None
     """Instead of --minutes: training FLOPs of all runs together, in equal parts for the families."""
-    families: tuple[FamilyName, ...] = ("autoregressive", "masked", "block", "proofreading", "embedding")
-    """Which families are compared; the first gives the cells their FLOPs."""
+    families: tuple[FamilyName, ...] = ()
+    """Which families are compared (default: all); the first gives the cells their FLOPs."""
     check: bool = False
     """Train one more run of each family, with four times the FLOPs of any in the fit, and compare it with its
     prediction. Without it, the largest run of the fit is predicted from the others."""
@@ -70,19 +70,19 @@ def study(words: list[str]) -> int:
             raise UserError(f"{names} are two forms of one thing: give one of them.")
     if not asked.data:
         raise UserError("Name the text to study: seedfast study DATA --out DIR.")
-    if not asked.families or len(set(asked.families)) < len(asked.families):
-        raise UserError(f"--families {' '.join(asked.families)} must name each family once, and one at least.")
+    if len(set(asked.families)) < len(asked.families):
+        raise UserError(f"--families {' '.join(asked.families)} must name each family once.")
     from seedfast.data.text.named_source import located
     from seedfast.files import commit
     from seedfast.study import table
-    from seedfast.study.plan import Request
+    from seedfast.study.plan import FAMILIES, Request
     from seedfast.study.study import study as run_study
     from seedfast.user_code import named_by_user
 
     named_by_user(*asked.data)
     request = Request(
         data=tuple(map(located, asked.data)),
-        families=asked.families,
+        families=asked.families or FAMILIES,
         minutes=15.0 if asked.minutes is None and asked.flops is None else asked.minutes,
         flops=asked.flops,
         check=asked.check,

@@ -39,7 +39,7 @@ from seedfast.untrusted import read_json
 
 FILE = "study.json"
 FAMILIES = ("autoregressive", "masked", "block", "proofreading", "embedding")
-LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
+LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
 """The sizes: layers, and heads of 16 channels."""
 LEAST_STEPS = 50
 LENGTHS = (1, 2, 4)
@@ -52,6 +52,7 @@ _EXAMPLES = 32  # of the validation that ends a training
 _HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
 _MARGIN = 0.85  # of the minutes, for what was measured too short
 _OPENING = 2.0  # seconds of a run before its first step and after its last
+_TIMED_SIZE = 3  # of the runs by which the speed is measured
 _TIMED = 60.0  # seconds of a budget by which the speed is measured
 
 
@@ -173,14 +174,14 @@ def make(request: Request) -> Plan:
     flops: dict[str, dict[int, float]] = {}
     seconds, opening = 0.0, 0.0
     for family in request.families:
-        run = request.run(family, LADDER[1], 1000, validation)
+        run = request.run(family, _TIMED_SIZE, 1000, validation)
         with trial(run, None, Placement(DistributedContext.single(run.device, run.precision))) as session:
             flops[family] = dict(_counted(request, session, family, validation))
             if request.minutes is not None:
                 speed = measure(session, _TIMED)
                 windows = len(session.corpus.validation)
                 ending = speed.sampling_seconds + speed.validation_seconds * (1 + windows / min(windows, _EXAMPLES) / 2)
-                seconds += speed.step_seconds / flops[family][LADDER[1]]
+                seconds += speed.step_seconds / flops[family][_TIMED_SIZE]
                 opening += (_OPENING + ending) * (_SIZES * len(LENGTHS) + request.check)
     if request.minutes is None:
         assert request.flops is not None
@@ -275,11 +276,16 @@ def _validation(request: Request) -> float:
 
 def _counted(request: Request, session: Session, family: str, validation: float) -> Iterator[tuple[int, float]]:
     """Each size with the FLOPs of a step. Raises UserError for a family whose FLOPs cannot be counted."""
-    for size in LADDER:
+
+    def count(size: int, layers: int) -> float:
         run = request.run(family, size, 1000, validation)
         with torch.device("meta"):
-            network = session.family.objective.network(run.model)
+            network = session.family.objective.network(replace(run.model, layers=layers))
         found = step_flops(run, session.family.objective, session.corpus, network, session.state.family)
         if not found:
             raise UserError(f"FLOPs of {family} cannot be counted: leave it out of --families.")
-        yield size, found
+        return found
+
+    for size in LADDER:
+        one, two = count(size, 1), count(size, 2)
+        yield size, one + (size - 1) * (two - one)  # all layers take the same
