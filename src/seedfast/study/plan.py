@@ -47,7 +47,8 @@ CHECK = 4
 """FLOPs of the run that checks the law, over those of the largest run of the fit."""
 _SIZES = 3
 _TOKENS_FOR_EACH = 20.0
-_BATCH = 8
+BATCH = 8
+"""Windows of a step."""
 _EXAMPLES = 32  # of the validation that ends a training
 _HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
 _MARGIN = 0.85  # of the minutes, for what was measured too short
@@ -81,9 +82,9 @@ class Request:
             made,
             data=data,
             model=replace(made.model, layers=size, heads=size, width=16 * size, ngrams=()),
-            schedule=replace(made.schedule, warmup=min(made.schedule.warmup, steps // 10)),
+            schedule=replace(made.schedule, warmup=warmup(steps)),
             steps=steps,
-            batch_size=_BATCH,
+            batch_size=BATCH,
             seed=self.seed,
             eval_every=0,
             eval_examples=_EXAMPLES,
@@ -190,7 +191,7 @@ def make(request: Request) -> Plan:
         left = 60 * request.minutes * _MARGIN - opening - (time.perf_counter() - began)
         each = max(0.0, left) / seconds
     try:
-        runs = planned(flops, each, tokens=_BATCH * request.context, check=request.check)
+        runs = planned(flops, each, tokens=BATCH * request.context, check=request.check)
     except TooSmall as error:
         needed = f"--flops {error.flops * len(request.families):.2g}"
         if request.minutes is not None:
@@ -256,6 +257,11 @@ def planned(
         for family, flops in step_flops.items()
     ]
     return tuple(sorted(runs, key=lambda run: run.budget))
+
+
+def warmup(steps: int) -> int:
+    """Steps of warm-up: a tenth of a short run."""
+    return min(100, steps // 10)
 
 
 def shape_flags(size: int) -> str:

@@ -15,7 +15,7 @@ from seedfast.report.format import duration, measured
 from seedfast.run_folder.lock import locked
 from seedfast.study.draws import FittedLaw, band, fitted, other_texts
 from seedfast.study.law import Floats
-from seedfast.study.plan import FILE, LADDER, Plan, Request, make, read
+from seedfast.study.plan import FILE, Plan, Request, make, read
 from seedfast.study.runs import Measured, exact, known, refuse_other_texts, train_and_measure
 
 
@@ -229,7 +229,7 @@ def _best(
     def at(size: int) -> tuple[float, float]:
         return step_flops[size] / tokens_of_a_step / 6, flops / step_flops[size] * tokens_of_a_step
 
-    size = min(LADDER, key=lambda each: float(law.law.loss(*at(each))[0]))
+    size = min(step_flops, key=lambda each: float(law.law.loss(*at(each))[0]))
     n, tokens = at(size)
     value, drawn = law.predict(n, tokens, of="best")
     low, high = band(drawn)

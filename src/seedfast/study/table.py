@@ -9,7 +9,7 @@ from seedfast.report.format import measured
 from seedfast.report.study import PlottedFamily, PlottedRun, draw
 from seedfast.report.theme import DARK, LIGHT
 from seedfast.study.draws import COUNT, LEVEL, band
-from seedfast.study.plan import shape_flags
+from seedfast.study.plan import BATCH, shape_flags, warmup
 from seedfast.study.study import Family, Study
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -152,7 +152,7 @@ def command(found: Study) -> str:
     data = " ".join(request.data)
     return (
         f"seedfast train text-{best.name} --data {data} --data.tokenizer {request.tokenizer} --data.context "
-        f"{request.context} {shape_flags(best.size)} --batch-size 8 --steps {best.steps}"
+        f"{request.context} {shape_flags(best.size)} --batch-size {BATCH} --schedule.warmup {warmup(best.steps)} --steps {best.steps}"
     )
 
 
