@@ -15,6 +15,7 @@ from seedfast.cli.decompress import Decompress
 from seedfast.cli.evaluate import Evaluate
 from seedfast.cli.sample import sample_class
 from seedfast.cli.score import Score
+from seedfast.cli.study import StudyOptions
 from seedfast.cli.train import parse_run
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.image.dataset import ImageAssets
@@ -73,6 +74,8 @@ def test_a_documented_command_is_valid(words: tuple[str, ...], tmp_path: Path, m
         assert str(asked_file.run).startswith("runs/")
     if name == "compare":
         assert parse(Compare, rest, prog="seedfast compare").runs
+    if name == "study":
+        assert parse(StudyOptions, rest, prog="seedfast study").data
     if name == "sample" and recipe in recipes.RECIPES and recipe != "finetune":
         asked_samples: Any = parse(sample_class(request_class(recipe)), rest, prog="seedfast sample")
         assert str(asked_samples.run) == rest[0]

@@ -176,7 +176,7 @@ def test_mistakes_are_refused_in_one_sentence(done: Path, story: Path, tmp_path:
         ([*same, "--minutes", "3"], "--minutes and --flops are two forms"),
         ([*same, "--scale", "2", "--for-flops", "1e9"], "--for-flops and --scale"),
         (words(story, tmp_path / "new", "masked", "masked"), "must name each family once"),
-        (words(short, tmp_path / "new", "masked"), "short"),
+        (words(short, tmp_path / "new", "masked"), "too short to have any"),
     ):
         status, _, error = seedfast(*command)
         assert status == 2, command

@@ -273,10 +273,14 @@ def _validation(request: Request) -> float:
     """The part of the text that is held out: that of the recipe, and less of a long text."""
     run = request.run(request.families[0], LADDER[0], 1000, 0.1)
     assert isinstance(run.data, TextData)
-    assets = run.data.load().assets
+    corpus = run.data.load()
+    assets = corpus.assets
     assert isinstance(assets, TextAssets)
-    if not assets.validation_bytes:
-        raise UserError(f"A study measures runs on held-out text, and {_shown(request.data)} is too short to have any.")
+    if not len(corpus.validation):
+        raise UserError(
+            f"A study measures runs on held-out text, and {_shown(request.data)} is too short to have any: add text, or "
+            "lower --context."
+        )
     return float(f"{run.data.validation * min(1.0, _HELD_OUT / assets.validation_bytes):.3g}")
 
 

@@ -152,7 +152,8 @@ def command(found: Study) -> str:
     data = " ".join(request.data)
     return (
         f"seedfast train text-{best.name} --data {data} --data.tokenizer {request.tokenizer} --data.context "
-        f"{request.context} {shape_flags(best.size)} --batch-size {BATCH} --schedule.warmup {warmup(best.steps)} --steps {best.steps}"
+        f"{request.context} {shape_flags(best.size)} --batch-size {BATCH} --schedule.warmup {warmup(best.steps)} "
+        f"--steps {best.steps}"
     )
 
 
