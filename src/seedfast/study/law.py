@@ -74,7 +74,8 @@ def fit(losses_TR: Floats, n_R: Floats, d_R: Floats, *, near: Laws | None = None
 
 def _on_grid(losses_TR: Floats, logs_2R: Floats) -> tuple[Floats, float]:
     """The logarithms of the exponents on a grid that are best by least squares, [T, 2], and half its spacing."""
-    line = np.linspace(*np.log(_EXPONENTS), _GRID)
+    low, high = np.log(_EXPONENTS)
+    line = np.linspace(low, high, _GRID)
     grid_K2 = np.array(list(product(line, line)))
     scores_TK = _score(grid_K2[None], losses_TR, logs_2R, np.ones_like(losses_TR))
     return grid_K2[scores_TK.argmin(1)], float(line[1] - line[0]) / 2

@@ -278,8 +278,8 @@ def _validation(request: Request) -> float:
     assert isinstance(assets, TextAssets)
     if not len(corpus.validation):
         raise UserError(
-            f"A study measures runs on held-out text, and {_shown(request.data)} is too short to have any: add text, or "
-            "lower --context."
+            f"A study measures runs on held-out text, and {_shown(request.data)} is too short to have any: add text, "
+            "or lower --context."
         )
     return float(f"{run.data.validation * min(1.0, _HELD_OUT / assets.validation_bytes):.3g}")
 
@@ -289,6 +289,7 @@ def _counted(request: Request, session: Session, family: str, validation: float)
 
     def count(size: int, layers: int) -> float:
         run = request.run(family, size, 1000, validation)
+        assert isinstance(run.model, Transformer)
         with torch.device("meta"):
             network = session.family.objective.network(replace(run.model, layers=layers))
         found = step_flops(run, session.family.objective, session.corpus, network, session.state.family)
