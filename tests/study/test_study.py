@@ -1,5 +1,6 @@
 """`seedfast study`: equal budgets, one law for each family, the same bits after a kill, refusals."""
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.helpers.cli import Run as Command
 
 from seedfast.study import plan as plans
 from seedfast.study.plan import TooSmall, planned
+from seedfast.study.study import study
 
 TINY = {"LADDER": (1, 2, 3, 4), "LENGTHS": (1, 2), "LEAST_STEPS": 3}
 """Small enough for seconds: six runs and a check, for each family."""
@@ -115,7 +117,9 @@ def test_a_finished_study_is_judged_again_without_training(done: Path, story: Pa
 def test_a_run_of_the_study_is_an_ordinary_run(done: Path, seedfast: Command) -> None:
     name = next(path.stem for path in sorted((done / "results").glob("masked-*.json")))
     stored = json.loads((done / "results" / f"{name}.json").read_text())
-    status, out, error = seedfast("evaluate", done / "runs" / name, "--at", "newest", "--only", "loss", "--json")
+    status, out, error = seedfast(
+        "evaluate", done / "runs" / name, "--at", "newest", "--only", "loss", "--draws", "2", "--json"
+    )
     assert status == 0, error
     assert json.loads(out)["bits_per_byte"] == pytest.approx(stored["value"])
 
@@ -135,6 +139,18 @@ def test_the_tables_fit_a_terminal_and_name_bounds(done: Path, story: Path, seed
     assert "http" not in page.replace("http-equiv", "")
     table = [line for line in seedfast(*command, "--markdown")[1].splitlines() if line.startswith("| masked-")]
     assert len(table) >= 7
+
+
+def test_the_bench_states_how_far_off_a_prediction_is(done: Path, story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
+    bench = importlib.import_module("study")
+    request = plans.Request(
+        data=(str(story),), families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16
+    )
+    for family in study(request, done).families:
+        off = abs(family.check.error or 0.0)
+        assert bench.row("story", family).endswith(f"| {'yes' if off <= 0.01 else 'no'} |")
+    assert bench.options().parse_args(["a.txt"]).minutes == 30
 
 
 def test_a_killed_study_continues_with_the_same_bits(

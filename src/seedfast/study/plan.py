@@ -28,7 +28,7 @@ from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.effort import step_flops
 from seedfast.files import commit, to_json
-from seedfast.loop.budget import measure
+from seedfast.loop.budget import Speed, measure
 from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.placement.placement import Placement
@@ -45,11 +45,13 @@ LEAST_STEPS = 50
 LENGTHS = (1, 2, 4)
 CHECK = 4
 """FLOPs of the run that checks the law, over those of the largest run of the fit."""
+DRAWS = 2
+"""Random tasks for each window, by which bounds are measured: the same for all runs, since these share a seed."""
 _SIZES = 3
 _TOKENS_FOR_EACH = 20.0
 BATCH = 8
 """Windows of a step."""
-_EXAMPLES = 32  # of the validation that ends a training
+_EXAMPLES = 8  # of the validation that ends a training
 _HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
 _MARGIN = 0.85  # of the minutes, for what was measured too short
 _OPENING = 2.0  # seconds of a run before its first step and after its last
@@ -180,10 +182,8 @@ def make(request: Request) -> Plan:
             flops[family] = dict(_counted(request, session, family, validation))
             if request.minutes is not None:
                 speed = measure(session, _TIMED)
-                windows = len(session.corpus.validation)
-                ending = speed.sampling_seconds + speed.validation_seconds * (1 + windows / min(windows, _EXAMPLES) / 2)
                 seconds += speed.step_seconds / flops[family][_TIMED_SIZE]
-                opening += (_OPENING + ending) * (_SIZES * len(LENGTHS) + request.check)
+                opening += (_OPENING + _ending(session, speed)) * (_SIZES * len(LENGTHS) + request.check)
     if request.minutes is None:
         assert request.flops is not None
         each = request.flops / len(request.families)
@@ -219,7 +219,7 @@ def planned(
     Raises TooSmall.
     """
     reference = next(iter(step_flops.values()))
-    most, fitting = 0.0, list[tuple[float, int, float]]()
+    needed, fitting = list[float](), list[tuple[float, int, float]]()
     for first in range(len(LADDER) - _SIZES):
         sizes = LADDER[first : first + _SIZES]
         n = [reference[size] / 6 / tokens for size in sizes]
@@ -228,12 +228,11 @@ def planned(
         )  # FLOPs, for the least tokens of 1
         length = each / for_one
         least = LEAST_STEPS * max(flops[size] / reference[size] for flops in step_flops.values() for size in sizes)
-        if first == 0:
-            most = least * tokens * for_one
+        needed.append(least * tokens * for_one)
         if length >= least * tokens:
             fitting.append((abs(math.log(LENGTHS[1] * length / n[1] / _TOKENS_FOR_EACH)), first, length))
     if not fitting:
-        raise TooSmall(most)
+        raise TooSmall(min(needed))
     _, first, length = min(fitting)
     sizes = LADDER[first : first + _SIZES]
     cells = [
@@ -267,6 +266,13 @@ def warmup(steps: int) -> int:
 def shape_flags(size: int) -> str:
     """The flags of a size, for people."""
     return f"--model.layers {size} --model.heads {size} --model.width {16 * size} --model.ngrams"
+
+
+def _ending(session: Session, speed: Speed) -> float:
+    """Seconds from the last step of a run to its result: a validation of two kinds of weights, samples, the result."""
+    windows, draws = len(session.corpus.validation), session.family.evaluated.measure.draws or 1
+    passes = windows * min(DRAWS, draws) / (2 * min(windows, _EXAMPLES) * draws)  # over those of the validation
+    return speed.sampling_seconds + speed.validation_seconds * (1 + passes)
 
 
 def _validation(request: Request) -> float:

@@ -22,7 +22,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.files import commit, to_json
 from seedfast.run_folder.journal import Entry
 from seedfast.study.law import Floats
-from seedfast.study.plan import Plan, PlannedRun
+from seedfast.study.plan import DRAWS, Plan, PlannedRun
 from seedfast.untrusted import read_json
 
 RUNS, RESULTS = "runs", "results"
@@ -114,7 +114,7 @@ def train_and_measure(folder: Path, plan: Plan, planned: PlannedRun) -> Measured
 
 def _measured(planned: PlannedRun, model: Trained) -> Measured:
     with silenced():
-        loss = measured(planned.name, model, Options(only=("loss",)))["loss"]
+        loss = measured(planned.name, model, Options(only=("loss",), draws=DRAWS))["loss"]
     held_out, spent = HeldOut(model.corpus), effort(model)
     cut = held_out.cut
     if not all(np.isfinite(loss.totals)):
