@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,7 +155,7 @@ def test_the_bench_states_how_far_off_a_prediction_is(done: Path, story: Path, m
     assert bench.options().parse_args(["a.txt"]).minutes == 30
 
 
-def test_a_killed_study_continues_with_the_same_bits(
+def test_an_interrupted_and_killed_study_continues_with_the_same_bits(
     done: Path, story: Path, tmp_path: Path, seedfast: Command
 ) -> None:
     folder = tmp_path / "killed"
@@ -161,11 +163,16 @@ def test_a_killed_study_continues_with_the_same_bits(
     code = "import sys\nfrom seedfast.study import plan\n"
     code += "".join(f"plan.{name} = {value!r}\n" for name, value in TINY.items())
     code += "from seedfast.cli import main\nmain(sys.argv[1:])\n"
-    running = processes.python(code, *command)
-    running.wait_for(lambda: len(results(folder, "autoregressive")) == 2)
-    running.wait_for(lambda: len(list((folder / "runs").iterdir())) == 3)
-    running.process.kill()
-    running.finish()
+    interrupted = processes.python(code, *command)
+    interrupted.wait_for(lambda: results(folder, "autoregressive"))
+    os.kill(interrupted.pid, signal.SIGINT)
+    ended = interrupted.finish()
+    assert ended.returncode == 130
+    assert f"the same command continues the study in {folder}" in ended.stderr
+    killed = processes.python(code, *command)
+    killed.wait_for(lambda: len(results(folder, "autoregressive")) >= 3)
+    killed.process.kill()
+    killed.finish()
     assert len(results(folder, "autoregressive")) < 7
     status, _, error = seedfast(*command)
     assert status == 0, error
