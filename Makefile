@@ -9,7 +9,7 @@ JOBS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 REV ?= HEAD~1
 SOURCES := src tests bench scripts/same_bits
 
-.PHONY: train test test-slow same-bits setup check bench format help clean
+.PHONY: train test test-slow same-bits setup check bench docs notebooks format help clean
 
 train: .venv/.ready  ## train the default recipe on the standard library's source (a few minutes on two cores)
 	$(BIN)/seedfast train text-masked --out $(RUN)
@@ -35,6 +35,12 @@ check: .venv/.ready-dev  ## style, types and the floors of the house
 bench: .venv/.ready-dev  ## speed and quality against plain PyTorch, side by side
 	$(BIN)/python bench/loop_overhead.py
 
+docs: .venv/.ready-docs  ## the documentation as a site in build/site; a warning is an error
+	$(BIN)/mkdocs build --strict --clean
+
+notebooks: .venv/.ready-docs  ## run the notebooks of the documentation, and store what they print
+	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
+
 format: .venv/.ready-dev  ## let ruff lay out the code
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
@@ -55,4 +61,8 @@ clean:  ## remove the environment and caches; runs are kept
 
 .venv/.ready-dev: .venv/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/.ready-docs: .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

@@ -21,13 +21,13 @@ class LooksAhead(Policy):
     """Positions whose own token is likely come first: the order depends on tokens that are not visible."""
 
     def priority(self, step: Step) -> Tensor:
-        if step.given_BL is None or self.request.order == "random":
+        given, open_BL = step.given, step.page.open_BL
+        if given is None or self.request.order == "random":
             return super().priority(step)
-        given_N = step.given_BL.flatten()
-        open_BL = step.page.open_BL
 
         def own(where_N: Tensor) -> Tensor:
-            return step.probabilities(where_N).gather(1, given_N[where_N, None])[:, 0]
+            q_NV = step.probabilities(where_N)
+            return q_NV.gather(1, given(q_NV, where_N)[:, None])[:, 0]
 
         return torch.zeros(open_BL.shape, dtype=torch.float64).masked_scatter(open_BL, step.at(open_BL, own))
 

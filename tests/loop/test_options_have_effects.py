@@ -60,6 +60,8 @@ def check(option: Option, laboratory: Laboratory) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.id)
 def test_an_option_has_an_effect(option: Option, laboratory: Laboratory) -> None:
+    if option.field == "trackio":
+        pytest.importorskip("trackio", reason="trackio is not installed (pip install 'seedfast[trackio]')")
     check(option, laboratory)
 
 

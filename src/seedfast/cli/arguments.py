@@ -251,10 +251,13 @@ def flags(options: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iterato
             yield flag
 
 
+_MARK: Any = type(tyro.conf.arg(name="name"))
+
+
 def _given_name(hint: Any) -> str | None:
     """The name of a flag where it is not that of its field, such as a word of Python."""
     marks = hint.__metadata__ if get_origin(hint) is Annotated else ()
-    return next((mark.name for mark in marks if getattr(mark, "name", None)), None)
+    return next((mark.name for mark in marks if isinstance(mark, _MARK) and mark.name), None)
 
 
 def _bare(hint: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from seedfast.cli.arguments import Trust, parse, step_of, trusts, without
+from seedfast.cli.ctrl_c import CtrlC
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,21 +92,23 @@ def chat(words: list[str]) -> int:
         )
     conversation = Conversation(model, asked.request, asked.system, asked.seed)
     say(model.origin)
-    is_terminal = sys.stdin.isatty()
-    if is_terminal:
-        say("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.")
-    for message in _messages(is_terminal):
-        try:
-            if not _respond(conversation, message, is_terminal):
+    if not sys.stdin.isatty():  # Ctrl-C ends the command
+        for message in _messages():
+            if not _respond(conversation, message):
                 break
-        except UserError as mistake:
-            if not is_terminal:
-                raise
-            say(f"seedfast: {mistake}")
+        return 0
+    with CtrlC() as ctrl_c:
+        say("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.")
+        for message in _messages(ctrl_c):
+            try:
+                if not _respond(conversation, message, ctrl_c):
+                    break
+            except UserError as mistake:
+                say(f"seedfast: {mistake}")
     return 0
 
 
-def _respond(conversation: "Conversation", message: str, is_terminal: bool) -> bool:
+def _respond(conversation: "Conversation", message: str, ctrl_c: CtrlC | None = None) -> bool:
     """Obey a command or answer a message; returns whether the conversation goes on."""
     from seedfast.console import say
 
@@ -118,20 +121,24 @@ def _respond(conversation: "Conversation", message: str, is_terminal: bool) -> b
             conversation.reset()
             say("(The conversation is empty again.)")
         case "/retry":
-            _answer(conversation, conversation.take_back(), is_terminal)
+            _answer(conversation, conversation.take_back(), ctrl_c)
         case _ if message.startswith("/") and not message.startswith("//"):
             raise UserError(f"There is no command {message.split()[0]}; /help lists them.")
         case _:
-            _answer(conversation, message[1:] if message.startswith("//") else message, is_terminal)
+            _answer(conversation, message[1:] if message.startswith("//") else message, ctrl_c)
     return True
 
 
-def _answer(conversation: "Conversation", message: str, is_terminal: bool) -> None:
-    """Print the answer to a message: piece by piece, or animated where it is denoised on a terminal."""
+def _answer(conversation: "Conversation", message: str, ctrl_c: CtrlC | None) -> None:
+    """Print the answer to a message: piece by piece, or animated where it is denoised on a terminal.
+
+    ctrl_c: what stops it; None if that ends the command.
+    """
     from seedfast.console import animates, printable, say
 
     console = Console()
     on_screen = console.is_terminal
+    interrupts = ctrl_c.interrupts if ctrl_c else nullcontext
 
     def show(piece: str) -> None:
         console.file.write(printable(piece) if on_screen else piece)
@@ -141,33 +148,33 @@ def _answer(conversation: "Conversation", message: str, is_terminal: bool) -> No
         from seedfast.report.animation.terminal import Player
 
         with Player(console, hides_given=True) as player:
-            found = conversation.answer(message, on_frame=player.show)
+            found = conversation.answer(message, on_frame=player.show, interrupts=interrupts)
         show(found.text)
     else:
-        found = conversation.answer(message, on_text=show)
+        found = conversation.answer(message, on_text=show, interrupts=interrupts)
     console.file.write("\n")
     console.file.flush()
-    if found.stopped and not is_terminal:
+    if found.stopped and not ctrl_c:
         raise KeyboardInterrupt
     if found.stopped:
         say("(stopped)" if found.text else "(stopped before the first word: the message is left out)")
 
 
-def _messages(is_terminal: bool) -> Iterator[str]:
-    """The user's messages: lines of the input, without empty ones, up to its end."""
-    if is_terminal:
+def _messages(ctrl_c: CtrlC | None = None) -> Iterator[str]:
+    """The user's messages: lines of the input, without empty ones, up to its end. ctrl_c: that of a terminal."""
+    if ctrl_c:
         with suppress(ImportError):  # history and editing where Python has them
             import readline  # noqa: F401
     parts: list[str] = []
     while True:
         try:
-            line = input(("… " if parts else "> ") if is_terminal else "")
+            line = _line(ctrl_c, "… " if parts else "> ")
         except EOFError:
-            if is_terminal:
+            if ctrl_c:
                 print()
             break
         except KeyboardInterrupt:
-            if not is_terminal:
+            if not ctrl_c:
                 raise
             parts = []
             print("\n(Ctrl-D ends)")
@@ -182,3 +189,10 @@ def _messages(is_terminal: bool) -> Iterator[str]:
             yield message
     if any(part.strip() for part in parts):
         yield "\n".join(parts)
+
+
+def _line(ctrl_c: CtrlC | None, prompt: str) -> str:
+    if not ctrl_c:
+        return input()
+    with ctrl_c.interrupts():
+        return input(prompt)

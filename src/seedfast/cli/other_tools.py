@@ -1,4 +1,4 @@
-"""Flags of other tools, answered with ours by every command: nanoGPT, transformers' Trainer, diffusers' scripts."""
+"""Flags of other tools, answered with ours by every command: nanoGPT, Trainer, diffusers' scripts, MDLM and others."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -10,27 +10,31 @@ from typing import Any
 from seedfast.errors import UserError
 
 _TRAIN = {
-    "--optimizer.lr": "lr learning-rate max-lr base-lr peak-lr",
+    "--optimizer.lr": "lr learning-rate max-lr base-lr peak-lr train-lr",
     "--schedule.min-lr-factor, a fraction of --optimizer.lr": "min-lr eta-min",
     "--schedule.shape": "decay-lr use-lr-scheduler lr-scheduler lr-scheduler-type lr-schedule scheduler",
     "--schedule.warmup, in steps": "warmup warmup-iters warmup-steps warmup-ratio lr-warmup-steps num-warmup-steps",
     "--steps: the schedule ends with the run": "lr-decay-iters",
     "--optimizer.kind": "optim optimizer",
     "--optimizer.weight-decay": "weight-decay wd adam-weight-decay",
-    "--optimizer.betas": "beta1 beta2 betas adam-beta1 adam-beta2",
+    "--optimizer.betas": "beta1 beta2 betas adam-beta1 adam-beta2 adam-betas",
     "--optimizer.eps": "adam-epsilon eps",
     "--clip": "grad-clip max-grad-norm clip-grad-norm gradient-clip-norm gradient-clip-val grad-clip-value",
     "--micro-batch, the examples of one forward pass; --batch-size counts those of a whole step": (
         "gradient-accumulation-steps grad-accum grad-accum-steps accumulate-grad-batches accum-iter "
+        "gradient-accumulate-every "
         "per-device-eval-batch-size eval-batch-size"
     ),
     "--batch-size, over all processes": "per-device-train-batch-size train-batch-size global-batch-size",
-    "--steps": "max-iters max-steps max-train-steps num-train-steps train-steps iterations num-iterations iters",
+    "--steps": (
+        "max-iters max-steps max-train-steps num-train-steps train-num-steps train-steps iterations num-iterations "
+        "iters"
+    ),
     "--epochs": "num-epochs num-train-epochs n-epochs max-epochs",
     "--minutes": "max-time time-limit",
     "--eval-every, in steps or epochs (0.5epoch)": (
         "eval-interval eval-steps eval-strategy evaluation-strategy eval-frequency val-interval validation-interval "
-        "validation-steps val-every"
+        "validation-steps val-every val-check-interval"
     ),
     "--eval-examples": "eval-iters max-eval-samples limit-val-batches",
     "--save-every, in steps or epochs (1epoch)": (
@@ -44,7 +48,9 @@ _TRAIN = {
     "--log-every": "log-interval logging-steps log-freq",
     "--patience": "early-stopping-patience early-stopping",
     "--best-metric": "metric-for-best-model",
-    "--out": "output-dir out-dir save-dir ckpt-dir checkpoint-dir run-dir log-dir logging-dir results-dir",
+    "--out": (
+        "output-dir out-dir save-dir ckpt-dir checkpoint-dir run-dir log-dir logging-dir results-dir results-folder"
+    ),
     "the same command: it continues the run in --out, and --at STEP begins at an earlier checkpoint": (
         "resume resume-from resume-from-checkpoint resume-checkpoint resume-checkpoint-path auto-resume continue "
         "init-from"
@@ -65,9 +71,10 @@ _TRAIN = {
     "--data.context": (
         "block-size seq-len seq-length sequence-length max-length max-seq-length max-seq-len context-length"
     ),
-    "--model.layers": "n-layer n-layers num-layers num-hidden-layers depth",
+    "--model.layers": "n-layer n-layers n-blocks num-layers num-hidden-layers depth",
     "--model.heads": "n-head n-heads num-heads num-attention-heads",
     "--model.width": "n-embd hidden-size d-model dim embed-dim model-channels",
+    "--model.multipliers": "dim-mults channel-multipliers",
     "--model.hidden": "dim-feedforward intermediate-size ffn-dim",
     "--model.dropout": "dropout",
     "--data": (
@@ -81,7 +88,7 @@ _TRAIN = {
     "--data.tokenizer": "tokenizer tokenizer-name tokenizer-file tokenizer-path vocab-path vocab-file",
     "--data.vocabulary": "vocab-size tokenizer-vocab-size",
     "--data.size": "image-size resolution img-size",
-    "--objective.augment.flip True": "random-flip horizontal-flip",
+    "--objective.augment.flip True": "random-flip horizontal-flip augment-horizontal-flip",
     "--objective.process.timesteps": "num-timesteps timesteps diffusion-steps ddpm-num-steps num-train-timesteps",
     "--objective.process.schedule": "beta-schedule noise-schedule ddpm-beta-schedule",
     "--objective.process.prediction": "prediction-type",
@@ -100,10 +107,11 @@ _SAMPLE = {
     "--num": "num-samples n-samples num-images num-return-sequences num-images-per-prompt",
     "--prompt": "start text prompts",
     "--steps": (
-        "ddim-steps num-inference-steps inference-steps sampling-steps sample-steps num-sampling-steps max-iterations"
+        "ddim-steps num-inference-steps inference-steps sampling-steps sample-steps num-sampling-steps max-iterations "
+        "sampling-timesteps"
     ),
-    "--eta": "ddim-eta",
-    "--guidance": "guidance-scale cfg cfg-scale",
+    "--eta": "ddim-eta ddim-sampling-eta",
+    "--guidance": "guidance-scale cfg cfg-scale cond-scale",
     "--label": "class-label class-labels class-cond class-selection classes",
     "--image": "image-path input-image",
     "--beams": "beam-size num-beams",

@@ -5,6 +5,7 @@ what the user writes.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -63,25 +64,34 @@ class Conversation:
         *,
         on_text: Callable[[str], None] | None = None,
         on_frame: Callable[[TextFrame], None] | None = None,
+        interrupts: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Answer:
         """The model's answer to a message.
 
         on_text: called with each piece of it, in whole characters. on_frame: with each frame of a diffusion model.
-        Ctrl-C ends the answer, of which the conversation keeps what there is.
+        A KeyboardInterrupt ends the answer, of which the conversation keeps what there is.
+        interrupts: the context in which there may be one (default: it may come at any time).
         Raises UserError for a message that cannot be sent, without which the conversation goes on.
         """
-        before = list(self.messages)
+        before, pieces = list(self.messages), list[str]()
+
+        def show(piece: str) -> None:
+            pieces.append(piece)
+            if on_text:
+                on_text(piece)
+
         self.messages.append({"role": "user", "content": text})
+        stopped = False
         try:
-            ids = self._fitting()
+            with interrupts():
+                self._generate(self._fitting(), show, on_frame)
         except UserError:
             self.messages = before
             raise
         except KeyboardInterrupt:
-            self.messages = before
-            return Answer("", stopped=True)
-        found = self._generated(ids, on_text or (lambda piece: None), on_frame)
+            stopped = True
         self.answers += 1
+        found = Answer("".join(pieces), stopped)
         if found.stopped and not found.text:
             self.messages.pop()
         else:
@@ -132,25 +142,23 @@ class Conversation:
             say(f"(The context is full: the first {left_out} messages are left out from now on.)")
         return ids
 
-    def _generated(
-        self, ids: list[int], on_text: Callable[[str], None], on_frame: Callable[[TextFrame], None] | None
-    ) -> Answer:
-        """The continuation of a rendered chat."""
+    def _generate(
+        self, ids: list[int], show: Callable[[str], None], on_frame: Callable[[TextFrame], None] | None
+    ) -> None:
+        """Show the continuation of a rendered chat, piece by piece."""
         canvas = replace(Canvas.of([(ids, True), ([self._generator.end_of_text] * self.tokens, False)]), is_begun=True)
-        pieces: list[str] = []
+        count, length = 0, 0  # of pieces, the first of which is the chat itself, and of characters that are shown
 
         def on_token(piece: str) -> None:
-            pieces.append(piece)
-            if len(pieces) > 1:  # the first is the chat itself
-                on_text(piece)
+            nonlocal count, length
+            count += 1
+            if count > 1:
+                length += len(piece)
+                show(piece)
 
         shown: dict[str, Any] = {"on_token": on_token} if self.streams else {"on_frame": on_frame}
         request = replace(self.request, canvas=canvas, tokens=None, **shown)
-        try:
-            with silenced():
-                samples: Any = self.model.sample(request, seed=keys.derive(self.seed, "chat", self.answers))
-        except KeyboardInterrupt:
-            return Answer("".join(pieces[1:]), stopped=True)
+        with silenced():
+            samples: Any = self.model.sample(request, seed=keys.derive(self.seed, "chat", self.answers))
         text = self.model.tokenizer.decode(samples.tokens[0][len(ids) :])
-        on_text(text[len("".join(pieces[1:])) :])  # an unfinished character, or all of it
-        return Answer(text)
+        show(text[length:])  # an unfinished character, or all of it
