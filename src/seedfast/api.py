@@ -4,16 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from seedfast import recipes
 from seedfast.console import say, terminal
 from seedfast.errors import UserError
 from seedfast.evaluate import trained
 from seedfast.evaluate.bare import bare, bare_request, is_bare
-from seedfast.evaluate.comparison import ComparedRuns, short_names
-from seedfast.evaluate.comparison import compare as compared
-from seedfast.evaluate.noted import Options
 from seedfast.evaluate.trained import Trained
 from seedfast.export.best_model import keep_best_model
 from seedfast.loop import advice
@@ -33,6 +30,9 @@ from seedfast.verify.diff import diff as difference
 from seedfast.verify.past import Past, opened
 from seedfast.verify.replay import Comparison
 from seedfast.verify.replay import replay as recompute
+
+if TYPE_CHECKING:
+    from seedfast.evaluate.comparison import ComparedRuns
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -150,13 +150,17 @@ def compare(
     device: Device = "auto",
     trust: bool = False,
     **options: Any,
-) -> ComparedRuns:
+) -> "ComparedRuns":
     """Runs on the same validation bytes in one table: `.rows`, `.record()`.
 
     judge: the run folder of an autoregressive model that scores samples, for the frontier of each run. options: of
     `seedfast compare`: only, draws, windows, samples, temperatures. step, weights, device, trust: as in `load`.
     Raises UserError for runs with different validation data, naming how it differs.
     """
+    from seedfast.evaluate.comparison import compare as compared  # needed by nothing else here
+    from seedfast.evaluate.comparison import short_names
+    from seedfast.evaluate.noted import Options
+
     names = short_names([Path(folder) for folder in folders])
     opened_as = {"step": step, "weights": weights, "device": device, "trust": trust}
     models = {name: load(folder, **opened_as) for name, folder in zip(names, folders, strict=True)}  # type: ignore[arg-type]

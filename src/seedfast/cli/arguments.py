@@ -221,7 +221,7 @@ def _old_names(options: Any) -> Iterator[tuple[str, str]]:
                 yield ".".join(filter(None, (part, rule.name.replace("_", "-")))), f"called --{flag.name}{note}"
 
 
-_FLAT = ("run", "request")
+_FLAT = ("run", "request", "chosen")
 """Fields whose own fields are flags without a prefix."""
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import parse
+from seedfast.cli.chosen import ChosenFlags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +32,13 @@ class CaptionArguments:
     """Print one JSON object instead of a table."""
     data: str | None = None
     """Where the data is now, if it has moved; it has to be the same data."""
-    weights: Literal["ema", "raw"] | None = None
-    """Which weights to use (default: the averaged ones where there are some)."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
 
 def captions(words: list[str]) -> int:
     """Measure a run's captions; see `CaptionArguments` for the flags."""
     asked = parse(CaptionArguments, words, prog="seedfast captions")
-    from seedfast.cli.evaluate import opened, show
+    from seedfast.cli.evaluate import show
     from seedfast.errors import UserError
     from seedfast.evaluate.caption_quality import CaptionQuality
     from seedfast.run_folder.choice import run_folder_of
@@ -51,7 +46,7 @@ def captions(words: list[str]) -> int:
     metric = CaptionQuality(
         decoding=asked.decoding, beams=asked.beams, length_penalty=asked.length_penalty, images=asked.images
     )
-    model = opened(asked)
+    model = asked.chosen.load(asked.run, data=asked.data)
     if reason := metric.fits(model):
         raise UserError(reason)
     result = metric(model)

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import tyro
 from rich.console import Console
 
-from seedfast.cli.arguments import Trust, parse, step_of, trusts, without
+from seedfast.cli.arguments import parse, step_of, trusts, without
+from seedfast.cli.chosen import ChosenFlags
 from seedfast.cli.ctrl_c import CtrlC
 from seedfast.errors import UserError
 
@@ -51,14 +52,7 @@ class Chat(Generic[R]):
     """The system prompt."""
     seed: int = 1
     """Answer k of a seed is drawn by the same numbers."""
-    weights: Literal["ema", "raw", "base"] | None = None
-    """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
-    fine-tuned model began with."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
 
 def chat(words: list[str]) -> int:
@@ -68,7 +62,6 @@ def chat(words: list[str]) -> int:
             raise UserError("Name the run first: seedfast chat RUN, then the flags.")
         print(_USAGE)
         return 0 if words else 2
-    import seedfast
     from seedfast import api
     from seedfast.console import say
     from seedfast.data.text.corpus import TextAssets
@@ -84,7 +77,7 @@ def chat(words: list[str]) -> int:
         words,
         prog="seedfast chat",
     )
-    model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, trust=asked.trust)
+    model = asked.chosen.load(asked.run)
     if not isinstance(model.assets, TextAssets) or template_of(model.tokenizer) is None:
         raise UserError(
             f"{asked.run} has no chat template, so it cannot be talked with: continue a text with seedfast sample "

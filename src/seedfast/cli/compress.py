@@ -4,11 +4,12 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import parse
+from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 
 
@@ -34,26 +35,18 @@ class Compress:
     the file is larger."""
     json: bool = False
     """Print one JSON object."""
-    weights: Literal["ema", "raw", "base"] | None = None
-    """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
-    fine-tuned model began with."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; decompressing needs the same device."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
 
 def compress(words: list[str]) -> int:
     """Compress a file; see `Compress` for the flags."""
     asked: Compress = parse(Compress, words, prog="seedfast compress")
     check_files(asked.file, asked.out)
-    import seedfast
     from seedfast.console import say
     from seedfast.evaluate.codec.codec import compress as encode
     from seedfast.files import commit
 
-    model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, trust=asked.trust)
+    model = asked.chosen.load(asked.run)
     content, began = asked.file.read_bytes(), time.monotonic()
     try:
         found = encode(model, content, rows=asked.rows, steps=asked.steps, result=asked.out)

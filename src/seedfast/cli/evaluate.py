@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse, step_of, trusts, without
+from seedfast.cli.arguments import parse, step_of, trusts, without
+from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,17 +27,10 @@ class OfModel:
     with --data."""
     json: bool = False
     """Print one JSON object instead of a table."""
-    weights: Literal["ema", "raw", "base"] | None = None
-    """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
-    fine-tuned model began with."""
     data: str | None = None
     """Where the data is now, if it has moved; it has to be the same data. For a model's own folder, what to
     evaluate it on: all of a text, the validation split of images and captions."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +115,12 @@ def evaluate(words: list[str]) -> int:
     from seedfast.evaluate.evaluator import evaluate as measure
 
     options = {name: value for name in _OPTIONS if (value := getattr(asked, name)) is not None}
-    model = opened(asked)
+    model = asked.chosen.load(asked.run, data=asked.data)
     return show(measure(model, asked.only, options), model, as_json=asked.json)
 
 
 def _judge(words: list[str]) -> int:
     """Score the samples of a run."""
-    import seedfast
     from seedfast import api
     from seedfast.evaluate.frontier import TEMPERATURES, Frontier
     from seedfast.files import commit
@@ -146,7 +139,7 @@ def _judge(words: list[str]) -> int:
     )
     if asked.plot:
         checked_plot(asked.plot)
-    judge = seedfast.load(asked.judge, device=asked.device, trust=asked.trust)
+    judge = asked.chosen.load(asked.judge, weights=None, step="best")
     frontier = Frontier(
         by=judge,
         request=asked.sampling,
@@ -155,7 +148,7 @@ def _judge(words: list[str]) -> int:
         samples=asked.samples,
         seed=asked.seed,
     )
-    model = opened(asked)
+    model = asked.chosen.load(asked.run, data=asked.data)
     result = frontier(model)
     if asked.plot:
         from seedfast.report.frontier import draw
@@ -181,14 +174,6 @@ def _swept(asked: Any, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
         flag = "temperatures" if name == "temperature" else name
         raise UserError(f"--{flag} and --sampling.{name} both set the {name}: give one of them.")
     return (own,)
-
-
-def opened(asked: Any) -> "Trained":
-    """The model that the flags `run`, `at`, `weights`, `data`, `device` and `trust` name."""
-    import seedfast
-
-    where = {"device": asked.device, "data": asked.data, "trust": asked.trust}
-    return seedfast.load(asked.run, step=asked.at, weights=asked.weights, **where)
 
 
 def show(result: "Result", model: "Trained", *, as_json: bool) -> int:

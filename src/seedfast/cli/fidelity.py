@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import parse
+from seedfast.cli.chosen import ChosenFlags
 from seedfast.families.image.request import ImageRequest
 
 
@@ -32,27 +33,21 @@ class FidelityFlags:
     """inception:FILE, those of the published FID with the weights in a file; path/to/file.py:function that maps images
     (uint8 [B, C, S, S]) to features [B, F]; or a vision model of transformers, a folder or a name on the hub (default:
     raw pixels)."""
-    weights: Literal["ema", "raw"] | None = None
-    """Which weights to use (default: the averaged ones where there are some)."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
     data: str | None = None
     """Where the data is now, if it has moved; it has to be the same data."""
     json: bool = False
     """Print one JSON object instead of a table."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
 
 def fidelity(words: list[str]) -> int:
     """Measure the samples of a run; the flags are those of `FidelityFlags` and of image requests."""
     asked: FidelityFlags = parse(FidelityFlags, words, prog="seedfast fidelity")
-    from seedfast.cli.evaluate import opened, show
+    from seedfast.cli.evaluate import show
     from seedfast.evaluate import fidelity as metric
 
     measure = metric.Fidelity(
         request=asked.request, seeds=asked.seeds or (1,), against=asked.against, features=asked.features
     )
-    model = opened(asked)
+    model = asked.chosen.load(asked.run, data=asked.data)
     return show(measure(model), model, as_json=asked.json)

@@ -9,7 +9,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from seedfast.cli.arguments import Trust, parse, step_of, trusts
+from seedfast.cli.arguments import parse, step_of, trusts
+from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 
 R = TypeVar("R")
@@ -34,20 +35,13 @@ class Sample(Generic[R]):
     """Sample i of a seed is always the same."""
     out: Path | None = None
     """Write the samples as files into this folder (default for what cannot be printed: RUN/samples/seed-SEED)."""
-    weights: Literal["ema", "raw", "base"] | None = None
-    """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
-    fine-tuned model began with."""
     beside: Literal["ema", "raw", "base"] | None = None
     """Sample with these weights too, by the same request and random numbers, and compare the texts' statistics."""
     stream: bool = False
     """Show the text while it is generated (autoregressive models, one sample)."""
     animate: Path | None = None
     """Write an animation of how the samples come about, as one HTML file that needs no network."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +65,6 @@ def sample(words: list[str]) -> int:
             raise UserError("Name the run first: seedfast sample RUN, then the flags.")
         print(_USAGE)
         return 0 if words else 2
-    import seedfast
     from seedfast import api
     from seedfast.cli.animation import filmed, without_frames, write
     from seedfast.console import say
@@ -86,11 +79,10 @@ def sample(words: list[str]) -> int:
     if asked.beside and is_bare(asked.run):
         raise UserError(f"{asked.run} is a bare model, whose only weights are its own; leave --beside out.")
     console = Console()
-    where = {"device": asked.device, "trust": asked.trust}
-    models = [seedfast.load(asked.run, step=asked.at, weights=asked.weights, **where)]
+    models = [asked.chosen.load(asked.run)]
     if asked.beside:  # of the same step, so that only the weights differ
         step = models[0].committed.step
-        models.insert(0, seedfast.load(asked.run, step=step, weights=asked.beside, **where))
+        models.insert(0, asked.chosen.load(asked.run, step=step, weights=asked.beside))
     request = _streamed(request, console) if asked.stream else request
     run_folder = run_folder_of(asked.run)
     folder = asked.out or run_folder / "samples" / f"seed-{asked.seed}"

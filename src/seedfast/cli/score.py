@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import parse
+from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,14 +50,7 @@ class Score:
     """Sampling from the smallest set of likeliest tokens whose probability reaches p."""
     seed: int = 1
     """Of a random order."""
-    weights: Literal["ema", "raw", "base"] | None = None
-    """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
-    fine-tuned model began with."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
 
 _POLICY = ("order", "steps", "temperature", "top_k", "top_p")
@@ -69,7 +63,6 @@ def score(words: list[str]) -> int:
         raise UserError("--json has every token, so --tokens has no effect: leave it out.")
     if asked.html and asked.html.is_dir():
         raise UserError(f"--html {asked.html} is a folder: name a file.")
-    import seedfast
     from seedfast.data.text.sources import file_source
     from seedfast.evaluate.score import score as measure
     from seedfast.files import commit
@@ -79,7 +72,7 @@ def score(words: list[str]) -> int:
     documents = [(each.name, "".join(each.texts)) for each in file_source(asked.file, asked.field).documents()]
     if not documents:
         raise UserError(f"{asked.file} holds no documents, so there is nothing to score.")
-    model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, trust=asked.trust)
+    model = asked.chosen.load(asked.run)
     policy = {name: value for name in _POLICY if (value := getattr(asked, name)) is not None}
     names, texts = zip(*documents, strict=True)
     scores = measure(model, texts, names, seed=asked.seed, **policy)

@@ -5,11 +5,12 @@ import signal
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import parse
+from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 from seedfast.options import AtLeast, Between, check
 
@@ -45,14 +46,7 @@ class Serve:
     """The largest body of a request, in MiB."""
     grace: Annotated[float, AtLeast(0)] = 10.0
     """Seconds that texts have to end after Ctrl-C or SIGTERM, before they are cut."""
-    weights: Literal["ema", "raw", "base"] | None = None
-    """Which weights to use (default: the averaged ones where there are some); base: the pretrained ones that a
-    fine-tuned model began with."""
-    at: int | Literal["best", "newest"] = "best"
-    """Which checkpoint: the best (by the run's validations; the newest where it has none), the newest, or a step's."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    trust: Trust = False
+    chosen: ChosenFlags
 
     def __post_init__(self) -> None:
         check(self)
@@ -63,7 +57,6 @@ def serve(words: list[str]) -> int:
     asked: Serve = parse(Serve, words, prog="seedfast serve")
     if missing := [each for each in ("starlette", "uvicorn", "prometheus_client") if find_spec(each) is None]:
         raise UserError(f"Serving needs {missing[0].replace('_', '-')}: pip install 'seedfast[serve]'.")
-    import seedfast
     from seedfast.console import warn
     from seedfast.run_folder.choice import run_folder_of
     from seedfast.serve.server import Server, address_of, bound, endpoint, is_loopback
@@ -73,7 +66,7 @@ def serve(words: list[str]) -> int:
     if key is not None and not (key.strip() and key.isascii() and key.isprintable()):
         raise UserError("--api-key must be a text of printable ASCII characters, as a header can hold it.")
     listening = bound(asked.host, asked.port)
-    model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device=asked.device, trust=asked.trust)
+    model = asked.chosen.load(asked.run)
     name = asked.name or (run_folder_of(asked.run) if model.checkpoint else asked.run).resolve().name
     made = endpoint(
         model,
