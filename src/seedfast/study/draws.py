@@ -1,17 +1,18 @@
 """How sure a law is: laws of the same runs with other luck, drawn with keyed randomness.
 
-Two kinds of luck are drawn together:
+Three kinds of luck are drawn together:
 
     text    the held-out text could be another one: each block of it counts with an exponential weight, the same for
             all runs and families (the Bayesian bootstrap, Rubin 1981), so that what is hard for all of them cancels
     runs    the seed could be another one: the fitted losses are given new residuals. Resampling the runs themselves
             would often lose a whole size of a design of nine. The residuals are normal, and their variance is drawn
-            too, from Σ r² / χ² with R − 5 degrees of freedom, since so few runs tell it only roughly; in a linear model
-            this gives the bands of Student's t.
-
-What is not drawn is that the law itself may be wrong beyond the runs that it was fitted to.
+            too, from Σ r² / χ² with as many degrees of freedom as there are runs more than numbers of the law, since so
+            few runs tell it only roughly; in a linear model this gives the bands of Student's t
+    law     the law may be wrong beyond the runs that it was fitted to: a prediction is multiplied by an error as large
+            as those that were measured on runs of four times the FLOPs (`study/choice.py`)
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,20 +22,59 @@ import torch
 from seedfast import keys
 from seedfast.errors import UserError
 from seedfast.evaluate.pairing import Cut, blocks, shared_out
-from seedfast.study.law import PARAMETERS, Floats, Laws, fit
+from seedfast.study.law import PARAMETERS, Floats, Form, Laws, Runs, fit, huber_weights
 
 COUNT = 400
 """Draws of a study."""
 LEVEL = 0.9
 """Probability of the bands that are printed."""
+TIMES = 4
+"""FLOPs of a run that tests a law, over those of the largest run of its fit."""
 _CHANGE = (0.5, 2.0)  # by which a drawn residual may multiply a loss, so that none is negative
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The R runs of a family: bits per byte, size and tokens of each.
+
+    texts_TR: the losses on other texts, divided by those on this one (default: all 1). name: of the random streams.
+    """
+
+    name: str
+    losses_R: Floats
+    n_R: Floats
+    d_R: Floats
+    texts_TR: Floats | None = None
+
+    @property
+    def flops_R(self) -> Floats:
+        """FLOPs of training of each run: N is defined so that they are 6 N D."""
+        return 6 * self.n_R * self.d_R
+
+    def part(self, chosen: Sequence[int]) -> "Sample":
+        """Some of the runs."""
+        index = list(chosen)
+        texts = None if self.texts_TR is None else self.texts_TR[:, index]
+        return Sample(self.name, self.losses_R[index], self.n_R[index], self.d_R[index], texts)
+
+
+@dataclass(frozen=True)
+class Miss:
+    """By how much laws missed runs with `TIMES` the FLOPs of those that they were fitted to, in `count` tests.
+
+    size: the root mean square of the relative errors.
+    """
+
+    size: float = 0.0
+    count: int = 1
 
 
 @dataclass(frozen=True)
 class FittedLaw:
     """The law of a family, and T draws of it.
 
-    spread: the relative standard deviation of a run about the law. spreads_T: its draws. name: of the random streams.
+    spread: the relative standard deviation of a run about the law. spreads_T: its draws. largest: FLOPs of the largest
+    run of the fit. miss: of laws beyond their fit.
     """
 
     law: Laws
@@ -42,47 +82,69 @@ class FittedLaw:
     residuals_R: Floats
     spread: float
     spreads_T: Floats
+    largest: float
+    miss: Miss
     seed: int
     name: str
 
     def predict(self, n: float, d: float, *, of: str) -> tuple[float, Floats]:
-        """The loss of a new run by the law, and T draws of it, which have luck of their own. of: names that luck."""
-        luck_T = _normal(self.seed, (self.name, "new", of), len(self.spreads_T), 1)[:, 0]
-        drawn = self.draws.loss(n, d) * (1 + self.spreads_T * luck_T).clip(*_CHANGE)
-        return float(self.law.loss(n, d)[0]), drawn
+        """The loss of a new run by the law, and T draws of it, which have luck of their own. of: names that luck.
+
+        A run with TIMES the FLOPs of the largest of the fit is missed as the tests were, and one with their square
+        twice as much.
+        """
+        count = len(self.spreads_T)
+        luck_2T = _normal(self.seed, (self.name, "new", of), count, 2).T
+        chi_T = (_normal(self.seed, (self.name, "missed", of), count, self.miss.count) ** 2).mean(1)
+        beyond = max(0.0, math.log(6 * n * d / self.largest) / math.log(TIMES))
+        missed_T = beyond * self.miss.size / np.sqrt(chi_T)
+        drawn = self.draws.loss(n, d) * (1 + self.spreads_T * luck_2T[0]).clip(*_CHANGE)
+        return float(self.law.loss(n, d)[0]), drawn * (1 + missed_T * luck_2T[1]).clip(*_CHANGE)
 
 
 def fitted(
-    losses_R: Floats,
-    n_R: Floats,
-    d_R: Floats,
-    *,
-    seed: int,
-    name: str,
-    texts_TR: Floats | None = None,
-    count: int = COUNT,
-) -> FittedLaw:
-    """Fit the law of a family, and draw `count` others.
-
-    texts_TR: the losses on other texts, divided by those on this one (default: all 1).
-    Raises UserError for too few runs, sizes or lengths.
-    """
-    freedom = len(losses_R) - PARAMETERS
-    if freedom < 1:
-        raise UserError(
-            f"A law of {PARAMETERS} numbers needs {PARAMETERS + 1} runs at least, and {name} has {len(losses_R)}."
+    samples: Sequence[Sample], form: Form = "own", *, seed: int, miss: Miss | None = None, count: int = COUNT
+) -> list[FittedLaw]:
+    """Fit the law of each family in one form, and draw `count` others. Raises UserError for too few runs."""
+    for sample in samples:
+        if len(sample.losses_R) <= PARAMETERS[form]:
+            raise UserError(
+                f"A law of {PARAMETERS[form]} numbers needs {PARAMETERS[form] + 1} runs at least, and {sample.name} "
+                f"has {len(sample.losses_R)}."
+            )
+    laws = fit([Runs(each.losses_R[None], each.n_R, each.d_R) for each in samples], form)
+    made = [_drawn(sample, law, len(sample.losses_R) - PARAMETERS[form], seed, count)
+            for sample, law in zip(samples, laws, strict=True)]  # fmt: skip
+    draws = fit([runs for runs, _, _, _ in made], form, near=laws)
+    return [
+        FittedLaw(
+            law=law,
+            draws=drawn,
+            residuals_R=residuals_R,
+            spread=spread,
+            spreads_T=spreads_T,
+            largest=float(sample.flops_R.max()),
+            miss=miss or Miss(),
+            seed=seed,
+            name=sample.name,
         )
-    law = fit(losses_R[None], n_R, d_R)
-    curve_R = law.loss(n_R, d_R)
-    residuals_R = losses_R / curve_R - 1
+        for sample, law, drawn, (_, residuals_R, spread, spreads_T) in zip(samples, laws, draws, made, strict=True)
+    ]
+
+
+def _drawn(sample: Sample, law: Laws, freedom: int, seed: int, count: int) -> tuple[Runs, Floats, float, Floats]:
+    """The runs with other luck, and of the law: its residuals, their standard deviation, and draws of that."""
+    curve_R = law.loss(sample.n_R, sample.d_R)
+    residuals_R = sample.losses_R / curve_R - 1
     squares = float((residuals_R**2).sum())
-    chi_T = (_normal(seed, (name, "spread"), count, freedom) ** 2).sum(1)
+    chi_T = (_normal(seed, (sample.name, "spread"), count, freedom) ** 2).sum(1)
     spreads_T = np.sqrt(squares / chi_T)
-    luck_TR = _normal(seed, (name, "runs"), count, len(losses_R))
+    luck_TR = _normal(seed, (sample.name, "runs"), count, len(residuals_R))
     drawn_TR = curve_R * (1 + spreads_T[:, None] * luck_TR).clip(*_CHANGE)
-    drawn_TR = drawn_TR if texts_TR is None else drawn_TR * texts_TR
-    draws = fit(drawn_TR, n_R, d_R, near=law)
-    return FittedLaw(law, draws, residuals_R, float(np.sqrt(squares / freedom)), spreads_T, seed, name)
+    drawn_TR = drawn_TR if sample.texts_TR is None else drawn_TR * sample.texts_TR[:count]
+    weights_TR = np.tile(huber_weights(residuals_R), (count, 1))  # a run that the law gave up keeps its small weight
+    runs = Runs(drawn_TR, sample.n_R, sample.d_R, weights_TR)
+    return runs, residuals_R, float(np.sqrt(squares / freedom)), spreads_T
 
 
 def other_texts(totals: Sequence[Floats], cuts: Sequence[Cut], *, seed: int, count: int = COUNT) -> Floats | None:

@@ -9,23 +9,37 @@ not. Its loss is Huber's (1964) with δ = 0.003: squared below, where runs diffe
 averaged, and linear beyond, so that one diverged run cannot bend the law. It is minimised by reweighted least
 squares, of which no round increases it. The standard errors of the runs are no weights: all runs of a family are
 measured on the same text, so most of their errors is common to all.
+
+Few runs tell the exponents badly, since a smaller exponent and a smaller E look alike within the fit and differ beyond
+it. So there are three forms of the law, and `study/choice.py` finds out which of them predicts best:
+
+    own      each family has exponents of its own
+    prior    the same, and log α and log β have a normal prior around 0.34 and 0.28 (Hoffmann et al. 2022, section D.2)
+    shared   all families have the same exponents, with this prior
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
-PARAMETERS = 5
-"""Numbers that are fitted: E, A, B, α, β."""
+Form = Literal["own", "prior", "shared"]
+"""What is known of the exponents."""
+FORMS: tuple[Form, ...] = get_args(Form)
+PARAMETERS: dict[Form, int] = {"own": 5, "prior": 4, "shared": 4}
+"""Numbers that are fitted: E, A and B, and two exponents, for which a prior counts as half the knowledge."""
 DELTA = 0.003
 """Relative residual from which on Huber's loss is linear."""
+_PRIOR = np.log([0.34, 0.28])
+_PRIOR_WIDTH = 0.3  # of the logarithms: a third of the exponent
+_LUCK = 0.005  # relative residual that is as unlikely as one width of the prior
 _EXPONENTS = (0.05, 2.0)
 _GRID = 13  # values of each exponent that the search starts with
-_ROUNDS, _FEW_ROUNDS = 12, 3  # of reweighting, at most
+_ROUNDS = 12  # of reweighting, at most
 _STEP = 0.2  # of the logarithms of exponents, with which a search from a good start begins
 _NEIGHBOURS = np.array(list(product((-1.0, 0.0, 1.0), repeat=2)))
 _SUBSETS = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))  # of E, A and B: those that are not zero
@@ -47,47 +61,106 @@ class Laws:
         return found
 
 
-def fit(losses_TR: Floats, n_R: Floats, d_R: Floats, *, near: Laws | None = None) -> Laws:
-    """The law of each of T sets of losses of the same R runs of sizes n_R after d_R tokens.
+@dataclass(frozen=True)
+class Runs:
+    """The R runs of a family: T sets of losses, sizes and tokens; weights_TR of the residuals (default: 1)."""
 
-    near: one law, from whose exponents the search begins, and which need not be found more precisely than draws differ.
+    losses_TR: Floats
+    n_R: Floats
+    d_R: Floats
+    weights_TR: Floats | None = None
+
+
+@dataclass
+class _Group:
+    """The runs of a family in the terms of the search: logarithms of N and D from their means over all families."""
+
+    losses_TR: Floats
+    logs_2R: Floats
+    weights_TR: Floats
+
+
+def fit(families: Sequence[Runs], form: Form = "own", *, near: Sequence[Laws] | None = None) -> list[Laws]:
+    """The laws of families, each with T sets of losses.
+
+    near: one law of each family, from whose exponents the search begins; their weights are final, and exponents need
+    not be found more precisely than draws differ.
     """
-    precision, rounds = (1e-5, _ROUNDS) if near is None else (4e-3, _FEW_ROUNDS)
-    centre_n, centre_d = (float(np.exp(np.log(each).mean())) for each in (n_R, d_R))
-    logs_2R = np.log(np.stack([n_R / centre_n, d_R / centre_d]))
-    weights_TR = np.ones_like(losses_TR)
-    start_T2, step = _on_grid(losses_TR, logs_2R) if near is None else (_exponents(near, len(losses_TR)), _STEP)
-    where_T2 = _descend(start_T2, (step, precision), losses_TR, logs_2R, weights_TR)
-    theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
-    for _ in range(rounds):
-        sizes_TR = abs(residuals_TR[:, 0])
-        new_TR = np.minimum(1.0, DELTA / np.maximum(sizes_TR, 1e-300))
-        if np.allclose(new_TR, weights_TR, rtol=1e-3, atol=0):
-            break
-        weights_TR = new_TR
-        where_T2 = _descend(where_T2, (_STEP, precision), losses_TR, logs_2R, weights_TR)
-        theta_T3, residuals_TR = _solve(where_T2[:, None], losses_TR, logs_2R, weights_TR)
+    if form != "shared" and len(families) > 1:
+        return [
+            fit([each], form, near=None if near is None else [near[number]])[0] for number, each in enumerate(families)
+        ]
+    centre_2 = [float(np.exp(np.log(np.concatenate(each)).mean())) for each in _sizes(families)]
+    groups = [
+        _Group(
+            each.losses_TR,
+            np.log(np.stack([each.n_R / centre_2[0], each.d_R / centre_2[1]])),
+            np.ones_like(each.losses_TR) if each.weights_TR is None else each.weights_TR,
+        )
+        for each in families
+    ]
+    score = _scorer(groups, is_prior=form != "own")
+    if near is None:
+        where_T2 = _reweighted(groups, score)
+    else:
+        start_2 = np.log([near[0].alpha[0], near[0].beta[0]])
+        where_T2 = _descend(np.tile(start_2, (len(families[0].losses_TR), 1)), (_STEP, 4e-3), score)
     alpha, beta = np.exp(where_T2).T
-    e, a, b = theta_T3[:, 0].T
-    return Laws(e, a * centre_n**alpha, b * centre_d**beta, alpha, beta)
+    laws = []
+    for group in groups:
+        e, a, b = _solve(where_T2[:, None], group)[0][:, 0].T
+        laws.append(Laws(e, a * centre_2[0] ** alpha, b * centre_2[1] ** beta, alpha, beta))
+    return laws
 
 
-def _on_grid(losses_TR: Floats, logs_2R: Floats) -> tuple[Floats, float]:
-    """The logarithms of the exponents on a grid that are best by least squares, [T, 2], and half its spacing."""
+def huber_weights(residuals: Floats) -> Floats:
+    """The weights with which squares of these residuals have the slope of Huber's loss."""
+    found: Floats = np.minimum(1.0, DELTA / np.maximum(abs(residuals), 1e-300))
+    return found
+
+
+def _sizes(families: Sequence[Runs]) -> tuple[list[Floats], list[Floats]]:
+    return [each.n_R for each in families], [each.d_R for each in families]
+
+
+Score = Callable[[Floats, npt.NDArray[np.int64] | slice], Floats]
+"""Of K pairs of logarithms of exponents [T or 1, K, 2] for some of the sets of losses: [T, K]."""
+
+
+def _scorer(groups: Sequence[_Group], *, is_prior: bool) -> Score:
+    """The weighted sum of squared residuals of all groups, plus that of the prior."""
+
+    def score(where_TK2: Floats, chosen: npt.NDArray[np.int64] | slice) -> Floats:
+        found = np.zeros(())
+        for group in groups:
+            part = _Group(group.losses_TR[chosen], group.logs_2R, group.weights_TR[chosen])
+            found = found + np.einsum("tr,tkr->tk", part.weights_TR, _solve(where_TK2, part)[1] ** 2)
+        if is_prior:
+            found = found + (((where_TK2 - _PRIOR) * (_LUCK / _PRIOR_WIDTH)) ** 2).sum(-1)
+        return found
+
+    return score
+
+
+def _reweighted(groups: Sequence[_Group], score: Score) -> Floats:
+    """The logarithms of the exponents that are best by Huber's loss, [T, 2]: squares, weighted until they are."""
     low, high = np.log(_EXPONENTS)
     line = np.linspace(low, high, _GRID)
     grid_K2 = np.array(list(product(line, line)))
-    scores_TK = _score(grid_K2[None], losses_TR, logs_2R, np.ones_like(losses_TR))
-    return grid_K2[scores_TK.argmin(1)], float(line[1] - line[0]) / 2
+    where_T2 = grid_K2[score(grid_K2[None], slice(None)).argmin(1)]
+    step = float(line[1] - line[0]) / 2
+    for _ in range(_ROUNDS):
+        where_T2 = _descend(where_T2, (step, 1e-5), score)
+        step = _STEP
+        before = [group.weights_TR for group in groups]
+        for group in groups:
+            group.weights_TR = huber_weights(_solve(where_T2[:, None], group)[1][:, 0])
+        if all(np.allclose(group.weights_TR, old, rtol=1e-3) for group, old in zip(groups, before, strict=True)):
+            break
+    return where_T2
 
 
-def _exponents(law: Laws, count: int) -> Floats:
-    return np.log(np.stack([law.alpha, law.beta], axis=1)).repeat(count, axis=0)
-
-
-def _descend(
-    where_T2: Floats, steps: tuple[float, float], losses_TR: Floats, logs_2R: Floats, weights_TR: Floats
-) -> Floats:
+def _descend(where_T2: Floats, steps: tuple[float, float], score: Score) -> Floats:
     """Pattern search: go to the best of nine points around; halve their distance where that is the middle, and double
     it elsewhere.
 
@@ -99,7 +172,7 @@ def _descend(
     moving = np.arange(len(where_T2))
     while len(moving):
         around = (where_T2[moving, None] + steps_T[moving, None, None] * _NEIGHBOURS).clip(low, high)
-        scores = _score(around, losses_TR[moving], logs_2R, weights_TR[moving])
+        scores = score(around, moving)
         middle = len(_NEIGHBOURS) // 2
         best = scores.argmin(1)
         best = np.where(scores[np.arange(len(best)), best] < scores[:, middle], best, middle)
@@ -109,26 +182,20 @@ def _descend(
     return where_T2
 
 
-def _score(where_TK2: Floats, losses_TR: Floats, logs_2R: Floats, weights_TR: Floats) -> Floats:
-    """The weighted sum of squared residuals at K pairs of exponents, [T, K]."""
-    _, residuals_TKR = _solve(where_TK2, losses_TR, logs_2R, weights_TR)
-    found: Floats = np.einsum("tr,tkr->tk", weights_TR, residuals_TKR**2)
-    return found
-
-
-def _solve(where_TK2: Floats, losses_TR: Floats, logs_2R: Floats, weights_TR: Floats) -> tuple[Floats, Floats]:
+def _solve(where_TK2: Floats, group: _Group) -> tuple[Floats, Floats]:
     """E, A, B ≥ 0 with the least weighted squares at the logarithms of exponents, [T, K, 3], and residuals [T, K, R].
 
     Where the solution without the limit has a negative number, some of the three are zero, and the others solve the
     problem without these: all subsets are tried.
     """
-    powers = np.exp(-np.exp(where_TK2)[..., None] * logs_2R)  # [T or 1, K, 2, R]
+    powers = np.exp(-np.exp(where_TK2)[..., None] * group.logs_2R)  # [T or 1, K, 2, R]
+    losses_TR, weights_TR = group.losses_TR, group.weights_TR
     count, kinds = len(losses_TR), powers.shape[1]
     columns = np.empty((count, kinds, 3, losses_TR.shape[1]))
     columns[..., 0, :], columns[..., 1:, :] = 1.0, powers
     columns /= losses_TR[:, None, None]
     weighted = columns * weights_TR[:, None, None]
-    gram = np.einsum("tkpr,tkqr->tkpq", weighted, columns)
+    gram = weighted @ columns.swapaxes(-1, -2)
     right = weighted.sum(-1)
     theta = np.zeros((count, kinds, 3))
     gains = np.zeros((count, kinds))  # by which the squares are less than those of zeros
@@ -144,5 +211,5 @@ def _solve(where_TK2: Floats, losses_TR: Floats, logs_2R: Floats, weights_TR: Fl
         theta[t[better], k[better]], gains[t[better], k[better]] = values[better], gain[better]
         if len(subset) == 3:
             is_open = gains == 0
-    residuals = np.einsum("tkp,tkpr->tkr", theta, columns) - 1
+    residuals = (theta[..., None, :] @ columns)[..., 0, :] - 1
     return theta, residuals

@@ -35,13 +35,15 @@ from seedfast.loop.placement.placement import Placement
 from seedfast.loop.session import Session
 from seedfast.loop.trial import trial
 from seedfast.models.transformer import Transformer
+from seedfast.optim.ema import EMA
 from seedfast.untrusted import read_json
 
 FILE = "study.json"
 FAMILIES = ("autoregressive", "masked", "block", "proofreading", "embedding")
-LADDER = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
-"""The sizes: layers, and heads of 16 channels."""
-LEAST_STEPS = 50
+LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
+"""The sizes: layers, and heads of 16 channels. A single layer of attention follows another law."""
+LEAST_STEPS = 250
+"""Steps of a run: the loss of the first few hundred falls faster than any power law."""
 LENGTHS = (1, 2, 4)
 CHECK = 4
 """FLOPs of the run that checks the law, over those of the largest run of the fit."""
@@ -49,8 +51,10 @@ DRAWS = 2
 """Random tasks for each window, by which bounds are measured: the same for all runs, since these share a seed."""
 _SIZES = 3
 _TOKENS_FOR_EACH = 20.0
-BATCH = 8
-"""Windows of a step."""
+BATCH = 4
+"""Windows of a step: few, since at equal FLOPs models of these sizes learn more from more steps."""
+LEARNING_RATE = 0.02
+"""Twice that of the recipes, which are larger than most runs of a study."""
 _EXAMPLES = 8  # of the validation that ends a training
 _HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
 _MARGIN = 0.85  # of the minutes, for what was measured too short
@@ -84,7 +88,9 @@ class Request:
             made,
             data=data,
             model=replace(made.model, layers=size, heads=size, width=16 * size, ngrams=()),
+            optimizer=replace(made.optimizer, lr=LEARNING_RATE),
             schedule=replace(made.schedule, warmup=warmup(steps)),
+            ema=EMA(),
             steps=steps,
             batch_size=BATCH,
             seed=self.seed,
