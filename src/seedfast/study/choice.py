@@ -39,7 +39,7 @@ def smaller(sample: Sample) -> list[int]:
 
 def choose(samples: Sequence[Sample]) -> Choice:
     """The form for these families."""
-    misses = {form: _miss(_errors(samples, form)) for form in FORMS if form != "shared" or len(samples) > 1}
+    misses = {form: Miss.of(_errors(samples, form)) for form in FORMS if form != "shared" or len(samples) > 1}
     return Choice(min(misses, key=lambda form: misses[form].size), misses)
 
 
@@ -53,6 +53,3 @@ def _errors(samples: Sequence[Sample], form: Form) -> Floats:
     ]
     return np.concatenate([np.delete(each, chosen) for each, chosen in zip(errors, inside, strict=True)])
 
-
-def _miss(errors: Floats) -> Miss:
-    return Miss(float(np.sqrt((errors**2).mean())), len(errors))

@@ -68,6 +68,11 @@ class Miss:
     size: float = 0.0
     count: int = 1
 
+    @staticmethod
+    def of(errors: Sequence[float] | Floats) -> "Miss":
+        """Of the relative errors of predictions."""
+        return Miss(float(np.sqrt(np.square(errors).mean())), len(errors))
+
 
 @dataclass(frozen=True)
 class FittedLaw:
@@ -115,7 +120,7 @@ def fitted(
     laws = fit([Runs(each.losses_R[None], each.n_R, each.d_R) for each in samples], form)
     made = [_drawn(sample, law, len(sample.losses_R) - PARAMETERS[form], seed, count)
             for sample, law in zip(samples, laws, strict=True)]  # fmt: skip
-    draws = fit([runs for runs, _, _, _ in made], form, near=laws)
+    draws = fit([runs for runs, _, _, _ in made], form)
     return [
         FittedLaw(
             law=law,

@@ -13,9 +13,10 @@ from seedfast.errors import UserError
 from seedfast.files import UNFINISHED, finite
 from seedfast.report.format import duration, measured
 from seedfast.run_folder.lock import locked
-from seedfast.study.draws import FittedLaw, band, fitted, other_texts
+from seedfast.study.choice import Choice, choose, smaller
+from seedfast.study.draws import FittedLaw, Miss, Sample, band, fitted, other_texts
 from seedfast.study.law import Floats
-from seedfast.study.plan import FILE, Plan, Request, make, read
+from seedfast.study.plan import FILE, LEAST_STEPS, Plan, Request, make, read
 from seedfast.study.runs import Measured, exact, known, refuse_other_texts, train_and_measure
 
 
@@ -43,9 +44,9 @@ class Prediction:
 class Family:
     """A family of a study.
 
-    law: fitted to all its runs but the one that checks it. best: the size that the law finds best at the budget, and
-    steps: of its training there. probability: the share of draws in which this family is the best. check: a run that
-    was left out of the fit, predicted. exact: of the largest run, whose value is a bound, the exact likelihood of its
+    law: fitted to all its runs. best: the size that the law finds best at the budget, and steps: of its training there.
+    probability: the share of draws in which this family is the best. check: the largest run, predicted by a law of
+    those with at most a quarter of its FLOPs. exact: of the largest run, whose value is a bound, the exact likelihood of its
     sampler; largest: that run.
     """
 
@@ -81,7 +82,10 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The outcome. flops: of the run that is recommended for. pairs_texts: whether bands hold the luck of the text."""
+    """The outcome. flops: of the run that is recommended for. pairs_texts: whether bands hold the luck of the text.
+
+    choice: the form of the law, with how far off each form was. miss: how far off predictions are expected to be.
+    """
 
     folder: Path
     plan: Plan
@@ -89,6 +93,8 @@ class Study:
     families: tuple[Family, ...]
     flops: float
     pairs_texts: bool
+    choice: Choice
+    miss: Miss
 
     @property
     def recommended(self) -> Family:
@@ -102,6 +108,9 @@ class Study:
             "folder": str(self.folder),
             "flops": self.flops,
             "recommended": self.recommended.name,
+            "form": self.choice.form,
+            "misses": {form: miss.size for form, miss in self.choice.misses.items()},
+            "expected_error": self.miss.size,
             "families": [each.record() for each in self.families],
             "runs": [each.record() for each in self.runs],
         }
@@ -110,7 +119,7 @@ class Study:
 def study(request: Request, folder: Path, *, for_flops: float | None = None, scale: float = 4.0) -> Study:
     """Plan a study in a folder, or continue the one that it holds, and judge its runs.
 
-    for_flops: training FLOPs of the run to recommend for; scale: as many times those of the largest run of the fit.
+    for_flops: training FLOPs of the run to recommend for; scale: as many times those of the largest run.
     Raises UserError for a folder of something else, data that cannot be used, or too small a budget. Ctrl-C raises
     KeyboardInterrupt: the same call continues.
     """
@@ -144,31 +153,35 @@ def _run(folder: Path, plan: Plan, number: int) -> Measured:
 def judged(
     folder: Path, plan: Plan, found: Sequence[Measured], *, for_flops: float | None = None, scale: float = 4.0
 ) -> Study:
-    """The study of runs that are all measured. Raises UserError if a law cannot be fitted."""
+    """The study of runs that are all measured.
+
+    Raises UserError if a law cannot be fitted, or for a budget in which no size of the runs has enough steps.
+    """
     texts_TR = other_texts([each.nats for each in found], [each.cut for each in found], seed=plan.request.seed)
-    flops = for_flops or scale * max(each.flops for each in found if each.in_fit)
-    laws: dict[str, tuple[FittedLaw, Prediction]] = {}
-    bests: dict[str, tuple[int, Prediction, Floats]] = {}
-    for name in plan.request.families:
-        own = [number for number, each in enumerate(found) if each.family == name]
-        runs = [found[number] for number in own]
-        texts = None if texts_TR is None else texts_TR[:, own]
-        law, check = _checked(runs, texts, plan)
-        laws[name] = law, check
-        bests[name] = _best(law, runs, plan.step_flops[name], flops)
-    drawn = np.stack([draws for _, _, draws in bests.values()])
+    flops = for_flops or scale * max(each.flops for each in found)
+    names = plan.request.families
+    own = {name: [number for number, each in enumerate(found) if each.family == name] for name in names}
+    runs = [[found[number] for number in own[name]] for name in names]
+    samples = [_sample(each, None if texts_TR is None else texts_TR[:, own[each[0].family]]) for each in runs]
+    learned = [[number for number, run in enumerate(each) if run.in_fit] for each in runs]
+    choice = choose([sample.part(each) for sample, each in zip(samples, learned, strict=True)])
+    checks = _checked(plan, runs, samples, choice)
+    miss = Miss.of([check.error or 0.0 for check in checks]) if plan.request.check else choice.miss
+    laws = fitted(samples, choice.form, seed=plan.request.seed, miss=miss)
+    bests = [_best(law, each, plan.step_flops[law.name], flops) for law, each in zip(laws, runs, strict=True)]
+    drawn = np.stack([draws for _, _, draws in bests])
     wins = Counter(drawn.argmin(0).tolist())
     families = []
-    for number, (name, (law, check)) in enumerate(laws.items()):
-        size, best, _ = bests[name]
-        largest = max((each for each in found if each.family == name and each.in_fit), key=lambda each: each.flops)
+    for number, (law, check) in enumerate(zip(laws, checks, strict=True)):
+        size, best, _ = bests[number]
+        largest = max((each for each in runs[number] if each.in_fit), key=lambda each: each.flops)
         families.append(
             Family(
-                name=name,
+                name=law.name,
                 law=law,
                 is_bound=largest.is_bound,
                 size=size,
-                steps=max(1, round(flops / plan.step_flops[name][size])),
+                steps=round(flops / plan.step_flops[law.name][size]),
                 best=best,
                 probability=wins[number] / drawn.shape[1],
                 check=check,
@@ -176,60 +189,70 @@ def judged(
                 exact=exact(folder, largest) if largest.is_bound else None,
             )
         )
-    ordered = sorted(families, key=lambda each: each.best.value)
     return Study(
         folder=folder,
         plan=plan,
         runs=tuple(found),
-        families=tuple(ordered),
+        families=tuple(sorted(families, key=lambda each: each.best.value)),
         flops=flops,
         pairs_texts=texts_TR is not None,
+        choice=choice,
+        miss=miss,
     )
 
 
-def _fit(runs: Sequence[Measured], texts_TR: Floats | None, chosen: Sequence[int], plan: Plan) -> FittedLaw:
-    part = [runs[number] for number in chosen]
-    values, n, d = (np.array(each) for each in zip(*((run.value, run.n, run.tokens) for run in part), strict=True))
-    texts = None if texts_TR is None else texts_TR[:, list(chosen)]
-    return fitted(values, n, d, seed=plan.request.seed, name=part[0].family, texts_TR=texts)
+def _sample(runs: Sequence[Measured], texts_TR: Floats | None) -> Sample:
+    values, n, d = (np.array(each) for each in zip(*((run.value, run.n, run.tokens) for run in runs), strict=True))
+    return Sample(runs[0].family, values, n, d, texts_TR)
 
 
-def _checked(runs: Sequence[Measured], texts_TR: Floats | None, plan: Plan) -> tuple[FittedLaw, Prediction]:
-    """The law of a family, and the prediction of the run that is the check.
-
-    Without such a run the largest is left out of a law of its own, and stays in the one that is returned.
-    """
-    inside = [number for number, run in enumerate(runs) if run.in_fit]
-    law = _fit(runs, texts_TR, inside, plan)
-    outside = [number for number, run in enumerate(runs) if not run.in_fit]
-    held_out = outside[0] if outside else max(inside, key=lambda number: runs[number].flops)
-    used = law if outside else _fit(runs, texts_TR, [number for number in inside if number != held_out], plan)
-    run = runs[held_out]
-    value, drawn = used.predict(run.n, run.tokens, of="check")
-    low, high = band(drawn)
-    return law, Prediction(
-        name=run.name,
-        n=run.n,
-        tokens=run.tokens,
-        flops=run.flops,
-        value=value,
-        low=low,
-        high=high,
-        measured=run.value,
-        standard_error=run.standard_error,
-    )
+def _checked(
+    plan: Plan, runs: Sequence[Sequence[Measured]], samples: Sequence[Sample], choice: Choice
+) -> list[Prediction]:
+    """The largest run of each family, predicted from those with at most a quarter of its FLOPs."""
+    parts = [sample.part(smaller(sample)) for sample in samples]
+    laws = fitted(parts, choice.form, seed=plan.request.seed, miss=choice.miss)
+    found = []
+    for each, law in zip(runs, laws, strict=True):
+        run = max(each, key=lambda one: one.flops)
+        value, drawn = law.predict(run.n, run.tokens, of="check")
+        low, high = band(drawn)
+        found.append(
+            Prediction(
+                name=run.name,
+                n=run.n,
+                tokens=run.tokens,
+                flops=run.flops,
+                value=value,
+                low=low,
+                high=high,
+                measured=run.value,
+                standard_error=run.standard_error,
+            )
+        )
+    return found
 
 
 def _best(
     law: FittedLaw, runs: Sequence[Measured], step_flops: Mapping[int, float], flops: float
 ) -> tuple[int, Prediction, Floats]:
-    """The size that the law finds best at a budget, its prediction, and draws of it."""
+    """The size that the law finds best at a budget, its prediction, and draws of it.
+
+    Only sizes that were trained are considered, with as many steps as the runs of a study have at least.
+    """
     tokens_of_a_step = sum(run.tokens for run in runs) / sum(run.steps for run in runs)
+    sizes = sorted({run.size for run in runs})
+    possible = [size for size in sizes if flops >= LEAST_STEPS * step_flops[size]]
+    if not possible:
+        raise UserError(
+            f"The law knows runs of {LEAST_STEPS} steps or more, and {flops:.3g} FLOPs are fewer in each size of "
+            f"{law.name}: give --for-flops {LEAST_STEPS * step_flops[sizes[0]]:.2g} or more."
+        )
 
     def at(size: int) -> tuple[float, float]:
         return step_flops[size] / tokens_of_a_step / 6, flops / step_flops[size] * tokens_of_a_step
 
-    size = min(step_flops, key=lambda each: float(law.law.loss(*at(each))[0]))
+    size = min(possible, key=lambda each: float(law.law.loss(*at(each))[0]))
     n, tokens = at(size)
     value, drawn = law.predict(n, tokens, of="best")
     low, high = band(drawn)
