@@ -12,8 +12,8 @@ from pathlib import Path
 from common import parse, parser
 from seedfast.data.text.named_source import located
 from seedfast.report.format import measured
-from seedfast.study.plan import FAMILIES, Request
-from seedfast.study.study import Family, study
+from seedfast.scaling.outcome import Family, study
+from seedfast.scaling.request import FAMILIES, Request
 
 BAR = 0.01
 

@@ -13,7 +13,7 @@ from seedfast.errors import UserError
 from seedfast.options import AtLeast, MoreThan, NotEmpty, check
 
 if TYPE_CHECKING:
-    from seedfast.study.study import Study
+    from seedfast.scaling.outcome import Study
 
 FamilyName = Literal["autoregressive", "masked", "block", "proofreading", "embedding"]
 
@@ -40,12 +40,12 @@ class StudyOptions:
     families: tuple[FamilyName, ...] = ()
     """Which families are compared (default: all); the first gives the cells their FLOPs."""
     check: bool = False
-    """Train one more run of each family, with four times the FLOPs of any in the fit, and compare it with its
-    prediction. Without it, the largest run of the fit is predicted from the others."""
+    """Train one more run of each family, with four times the FLOPs of any other, and compare it with the prediction of
+    the others. Without it, the largest run is predicted from those with at most a quarter of its FLOPs."""
     for_flops: Annotated[float | None, MoreThan(0)] = None
     """Training FLOPs of the run that the recommendation is for."""
     scale: Annotated[float | None, MoreThan(0)] = None
-    """Instead of --for-flops: as many times the FLOPs of the largest run of the fit (default: 4)."""
+    """Instead of --for-flops: as many times the FLOPs of the largest run (default: 4)."""
     tokenizer: Annotated[str, NotEmpty()] = "bytes"
     """The tokenizer of all runs, as in `seedfast train --data.tokenizer`."""
     context: Annotated[int, AtLeast(16)] = 128
@@ -64,34 +64,15 @@ class StudyOptions:
 def study(words: list[str]) -> int:
     """Study data; see `StudyOptions` for the flags."""
     asked: StudyOptions = parse(StudyOptions, words, prog="seedfast study")
-    for one, other in (("minutes", "flops"), ("for_flops", "scale"), ("json", "markdown")):
-        if getattr(asked, one) and getattr(asked, other):
-            names = f"--{one.replace('_', '-')} and --{other}"
-            raise UserError(f"{names} are two forms of one thing: give one of them.")
-    if not asked.data:
-        raise UserError("Name the text to study: seedfast study DATA --out DIR.")
-    if len(set(asked.families)) < len(asked.families):
-        raise UserError(f"--families {' '.join(asked.families)} must name each family once.")
-    from seedfast.data.text.named_source import located
+    if asked.json and asked.markdown:
+        raise UserError("--json and --markdown are two forms of one thing: give one of them.")
+    import seedfast
     from seedfast.files import commit
-    from seedfast.study import table
-    from seedfast.study.plan import FAMILIES, Request
-    from seedfast.study.study import study as run_study
-    from seedfast.user_code import named_by_user
+    from seedfast.scaling import table
 
-    named_by_user(*asked.data)
-    request = Request(
-        data=tuple(map(located, asked.data)),
-        families=asked.families or FAMILIES,
-        minutes=15.0 if asked.minutes is None and asked.flops is None else asked.minutes,
-        flops=asked.flops,
-        check=asked.check,
-        tokenizer=asked.tokenizer,
-        context=asked.context,
-        seed=asked.seed,
-    )
+    given = {key: value for key, value in vars(asked).items() if key not in ("json", "markdown")}
     try:
-        found = run_study(request, asked.out, for_flops=asked.for_flops, scale=asked.scale or 4.0)
+        found = seedfast.study(**given)
     except KeyboardInterrupt:
         say(f"seedfast: interrupted; the same command continues the study in {asked.out}.")
         return 130
@@ -107,7 +88,7 @@ def study(words: list[str]) -> int:
 def _page(found: "Study") -> str:
     """The study as one page that loads nothing from elsewhere."""
     from seedfast.report.comparison import page
-    from seedfast.study import table
+    from seedfast.scaling import table
 
     first, *others = [*table.tables(found), table.runs(found)]
     return page(

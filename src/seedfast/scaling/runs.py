@@ -21,8 +21,8 @@ from seedfast.evaluate.pairing import Cut
 from seedfast.evaluate.trained import Trained
 from seedfast.files import commit, to_json
 from seedfast.run_folder.journal import Entry
-from seedfast.study.law import Floats
-from seedfast.study.plan import DRAWS, Plan, PlannedRun
+from seedfast.scaling.law import Floats
+from seedfast.scaling.plan import DRAWS, Plan, PlannedRun
 from seedfast.untrusted import read_json
 
 RUNS, RESULTS = "runs", "results"

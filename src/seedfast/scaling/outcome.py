@@ -13,11 +13,12 @@ from seedfast.errors import UserError
 from seedfast.files import UNFINISHED, finite
 from seedfast.report.format import duration, measured
 from seedfast.run_folder.lock import locked
-from seedfast.study.choice import Choice, choose, smaller
-from seedfast.study.draws import FittedLaw, Miss, Sample, band, fitted, other_texts
-from seedfast.study.law import Floats
-from seedfast.study.plan import FILE, LEAST_STEPS, Plan, Request, make, read
-from seedfast.study.runs import Measured, exact, known, refuse_other_texts, train_and_measure
+from seedfast.scaling.choice import Choice, choose, smaller
+from seedfast.scaling.draws import FittedLaw, Miss, Sample, band, fitted, other_texts
+from seedfast.scaling.law import Floats
+from seedfast.scaling.plan import FILE, LEAST_STEPS, Plan, make, read
+from seedfast.scaling.request import Request
+from seedfast.scaling.runs import Measured, exact, known, refuse_other_texts, train_and_measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Prediction:
 class Family:
     """A family of a study.
 
-    law: fitted to all its runs. best: the size that the law finds best at the budget, and steps: of its training there.
+    law: fitted to all its runs. best: the size that the law finds best at the budget, steps: of its training there.
     probability: the share of draws in which this family is the best. check: the largest run, predicted by a law of
     those with at most a quarter of its FLOPs. exact: of the largest run, whose value is a bound, the exact likelihood of its
     sampler; largest: that run.

@@ -1,8 +1,8 @@
 """Which form of the law predicts best, found out by runs that are larger than those of the fit.
 
-Each form is fitted to the runs with at most a quarter of the FLOPs of the largest one, and predicts the others. The form
-with the least root mean square of relative errors, over all families, is chosen, and this error is stated: it is how
-far off a prediction of four times the FLOPs has been on this very text.
+Each form is fitted to the runs with at most a quarter of the FLOPs of the largest one, and predicts the others. The
+form with the least root mean square of relative errors, over all families, is chosen, and this error is stated: it is
+how far off a prediction of four times the FLOPs has been on this very text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seedfast.study.draws import TIMES, Miss, Sample
-from seedfast.study.law import FORMS, PARAMETERS, Floats, Form, Runs, fit
+from seedfast.scaling.draws import TIMES, Miss, Sample
+from seedfast.scaling.law import FORMS, PARAMETERS, Floats, Form, Runs, fit
 
 _ROUNDING = 1.02  # of FLOPs: steps are whole
 _LEAST = max(PARAMETERS.values()) + 1  # runs of a fit
@@ -32,8 +32,8 @@ class Choice:
 
 def smaller(sample: Sample) -> list[int]:
     """The runs with at most a quarter of the FLOPs of the largest; more of them where a law needs more."""
-    order = sample.flops_R.argsort(kind="stable")
-    count = int((sample.flops_R <= sample.flops_R.max() / TIMES * _ROUNDING).sum())
+    order = sample.flops.argsort(kind="stable")
+    count = int((sample.flops <= sample.flops.max() / TIMES * _ROUNDING).sum())
     return sorted(order[: max(count, min(_LEAST, len(order) - 1))].tolist())
 
 
@@ -48,8 +48,5 @@ def _errors(samples: Sequence[Sample], form: Form) -> Floats:
     inside = [smaller(sample) for sample in samples]
     parts = [sample.part(each) for sample, each in zip(samples, inside, strict=True)]
     laws = fit([Runs(each.losses_R[None], each.n_R, each.d_R) for each in parts], form)
-    errors = [
-        law.loss(sample.n_R, sample.d_R) / sample.losses_R - 1 for sample, law in zip(samples, laws, strict=True)
-    ]
+    errors = [law.loss(sample.n_R, sample.d_R) / sample.losses_R - 1 for sample, law in zip(samples, laws, strict=True)]
     return np.concatenate([np.delete(each, chosen) for each, chosen in zip(errors, inside, strict=True)])
-

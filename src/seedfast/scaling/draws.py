@@ -9,7 +9,7 @@ Three kinds of luck are drawn together:
             too, from Σ r² / χ² with as many degrees of freedom as there are runs more than numbers of the law, since so
             few runs tell it only roughly; in a linear model this gives the bands of Student's t
     law     the law may be wrong beyond the runs that it was fitted to: a prediction is multiplied by an error as large
-            as those that were measured on runs of four times the FLOPs (`study/choice.py`)
+            as those that were measured on runs of four times the FLOPs (`scaling/choice.py`)
 """
 
 import math
@@ -22,7 +22,7 @@ import torch
 from seedfast import keys
 from seedfast.errors import UserError
 from seedfast.evaluate.pairing import Cut, blocks, shared_out
-from seedfast.study.law import PARAMETERS, Floats, Form, Laws, Runs, fit, huber_weights
+from seedfast.scaling.law import PARAMETERS, Floats, Form, Laws, Runs, fit, huber_weights
 
 COUNT = 400
 """Draws of a study."""
@@ -47,7 +47,7 @@ class Sample:
     texts_TR: Floats | None = None
 
     @property
-    def flops_R(self) -> Floats:
+    def flops(self) -> Floats:
         """FLOPs of training of each run: N is defined so that they are 6 N D."""
         return 6 * self.n_R * self.d_R
 
@@ -128,7 +128,7 @@ def fitted(
             residuals_R=residuals_R,
             spread=spread,
             spreads_T=spreads_T,
-            largest=float(sample.flops_R.max()),
+            largest=float(sample.flops.max()),
             miss=miss or Miss(),
             seed=seed,
             name=sample.name,

@@ -8,15 +8,22 @@ import numpy as np
 from seedfast.report.format import measured
 from seedfast.report.study import PlottedFamily, PlottedRun, draw
 from seedfast.report.theme import DARK, LIGHT
-from seedfast.study.draws import COUNT, LEVEL, band
-from seedfast.study.plan import BATCH, shape_flags, warmup
-from seedfast.study.study import Family, Study
+from seedfast.scaling.draws import COUNT, LEVEL, TIMES, band
+from seedfast.scaling.law import Form
+from seedfast.scaling.outcome import Family, Study
+from seedfast.scaling.request import BATCH, LEARNING_RATE, shape_flags, warmup
 
 Table = tuple[str, list[str], list[list[str]]]
 """A caption, the header, and rows, whose first cell is a name."""
 _MANY_EPOCHS = 4  # up to which repeated text is worth about as much as new text
 _POINTS = 40  # of the line of a law
-_SAFE = 0.01  # relative error of the check up to which a law is called checked
+_SAFE = 0.01  # relative error of a prediction, and spread of a run, up to which there is no warning
+_FORMS: dict[Form, str] = {
+    "own": "L = E + A / N^α + B / D^β",
+    "prior": "this sum, α and β with a prior",
+    "shared": "this sum, α and β the same for all families",
+    "coupled": "L = E + ((A / N^α)^1/β + (B / D^β)^1/β)^β",
+}
 
 
 def tables(found: Study) -> list[Table]:
@@ -39,12 +46,17 @@ def tables(found: Study) -> list[Table]:
             ],
         ),
         (
-            "the law L(N, D) = E + A / N^α + B / D^β",
+            f"the law, {_FORMS[found.choice.form]}",
             ["family", "E", "A", "α", "B", "β", "spread of a run"],
             [[each.name, *_law(each)] for each in found.families],
         ),
         (
-            "a run that was left out of the fit, and its prediction",
+            f"how far off forms of the law were, on runs of up to {TIMES} times the FLOPs of their fit",
+            ["form", "root mean square error"],
+            [[_FORMS[form], f"{miss.size:.1%}"] for form, miss in found.choice.misses.items()],
+        ),
+        (
+            f"the largest run, predicted from those with at most 1/{TIMES} of its FLOPs",
             ["run", "predicted", percent, "measured", "off by"],
             [
                 [
@@ -152,8 +164,8 @@ def command(found: Study) -> str:
     data = " ".join(request.data)
     return (
         f"seedfast train text-{best.name} --data {data} --data.tokenizer {request.tokenizer} --data.context "
-        f"{request.context} {shape_flags(best.size)} --batch-size {BATCH} --schedule.warmup {warmup(best.steps)} "
-        f"--steps {best.steps}"
+        f"{request.context} {shape_flags(best.size)} --batch-size {BATCH} --optimizer.lr {LEARNING_RATE} "
+        f"--schedule.warmup {warmup(best.steps)} --ema.half-life 0 --steps {best.steps}"
     )
 
 
@@ -167,16 +179,12 @@ def notes(found: Study) -> Iterator[str]:
     )
     if not found.pairs_texts:
         yield "The windows of the families cannot be paired, so the bands hold the luck of the seeds alone."
-    off = [each for each in found.families if abs(each.check.error or 0.0) > _SAFE]
-    ratio = {each.name: each.check.flops / _largest_of_fit(found, each) for each in found.families}
-    times = max(ratio.values())
-    if off:
-        named = ", ".join(f"{each.name} ({each.check.error:+.1%})" for each in off)
-        yield f"More than 1% off the run that was left out ({times:.2g} times the FLOPs of the fit): {named}."
-    else:
-        yield f"Each law predicts the run that was left out ({times:.2g} times the FLOPs of its fit) to 1%."
-    if times < 3:
-        yield "With --check a study trains one more run of each family, with four times the FLOPs of any in the fit."
+    yield _accuracy(found)
+    if spread := [f"{each.name} ({each.law.spread:.1%})" for each in found.families if each.law.spread > _SAFE]:
+        yield (
+            f"Warning: runs lie more than {_SAFE:.0%} about the law of {_named(spread)}, so the law does not hold well "
+            "over these sizes and lengths. With more --minutes runs are longer, and follow it better."
+        )
     best = found.recommended
     rate = max(each.epochs / each.tokens for each in found.runs if each.family == best.name)
     if (epochs := rate * best.best.tokens) > _MANY_EPOCHS:
@@ -185,13 +193,29 @@ def notes(found: Study) -> Iterator[str]:
             "which holds up to about four times (Muennighoff et al. 2023); beyond, autoregressive models overfit first."
         )
     sizes = [each.size for each in found.runs if each.family == best.name]
-    if not min(sizes) <= best.size <= max(sizes):
-        yield f"{best.size} layers lie outside of the sizes of the runs ({min(sizes)} to {max(sizes)})."
+    if best.size == max(sizes):
+        yield (
+            f"{best.size} layers are the most that were trained, and sizes beyond are not recommended: a larger model "
+            "may be better. A study with more --minutes trains larger ones."
+        )
 
 
-def _largest_of_fit(found: Study, family: Family) -> float:
-    own = (each for each in found.runs if each.family == family.name and each.name != family.check.name)
-    return max(each.flops for each in own)
+def _accuracy(found: Study) -> str:
+    """How far off the predictions are expected to be."""
+    checks = ", ".join(f"{each.name} {each.check.error:+.1%}" for each in found.families)
+    sentence = (
+        f"Expected error: {found.miss.size:.1%} for {TIMES} times the FLOPs of the largest run, which the bands "
+        f"contain. By so much the law missed runs when it was fitted to those with at most 1/{TIMES} of the FLOPs "
+        f"(largest run: {checks})."
+    )
+    if found.miss.size > _SAFE:
+        sentence = f"Warning: these predictions are not accurate to {_SAFE:.0%}. {sentence}"
+    if not found.plan.request.check:
+        sentence += (
+            " The form of the law was chosen by the same runs, so the error may be larger; with --check a study trains "
+            f"one more run of each family, with {TIMES} times the FLOPs of any other, which has no part in the choice."
+        )
+    return sentence
 
 
 def pictures(found: Study) -> list[tuple[str, bytes, bytes]]:

@@ -13,7 +13,7 @@ their errors is common to all.
 
 Few runs tell the exponents badly, since a smaller exponent and a smaller E look alike within the fit and differ beyond
 it. And in short runs size counts for less than the sum has it. So there are four forms of the law, and
-`study/choice.py` finds out which of them predicts best:
+`scaling/choice.py` finds out which of them predicts best:
 
     own      each family has exponents of its own
     prior    the same, and log α and log β have a normal prior around 0.34 and 0.28 (Hoffmann et al. 2022, section D.2)
@@ -195,7 +195,7 @@ def _minimised(problem: _Problem, theta_TP: Floats) -> Floats:
     count, size = theta_TP.shape
     function: Callable[[Floats], Floats] = problem.vector
     residuals_TM, damping_T = function(theta_TP), np.full(count, 1e-2)
-    squares_T = (residuals_TM**2).sum(1)
+    squares_T, is_done_T = (residuals_TM**2).sum(1), np.zeros(count, bool)
     for _ in range(_STEPS):
         moves = np.where(theta_TP + _DIFFERENCE > problem.high_P, -_DIFFERENCE, _DIFFERENCE)
         slopes_TMP = np.stack(
@@ -210,10 +210,10 @@ def _minimised(problem: _Problem, theta_TP: Floats) -> Floats:
         new_TM = function(new_TP)
         new_T = (new_TM**2).sum(1)
         better = new_T < squares_T
-        is_done = (damping_T > 1e7) | (better & (squares_T - new_T <= 1e-9 * squares_T)) | (squares_T < 1e-24)
+        is_done_T |= (damping_T > 1e7) | (better & (squares_T - new_T <= 1e-9 * squares_T)) | (squares_T < 1e-24)
         theta_TP = np.where(better[:, None], new_TP, theta_TP)
         residuals_TM, squares_T = np.where(better[:, None], new_TM, residuals_TM), np.where(better, new_T, squares_T)
         damping_T = np.where(better, damping_T / 5, damping_T * 5).clip(1e-9, 1e9)
-        if is_done.all():
+        if is_done_T.all():
             break
     return theta_TP

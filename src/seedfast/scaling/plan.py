@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 
-from seedfast import recipes
 from seedfast.data.text.config import TextData
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
@@ -35,11 +34,10 @@ from seedfast.loop.placement.placement import Placement
 from seedfast.loop.session import Session
 from seedfast.loop.trial import trial
 from seedfast.models.transformer import Transformer
-from seedfast.optim.ema import EMA
+from seedfast.scaling.request import BATCH, EXAMPLES, Request
 from seedfast.untrusted import read_json
 
 FILE = "study.json"
-FAMILIES = ("autoregressive", "masked", "block", "proofreading", "embedding")
 LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
 """The sizes: layers, and heads of 16 channels. A single layer of attention follows another law."""
 LEAST_STEPS = 250
@@ -51,54 +49,11 @@ DRAWS = 2
 """Random tasks for each window, by which bounds are measured: the same for all runs, since these share a seed."""
 _SIZES = 3
 _TOKENS_FOR_EACH = 20.0
-BATCH = 4
-"""Windows of a step: few, since at equal FLOPs models of these sizes learn more from more steps."""
-LEARNING_RATE = 0.02
-"""Twice that of the recipes, which are larger than most runs of a study."""
-_EXAMPLES = 8  # of the validation that ends a training
 _HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
 _MARGIN = 0.85  # of the minutes, for what was measured too short
 _OPENING = 2.0  # seconds of a run before its first step and after its last
 _TIMED_SIZE = 3  # of the runs by which the speed is measured
 _TIMED = 60.0  # seconds of a budget by which the speed is measured
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a study is asked for. flops: of all runs together. minutes: the time of all instead."""
-
-    data: tuple[str, ...]
-    families: tuple[str, ...] = FAMILIES
-    minutes: float | None = None
-    flops: float | None = None
-    check: bool = False
-    tokenizer: str = "bytes"
-    context: int = 128
-    seed: int = 1
-
-    def run(self, family: str, size: int, steps: int, validation: float) -> Run:
-        """The run of a family in a size. Raises UserError for options that do not fit the data."""
-        made = recipes.make(f"text-{family}")
-        assert isinstance(made.data, TextData)
-        assert isinstance(made.model, Transformer)
-        data = replace(
-            made.data.with_path(*self.data), tokenizer=self.tokenizer, context=self.context, validation=validation
-        )
-        return replace(
-            made,
-            data=data,
-            model=replace(made.model, layers=size, heads=size, width=16 * size, ngrams=()),
-            optimizer=replace(made.optimizer, lr=LEARNING_RATE),
-            schedule=replace(made.schedule, warmup=warmup(steps)),
-            ema=EMA(),
-            steps=steps,
-            batch_size=BATCH,
-            seed=self.seed,
-            eval_every=0,
-            eval_examples=_EXAMPLES,
-            sample_every=0,
-            keep=1,
-        ).located()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,20 +219,10 @@ def planned(
     return tuple(sorted(runs, key=lambda run: run.budget))
 
 
-def warmup(steps: int) -> int:
-    """Steps of warm-up: a tenth of a short run."""
-    return min(100, steps // 10)
-
-
-def shape_flags(size: int) -> str:
-    """The flags of a size, for people."""
-    return f"--model.layers {size} --model.heads {size} --model.width {16 * size} --model.ngrams"
-
-
 def _ending(session: Session, speed: Speed) -> float:
     """Seconds from the last step of a run to its result: a validation of two kinds of weights, samples, the result."""
     windows, draws = len(session.corpus.validation), session.family.evaluated.measure.draws or 1
-    passes = windows * min(DRAWS, draws) / (2 * min(windows, _EXAMPLES) * draws)  # over those of the validation
+    passes = windows * min(DRAWS, draws) / (2 * min(windows, EXAMPLES) * draws)  # over those of the validation
     return speed.sampling_seconds + speed.validation_seconds * (1 + passes)
 
 

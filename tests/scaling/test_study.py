@@ -12,9 +12,9 @@ import pytest
 from tests.helpers import processes
 from tests.helpers.cli import Run as Command
 
-from seedfast.study import plan as plans
-from seedfast.study.plan import TooSmall, planned
-from seedfast.study.study import study
+from seedfast.scaling import plan as plans
+from seedfast.scaling.outcome import study
+from seedfast.scaling.plan import TooSmall, planned
 
 TINY = {"LADDER": (1, 2, 3, 4), "LENGTHS": (1, 2), "LEAST_STEPS": 3}
 """Small enough for seconds: six runs and a check, for each family."""
@@ -160,7 +160,7 @@ def test_an_interrupted_and_killed_study_continues_with_the_same_bits(
 ) -> None:
     folder = tmp_path / "killed"
     command = words(story, folder, "autoregressive")
-    code = "import sys\nfrom seedfast.study import plan\n"
+    code = "import sys\nfrom seedfast.scaling import plan\n"
     code += "".join(f"plan.{name} = {value!r}\n" for name, value in TINY.items())
     code += "from seedfast.cli import main\nmain(sys.argv[1:])\n"
     interrupted = processes.python(code, *command)

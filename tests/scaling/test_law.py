@@ -5,8 +5,8 @@ import pytest
 
 from seedfast.errors import UserError
 from seedfast.evaluate.pairing import Cut
-from seedfast.study.draws import Floats, band, fitted, other_texts
-from seedfast.study.law import fit
+from seedfast.scaling.draws import Floats, band, fitted, other_texts
+from seedfast.scaling.law import fit
 
 SIZES = np.repeat([3e4, 9e4, 2.4e5], 3)
 TOKENS = np.tile([1e5, 2e5, 4e5], 3)
@@ -63,7 +63,7 @@ def test_one_diverged_run_does_not_bend_the_law(monkeypatch: pytest.MonkeyPatch)
     losses = LOSSES.copy()
     losses[4] *= 1.3
     assert fit(losses[None], SIZES, TOKENS).loss(*AT)[0] == pytest.approx(law(*AT), rel=0.01)
-    monkeypatch.setattr("seedfast.study.law.DELTA", 1e9)  # least squares
+    monkeypatch.setattr("seedfast.scaling.law.DELTA", 1e9)  # least squares
     assert abs(fit(losses[None], SIZES, TOKENS).loss(*AT)[0] / law(*AT) - 1) > 0.02
 
 
