@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seedfast.errors import UserError
 from seedfast.scaling.draws import TIMES, Miss, Sample
 from seedfast.scaling.law import FORMS, PARAMETERS, Floats, Form, Runs, fit
 
@@ -38,8 +39,13 @@ def smaller(sample: Sample) -> list[int]:
 
 
 def choose(samples: Sequence[Sample]) -> Choice:
-    """The form for these families."""
-    misses = {form: Miss.of(_errors(samples, form)) for form in FORMS if form != "shared" or len(samples) > 1}
+    """The form for these families. Raises UserError if they have too few runs for each form."""
+    runs = min(len(smaller(sample)) for sample in samples)
+    forms = [form for form in FORMS if runs > PARAMETERS[form] and (form != "shared" or len(samples) > 1)]
+    if not forms:
+        least = min(PARAMETERS.values()) + 2
+        raise UserError(f"A law that predicts a larger run needs {least} runs of each family, and one has fewer.")
+    misses = {form: Miss.of(_errors(samples, form)) for form in forms}
     return Choice(min(misses, key=lambda form: misses[form].size), misses)
 
 

@@ -6,7 +6,7 @@ exactly, not below zero, and only α, β and κ are searched (Golub & Pereyra 19
 point of a grid: no starting point has to be guessed, and no parabola is fitted.
 
 The residual of a run is L̂ / L − 1, which is log L̂ − log L up to half its square, and is linear where the logarithm is
-not. Its loss is Huber's (1964) with δ = 0.01: squared below, where runs differ by the luck of their seeds and are
+not. Its loss is Huber's (1964) with δ = 0.003: squared below, where runs differ by the luck of their seeds and are
 averaged, and linear beyond, so that one diverged run cannot bend the law. It is minimised by reweighted least
 squares. The standard errors of the runs are no weights: all runs of a family are measured on the same text, so most of
 their errors is common to all.
@@ -36,7 +36,7 @@ Form = Literal["own", "prior", "shared", "coupled"]
 FORMS: tuple[Form, ...] = get_args(Form)
 PARAMETERS: dict[Form, int] = {"own": 5, "prior": 4, "shared": 4, "coupled": 4}
 """Numbers that are fitted: E, A and B, and two exponents, which count as one where they have a prior."""
-DELTA = 0.01
+DELTA = 0.003
 """Relative residual from which on Huber's loss is linear."""
 _PRIOR = np.log([0.34, 0.28])
 _PRIOR_WIDTH = 0.4  # of the logarithms
@@ -44,7 +44,7 @@ _LUCK = 0.005  # relative residual that is as unlikely as one width of the prior
 _EXPONENTS = (0.05, 2.0)
 _SHARES = 9.0  # the logit of κ lies within plus and minus this
 _GRID = (9, 9, 7)  # values of α, β and the logit of κ that the search starts with
-_ROUNDS = 8  # of reweighting
+_ROUNDS = 12  # of reweighting, at most
 _STEPS = 60  # of Levenberg-Marquardt, at most
 _DIFFERENCE = 1e-6  # for derivatives
 
@@ -89,7 +89,9 @@ def fit(families: Sequence[Runs], form: Form = "own") -> list[Laws]:
     theta_TP = _minimised(problem, _best_on_grid(problem))
     if families[0].weights_TR is None:
         for _ in range(_ROUNDS):
-            problem.weights = [huber_weights(each) for each in problem.residuals(theta_TP)]
+            before, problem.weights = problem.weights, [huber_weights(each) for each in problem.residuals(theta_TP)]
+            if all(np.allclose(*each, rtol=1e-3) for each in zip(before, problem.weights, strict=True)):
+                break
             theta_TP = _minimised(problem, theta_TP)
     return [problem.laws(theta_TP, number) for number in range(len(families))]
 
@@ -210,7 +212,7 @@ def _minimised(problem: _Problem, theta_TP: Floats) -> Floats:
         new_TM = function(new_TP)
         new_T = (new_TM**2).sum(1)
         better = new_T < squares_T
-        is_done_T |= (damping_T > 1e7) | (better & (squares_T - new_T <= 1e-9 * squares_T)) | (squares_T < 1e-24)
+        is_done_T |= (damping_T > 1e7) | (better & (squares_T - new_T <= 1e-7 * squares_T)) | (squares_T < 1e-24)
         theta_TP = np.where(better[:, None], new_TP, theta_TP)
         residuals_TM, squares_T = np.where(better[:, None], new_TM, residuals_TM), np.where(better, new_T, squares_T)
         damping_T = np.where(better, damping_T / 5, damping_T * 5).clip(1e-9, 1e9)

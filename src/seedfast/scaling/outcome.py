@@ -16,7 +16,7 @@ from seedfast.run_folder.lock import locked
 from seedfast.scaling.choice import Choice, choose, smaller
 from seedfast.scaling.draws import FittedLaw, Miss, Sample, band, fitted, other_texts
 from seedfast.scaling.law import Floats
-from seedfast.scaling.plan import FILE, LEAST_STEPS, Plan, make, read
+from seedfast.scaling.plan import FILE, Plan, make, read
 from seedfast.scaling.request import Request
 from seedfast.scaling.runs import Measured, exact, known, refuse_other_texts, train_and_measure
 
@@ -47,8 +47,8 @@ class Family:
 
     law: fitted to all its runs. best: the size that the law finds best at the budget, steps: of its training there.
     probability: the share of draws in which this family is the best. check: the largest run, predicted by a law of
-    those with at most a quarter of its FLOPs. exact: of the largest run, whose value is a bound, the exact likelihood of its
-    sampler; largest: that run.
+    those with at most a quarter of its FLOPs. largest: the largest run of the cells; exact: the exact likelihood of its
+    sampler, where its value is a bound.
     """
 
     name: str
@@ -156,7 +156,7 @@ def judged(
 ) -> Study:
     """The study of runs that are all measured.
 
-    Raises UserError if a law cannot be fitted, or for a budget in which no size of the runs has enough steps.
+    Raises UserError if a law cannot be fitted, or for a budget that is too small for all sizes.
     """
     texts_TR = other_texts([each.nats for each in found], [each.cut for each in found], seed=plan.request.seed)
     flops = for_flops or scale * max(each.flops for each in found)
@@ -239,15 +239,15 @@ def _best(
 ) -> tuple[int, Prediction, Floats]:
     """The size that the law finds best at a budget, its prediction, and draws of it.
 
-    Only sizes that were trained are considered, with as many steps as the runs of a study have at least.
+    Only sizes that were trained are considered, with at least as many steps as the shortest run has.
     """
     tokens_of_a_step = sum(run.tokens for run in runs) / sum(run.steps for run in runs)
-    sizes = sorted({run.size for run in runs})
-    possible = [size for size in sizes if flops >= LEAST_STEPS * step_flops[size]]
+    sizes, least = sorted({run.size for run in runs}), min(run.steps for run in runs)
+    possible = [size for size in sizes if flops >= least * step_flops[size]]
     if not possible:
         raise UserError(
-            f"The law knows runs of {LEAST_STEPS} steps or more, and {flops:.3g} FLOPs are fewer in each size of "
-            f"{law.name}: give --for-flops {LEAST_STEPS * step_flops[sizes[0]]:.2g} or more."
+            f"The law of {law.name} knows runs of {least} steps or more, and {flops:.3g} FLOPs are fewer steps in each "
+            f"of its sizes: give at least --for-flops {least * step_flops[sizes[0]]:.2g}."
         )
 
     def at(size: int) -> tuple[float, float]:
