@@ -10,10 +10,10 @@ import argparse
 from pathlib import Path
 
 from common import parse, parser
-from seedfast.data.text.named_source import located
+from seedfast import study
 from seedfast.report.format import measured
-from seedfast.scaling.outcome import Family, study
-from seedfast.scaling.request import FAMILIES, Request
+from seedfast.scaling.outcome import Family
+from seedfast.scaling.request import FAMILIES
 
 BAR = 0.01
 
@@ -52,9 +52,9 @@ def main() -> None:
     header = ["text", "family", "FLOPs", "predicted", "90% band", "measured", "off by", f"within {BAR:.0%}"]
     rows = []
     for text in asked.texts:
-        request = Request(data=(located(text),), families=tuple(asked.families), minutes=asked.minutes, check=True)
         name = Path(text).stem
-        rows += [row(name, family) for family in study(request, asked.out / name).families]
+        found = study(text, asked.out / name, families=asked.families, minutes=asked.minutes, check=True)
+        rows += [row(name, family) for family in found.families]
     print(f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *rows, sep="\n")
 
 

@@ -12,13 +12,13 @@ import pytest
 from tests.helpers import processes
 from tests.helpers.cli import Run as Command
 
+from seedfast import UserError, study
 from seedfast.scaling import plan as plans
-from seedfast.scaling.outcome import study
 from seedfast.scaling.plan import TooSmall, planned
 
 TINY = {"LADDER": (1, 2, 3, 4), "LENGTHS": (1, 2), "LEAST_STEPS": 3}
 """Small enough for seconds: six runs and a check, for each family."""
-FLOPS = 4e9
+FLOPS = 2e9
 """Of each family."""
 STEP_FLOPS = {
     "autoregressive": {size: 6.0 * 1024 * (3072 * size**3 + 8192 * size) for size in plans.LADDER},
@@ -110,6 +110,10 @@ def test_a_finished_study_is_judged_again_without_training(done: Path, story: Pa
         assert family["prediction"]["low"] <= family["prediction"]["high"]
     bounds = {each["family"]: each["is_bound"] for each in record["families"]}
     assert bounds == {"autoregressive": False, "masked": True}
+    assert record["misses"][record["form"]] == min(record["misses"].values())
+    errors = [family["check"]["error"] for family in record["families"]]
+    assert record["expected_error"] == pytest.approx((sum(error**2 for error in errors) / 2) ** 0.5)
+    assert {family["size"] for family in record["families"]} <= {1, 2, 3, 4}, "sizes that were trained"
     assert all((each["deployed"] is not None) == each["is_bound"] for each in record["families"])
     larger = json.loads(seedfast(*command, "--json", "--for-flops", "1e12")[1])
     assert larger["flops"] == 1e12
@@ -134,7 +138,8 @@ def test_the_tables_fit_a_terminal_and_name_bounds(done: Path, story: Path, seed
     assert max(map(len, lines)) <= 80
     assert last.startswith("seedfast train text-")
     shown = " ".join(out.split())
-    for part in ("Recommended for", "bounds from above", "off by", "deployed", "best in", "≤ "):
+    for part in ("Recommended for", "bounds from above", "off by", "deployed", "best in", "≤ ", "Expected error: ",
+                 "Warning: these predictions are not accurate to 1%"):  # fmt: skip
         assert part in shown
     page = (done / "study.html").read_text()
     assert page.count("data:image/png") == 2
@@ -146,10 +151,8 @@ def test_the_tables_fit_a_terminal_and_name_bounds(done: Path, story: Path, seed
 def test_the_bench_states_how_far_off_a_prediction_is(done: Path, story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
     bench = importlib.import_module("study")
-    request = plans.Request(
-        data=(str(story),), families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16
-    )
-    for family in study(request, done).families:
+    families = ("autoregressive", "masked")
+    for family in study(story, done, families=families, flops=2 * FLOPS, check=True, context=16).families:
         off = abs(family.check.error or 0.0)
         assert bench.row("story", family).endswith(f"| {'yes' if off <= 0.01 else 'no'} |")
     assert bench.options().parse_args(["a.txt"]).minutes == 30
@@ -180,6 +183,16 @@ def test_an_interrupted_and_killed_study_continues_with_the_same_bits(
     assert len(results(folder, "autoregressive")) == 7
 
 
+def test_the_front_door_refuses_what_the_command_line_cannot_be_given(story: Path, tmp_path: Path) -> None:
+    for changes, message in (
+        ({"families": ("masked", "marked")}, "families has 'marked'"),
+        ({"data": ()}, "Name the text to study"),
+    ):
+        with pytest.raises(UserError, match=message):
+            study(**{"data": story, "out": tmp_path / "new", **changes})
+    assert not (tmp_path / "new").exists()
+
+
 def test_mistakes_are_refused_in_one_sentence(done: Path, story: Path, tmp_path: Path, seedfast: Command) -> None:
     short = tmp_path / "short.txt"
     short.write_text("a few words\n" * 3)
@@ -196,8 +209,10 @@ def test_mistakes_are_refused_in_one_sentence(done: Path, story: Path, tmp_path:
         (words(story, other, "masked"), "holds no study"),
         (words(story, broken, "masked"), "cannot be read as the plan"),
         (words(story, tmp_path / "new", "masked", flops=1e3), "give at least --flops"),
-        ([*same, "--minutes", "3"], "--minutes and --flops are two forms"),
-        ([*same, "--scale", "2", "--for-flops", "1e9"], "--for-flops and --scale"),
+        ([*same, "--minutes", "3"], "minutes and flops are two forms"),
+        ([*same, "--scale", "2", "--for-flops", "1e9"], "for_flops and scale are two forms"),
+        ([*same, "--json", "--markdown"], "--json and --markdown are two forms"),
+        ([*same, "--for-flops", "1e3"], "give at least --for-flops"),
         (words(story, tmp_path / "new", "masked", "masked"), "must name each family once"),
         (words(short, tmp_path / "new", "masked"), "too short to have any"),
     ):
