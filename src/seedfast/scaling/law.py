@@ -16,7 +16,7 @@ it. And in short runs size counts for less than the sum has it. So there are fou
 `scaling/choice.py` finds out which of them predicts best:
 
     own      each family has exponents of its own
-    prior    the same, and log α and log β have a normal prior around 0.34 and 0.28 (Hoffmann et al. 2022, section D.2)
+    prior    the same, and log α and log β have a normal prior around 0.34 and 0.28 (Hoffmann et al. 2022, appendix D)
     shared   all families have the same exponents, with this prior
     coupled  as prior, with another way to combine the two terms: E + ((A / N^α)^1/β + (B / D^β)^1/β)^β, which is
              equation 1.5 of Kaplan et al. 2020 ("Scaling Laws for Neural Language Models") and a floor E. The larger

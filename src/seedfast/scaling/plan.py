@@ -5,10 +5,11 @@ the first family at this size and length; every family gets it, in whole steps:
 
     steps = round(FLOPs of the cell / FLOPs of a step),      FLOPs of a step by `loop/flops.py`
 
-With at least 50 steps each is within one percent of its cell, and closer in longer runs. A size is m layers of m heads
-of 16 channels, about 3072 m³ parameters in the blocks. N of the law is FLOPs for each token / 6, in the unit of
-parameters, so that 6 N D is the FLOPs of a run exactly, with attention and output layer, as DeepSeek LLM (Bi et al.
-2024, section 3.2) has it. The middle cell has about 20 tokens for each of N, as Hoffmann et al. 2022 found to be best.
+With at least 200 steps each is within a quarter of a percent of its cell. A size is m layers of m heads of 16 channels,
+about 3072 m³ parameters in the blocks. N of the law is FLOPs for each token / 6, in the unit of parameters, so that
+6 N D is the FLOPs of a run exactly, with attention and output layer, as DeepSeek LLM (Bi et al. 2024, section 3.2) has
+it. The middle cell has about 20 tokens for each of N, as Hoffmann et al. 2022 found to be best, or as near to that as
+the budget allows.
 
 N-gram tables are left out: they take no FLOPs, and a family that reads vectors can have none.
 """
@@ -40,7 +41,7 @@ from seedfast.untrusted import read_json
 FILE = "study.json"
 LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
 """The sizes: layers, and heads of 16 channels. A single layer of attention follows another law."""
-LEAST_STEPS = 250
+LEAST_STEPS = 200
 """Steps of a run: the loss of the first few hundred falls faster than any power law."""
 LENGTHS = (1, 2, 4)
 CHECK = 4
@@ -131,7 +132,7 @@ def _shown(value: Any) -> str:
 def make(request: Request) -> Plan:
     """Plan a new study. Nothing is trained, but a few steps of each family are timed for a budget in minutes.
 
-    Raises UserError for data without held-out text, and a budget too small for 50 steps of each run.
+    Raises UserError for data without held-out text, and a budget too small for 200 steps of each run.
     """
     began = time.perf_counter()
     validation = _validation(request)
