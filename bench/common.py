@@ -1,8 +1,12 @@
-"""What several benchmarks share: the command line's usual options, a clock, the speed of seedfast's loop."""
+"""What several benchmarks share: the command line's usual options, a clock, the speed of seedfast's loop, a server."""
 
 import argparse
+import re
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -52,3 +56,22 @@ def tokens_per_second(run: Run, folder: Path, warm: int) -> float:
         session.save = lambda: None  # type: ignore[method-assign]
         run_training(session, clock)
     return (run.steps - warm) * run.batch_size * run.data.context / (clock.end - clock.start)
+
+
+@contextmanager
+def server(*words: object) -> Iterator[str]:
+    """The URL that a command of seedfast prints, which answers there until SIGTERM."""
+    command = [sys.executable, "-m", "seedfast", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = None
+        for line in process.stdout:
+            if found := re.search(r"http://\S+", line):
+                break
+        if found is None:
+            raise SystemExit("the server does not start")
+        try:
+            yield found[0]
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0, "the server does not end in order"

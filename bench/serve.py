@@ -12,39 +12,18 @@ import asyncio
 import random
 import re
 import statistics
-import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI
 
+from common import server
+
 Answer = tuple[str, str]
 """The text of an answer and the reason of its end."""
-
-
-@contextmanager
-def server(run: Path, slots: int, queue: int) -> Iterator[str]:
-    """The URL of a new server."""
-    words = ["serve", str(run), "--port", "0", "--slots", str(slots), "--queue", str(queue), "--device", "auto"]
-    command = [sys.executable, "-m", "seedfast", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        found = None
-        for line in process.stdout:
-            if found := re.search(r"http://\S+", line):
-                break
-        if found is None:
-            raise SystemExit("the server does not start")
-        try:
-            yield found[0]
-        finally:
-            process.terminate()
-            assert process.wait(60) == 0, "the server does not end in order"
 
 
 def bodies(model: str, count: int, tokens: int) -> list[dict[str, Any]]:
@@ -143,7 +122,8 @@ def main() -> int:
     made.add_argument("--tokens", type=int, default=40, help="the largest number of tokens of a request")
     made.add_argument("--slots", type=int, default=8)
     options = made.parse_args()
-    with server(options.run, options.slots, queue=options.requests) as url:
+    words = ("--port", 0, "--slots", options.slots, "--queue", options.requests, "--device", "auto")
+    with server("serve", options.run, *words) as url:
         return int(asyncio.run(measure(options, url)) > 0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.live import Live
 
 from seedfast import console
-from seedfast.console import Bar, abbreviate, say, silenced, warn
+from seedfast.console import Bar, abbreviate, say, silenced, track, warn, watched
 
 
 class Terminal:
@@ -74,3 +74,22 @@ def test_of_several_processes_one_prints(monkeypatch: pytest.MonkeyPatch, capsys
         monkeypatch.setenv("RANK", rank)
         say("a notice")
     assert capsys.readouterr().err == "a notice\n"
+
+
+def test_whoever_watches_sees_every_bar_advance_and_can_end_the_work() -> None:
+    seen: list[float] = []
+
+    def by(done: float) -> None:
+        seen.append(done)
+        if done == 0.75:
+            raise KeyboardInterrupt
+
+    with watched(seen.append):
+        for _ in track("Counting sheep", range(2), 2):
+            pass
+    assert seen == [0.5, 1.0]
+    with pytest.raises(KeyboardInterrupt), watched(by):
+        list(track("Counting sheep", range(4), 4))
+    with Bar("Counting sheep", 4) as bar:
+        bar.advance(4)
+    assert seen[2:] == [0.25, 0.5, 0.75]

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -80,6 +81,19 @@ def abbreviate(names: Iterable[str], limit: int = _NAMES) -> str:
     return ", ".join([*names[:limit], *more])
 
 
+_WATCHERS: ContextVar[tuple[Callable[[float], None], ...]] = ContextVar("watchers", default=())
+
+
+@contextmanager
+def watched(by: Callable[[float], None]) -> Iterator[None]:
+    """Within it, `by` is called with the fraction done whenever a bar advances. An exception of it ends the work."""
+    token = _WATCHERS.set((*_WATCHERS.get(), by))
+    try:
+        yield
+    finally:
+        _WATCHERS.reset(token)
+
+
 class Bar:
     """A progress bar that appears only on a terminal, and only when the work takes longer than two seconds."""
 
@@ -90,7 +104,7 @@ class Bar:
         shown = animates(console) and not console.quiet and is_first()
         self._progress = Progress(*columns, console=console, transient=True, disable=not shown)
         self._task = self._progress.add_task(what, total=total)
-        self._done = 0
+        self._done, self._total = 0, total
         self._next_drawing = time.monotonic() + _DELAY
 
     def __enter__(self) -> Self:
@@ -99,6 +113,8 @@ class Bar:
     def advance(self, amount: int) -> None:
         """Add `amount` to the work done."""
         self._done += amount
+        for watcher in _WATCHERS.get():
+            watcher(self._done / self._total)
         # Drawing costs more than the work on a short document, so not every step is drawn.
         if not self._progress.disable and (now := time.monotonic()) > self._next_drawing:
             self._next_drawing = now + _INTERVAL

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.helpers import browser
 from tests.helpers.processes import Command
 from tests.helpers.runs import small_run, train_in
 
@@ -66,7 +67,7 @@ def run_bench(name: str, *arguments: object, cwd: Path, fresh: bool = False) -> 
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
-    tested |= {"async_save", "faults", "kills", "damage", "compression", "serve"}
+    tested |= {"async_save", "faults", "kills", "damage", "compression", "serve", "studio"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "exact_sums", "common", "nanogpt"}
 
 
@@ -187,6 +188,12 @@ def test_serve(runs: dict[str, Path], tmp_path: Path) -> None:
     *_, slow, fast = run_bench("serve", runs["text-autoregressive"], *small, cwd=tmp_path).splitlines()
     assert [line.split()[0] for line in (slow, fast)] == ["20.000", "100.000"]
     assert [line.split()[-1] for line in (slow, fast)] == ["0", "0"], "no wrong answers"
+
+
+def test_studio(runs: dict[str, Path], tmp_path: Path) -> None:
+    browser.installed()
+    out = run_bench("studio", runs["text-masked"], "--times", 1, cwd=tmp_path)
+    assert [line.rsplit(maxsplit=2)[0].strip() for line in out.splitlines()] == ["list", "comparison", "drawn again"]
 
 
 def test_async_save(text: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.helpers.cli import Run
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import keys, recipes
+from seedfast.cli.sample import _spans
 from seedfast.errors import UserError
 from seedfast.evaluate import score as scoring
 from seedfast.evaluate import trained
@@ -21,6 +22,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.masked import Masked
 from seedfast.families.text.proofreading import Proofreading
+from seedfast.families.text.written import Choice, Key
 from seedfast.report import surprise
 from seedfast.run_folder.choice import find
 
@@ -258,3 +260,14 @@ def test_pieces_are_whole_characters() -> None:
     pieces = scoring.Scores([text], "", tokenizer).pieces(text)
     assert [(piece.text, round(piece.surprise)) for piece in pieces] == [("a", 1), ("é", 2), ("吾", 3)]
     assert text.bits_per_byte == pytest.approx(1)
+
+
+def test_tokens_that_share_a_character_are_one_span_of_the_explanation() -> None:
+    tokens = list("aé€".encode())
+    key = Key(1, "sample", "token", 0, 0)
+    choices = [
+        Choice(place, place, tokens[place], "", -math.log(2), 1, 0.0, 0.5, key, kept=True) for place in (2, 3, 4)
+    ]
+    spans = list(_spans(tokens, choices, lambda ids: bytes(ids).decode(errors="replace")))
+    assert [(span.text, span.bits) for span in spans] == [("a", None), ("é", 1.0), ("€", 2.0)]
+    assert spans[2].hint.count("drawn with") == 2

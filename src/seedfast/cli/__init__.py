@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": "generate text, images or captions with a trained model",
     "chat": "talk with a model that has a chat template",
     "serve": "answer requests over HTTP, as OpenAI's API does",
+    "studio": "a local page: live runs, curves, a playground for every model",
     "score": "how likely each document of a file is, token by token",
     "compress": "a file through a model and an entropy coder: its size is the score",
     "decompress": "the same bytes again, or a refusal",

@@ -11,7 +11,7 @@ from seedfast.errors import UserError
 from seedfast.families.measure import Measure
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
 from seedfast.run_folder.lock import owner_is_alive
-from seedfast.run_folder.records import CheckpointManifest
+from seedfast.run_folder.records import CheckpointManifest, read_best
 from seedfast.untrusted import read_bytes, read_json, read_yaml
 
 _EARLIER_SHOWN = 10  # steps
@@ -73,7 +73,7 @@ def read(path: Path) -> Folder:
         path=path,
         text=text,
         run=run,
-        best=_best(path / "best.json"),
+        best=read_best(path),
         latest=_json(path / "latest.json"),
         events=_events(path / "events.jsonl"),
         manifests=[(checkpoint, _manifest(checkpoint)) for checkpoint in Checkpoints(path).committed()],
@@ -111,14 +111,6 @@ def _json(path: Path) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object.")
     return value
-
-
-def _best(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    best = _json(path)
-    for record in best.values():
-        if not isinstance(record, dict) or not record.keys() >= {"step", "loss", "standard_error", "examples", "draws"}:
-            raise UserError(f"{path} does not hold the best validations of a run of seedfast.")
-    return best
 
 
 def _events(path: Path) -> list[Mapping[str, Any]]:

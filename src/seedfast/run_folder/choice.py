@@ -1,12 +1,12 @@
 """Which checkpoint of a run is used: the best, the newest, or that of a step. One rule for every command."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from seedfast.errors import UserError
 from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.records import read_best
 from seedfast.sealed_folder import MANIFEST
-from seedfast.untrusted import read_json
 
 At = int | Literal["best", "newest"]
 """best: of the committed validations (the newest where nothing was validated). newest: the latest. A number: a step."""
@@ -77,12 +77,9 @@ def _itself(folder: Path, at: At) -> Checkpoint:
 
 def _best_step(folder: Path, weights: Weights | None) -> int | None:
     """The step of the best committed validation by these weights; None before the first."""
-    path = folder / "best.json"
     try:
-        records: dict[str, Any] = read_json(path)
-        kind = weights if weights in records else "ema" if "ema" in records else "raw"
-        return int(records[kind]["step"]) if records else None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error!r}), so the best step is unknown; pass --at newest.") from error
+        records = read_best(folder)
+    except UserError as error:
+        raise UserError(f"{error} So the best step is unknown; pass --at newest.") from error
+    kind = weights if weights in records else "ema" if "ema" in records else "raw"
+    return int(records[kind]["step"]) if kind in records else None

@@ -12,6 +12,7 @@ from seedfast.files import tree_size
 from seedfast.run_folder import journal
 from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.run_folder.lock import owner_is_alive
+from seedfast.run_folder.records import read_best
 from seedfast.untrusted import read_json, read_yaml
 
 State = Literal["training", "finished", "interrupted", "stopped", "not finished", "unreadable"]
@@ -76,12 +77,9 @@ def summary(path: Path) -> RunSummary:
 def _summary(path: Path) -> RunSummary:
     run = read_yaml(path / "run.yaml", root=path)
     steps, recipe, newest = int(run["steps"]), str(run["recipe"]), 0
-    best: dict[str, Any] = {}
     with suppress(FileNotFoundError):
         newest = int(read_json(path / "latest.json", root=path)["step"])
-    with suppress(FileNotFoundError):
-        best = read_json(path / "best.json", root=path)
-    records = [{**record, "weights": kind} for kind, record in best.items()]
+    records = [{**record, "weights": kind} for kind, record in read_best(path).items()]
     entry: dict[str, Any] = {}
     with suppress(FileNotFoundError):
         entry = journal.last(path)

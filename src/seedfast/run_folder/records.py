@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfast import sealed_folder
+from seedfast.errors import UserError
 from seedfast.families.measure import Measure
 from seedfast.files import FileDigest
 from seedfast.run_folder.journal import ScoreEntry
@@ -38,6 +39,27 @@ class BestRecord:
         found = BestRecord(**{"metric": "loss", "value": record["loss"], **record})
         _require(found, step=int, loss=float | int, examples=int, draws=int, metric=str, value=float | int)
         return found
+
+
+def read_best(run_folder: Path) -> dict[str, Mapping[str, Any]]:
+    """`best.json`: the record of the best validation by kind of weights; empty before the first validation.
+
+    Raises UserError if it cannot be read, or holds anything else.
+    """
+    path = run_folder / "best.json"
+    try:
+        found = read_json(path, root=run_folder)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    records = found.values() if isinstance(found, dict) else [found]
+    if not all(isinstance(each, dict) and each.keys() >= _OF_BEST and type(each["step"]) is int for each in records):
+        raise UserError(f"{path} does not hold the best validations of a run of seedfast.")
+    return dict(found)
+
+
+_OF_BEST = {"step", "loss", "standard_error", "examples", "draws"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,14 @@ class Endpoint:
         self.answering = Answering(service, metrics)
         self.is_closing = False
 
+    def cancel(self) -> None:
+        """Cut the texts that are still being written."""
+        self.service.engine.cancel()
+
+    def close(self) -> None:
+        """End the engine."""
+        self.service.engine.close()
+
     def app(self) -> Starlette:
         """The application."""
         routes = [

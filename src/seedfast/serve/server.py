@@ -7,9 +7,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from seedfast.console import silenced
 from seedfast.errors import UserError
@@ -43,10 +44,10 @@ def bound(host: str, port: int) -> socket.socket:
     return made
 
 
-def address_of(listening: socket.socket) -> str:
-    """The URL under which clients reach a socket."""
+def address_of(listening: socket.socket, path: str = "/v1") -> str:
+    """The URL under which clients reach a path at a socket."""
     host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
 def endpoint(
@@ -59,13 +60,31 @@ def endpoint(
     return Endpoint(service, metrics, key=key, hosts=names)
 
 
+class Served(Protocol):
+    """What a server answers with. is_closing: whether no more requests are taken."""
+
+    is_closing: bool
+
+    def app(self) -> ASGIApp:
+        """The application."""
+        ...
+
+    def cancel(self) -> None:
+        """Cut the answers that are still being written."""
+        ...
+
+    def close(self) -> None:
+        """Cut them, and wait for the threads that write them."""
+        ...
+
+
 class Server(uvicorn.Server):
     """Answers at a socket until it is told to end.
 
     Then it takes no more requests; after `grace` seconds the texts that are still being written are cut.
     """
 
-    def __init__(self, endpoint: Endpoint, listening: socket.socket, *, grace: float) -> None:
+    def __init__(self, endpoint: Served, listening: socket.socket, *, grace: float) -> None:
         super().__init__(
             uvicorn.Config(
                 endpoint.app(),
@@ -86,19 +105,19 @@ class Server(uvicorn.Server):
             with silenced():  # the bars of samplers would be drawn over each other
                 self.run(sockets=[self._listening])
         finally:
-            self._endpoint.service.engine.close()
+            self._endpoint.close()
         return self._signal
 
     def end(self) -> None:
         """End in order; called again, cut the texts that are still being written."""
         if self.should_exit:
-            self._endpoint.service.engine.cancel()
+            self._endpoint.cancel()
         self._endpoint.is_closing = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the connections."""
         self._endpoint.is_closing = True
-        asyncio.get_running_loop().call_later(self._grace, self._endpoint.service.engine.cancel)
+        asyncio.get_running_loop().call_later(self._grace, self._endpoint.cancel)
         await super().shutdown(sockets)
 
     @contextmanager

@@ -10,7 +10,7 @@ from seedfast.files import finite
 from seedfast.loop.session import Session
 from seedfast.loop.validate import validate_session
 from seedfast.run_folder.checkpoint import Checkpoint
-from seedfast.untrusted import read_json
+from seedfast.run_folder.records import read_best
 from seedfast.verify.finding import Finding
 from seedfast.verify.past import Past
 from seedfast.verify.replay import is_close
@@ -39,15 +39,10 @@ def prove_best(past: Past) -> list[Finding]:
 
 
 def best_record(past: Past) -> Mapping[str, Mapping[str, Any]]:
-    """The contents of `best.json` by kind of weights. Raises UserError if it cannot be read."""
-    path = past.folder / "best.json"
-    try:
-        stored = read_json(path)
-        if not isinstance(stored, dict) or not all(isinstance(each["step"], int) for each in stored.values()):
-            raise ValueError("it is no record of the best validations")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}).") from error
-    return stored
+    """The contents of `best.json` by kind of weights. Raises UserError if there is none, or it cannot be read."""
+    if not (past.folder / "best.json").exists():
+        raise UserError(f"{past.folder} has no best.json.")
+    return read_best(past.folder)
 
 
 def scan(past: Past, session: Session) -> Iterator[Finding]:

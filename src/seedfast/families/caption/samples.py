@@ -108,6 +108,11 @@ def picture(pixels_CSS: Tensor, size: int = TILE) -> Image.Image:
     return Image.fromarray(values).resize((size, size), Image.Resampling.BICUBIC)
 
 
+def picture_of(images: ImageBatch, place: int, size: int = 448) -> bytes:
+    """An image as the network receives it, cropped and resized, as a PNG file of this height and width."""
+    return _png(picture(images.pixels_BCSS[place], size))
+
+
 def attention_picture(pixels_CSS: Tensor, maps: AttentionMaps) -> Image.Image:
     """The image, and beside it one copy for each token, bright where the attention to the patches is largest."""
     plain = picture(pixels_CSS)

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from seedfast.families.film import OPEN, Cell, Film, ImageFrame, TextFrame
-from seedfast.report.animation.palette import AGES, BLUE, CONFIDENCE, GREEN, PROBABILITIES, STEPS, VERMILLION, Tint
+from seedfast.report.animation.palette import AGES, BLUE, CONFIDENCE, GREEN, VERMILLION, Tint
 from seedfast.report.html import Markup, element, join
 from seedfast.report.style import CSS
 
@@ -21,13 +21,13 @@ def page(title: str, facts: Sequence[str], films: Sequence[Film], names: Sequenc
 
     All text is escaped, and nothing is loaded from elsewhere.
     """
-    data = {"films": [_film(film) for film in films], "probabilities": PROBABILITIES, "steps": STEPS}
+    data = {"films": [film_data(film) for film in films]}
     head = join(
         [
             element("meta", charset="utf-8"),
             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
             element("title", title),
-            element("style", Markup(CSS + _colours() + _resource("page.css"))),
+            element("style", Markup(CSS + colours() + _resource("page.css"))),
         ]
     )
     is_text = any(isinstance(film[0], TextFrame) for film in films)
@@ -41,7 +41,7 @@ def page(title: str, facts: Sequence[str], films: Sequence[Film], names: Sequenc
         *(_key() if is_text else ()),
         element("p", _KEYS + (_TEXT_KEYS if is_text else ""), class_="faint"),
         element("script", _json(data), type="application/json", id="data"),
-        element("script", Markup(_resource("page.js"))),
+        element("script", Markup(_resource("film.js") + _resource("page.js"))),
     )
     return f"<!doctype html>\n{element('html', element('head', head), element('body', body), lang='en')}\n"
 
@@ -97,8 +97,8 @@ def _key() -> list[Markup]:
     ]  # fmt: skip
 
 
-def _colours() -> str:
-    """The classes c0 … of probabilities and a0 … of ages."""
+def colours() -> str:
+    """The style of the classes c0 … of probabilities and a0 … of ages."""
 
     def rule(letter: str, place: int, tint: Tint) -> str:
         return f".{letter}{place} {{ background: rgb(var(--{_HUES[tint.hue]}) / {tint.strength}); }}"
@@ -110,7 +110,8 @@ def _colours() -> str:
     return "\n".join([f":root {{ {hues} }}", *rules, ""])
 
 
-def _film(film: Film) -> dict[str, Any]:
+def film_data(film: Film) -> dict[str, Any]:
+    """The frames of a film as JSON values: pictures, or the changes from one text to the next."""
     pictures = [_picture(frame) for frame in film if isinstance(frame, ImageFrame)]
     return {"frames": pictures or _changes([frame for frame in film if isinstance(frame, TextFrame)])}
 

@@ -1,0 +1,76 @@
+"""The options of a family's requests as descriptions of form controls."""
+
+import ast
+import inspect
+import textwrap
+from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+from seedfast.options import default, describe
+
+OWN = {
+    "prompt", "infill", "canvas", "trace", "explain", "image", "inpaint", "mask", "gif", "batch", "individual",
+    "attention", "chat",
+}  # fmt: skip
+"""Options that the page sets in other ways, or that change nothing that it shows."""
+_KINDS: dict[Any, str] = {bool: "switch", int: "integer", float: "number", str: "text"}
+
+
+def described(kind: type[Any]) -> list[dict[str, Any]]:
+    """The options of a class of requests: their name, kind of control, choices, default, limits and help.
+
+    Kinds are choice, switch, integer, number, text, and texts for a list of texts.
+    """
+    hints, helps = get_type_hints(kind, include_extras=True), _helps(kind)
+    found = []
+    for field in fields(kind):
+        control = None if field.name in OWN else _control(hints[field.name])
+        if control is not None:
+            value = default(field)
+            found.append(
+                {
+                    "name": field.name,
+                    "default": None if value is MISSING else value,
+                    "limits": describe(kind, field.name),
+                    "help": helps.get(field.name, ""),
+                    **control,
+                }
+            )
+    return found
+
+
+def _control(hint: Any) -> dict[str, Any] | None:
+    """The control of a type; None for a type that has none."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return None if tyro.conf.Suppress in arguments[1:] else _control(arguments[0])
+    if origin in (Union, UnionType):
+        inner = [each for each in arguments if each is not type(None)]
+        return _control(inner[0]) if len(inner) == 1 else None
+    if origin is Literal:
+        return {"kind": "choice", "choices": list(arguments)}
+    if origin is tuple and arguments == (str, ...):
+        return {"kind": "texts"}
+    return {"kind": _KINDS[hint]} if hint in _KINDS and hint is not Path else None
+
+
+def _helps(kind: type[Any]) -> dict[str, str]:
+    """The docstring below each field of a dataclass, which Python does not keep."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not is_dataclass(base) or "__dataclass_fields__" not in vars(base):
+            continue
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, TypeError):  # the source is not at hand
+            continue
+        for field, text in pairwise(getattr(body, "body", [])):
+            is_named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if is_named and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
