@@ -13,7 +13,9 @@ from tests.helpers import processes
 from tests.helpers.cli import Run as Command
 
 from seedfast import UserError, study
+from seedfast.cli.train import parse_run
 from seedfast.scaling import plan as plans
+from seedfast.scaling import table
 from seedfast.scaling.plan import TooSmall, planned
 
 TINY = {"LADDER": (1, 2, 3, 4), "LENGTHS": (1, 2), "LEAST_STEPS": 3}
@@ -146,6 +148,16 @@ def test_the_tables_fit_a_terminal_and_name_bounds(done: Path, story: Path, seed
     assert "http" not in page.replace("http-equiv", "")
     table = [line for line in seedfast(*command, "--markdown")[1].splitlines() if line.startswith("| masked-")]
     assert len(table) >= 7
+
+
+def test_the_printed_command_trains_a_run_like_those_of_the_study(done: Path, story: Path) -> None:
+    found = study(story, done, families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16)
+    best = found.recommended
+    _, _, recipe, *flags = table.command(found).split()
+    asked = parse_run(recipe, flags).run.located()
+    known = found.plan.request.run(best.name, best.size, best.steps, found.plan.validation)
+    for part in ("recipe", "data", "model", "optimizer", "schedule", "ema", "batch_size", "steps", "seed"):
+        assert getattr(asked, part) == getattr(known, part)
 
 
 def test_the_bench_states_how_far_off_a_prediction_is(done: Path, story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
