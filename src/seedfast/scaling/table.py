@@ -163,10 +163,10 @@ def command(found: Study) -> str:
     best, request = found.recommended, found.plan.request
     data = " ".join(request.data)
     return (
-        f"seedfast train text-{best.name} --data {data} --data.validation {found.plan.validation:g} --data.tokenizer "
-        f"{request.tokenizer} --data.context {request.context} {shape_flags(best.size)} --batch-size {BATCH} --optimizer.lr {LEARNING_RATE} "
-        f"--schedule.warmup {warmup(best.steps)} --ema.half-life 0 --steps {best.steps} "
-        f"--seed {request.seed}"
+        f"seedfast train text-{best.name} --data {data} --data.validation {found.plan.validation:g} "
+        f"--data.tokenizer {request.tokenizer} --data.context {request.context} {shape_flags(best.size)} "
+        f"--batch-size {BATCH} --optimizer.lr {LEARNING_RATE} --schedule.warmup {warmup(best.steps)} "
+        f"--ema.half-life 0 --steps {best.steps} --seed {request.seed}"
     )
 
 
