@@ -25,7 +25,7 @@ from seedfast.scaling.law import Floats
 from seedfast.scaling.plan import DRAWS, Plan, PlannedRun
 from seedfast.untrusted import read_json
 
-RUNS, RESULTS = "runs", "results"
+RUNS, RESULTS, DEPLOYED = "runs", "results", "deployed"
 _WINDOWS = 16  # on which the exact likelihood of a sampler is measured
 
 
@@ -147,14 +147,23 @@ def _measured(planned: PlannedRun, model: Trained) -> Measured:
 def exact(folder: Path, found: Measured) -> tuple[float, float] | None:
     """The exact likelihood of the sampler of a run whose value is a bound, bits per byte with its standard error.
 
-    It is measured on a few windows. None for families whose sampler has none, or where it is infinite.
+    It is measured once, on a few windows. None for families whose sampler has none, or where it is infinite.
     """
+    path = folder / DEPLOYED / f"{found.name}.json"
+    if path.is_file():
+        try:
+            stored = read_json(path)
+            return None if stored["value"] is None else (float(stored["value"]), float(stored["standard_error"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} cannot be read ({error}): remove it, and it is measured again.") from error
     model = api.load(folder / RUNS / found.name, step="newest", trust=True)
     with silenced():
-        deployed = measured(found.name, model, Options(only=("deployed",), windows=_WINDOWS)).get("deployed")
-    if deployed is None or deployed.record["deployed"] is None:
-        return None
-    return deployed.record["deployed"], deployed.record["deployed_standard_error"]
+        result = measured(found.name, model, Options(only=("deployed",), windows=_WINDOWS)).get("deployed")
+    record = {} if result is None else result.record
+    value, error = record.get("deployed"), record.get("deployed_standard_error")
+    path.parent.mkdir(exist_ok=True)
+    commit(path, to_json({"value": value, "standard_error": error}))
+    return None if value is None or error is None else (value, error)
 
 
 def refuse_other_texts(folder: Path, found: list[Measured]) -> None:

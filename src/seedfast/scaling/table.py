@@ -51,7 +51,7 @@ def tables(found: Study) -> list[Table]:
             [[each.name, *_law(each)] for each in found.families],
         ),
         (
-            f"how far off forms of the law were, on runs of up to {TIMES} times the FLOPs of their fit",
+            f"forms of the law, and by how much they missed runs of up to {TIMES} times the FLOPs",
             ["form", "root mean square error"],
             [[_FORMS[form], f"{miss.size:.1%}"] for form, miss in found.choice.misses.items()],
         ),
