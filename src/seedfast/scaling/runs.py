@@ -160,10 +160,10 @@ def exact(folder: Path, found: Measured) -> tuple[float, float] | None:
     with silenced():
         result = measured(found.name, model, Options(only=("deployed",), windows=_WINDOWS)).get("deployed")
     record = {} if result is None else result.record
-    value, error = record.get("deployed"), record.get("deployed_standard_error")
+    value, deviation = record.get("deployed"), record.get("deployed_standard_error")
     path.parent.mkdir(exist_ok=True)
-    commit(path, to_json({"value": value, "standard_error": error}))
-    return None if value is None or error is None else (value, error)
+    commit(path, to_json({"value": value, "standard_error": deviation}))
+    return None if value is None or deviation is None else (value, deviation)
 
 
 def refuse_other_texts(folder: Path, found: list[Measured]) -> None:
