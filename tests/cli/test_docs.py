@@ -32,7 +32,7 @@ PLAIN = {
     "completion": "Completion", "compress": "Compress", "decompress": "Decompress", "diff": "Diff", "digest": "Digest",
     "evaluate": "Evaluate", "export": "Export", "fidelity": "FidelityFlags", "import": "Import", "journal": "Journal",
     "push": "Push", "recipes": "Recipes", "replay": "Replay", "report": "Report", "runs": "Runs", "score": "Score",
-    "serve": "Serve", "studio": "Studio",
+    "serve": "Serve", "studio": "Studio", "study": "StudyOptions",
 }  # fmt: skip
 """The commands whose flags do not depend on what they are given, with the class of their flags."""
 
