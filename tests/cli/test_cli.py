@@ -20,6 +20,7 @@ from seedfast.options import walk
 from seedfast.verify import resume
 from seedfast.verify.resume import compare, in_a_new_interpreter
 
+
 @pytest.fixture(scope="module", params=UNLIKE_TEXTS)
 def run(request: pytest.FixtureRequest, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of each family, finished without a report."""
