@@ -123,7 +123,7 @@ def compare(models: Mapping[str, Trained], options: Options) -> ComparedRuns:
         likelihood(options.judge)  # refused before anything is measured
     held_out = {name: _held_out(name, model) for name, model in models.items()}
     for one, other in pairwise(held_out):
-        _refuse_other_bytes((one, models[one], held_out[one]), (other, models[other], held_out[other]))
+        refuse_other_bytes((one, models[one], held_out[one]), (other, models[other], held_out[other]))
     kind = next(iter(held_out.values())).kind
     if options.judge is not None and kind != "text":
         raise UserError(f"These are models of {kind}s, which no judge scores: leave --judge out.")
@@ -195,7 +195,7 @@ def _held_out(name: str, model: Trained) -> HeldOut:
     return HeldOut(model.corpus)
 
 
-def _refuse_other_bytes(one: tuple[str, Trained, HeldOut], other: tuple[str, Trained, HeldOut]) -> None:
+def refuse_other_bytes(one: tuple[str, Trained, HeldOut], other: tuple[str, Trained, HeldOut]) -> None:
     """Raise UserError for two runs that are validated on different data, with how it differs."""
     (name, model, left), (other_name, other_model, right) = one, other
     if left.kind != right.kind:
