@@ -166,10 +166,21 @@ def test_other_texts_move_all_runs_together() -> None:
     assert drawn[:, 0].std() == pytest.approx((hard / hard.mean() - 1).std() / 20, rel=0.2), "the standard error"
 
 
+def test_windows_of_one_document_move_in_blocks() -> None:
+    hard = np.repeat(np.random.default_rng(1).gamma(4.0, size=20), 20)
+    one_document, apart = (
+        other_texts([hard, hard], [Cut(np.full(400, 10), documents)] * 2, seed=1, count=300)
+        for documents in (np.zeros(400, np.int64), None)
+    )
+    assert one_document is not None
+    assert apart is not None
+    assert one_document[:, 0].std() == pytest.approx(20**0.5 * apart[:, 0].std(), rel=0.25)
+
+
 def test_windows_of_two_kinds_are_cut_into_common_blocks() -> None:
     totals = [np.ones(400), np.full(200, 2.0)]
-    cuts = [Cut(np.full(400, 10)), Cut(np.full(200, 20))]
+    cuts = [Cut(np.full(count, 4000 // count), np.zeros(count, np.int64)) for count in (400, 200)]
     drawn = other_texts(totals, cuts, seed=1, count=10)
     assert drawn is not None
     assert drawn == pytest.approx(np.ones((10, 2)))
-    assert other_texts(totals, [Cut(np.full(400, 10), is_ordered=False, contents=b"a"), cuts[1]], seed=1) is None
+    assert other_texts(totals, [Cut(np.full(400, 10), contents=b"a"), cuts[1]], seed=1) is None

@@ -163,7 +163,9 @@ def score(
             if number == len(known):
                 known.append(part.measure().numpy().tobytes())
             values_CN = torch.frombuffer(bytearray(known[number]), dtype=torch.float64).view(len(_COLUMNS), -1)
-            for window, values_CL in zip(part.windows, values_CN.split(part.windows[0].length, dim=1), strict=True):
+            for window, values_CL in zip(
+                part.windows, torch.split(values_CN, part.windows[0].length, dim=1), strict=True
+            ):
                 pages[window.document][:, window.start : window.start + window.length] = values_CL
     scored = []
     for name, text, ids, page_CN in zip(names, texts, documents, pages, strict=True):

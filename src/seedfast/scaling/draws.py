@@ -157,13 +157,12 @@ def other_texts(totals: Sequence[Floats], cuts: Sequence[Cut], *, seed: int, cou
 
     totals: of the windows of each run; cuts: how these cut the same bytes. None where the windows cannot be paired.
     """
-    kinds = {cut.identity: cut for cut in cuts}
-    if len(kinds) == 1:
+    kinds = list({cut.identity: cut for cut in cuts}.values())
+    if len(kinds) == 1 and kinds[0].documents_E is None:
         sizes = cuts[0].sizes_E
         bounds, parts_RP = np.concatenate([[0], np.cumsum(sizes)]).astype(np.float64), np.stack(list(totals))
-    elif len(kinds) == 2 and all(cut.is_ordered for cut in kinds.values()):
-        one, other = (cut.sizes_E for cut in kinds.values())
-        bounds = blocks(one, other)
+    elif len(kinds) <= 2 and all(cut.documents_E is not None for cut in kinds):
+        bounds = blocks(kinds[0], kinds[-1])
         parts_RP = np.stack([shared_out(each, cut.sizes_E, bounds) for each, cut in zip(totals, cuts, strict=True)])
     else:
         return None

@@ -65,8 +65,9 @@ class Measured:
 
     @property
     def cut(self) -> Cut:
-        """How the windows cut the text."""
-        return Cut(np.array(self.sizes, np.int64), self.is_ordered, bytes.fromhex(self.contents))
+        """How the windows cut the text, as if that were one document."""
+        documents = np.zeros(len(self.sizes), np.int64) if self.is_ordered else None
+        return Cut(np.array(self.sizes, np.int64), documents, bytes.fromhex(self.contents))
 
     @property
     def nats(self) -> Floats:
@@ -139,7 +140,7 @@ def _measured(planned: PlannedRun, model: Trained) -> Measured:
         digest=held_out.digest,
         totals=loss.totals,
         sizes=tuple(cut.sizes_E.tolist()),
-        is_ordered=cut.is_ordered,
+        is_ordered=cut.documents_E is not None,
         contents=cut.contents.hex(),
     )
 
