@@ -16,6 +16,8 @@ from tests.helpers.run_folders import make, score, step, validation
 from tests.helpers.runs import small_run, train_in
 
 import seedfast as seedfast_api
+from seedfast.errors import UserError
+from seedfast.report.run_folder import read
 from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.run_folder.choice import Weights
 from seedfast.run_folder.listing import RunSummary, runs_below, summary
@@ -61,9 +63,14 @@ def test_an_unreadable_run_does_not_hide_the_others(tmp_path: Path, capsys: pyte
     of(tmp_path / "good")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.yaml").write_text("steps: [")
+    of(tmp_path / "strange")
+    best = {"step": 1, "loss": 2.0, "standard_error": "x", "examples": 8, "draws": 1}
+    (tmp_path / "strange/best.json").write_text(json.dumps({"raw": best}))
+    with pytest.raises(UserError, match="does not hold the best validations of a run: standard_error is 'x'"):
+        read(tmp_path / "strange")
     assert seedfast("runs", tmp_path) == 0
     shown = capsys.readouterr().out
-    assert "unreadable" in shown
+    assert len(re.findall(r"\bunreadable\b", shown)) == 2
     assert "not finished" in shown
 
 

@@ -77,7 +77,7 @@ def test_the_page_and_the_command_line_agree_on_flags_with_dashes() -> None:
         and flag.replace("_", "-") not in ANSWERS[name] | ANSWERS["sample"]
         and ours
     ]
-    assert set(unanswered) <= {"load_best_model_at_end", "gradient_checkpointing", "original-model-name"}
+    assert set(unanswered) <= {"gradient_checkpointing", "original-model-name"}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,8 @@ def test_the_page_and_the_command_line_agree_on_flags_with_dashes() -> None:
         (["--num-epochs", "5"], "--epochs"),
         (["--resume"], "--at STEP"),
         (["--lora"], "--model.adapter.kind lora"),
+        (["--load-in-4bit"], "--model.adapter.base-precision nf4"),
+        (["--num-processes", "2"], "torchrun"),
         (["--use-ema"], "--ema.half-life"),
         (["--amp"], "--precision"),
         (["--phase", "generate"], "seedfast sample"),

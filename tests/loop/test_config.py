@@ -36,6 +36,7 @@ def test_reading_the_yaml_of_a_recipe_gives_its_types(recipe: str) -> None:
         ({"steps": "many"}, "steps must be of type int, not 'many'"),
         ({"steps": True}, "steps must be of type int"),
         ({"steps": 1.5}, "steps must be of type int"),
+        ({"optimizer": {"lr": 10**400}}, "optimizer.lr must be of type float"),
         ({"model": 7}, "model must be a mapping"),
         ({"schedule": {"shape": "spiral"}}, r"schedule\.shape must be .*cosine.* or .*, not .spiral."),
         ({"optimizer": {"betas": [0.9]}}, r"optimizer\.betas must be"),

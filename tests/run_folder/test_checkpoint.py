@@ -134,6 +134,14 @@ def test_a_manifest_that_is_not_the_committed_one_is_damage(content: str, tmp_pa
     assert store.committed()[0].problems()
 
 
+def test_a_sealed_manifest_with_other_contents_is_damage(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save(1, lambda _: None, {"topology": "x"})
+    checkpoint = Checkpoints(tmp_path).at(1)
+    assert checkpoint is not None
+    (problem,) = checkpoint.problems()
+    assert "manifest.json cannot be read (no manifest of a checkpoint: topology is 'x')" in problem
+
+
 def test_an_error_names_the_steps_that_exist(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     assert store.newest() is None

@@ -121,9 +121,17 @@ def test_without_a_validation_the_best_is_the_newest(run: Path, tmp_path: Path) 
     assert find(tmp_path / "run").step == 20
     (tmp_path / "run/best.json").write_text("{}")
     assert find(tmp_path / "run").step == 20
-    (tmp_path / "run/best.json").write_text("[")
-    with pytest.raises(UserError, match=r"best\.json cannot be read: .* pass --at newest"):
-        find(tmp_path / "run")
+    record = json.loads((run / "best.json").read_text())["raw"]
+    for content in (
+        "[",
+        "[]",
+        '{"raw": 3}',
+        json.dumps({"other": record}),
+        json.dumps({"raw": {**record, "step": "1"}}),
+    ):
+        (tmp_path / "run/best.json").write_text(content)
+        with pytest.raises(UserError, match=r"best\.json .* pass --at newest"):
+            find(tmp_path / "run")
     with pytest.raises(UserError, match="has no checkpoint"):
         find(tmp_path)
     with pytest.raises(UserError, match="There is no folder"):

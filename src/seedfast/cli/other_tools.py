@@ -23,7 +23,7 @@ _TRAIN = {
     "--micro-batch, the examples of one forward pass; --batch-size counts those of a whole step": (
         "gradient-accumulation-steps grad-accum grad-accum-steps accumulate-grad-batches accum-iter "
         "gradient-accumulate-every "
-        "per-device-eval-batch-size eval-batch-size"
+        "per-device-eval-batch-size eval-batch-size micro-batch-size"
     ),
     "--batch-size, over all processes": "per-device-train-batch-size train-batch-size global-batch-size",
     "--steps": (
@@ -49,7 +49,8 @@ _TRAIN = {
     "--patience": "early-stopping-patience early-stopping",
     "--best-metric": "metric-for-best-model",
     "--out": (
-        "output-dir out-dir save-dir ckpt-dir checkpoint-dir run-dir log-dir logging-dir results-dir results-folder"
+        "output-dir out-dir save-dir ckpt-dir checkpoint-dir run-dir run-name log-dir logging-dir results-dir "
+        "results-folder"
     ),
     "the same command: it continues the run in --out, and --at STEP begins at an earlier checkpoint": (
         "resume resume-from resume-from-checkpoint resume-checkpoint resume-checkpoint-path auto-resume continue "
@@ -64,6 +65,16 @@ _TRAIN = {
     "--model.adapter.alpha": "lora-alpha",
     "--model.adapter.dropout": "lora-dropout",
     "--model.adapter.targets": "lora-target-modules target-modules",
+    "--model.adapter.base-precision nf4 (or bf16), with --model.adapter.kind lora": (
+        "load-in-4bit load-in-8bit use-4bit qlora quantization bnb-4bit-quant-type"
+    ),
+    "--model.gradient-checkpointing": "activation-checkpointing use-gradient-checkpointing",
+    "--placement fsdp, under torchrun": "deepspeed fsdp zero-stage",
+    "a matter of torchrun, with -m seedfast in place of seedfast (docs/scale.md)": (
+        "nproc-per-node num-processes num-gpus ddp distributed"
+    ),
+    "--at best, the default of every command that uses a run": "load-best-model-at-end save-best-only",
+    "--objective.min-snr": "snr-gamma",
     "--ema.half-life, in steps": "ema use-ema ema-decay ema-rate ema-max-decay",
     "--precision bf16 or fp16": "amp use-amp fp16 bf16 mixed-precision dtype use-fp16 autocast",
     "a command: seedfast train, then seedfast sample": "phase mode generate do-train",

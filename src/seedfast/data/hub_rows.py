@@ -7,6 +7,8 @@ from typing import Any
 from seedfast import huggingface
 from seedfast.errors import UserError
 
+_SHOWN = 200  # characters of the library's message
+
 
 def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
     """The rows of the data set's training split, and the folder and names of the files that hold them.
@@ -21,7 +23,9 @@ def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
     path, _, configuration = name.partition(":")
     folder = Path(path).expanduser()
     why: str | None = None
+    is_here = False
     try:
+        is_here = folder.exists()
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             rows = datasets.load_from_disk(str(folder))
             if isinstance(rows, datasets.DatasetDict):
@@ -36,12 +40,20 @@ def hub_rows(name: str) -> tuple[Any, Path, tuple[str, ...]]:
             why = huggingface.unreachable()
             with huggingface.offline(datasets.config) if why else nullcontext():
                 rows = datasets.load_dataset(path, configuration or None, split="train")
-    except (OSError, ValueError, KeyError) as error:
-        reason = why or huggingface.first_line(error)
+    except UserError:
+        raise
+    except Exception as error:  # the library raises any exception on malformed files, and some of its own
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:_SHOWN].rstrip(".") or type(cause).__name__
+        if is_here:
+            raise UserError(
+                f"The data set {title} cannot be loaded ({reason}): check its files and its configuration, or name "
+                "one of the files without hf:."
+            ) from error
         raise UserError(
-            f"The data set {title} cannot be loaded ({reason}): check the name or, without "
+            f"The data set {title} cannot be loaded ({why or reason}): check the name or, without "
             "network, download it elsewhere, store it with save_to_disk and name that folder."
-        ) from None
+        ) from error
     files = [Path(entry["filename"]) for entry in rows.cache_files]
     if not files:
         raise UserError(f"The data set {title} has no rows on the disk: choose another split or data set.")

@@ -1,6 +1,7 @@
 """Configurations as plain values: nested mappings of their fields, and YAML."""
 
 import re
+import sys
 import types
 from collections.abc import Mapping, Set
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -110,7 +111,7 @@ def typed(value: Any, hint: Any, name: str, where: str) -> Any:
         inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(inner) == len(value):
             return tuple(typed(item, kind, name, where) for item, kind in zip(value, inner, strict=True))
-    elif hint is float and (type(value) in (int, float) or _is_scientific(value)):
+    elif hint is float and (type(value) is float or _is_finite_int(value) or _is_scientific(value)):
         return float(value)
     elif hint is Path and isinstance(value, str | Path):
         return Path(value)
@@ -124,6 +125,11 @@ def typed(value: Any, hint: Any, name: str, where: str) -> Any:
         raise UserError(f"{where}: {name} must be {', '.join(some)}{' or ' if some else ''}{last}, not {value!r}.")
     expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
     raise UserError(f"{where}: {name} must be of type {expected}, not {value!r} ({type(value).__name__}).")
+
+
+def _is_finite_int(value: Any) -> bool:
+    """Whether a value is an integer in the range of floats."""
+    return type(value) is int and abs(value) <= sys.float_info.max
 
 
 def _is_scientific(value: Any) -> bool:

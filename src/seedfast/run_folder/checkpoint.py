@@ -144,9 +144,14 @@ class Checkpoint:
         """Hash every file; one sentence for each that is not as it was committed. Empty if the checkpoint is intact."""
         if leads_out(self.folder, self.folder.parent):
             return [f"{self.folder} is a link that leads out of the run folder"]
-        problems = [f"{fault.file} {fault.problem}" for fault in sealed_folder.faults(self.folder)]
-        strange = [] if problems else [name for name in self.shared if not _SHARED.fullmatch(name)]
-        return problems + [f"{self.folder / MANIFEST} names {name}, which is no shared weights" for name in strange]
+        if problems := [f"{fault.file} {fault.problem}" for fault in sealed_folder.faults(self.folder)]:
+            return problems
+        manifest = self.folder / MANIFEST
+        try:
+            strange = [name for name in self.shared if not _SHARED.fullmatch(name)]
+        except (OSError, ValueError) as error:  # sealed by a program that writes another manifest
+            return [f"{manifest} cannot be read ({error})"]
+        return [f"{manifest} names {name}, which is no shared weights" for name in strange]
 
     def open(self) -> list[str] | None:
         """Verify the checkpoint and protect it from removal until `release` or the end of this process.

@@ -67,7 +67,8 @@ def summary(path: Path) -> RunSummary:
     try:
         return _summary(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        problem = " ".join(f"{kind}{error}".split())
         return RunSummary(
             path=path, recipe="?", step=0, steps=0, state="unreadable", best=None, is_bound=False,
             size=tree_size(path), changed=path.stat().st_mtime, problem=problem,

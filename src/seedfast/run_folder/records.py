@@ -37,29 +37,32 @@ class BestRecord:
         Raises TypeError or KeyError for anything else.
         """
         found = BestRecord(**{"metric": "loss", "value": record["loss"], **record})
-        _require(found, step=int, loss=float | int, examples=int, draws=int, metric=str, value=float | int)
+        number = float | int
+        _require(found, step=int, loss=number, examples=int, draws=int, metric=str, value=number)
+        _require(found, standard_error=number | None, epoch=number | None)
         return found
 
 
-def read_best(run_folder: Path) -> dict[str, Mapping[str, Any]]:
-    """`best.json`: the record of the best validation by kind of weights; empty before the first validation.
+def read_best(run_folder: Path) -> dict[str, dict[str, Any]]:
+    """`best.json`: the best validation by kind of weights, each a `BestRecord` and what else was stored of it; empty
+    before the first validation.
 
     Raises UserError if it cannot be read, or holds anything else.
     """
     path = run_folder / "best.json"
     try:
-        found = read_json(path, root=run_folder)
+        stored = read_json(path, root=run_folder)
+        for weights, record in stored.items():
+            BestRecord.of({f.name: record[f.name] for f in fields(BestRecord) if f.name in record})
+            if weights not in ("raw", "ema"):
+                raise KeyError(weights)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    records = found.values() if isinstance(found, dict) else [found]
-    if not all(isinstance(each, dict) and each.keys() >= _OF_BEST and type(each["step"]) is int for each in records):
-        raise UserError(f"{path} does not hold the best validations of a run of seedfast.")
-    return dict(found)
-
-
-_OF_BEST = {"step", "loss", "standard_error", "examples", "draws"}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not hold the best validations of a run: {error}.") from error
+    return dict(stored)
 
 
 @dataclass(frozen=True, kw_only=True)

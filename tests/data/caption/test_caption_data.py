@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.helpers.quick import slow_but
 from tests.helpers.text_data import hub_folder
 
 from seedfast.data.caption.config import CaptionData
@@ -230,8 +231,19 @@ def test_rows_of_json_lines_that_hold_no_example_are_named(pictures: Path, capsy
         load(pictures / "m.jsonl")
 
 
-def test_a_table_with_a_split_defines_what_validates(pictures: Path) -> None:
-    (pictures / "t.csv").write_text(lists_table(json.dumps, "train val test train train val test train"))
+def test_a_karpathy_image_of_an_unknown_split_is_named(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = karpathy()
+    content["images"][0]["split"] = "extra"
+    (pictures / "k.json").write_text(json.dumps(content))
+    assert "0.png" not in captions_of(load(pictures / "k.json", validation=CaptionData.validation))
+    assert "0.png (the split 'extra', which is none of train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names", ["train val test train train val test train", "TRAIN Val Test Train train VAL test Train"]
+)
+def test_a_table_with_a_split_defines_what_validates(names: str, pictures: Path) -> None:
+    (pictures / "t.csv").write_text(lists_table(json.dumps, names))
     options: dict[str, Any] = {"validation": CaptionData.validation}
     corpus = load(pictures / "t.csv", **options)
     assert corpus.validation.names == ["1.png", "5.png"]
@@ -297,6 +309,9 @@ def test_assets_are_restored_from_a_folder(pictures: Path, tmp_path: Path) -> No
         ("a.json", "{", {}, "is not JSON"),
         ("a.json", "[1]", {}, "must map files to lists of captions"),
         ("a.json", '{"0.png": [3]}', {}, "malformed"),
+        ("a.json", '{"0\\u0000.png": ["x"]}', {}, "malformed.*the name of an image's file"),
+        ("a.json", json.dumps(coco() | {"images": [{"id": 100, "file_name": None}]}), {}, "malformed.*not None"),
+        ("a.json", json.dumps(karpathy()).replace('"0.png"', "0"), {}, "malformed.*the name of an image's file"),
         ("a.json", "{}", {}, "lists no images"),
         ("a.csv", "image caption\n0.png a text\n", {}, "line 1 is 'image caption'.*separated by"),
         ("a.json", '{"0.png": ["x"], "1.png": ["y"], "0.png": ["z"]}', {}, 'the key "0.png" twice'),
@@ -365,7 +380,7 @@ def test_rows_of_a_hugging_face_data_set(tmp_path: Path) -> None:
         CaptionData(path=f"hf:{tmp_path / 'rows'}", tokenizer="bytes").load()
 
 
-@pytest.mark.parametrize("split_by", ["character", "face"])
+@pytest.mark.parametrize("split_by", slow_but(["face"], ["character", "face"]))
 def test_validation_holds_new_characters_or_new_faces(
     split_by: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -393,7 +408,7 @@ def test_validation_holds_new_characters_or_new_faces(
     assert data.load().fingerprint == corpus.fingerprint, "prepared again"
 
 
-@pytest.mark.parametrize("split_by", ["character", "face"])
+@pytest.mark.parametrize("split_by", slow_but(["face"], ["character", "face"]))
 def test_glyphs_of_one_split_key_are_what_the_split_keeps_together(split_by: Any) -> None:
     source = glyph_captions(split_by)
     images = [each for _, each in zip(range(40), source.images(), strict=False)]
@@ -414,6 +429,9 @@ def test_flickr30k_is_unpacked_from_its_archive(pictures: Path) -> None:
     before = file.stat().st_mtime_ns
     assert unpack(pictures / "flickr.zip", pictures / "out") == (file, len(NAMES))
     assert file.stat().st_mtime_ns == before, "it is already there"
+    file.write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        unpack(pictures / "flickr.zip", pictures / "out")
     (pictures / "no.zip").write_bytes(b"x")
     with pytest.raises(UserError, match="not a zip or tar"):
         unpack(pictures / "no.zip", pictures / "other")

@@ -126,6 +126,24 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "single messages": (USER, "single messages"),
     "chats about images": ({"messages": [USER, ANSWER], "images": ["x.png"]}, "about images"),
     "a list with a number": ({"prompt": [USER], "completion": 4}, '"completion" that are no list'),
+    "half a character in a call": (
+        {"messages": [USER, {"role": "assistant", "tool_calls": [{"name": "add", "arguments": {"a": "\ud83c"}}]}]},
+        r"half a character .*U\+D83C.* in .messages.",
+    ),
+    "half a character in the reasoning": (
+        {"messages": [USER, ANSWER | {"reasoning_content": "\ud83c"}]},
+        "half a character .* in .messages.",
+    ),
+    "half a character in a role": ({"messages": [USER | {"role": "\ud83c"}, ANSWER]}, "half a character .* in .role."),
+    "half a character in a tool": ({"messages": [USER, ANSWER], "tools": [{"name": "\ud83c"}]}, "in .tools."),
+    "half a character in an option": (
+        {"messages": [USER, ANSWER], "chat_template_kwargs": {"a": "\ud83c"}},
+        "in .chat_template_kwargs.",
+    ),
+    "half a character in the history": (
+        {"instruction": "a", "output": "b", "history": [["a", "\ud83c"]]},
+        "half a character .* in .history.",
+    ),
     "tools that are none": ({"messages": [USER, ANSWER], "tools": "[1]"}, "no list of descriptions"),
 }
 

@@ -49,6 +49,10 @@ def test_parquet(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(UserError, match=r'Row 0 of .* has 0 in "n", which is no text'):
         load(path, field="n")
+    latin = pyarrow.array([b"so", b"caf\xe9"], pyarrow.binary()).view(pyarrow.utf8())
+    parquet.write_table(pyarrow.table({"text": latin}), path)
+    with pytest.raises(UserError, match=r"Row 1 of .* has b'caf\\xe9' in \"text\", which is no text"):
+        load(path)
     path.write_bytes(b"nonsense")
     with pytest.raises(UserError, match="is not Parquet"):
         load(path)
@@ -69,6 +73,12 @@ def test_hub_data_sets(tmp_path: Path, write: Writer) -> None:
         load(f"hf:{tmp_path / 'saved'}", field="body")
     with pytest.raises(UserError, match=r"The data set hf:nobody/nothing cannot be loaded .*save_to_disk"):
         load("hf:nobody/nothing")
+    for name, content in {"state.json": "[]", "a.csv": 'text,n\n"never closed,1\n'}.items():
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=r"cannot be loaded .*: check its files"):
+            load(f"hf:{folder}")
 
 
 def test_a_folder_is_scanned_by_mode_include_and_exclude(write: Writer) -> None:

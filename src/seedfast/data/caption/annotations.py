@@ -66,9 +66,9 @@ def _json(path: Path, skipped: list[str]) -> list[Annotation]:
         if isinstance(content, dict) and isinstance(content.get("annotations"), list):
             return _coco(content)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
-            return _karpathy(content)
+            return _karpathy(content, skipped)
         if isinstance(content, dict):
-            return [Annotation(str(name), caption_list(captions)) for name, captions in content.items()]
+            return [Annotation(_file_name(name), caption_list(captions)) for name, captions in content.items()]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is malformed ({error!r}): correct it.") from error
     if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
@@ -83,20 +83,38 @@ def _coco(content: Mapping[str, Any]) -> list[Annotation]:
     captions: dict[Any, list[str]] = {}
     for annotation in content["annotations"]:
         captions.setdefault(annotation["image_id"], []).extend(caption_list(annotation["caption"]))
-    return [Annotation(image["file_name"], tuple(captions.get(image["id"], ()))) for image in content["images"]]
-
-
-def _karpathy(content: Mapping[str, Any]) -> list[Annotation]:
-    """The splits train, restval, val and test of Karpathy & Fei-Fei 2015."""
     return [
-        Annotation(
-            f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"],
-            caption_list([sentence["raw"] for sentence in image["sentences"]]),
-            SPLIT_NAMES[image["split"]],
-        )
-        for image in content["images"]
-        if image["split"] in SPLIT_NAMES
+        Annotation(_file_name(image["file_name"]), tuple(captions.get(image["id"], ()))) for image in content["images"]
     ]
+
+
+def _karpathy(content: Mapping[str, Any], skipped: list[str]) -> list[Annotation]:
+    """The splits train, restval, val and test of Karpathy & Fei-Fei 2015. Images of others are added to `skipped`."""
+    found = []
+    for image in content["images"]:
+        name = _file_name(image["filename"])
+        if folder := image.get("filepath"):
+            name = f"{_file_name(folder)}/{name}"
+        captions = caption_list([sentence["raw"] for sentence in image["sentences"]])
+        try:
+            found.append(Annotation(name, captions, _split(image["split"])))
+        except ValueError as error:
+            skipped.append(f"{name} ({error})")
+    return found
+
+
+def _file_name(value: Any) -> str:
+    """The name of an image's file. Raises TypeError for anything else."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise TypeError(f"the name of an image's file must be a text, not {value!r:.60}")
+    return value
+
+
+def _split(value: Any) -> str:
+    """The split that a list names, in capitals or not. Raises ValueError for a name that is none."""
+    if not isinstance(value, str) or value.lower() not in SPLIT_NAMES:
+        raise ValueError(f"the split {value!r:.60}, which is none of {', '.join(SPLIT_NAMES)}")
+    return SPLIT_NAMES[value.lower()]
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
@@ -143,9 +161,7 @@ def _row(row: Mapping[str, Any], listed: Callable[[str], Any] | None) -> Annotat
         value = listed(row[key]) if listed and isinstance(row[key], str) else row[key]
         captions += caption_list(value)
     split = row.get("split")
-    if split is not None and split not in SPLIT_NAMES:
-        raise ValueError(f"the split {split!r}, which is none of {', '.join(SPLIT_NAMES)}")
-    return Annotation(image, tuple(captions), None if split is None else SPLIT_NAMES[split])
+    return Annotation(image, tuple(captions), None if split is None else _split(split))
 
 
 def with_split(annotations: Iterable[Annotation], wanted: str | None, title: str) -> list[Annotation]:

@@ -1,6 +1,5 @@
 """Flickr30k: archives, as Kaggle and the hub have them, become a folder with captions.json and images/."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -58,7 +57,7 @@ def unpack(archive: Path, folder: Path) -> tuple[Path, int]:
     folder = folder.expanduser().absolute()
     if (folder / CAPTIONS).is_file():
         say(f"{folder / CAPTIONS} is already there, and stays as it is: to make it again, name another folder.")
-        return folder / CAPTIONS, len(json.loads((folder / CAPTIONS).read_bytes()))
+        return folder / CAPTIONS, len(read_annotations(folder / CAPTIONS, []))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty: name a new folder.")
     if not archive.exists():

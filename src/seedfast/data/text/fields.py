@@ -1,11 +1,14 @@
 """The fields of rows: the names that rows are made of, whatever their capitals, and the texts in them."""
 
+import json
 from collections.abc import Collection
 from reprlib import repr as brief
-from typing import Any
+from typing import Any, TypeVar
 
 from seedfast.data.json_rows import Row
 from seedfast.errors import UserError
+
+T = TypeVar("T")
 
 TEXT = "text"
 """The usual field of a text."""
@@ -63,4 +66,10 @@ def checked_text(value: object, field: str, place: str) -> str:
             f"{place} has half a character (the lone surrogate U+{ord(value[error.start]):04X}) in "
             f'"{field}": fix or remove it.'
         ) from None
+    return value
+
+
+def checked_value(value: T, field: str, place: str) -> T:
+    """The value, if UTF-8 can hold all texts in it. Raises UserError otherwise."""
+    checked_text(json.dumps(value, ensure_ascii=False, default=str), field, place)
     return value

@@ -20,7 +20,7 @@ from reprlib import repr as brief
 from typing import Any
 
 from seedfast.data.json_rows import Row, parse_json
-from seedfast.data.text.fields import checked_text
+from seedfast.data.text.fields import checked_text, checked_value
 from seedfast.errors import UserError
 
 Message = Mapping[str, Any]
@@ -214,6 +214,7 @@ def _message(given: dict[str, Any], name: str, place: str) -> Message:
     role = given.get("role", given.get("from"))
     if not isinstance(role, str):
         raise UserError(f"{place} has a message with the role {brief(role)}: it is one of {', '.join(_USUAL)}.")
+    checked_text(role, "role", place)
     if role.lower() != role and role.lower() in (*_USUAL, *_ROLES):
         raise UserError(f'{place} has a message with the role "{role}": write it in lower case, "{role.lower()}".')
     content = given.get("content", given.get("value"))
@@ -231,7 +232,7 @@ def _message(given: dict[str, Any], name: str, place: str) -> Message:
             checked_text(part["text"], "text", place)
     elif content is not None or not calls:
         checked_text(content, "content", place)
-    return {"role": _ROLES.get(role, role), "content": content, **rest}
+    return {"role": _ROLES.get(role, role), "content": content, **(checked_value(rest, name, place) if rest else rest)}
 
 
 def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
@@ -257,15 +258,15 @@ def _tools(row: Row, place: str) -> list[Any] | None:
     if tools is not None and (not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)):
         raise UserError(f'{place} has "{name}" that are no list of descriptions: fix it.')
     if tools and name == "functions":
-        return [{"type": "function", "function": tool} for tool in tools]
-    return tools or None
+        tools = [{"type": "function", "function": tool} for tool in tools]
+    return checked_value(tools, name, place) if tools else None
 
 
 def _options(row: Row, place: str) -> Mapping[str, Any]:
     options = _parsed(row.get("chat_template_kwargs") or {}, "chat_template_kwargs", place)
     if not isinstance(options, dict):
         raise UserError(f'{place} has "chat_template_kwargs" that are no mapping: fix it.')
-    return options
+    return checked_value(options, "chat_template_kwargs", place)
 
 
 def _alpaca(row: Row, place: str) -> Chat:
@@ -276,7 +277,7 @@ def _alpaca(row: Row, place: str) -> Chat:
         raise UserError(f'{place} has a "history" that is no list of [instruction, answer]: fix it.')
     user = "\n".join(part for part in (texts["instruction"], texts["input"]) if part)
     messages: list[Message] = [{"role": "system", "content": texts["system"]}] if texts["system"] else []
-    for question, answer in history:
+    for question, answer in checked_value(history, "history", place):
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages += [{"role": "user", "content": user}, {"role": "assistant", "content": texts["output"]}]
     pair = None if texts["system"] or history else Pair(_alpaca_prompt(texts), texts["output"])

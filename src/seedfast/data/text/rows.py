@@ -71,18 +71,28 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple
                 for values in zip(*map(_values, batch.columns), strict=True):
                     yield number, without_nulls(dict(zip(batch.schema.names, values, strict=True)))
                     number += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last from names of columns
         why = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"The file {path} is not Parquet ({why}): name another file, or write it again.") from None
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of a column of Arrow; nulls where Python cannot hold them, such as dates after the year 9999."""
+    """The values of a column of Arrow, as far as Python can hold them (see `_value`)."""
     try:
         values: list[Any] = column.to_pylist()
     except (OverflowError, ValueError):
-        return [None] * len(column)
+        return [_value(each) for each in column]
     return values
+
+
+def _value(scalar: Any) -> Any:
+    """A value of Arrow: bytes for a text that is not UTF-8, null for others such as dates after the year 9999."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes() if hasattr(scalar, "as_buffer") else None
+    except (OverflowError, ValueError):
+        return None
 
 
 def _rows_inside(value: Row, fields: Collection[str]) -> Form | None:

@@ -14,7 +14,7 @@ from seedfast.diffusion.levels import NoiseLevel, flow, variance_exploding
 from seedfast.diffusion.parameterisation import Prediction, check_recoverable
 from seedfast.diffusion.schedules import DiscreteSchedule
 from seedfast.errors import UserError
-from seedfast.options import AtLeast, Example, Formerly, MoreThan, OnlyWith, check
+from seedfast.options import Between, Example, Formerly, MoreThan, OnlyWith, check
 
 Schedule = Literal["linear", "cosine", "quadratic", "sigmoid", "flow", "edm"]
 DISCRETE = ("linear", "cosine", "quadratic", "sigmoid")
@@ -38,7 +38,11 @@ class NoiseProcess:
     prediction: Prediction = "v"
     """The network's output: eps, x0, v, the velocity of the straight path (flow), or EDM's preconditioned x0."""
     timesteps: Annotated[
-        int | None, AtLeast(2), OnlyWith(schedule=DISCRETE), Formerly("times"), Example(50, schedule="cosine")
+        int | None,
+        Between(2, 1_000_000),
+        OnlyWith(schedule=DISCRETE),
+        Formerly("times"),
+        Example(50, schedule="cosine"),
     ] = None
     """T of the discrete schedules (default 1000)."""
     beta_start: Annotated[float | None, OnlyWith(schedule=_BETAS), Example(1e-3)] = None
