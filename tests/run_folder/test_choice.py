@@ -60,13 +60,13 @@ def test_the_newest_and_a_step_are_named(run: Path) -> None:
         find(run, at=3)
 
 
-@pytest.mark.parametrize("words", [[], ["--at", "newest"], ["--weights", "raw"]], ids=" ".join)
+@pytest.mark.parametrize("words", [[], ["--at", "newest"], ["--at", "4"], ["--weights", "raw"]], ids=" ".join)
 def test_every_command_tells_the_step_and_the_weights(
     words: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = "raw" if "raw" in words else "ema"
-    step = 20 if "newest" in words else best(run)[weights]
-    note = "" if "newest" in words else r" (best)"
+    step = 20 if "newest" in words else 4 if "4" in words else best(run)[weights]
+    note = "" if "--at" in words else r" (best)"  # step 4 was the best until step 8
     assert not cli.seedfast("evaluate", run, "--json", *words)
     record = json.loads(capsys.readouterr().out)
     assert (record["weights"], record["step"]) == (weights, step)

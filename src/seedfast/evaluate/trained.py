@@ -30,7 +30,7 @@ from seedfast.loop.session import data_of
 from seedfast.options import renamed
 from seedfast.run_folder import train_state
 from seedfast.run_folder.checkpoint import Checkpoint
-from seedfast.run_folder.choice import Weights, run_folder_of
+from seedfast.run_folder.choice import Weights, is_best, run_folder_of
 from seedfast.run_folder.train_state import NoLargerThan, load_network
 from seedfast.user_code import named_by
 
@@ -77,10 +77,9 @@ class Trained:
         if self.checkpoint is None:
             return self.exported
         step = 0 if self.weights == "base" else self.checkpoint.step
-        best = self.checkpoint.best.get(self.weights)
-        is_best = best is not None and best.step == step
+        best = self.weights != "base" and is_best(self.checkpoint, self.weights)
         run = str(run_folder_of(self.checkpoint.folder))
-        return Origin(self.weights, step, is_best, run, self.checkpoint.manifest.seal)
+        return Origin(self.weights, step, best, run, self.checkpoint.manifest.seal)
 
     @property
     def origin(self) -> str:

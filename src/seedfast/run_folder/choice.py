@@ -21,8 +21,10 @@ def find(folder: Path, *, at: At = "best", weights: Weights | None = None) -> Ch
     weights: those to be used: averaged and raw weights have a best step each (default: the averaged ones).
     Raises UserError if there is none, or it is damaged.
     """
-    if not folder.exists():
-        raise UserError(f"There is no folder {folder}.")
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is a file: name the run folder." if folder.exists() else f"There is no folder {folder}."
+        )
     return _readable(_itself(folder, at) if is_checkpoint(folder) else _chosen(folder, at, weights))
 
 
@@ -58,6 +60,16 @@ def run_folder_of(folder: Path) -> Path:
         return folder
     above = folder.absolute().parent
     return above.parent if above.name == "checkpoints" else above
+
+
+def is_best(checkpoint: Checkpoint, weights: Weights) -> bool:
+    """Whether these weights have their best validation of the run at this step; of a checkpoint that was copied
+    elsewhere, the best one until then."""
+    try:
+        best = {kind: record["step"] for kind, record in read_best(run_folder_of(checkpoint.folder)).items()}
+    except (OSError, ValueError):
+        best = {kind: record.step for kind, record in checkpoint.best.items()}
+    return best.get(weights) == checkpoint.step
 
 
 def _itself(folder: Path, at: At) -> Checkpoint:

@@ -22,7 +22,7 @@ from seedfast.families.image.noise_process import NoiseProcess
         ({"beta_start": 0.01}, r"beta_start \(0.01\) has no effect without objective.process.schedule linear"),
         ({"schedule": "linear", "beta_start": 0.5}, "increasing numbers between 0 and 1, not 0.5 and 0.02"),
         ({"sigma_data": 0.5}, r"sigma_data \(0.5\) has no effect without objective.process.prediction edm"),
-        ({"timesteps": 1}, "timesteps must be at least 2, not 1"),
+        ({"timesteps": 1}, "timesteps must be in .2, 1e.06., not 1"),
         ({"schedule": "linear", "timesteps": 100}, "still holds 60% of the image"),
         ({"schedule": "linear", "beta_end": 0.001}, "still holds 7.% of the image"),
     ],
