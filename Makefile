@@ -18,7 +18,7 @@ train: .venv/.ready  ## train the default recipe on the standard library's sourc
 test: .venv/.ready-dev check  ## every check, then the quick tests in parallel
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-test-slow: .venv/.ready-dev  ## the long campaigns: gigabyte corpora, many kills, trained bars
+test-slow: .venv/.ready-dev  ## the long campaigns: gigabyte corpora, many kills, trained bars, all families
 	$(BIN)/python -m pytest -m slow
 
 same-bits: .venv/.ready-dev  ## train every recipe here and at REV (HEAD~1), and compare every bit

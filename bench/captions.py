@@ -92,7 +92,8 @@ def features(folder: Path, *, tiny: bool) -> None:
     ViTImageProcessor().save_pretrained(folder / "vit")
     generator = torch.Generator().manual_seed(0)
     captions = {}
-    for i in range(72):
+    count, batch = (9, 2) if tiny else (72, 16)  # of which a tenth validates: four steps are an epoch
+    for i in range(count):
         pixels = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
         Image.fromarray(pixels).resize((224, 224)).save(folder / f"{i}.png")
         captions[f"{i}.png"] = [f"a picture of number {i}"]
@@ -102,7 +103,7 @@ def features(folder: Path, *, tiny: bool) -> None:
     found = {}
     for cached_features in (True, False):
         model = replace(run.model, path=str(folder / "vit"), cache_features=cached_features)
-        each = replace(run, data=data, model=model, steps=8, batch_size=16, eval_every=0, sample_every=0,
+        each = replace(run, data=data, model=model, steps=8, batch_size=batch, eval_every=0, sample_every=0,
                        eval_examples=4, objective=replace(run.objective, metrics_every_n_images=None))  # fmt: skip
         with open_session(each.located(), folder / f"run-{cached_features}") as opened:
             run_training(opened, Silent())
@@ -110,7 +111,7 @@ def features(folder: Path, *, tiny: bool) -> None:
         # The first epoch warms up; the second is measured.
         found[cached_features] = sum(e["time"]["seconds"] for e in steps[4:]), [e["loss"] for e in steps]
     apart = max(abs(a - b) / b for a, b in zip(found[True][1], found[False][1], strict=True))
-    print(f"an epoch of 64 images: cached features {found[True][0]:.2f} s, none {found[False][0]:.2f} s, "
+    print(f"an epoch of {4 * batch} images: cached features {found[True][0]:.2f} s, none {found[False][0]:.2f} s, "
           f"{found[False][0] / found[True][0]:.1f}×; losses differ by {apart:.0e}")  # fmt: skip
 
 

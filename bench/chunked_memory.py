@@ -7,11 +7,10 @@ addition to weights and inputs (on CUDA, of the allocator). Prints both and thei
 """
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
+import multiprocessing
 import time
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,7 +20,13 @@ from common import parse, parser
 from seedfast.models.token_network import score
 
 
-def measure(options: argparse.Namespace) -> dict[str, float]:
+def memory(name: str) -> int:
+    """Bytes of this process now ("VmRSS") or at its peak ("VmHWM"), which begins anew in a forked process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def measure(how: str, options: argparse.Namespace) -> dict[str, float]:
     """The peak of the additional memory of a forward and backward pass in bytes, and its seconds."""
     torch.manual_seed(0)
     head = nn.Linear(options.width, options.vocabulary, bias=False, device=options.device)
@@ -31,35 +36,49 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     on_cuda = options.device == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated() if on_cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = torch.cuda.memory_allocated() if on_cuda else memory("VmHWM")
     began = time.perf_counter()
-    if options.one == "plain":
+    if how == "plain":
         nats = F.cross_entropy(head(x).float(), targets, reduction="none")
     else:
         nats = score(head, x, targets).nats_N
     nats.sum().backward()
     value = float(nats.detach().double().sum())
     seconds = time.perf_counter() - began
-    after = torch.cuda.max_memory_allocated() if on_cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    after = torch.cuda.max_memory_allocated() if on_cuda else memory("VmHWM")
     return {"bytes": after - before, "seconds": seconds, "nats": value}
 
 
+def measured(how: str, options: argparse.Namespace) -> dict[str, float]:
+    """`measure` in a process of its own, forked before this one has computed anything."""
+
+    def work(answer: Connection) -> None:
+        answer.send(measure(how, options))
+
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs,))
+    process.start()
+    theirs.close()
+    try:
+        found: dict[str, float] = ours.recv()
+    except EOFError:
+        raise SystemExit(f"the process that measures {how} has ended without a result") from None
+    process.join()
+    return found
+
+
 def main() -> None:
-    """Print the table; with `--one`, run one of its processes."""
+    """Print the table."""
     made = parser(__doc__, threads=2)
     made.add_argument("--vocabulary", type=int, default=50257)
     made.add_argument("--tokens", type=int, default=4096)
     made.add_argument("--width", type=int, default=768)
     made.add_argument("--device", default="cpu")
-    made.add_argument("--one", help=argparse.SUPPRESS)
     options = parse(made)
-    if options.one:
-        print(json.dumps(measure(options)))
-        return
     found = {}
     for how in ("plain", "chunked"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--one", how]
-        found[how] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found[how] = measured(how, options)
         print(f"{how:<8} peak {found[how]['bytes'] / 2**20:8.0f} MiB   {found[how]['seconds']:6.2f} s", flush=True)
     plain, chunked = found["plain"], found["chunked"]
     print(f"memory chunked ÷ plain {chunked['bytes'] / plain['bytes']:.3f}")

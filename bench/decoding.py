@@ -57,6 +57,13 @@ IMAGES: dict[str, dict[str, Any]] = {
 }
 
 
+def chosen(ways: dict[str, dict[str, Any]], only: list[str] | None) -> dict[str, dict[str, Any]]:
+    """All ways, or those with these names. Raises SystemExit for an unknown name."""
+    if unknown := set(only or ()) - set(ways):
+        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(ways)}")
+    return {name: ways[name] for name in only or ways}
+
+
 def text(options: argparse.Namespace) -> None:
     """One row for each way of decoding, the mean over seeds ± the deviation between them."""
     model, by = seedfast.load(options.run), seedfast.load(options.judge)
@@ -66,7 +73,7 @@ def text(options: argparse.Namespace) -> None:
     ways = PROOFREADING if kind is ProofreadingRequest else TEXT
     columns = ("nats_per_token", "entropy", "distinct_2", "repetition_4")
     print(f"{'':<34}" + "".join(f"{column:>20}" for column in columns))
-    for name, way in {"held-out text": None, **ways}.items():
+    for name, way in {"held-out text": None, **chosen(ways, options.only)}.items():
         if way is None:
             found = [judge.judge(real, by).record()]
         else:
@@ -92,12 +99,12 @@ def digits(options: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
-        real = write_digits(out / "digits")[: options.images]
+        real = write_digits(out / "digits", options.images)
         run = replace(the_run(out / "digits", steps=options.steps, seed=1), objective=ImageDiffusion())
         model = seedfast.train(run, out / "run", progress=lambda entry: None)
         known = load_digits()
         classifier = LogisticRegression(max_iter=2000).fit(known.images.reshape(-1, 64) / 16, known.target)
-        for name, way in IMAGES.items():
+        for name, way in chosen(IMAGES, options.only).items():
             began = time.perf_counter()
             samples = trained_images(model, len(real), **way)
             pixels = samples.images_NCSS.numpy().reshape(-1, 64) / 255
@@ -120,11 +127,13 @@ def main() -> None:
     texts.add_argument("judge", type=Path)
     texts.add_argument("--samples", type=int, default=64)
     texts.add_argument("--seeds", type=int, default=2)
+    texts.add_argument("--only", nargs="+", help="the names of the ways to measure (default: all)")
     texts.set_defaults(measure=text)
     pictures = kinds.add_parser("digits")
     pictures.add_argument("--steps", type=int, default=1200)
     pictures.add_argument("--images", type=int)
     pictures.add_argument("--out", type=Path)
+    pictures.add_argument("--only", nargs="+", help="the names of the ways to measure (default: all)")
     pictures.set_defaults(measure=digits)
     options = parse(made)
     options.measure(options)

@@ -44,11 +44,11 @@ from seedfast.optim.lr_schedule import Schedule
 from seedfast.run_folder import journal
 
 
-def write_digits(folder: Path) -> Tensor:
-    """The digits as a folder of PNG files, one sub-folder for each class; returns the pixels, uint8 [N, 1, 8, 8]."""
+def write_digits(folder: Path, count: int | None = None) -> Tensor:
+    """The first digits (None: all) as a folder of PNG files, one sub-folder for each class; uint8 [N, 1, 8, 8]."""
     digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
+    pixels = np.round(digits.images[:count] * (255 / 16)).astype(np.uint8)
+    for number, (image, label) in enumerate(zip(pixels, digits.target[:count], strict=True)):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / str(label) / f"{number:04}.png")
     return torch.from_numpy(pixels)[:, None]
@@ -142,14 +142,14 @@ def main() -> None:
     made = parser(__doc__, threads=2)
     made.add_argument("--seconds", type=float, default=180)
     made.add_argument("--steps", type=int, help="number of training steps, instead of a time")
-    made.add_argument("--images", type=int, help="number of real and of generated images (default: all 1,797)")
+    made.add_argument("--images", type=int, help="use only the first digits, and generate as many (default: all 1,797)")
     made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     made.add_argument("--ddpm", action="store_true", help="also sample in 1000 DDPM steps; print the ratio (an hour)")
     made.add_argument("--out", type=Path, help="keep the data and the runs here")
     options = parse(made)
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
-        real = write_digits(out / "digits")[: options.images]
+        real = write_digits(out / "digits", options.images)
         images: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS if name != MANY or options.ddpm}
         for seed in options.seeds:
             folder = out / f"seed-{seed}"

@@ -5,6 +5,7 @@ in one forward pass. Prints for each family the time of a step by default, how m
 sums of forward passes of 1, 4, 16 examples, and the memory of the sums.
 
     python bench/exact_sums.py [--data FILE] [--rounds 5] [--steps 12] [--width 128] [--batch 16] [--chunks 1 4 16]
+        [--images PATH]
 """
 
 import statistics
@@ -26,13 +27,13 @@ from seedfast.optim.lr_schedule import Schedule
 RECIPES = ("text-autoregressive", "text-masked", "image-diffusion")
 
 
-def the_run(recipe: str, *, data: str, steps: int, width: int, batch: int) -> Run:
+def the_run(recipe: str, *, data: str, images: str, steps: int, width: int, batch: int) -> Run:
     """The measured run, by default with one forward pass of the whole batch."""
     made = replace(recipes.make(recipe), batch_size=batch, micro_batch=None, steps=steps)
     made = replace(made, schedule=Schedule(warmup=0), eval_every=0, sample_every=0, eval_examples=1)
     if recipe == "image-diffusion":
         unet = UNet(width=max(8, width // 4), multipliers=(1, 2), blocks=1, attention=(False, True), heads=2, groups=4)
-        return replace(made, objective=ImageDiffusion(), model=unet)
+        return replace(made, data=replace(made.data, path=images), objective=ImageDiffusion(), model=unet)
     text = TextData(path=data, tokenizer="characters", context=64)
     return replace(made, data=text, model=Transformer(layers=4, heads=4, width=width))
 
@@ -56,6 +57,7 @@ def main() -> None:
     """Measure each family with each size of a forward pass and print a table."""
     made = parser(__doc__, threads=1)
     made.add_argument("--data", default="python", help="text to train on (default: the standard library)")
+    made.add_argument("--images", default="glyphs", help="images to train on (default: glyphs)")
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--steps", type=int, default=12)
     made.add_argument("--width", type=int, default=128)
@@ -66,7 +68,7 @@ def main() -> None:
     print(f"{'family':<20} {'default ms':>10} {columns} {'sums MB':>8}   (batch {options.batch}, times the default)")
     for recipe in RECIPES:
         shape = {"steps": options.steps, "width": options.width, "batch": options.batch}
-        run = the_run(recipe, data=options.data, **shape)
+        run = the_run(recipe, data=options.data, images=options.images, **shape)
         exact = [replace(run, exact_sums=True, exact_chunk=chunk) for chunk in options.chunks]
         rounds = []
         with tempfile.TemporaryDirectory() as place:

@@ -27,7 +27,7 @@ from tests.helpers.runs import FAMILIES
 
 from common import parse, parser
 from damage import FAULTS, Patient
-from kills import PLACEMENTS, cells, run_cell
+from kills import PLACEMENTS, Cell, cells, run_cell
 from seedfast.version import VERSION
 
 Lines = list[dict[str, Any]]
@@ -36,6 +36,11 @@ Lines = list[dict[str, Any]]
 def results(path: Path) -> Lines:
     """The parts that are done; an incomplete last line is not."""
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def every_cell(options: Any) -> list[Cell]:
+    """The runs that are killed."""
+    return cells(options.kills, options.steps, tuple(options.families), tuple(options.placements))
 
 
 def campaign(out: Path, options: Any) -> Iterator[dict[str, Any]]:
@@ -47,7 +52,7 @@ def campaign(out: Path, options: Any) -> Iterator[dict[str, Any]]:
         story.write_text(
             "".join(f"the {nouns[i % 4]} {verbs[i * 7 % 3]} the {nouns[i * 5 % 3]}.\n" for i in range(500))
         )
-    for cell in cells(options.kills, tuple(options.families), tuple(options.placements)) if options.kills else ():
+    for cell in every_cell(options) if options.kills else ():
         part = f"{cell.name} × {cell.kills}, seed {options.seed}"
         if part not in done:
             with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
@@ -119,6 +124,7 @@ def main() -> None:
     made = parser(__doc__, threads=1)
     made.add_argument("--out", type=Path, required=True, help="the folder of the results")
     made.add_argument("--kills", type=int, default=210, help="SIGKILLs of the whole campaign (default 210)")
+    made.add_argument("--steps", type=int, default=30, help="steps of each training that is killed (default 30)")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     made.add_argument("--placements", nargs="+", choices=list(PLACEMENTS), default=list(PLACEMENTS))

@@ -10,6 +10,7 @@ import argparse
 import os
 import statistics
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,14 +30,18 @@ def parameters(network: nn.Module) -> int:
 
 def matched(count: int, size: int, channels: int = 1) -> nn.Module:
     """A U-Net of diffusers with three levels, of the width with the nearest parameter count."""
-    sizes = {}
-    for width in range(8, 257, 8):
+
+    def build(width: int) -> nn.Module:
         config = DiffusersUNet(widths=(width, 2 * width, 2 * width), attention=(False, False, True))
-        with torch.device("meta"):  # counted without memory or initialisation
-            sizes[width] = abs(parameters(config.build(size=size, channels=channels, classes=1)) - count)
-    width = min(sizes, key=sizes.__getitem__)
-    config = DiffusersUNet(widths=(width, 2 * width, 2 * width), attention=(False, False, True))
-    return config.build(size=size, channels=channels, classes=1)
+        return config.build(size=size, channels=channels, classes=1)
+
+    def counted(width: int) -> int:
+        with torch.device("meta"):  # without memory or initialisation
+            return parameters(build(width))
+
+    widths = range(8, 257, 8)
+    first = bisect_left(widths, count, key=counted)  # the first with as many parameters
+    return build(min(widths[max(0, first - 1) : first + 1], key=lambda width: abs(counted(width) - count)))
 
 
 def trainer(network: nn.Module) -> Callable[[Tensor, Tensor], None]:

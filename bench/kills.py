@@ -16,8 +16,6 @@ from seedfast.errors import UserError
 from seedfast.verify.resume import compare
 from seedfast.verify.saboteur import Moment, Plan
 
-STEPS = 30
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -46,6 +44,7 @@ class Cell:
     placement: str
     async_save: bool
     kills: int
+    steps: int = 30
 
     @property
     def name(self) -> str:
@@ -54,7 +53,7 @@ class Cell:
 
     def words(self, story: Path) -> list[str]:
         """The command line of its training, without the folder."""
-        run = small_run(self.family, story, steps=STEPS, save_every=3, eval_every=5)
+        run = small_run(self.family, story, steps=self.steps, save_every=3, eval_every=5)
         own = ["--keep", "1", "--async-save", str(self.async_save), *PLACEMENTS[self.placement].flags]
         return ["train", self.family, *flags(run), *own]
 
@@ -69,10 +68,10 @@ class Result:
     lost: str | None = None
 
 
-def cells(kills: int, families: tuple[str, ...], placements: tuple[str, ...]) -> list[Cell]:
+def cells(kills: int, steps: int, families: tuple[str, ...], placements: tuple[str, ...]) -> list[Cell]:
     """All cells, with the kills spread evenly."""
     chosen = [
-        Cell(family, name, beside, 0)
+        Cell(family, name, beside, 0, steps)
         for name in placements
         for family in PLACEMENTS[name].families
         for beside in (False, True)
@@ -89,7 +88,7 @@ def plans(cell: Cell, seed: int) -> Iterator[tuple[Plan, bool]]:
     phases = list[Moment](get_args(Moment))
     chooser.shuffle(phases)
     processes = PLACEMENTS[cell.placement].processes
-    for number, after in enumerate(sorted(chooser.randrange(STEPS * 2 // 3) for _ in range(cell.kills))):
+    for number, after in enumerate(sorted(chooser.randrange(cell.steps * 2 // 3) for _ in range(cell.kills))):
         moment = phases[number % len(phases)]
         own = moment in ("step", "validate")  # what every rank does; the other phases are those of rank 0
         delay = chooser.uniform(0, 0.02) if own or moment == "save" else 0.0

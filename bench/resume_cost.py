@@ -3,7 +3,7 @@
 The first line prepares the data (tokenizer included) in an empty cache; the others find them there. Each line is a new
 process, timed from its launch, so it includes imports.
 
-    python bench/resume_cost.py [--data PATH] [--model FOLDER] [--threads 2]
+    python bench/resume_cost.py [--data PATH] [--model FOLDER] [--threads 2] [--only "resume at 100"]
 
 With --model, a pretrained model is fine-tuned instead.
 """
@@ -26,6 +26,9 @@ from seedfast.loop.progress import Silent
 from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
 from seedfast.run_folder.journal import SamplesEntry, StepEntry
+
+LINES = {"empty cache": 0, "warm cache": 0, "resume at 100": 100, "at 100,000": 100_000}
+"""The lines of the table, and the step at which their runs begin."""
 
 
 class FirstStep(Exception):
@@ -74,6 +77,7 @@ def main() -> None:
     parser.add_argument("--data", default="python", help="text to train on (default: the standard library)")
     parser.add_argument("--model", help="the folder of a causal language model to fine-tune")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=list(LINES), default=list(LINES))
     parser.add_argument("--tiny", action="store_true", help="a small network on bytes, to test the script")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -87,10 +91,10 @@ def main() -> None:
             return
     with tempfile.TemporaryDirectory() as folder:
         cache = os.environ["SEEDFAST_CACHE"] = f"{folder}/cache"
-        for name, step in (("empty cache", 0), ("warm cache", 0), ("resume at 100", 100), ("at 100,000", 100_000)):
+        for name in arguments.only:
             run_folder = Path(folder) / name
-            if step:
-                write_checkpoint(run_folder, run, step)
+            if LINES[name]:
+                write_checkpoint(run_folder, run, LINES[name])
             print(f"{name:<16} {seconds_to_first_step(run_folder, sys.argv[1:], cache):6.2f} s", flush=True)
 
 

@@ -5,18 +5,18 @@
 The shards are synthetic text in rows, tokenised as bytes (which measures the preparation and no tokenizer) or by a
 learned bpe. Each line of the first table is a new process with an empty cache; "again" finds all of it prepared, and
 "after a kill" what a process has left that was killed when half of the shards were done. The memory is the peak of that
-process, with the modules that it imports, and that of the largest of its workers.
+process, with the modules that it has, and that of the largest of its workers.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
-import signal
-import subprocess
-import sys
 import tempfile
 import time
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -24,20 +24,8 @@ import torch
 from common import parse, parser
 from seedfast.data.mixture_order import MixtureOrder, Shares, Source
 from seedfast.data.sample_order import Order, SampleOrder
-
-_PREPARE = """
-import json, resource, sys, time
 from seedfast.data.text.config import TextData
-began = time.perf_counter()
-corpus = TextData(path=sys.argv[1], tokenizer=sys.argv[2], context=256, by_shard=sys.argv[3] == "shards").load()
-order = corpus.order(seed=1, batch_size=256)
-loaded = time.perf_counter()
-for step in range(20):
-    corpus.train.batch(order.ids(step * 32, step * 32 + 32))
-batches = time.perf_counter() - loaded
-peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps([loaded - began, *peaks, len(corpus.train), batches / 20]))
-"""
+
 _WORDS = [
     "the",
     "of",
@@ -91,29 +79,47 @@ def write(folder: Path, shards: int, megabytes: float, form: str) -> None:
             path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
-def start(folder: Path, cache: Path, tokenizer: str, way: str) -> "subprocess.Popen[str]":
-    """A process that prepares the data."""
-    environment = os.environ | {"SEEDFAST_CACHE": str(cache)}
-    words = [sys.executable, "-c", _PREPARE, str(folder), tokenizer, way]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+def prepare(folder: Path, cache: Path, tokenizer: str, way: str, answer: Connection) -> None:
+    """Prepare the data and draw twenty batches: the work of one process."""
+    os.environ["SEEDFAST_CACHE"] = str(cache)
+    began = time.perf_counter()
+    corpus = TextData(path=str(folder), tokenizer=tokenizer, context=256, by_shard=way == "shards").load()
+    order = corpus.order(seed=1, batch_size=256)
+    loaded = time.perf_counter()
+    for step in range(20):
+        corpus.train.batch(order.ids(step * 32, step * 32 + 32))
+    batches = time.perf_counter() - loaded
+    peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    answer.send([loaded - began, *peaks, len(corpus.train), batches / 20])
 
 
-def measured(process: "subprocess.Popen[str]") -> str:
+def start(folder: Path, cache: Path, tokenizer: str, way: str) -> tuple[BaseProcess, Connection]:
+    """A process that prepares the data, forked so that its peak begins anew, and its answer."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=prepare, args=(folder, cache, tokenizer, way, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def measured(process: BaseProcess, answer: Connection) -> str:
     """Wait for it; its line of the table."""
-    out, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    seconds, own, workers, windows, batch = json.loads(out)
+    try:
+        seconds, own, workers, windows, batch = answer.recv()
+    except EOFError:
+        raise SystemExit("a preparation has ended without a result") from None
+    process.join()
     return f"{seconds:8.2f} s  {own:7.0f} MiB  {workers:7.0f} MiB  {windows:11,}  {batch * 1e3:7.2f} ms"
 
 
 def killed_half_way(folder: Path, cache: Path, tokenizer: str, shards: int) -> int:
     """Start a preparation and kill it when half of the shards are done; returns how many are."""
-    process = start(folder, cache, tokenizer, "shards")
-    while process.poll() is None and len(list(cache.glob("shards/*/*/manifest.json"))) < shards // 2:
+    process, _ = start(folder, cache, tokenizer, "shards")
+    while process.is_alive() and len(list(cache.glob("shards/*/*/manifest.json"))) < shards // 2:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     time.sleep(0.5)  # its workers end with the shard that they were at
     return len(list(cache.glob("shards/*/*/manifest.json")))
 
@@ -162,11 +168,12 @@ def main() -> None:
         for way in ("whole", "shards"):
             if way == "whole" and options.only_shards:
                 continue
-            process = start(folder, Path(place) / way, options.tokenizer, way)
-            print(f"{'as a whole' if way == 'whole' else 'by shard':<16} {measured(process)}", flush=True)
-        print(f"{'by shard, again':<16} {measured(start(folder, Path(place) / 'shards', options.tokenizer, 'shards'))}")
+            line = measured(*start(folder, Path(place) / way, options.tokenizer, way))
+            print(f"{'as a whole' if way == 'whole' else 'by shard':<16} {line}", flush=True)
+        line = measured(*start(folder, Path(place) / "shards", options.tokenizer, "shards"))
+        print(f"{'by shard, again':<16} {line}")
         done = killed_half_way(folder, Path(place) / "killed", options.tokenizer, options.shards)
-        line = measured(start(folder, Path(place) / "killed", options.tokenizer, "shards"))
+        line = measured(*start(folder, Path(place) / "killed", options.tokenizer, "shards"))
         print(f"{'after a kill':<16} {line}  ({done} of {options.shards} shards were done)")
     orders(options.ids)
 

@@ -1,5 +1,6 @@
 """What all tests share: a quiet number of threads, a cache of their own, and a little text to train on."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -9,8 +10,8 @@ import torch
 from hypothesis import settings
 from tests.helpers import cli
 
-# A shared machine is slow now and then; tests assert no time.
-settings.register_profile("seedfast", deadline=None)
+# A shared machine is slow now and then; tests assert no time. Every run tries other examples.
+settings.register_profile("seedfast", deadline=None, max_examples=50)
 settings.load_profile("seedfast")
 
 MEMORY = Path("/dev/shm")
@@ -19,6 +20,12 @@ if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).
     os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = str(MEMORY)
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub; libraries read this when they are imported
+
+
+def pytest_collection_finish() -> None:
+    """The collector of garbage passes over the modules: they live as long as the tests, and are a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

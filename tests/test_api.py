@@ -39,7 +39,7 @@ def test_importing_seedfast_imports_nothing_heavy() -> None:
 
 
 def test_everything_public_is_found_and_documented() -> None:
-    for name in ("recipe", "train", "load", "journal"):
+    for name in ("recipe", "train", "load", "journal", "study"):
         assert getattr(seedfast, name).__doc__, name
         assert name in dir(seedfast)
     with pytest.raises(AttributeError):

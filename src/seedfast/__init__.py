@@ -17,6 +17,7 @@ from seedfast.version import VERSION
 
 if TYPE_CHECKING:
     from seedfast.api import compare, diff, journal, load, recipe, replay, train
+    from seedfast.scaling.front import study
 
 __version__ = VERSION
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "recipe",
     "replay",
+    "study",
     "train",
 ]
 
@@ -38,6 +40,10 @@ def __getattr__(name: str) -> Any:
         from seedfast import api
 
         return getattr(api, name)
+    if name == "study":
+        from seedfast.scaling.front import study
+
+        return study
     raise AttributeError(f"module 'seedfast' has no attribute {name!r}")
 
 

@@ -102,6 +102,12 @@ def check_repository(name: str) -> None:
         raise UserError(f"{name} is not a repository name ({first_line(error)}): use USER/MODEL.") from None
 
 
+def check_reachable(name: str) -> None:
+    """Raise UserError if the hub of a repository is unreachable."""
+    if reason := unreachable():
+        raise UserError(f"{name} cannot be pushed to: {reason}.")
+
+
 def unreachable() -> str | None:
     """The reason why the hub is unreachable, or None. A quick test: the hub's client retries for half a minute."""
     from huggingface_hub import constants

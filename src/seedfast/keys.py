@@ -9,7 +9,6 @@ The generator is counter based: SplitMix64's finaliser (Steele, Lea & Flood 2014
 64-bit words, in int64 tensor arithmetic that wraps around on the CPU and on CUDA alike.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,17 +16,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from seedfast.derivation import derive as derive
+
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, the Weyl increment of SplitMix64, as int64
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 _FEISTEL_ROUNDS = 10
-
-
-@lru_cache(maxsize=4096, typed=True)
-def derive(seed: int, *path: str | int) -> int:
-    """The 64-bit key (as a signed integer) of a named purpose: the BLAKE2b hash of the seed and the path."""
-    text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in path)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def seed_torch(seed: int, *path: str | int) -> None:

@@ -32,7 +32,7 @@ PLAIN = {
     "completion": "Completion", "compress": "Compress", "decompress": "Decompress", "diff": "Diff", "digest": "Digest",
     "evaluate": "Evaluate", "export": "Export", "fidelity": "FidelityFlags", "import": "Import", "journal": "Journal",
     "push": "Push", "recipes": "Recipes", "replay": "Replay", "report": "Report", "runs": "Runs", "score": "Score",
-    "serve": "Serve", "studio": "Studio",
+    "serve": "Serve", "studio": "Studio", "study": "StudyOptions",
 }  # fmt: skip
 """The commands whose flags do not depend on what they are given, with the class of their flags."""
 
@@ -110,15 +110,22 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.folder(tmp_path_factory.mktemp("pretrained") / "llama", "llama", text="the cat sees the dog")
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the commands are typed, with a run.yaml."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "run.yaml").write_text(to_yaml(recipes.make("text-masked")))
+    return folder
+
+
 DOCUMENTED = {" ".join(each.words): each for each in commands()}
 
 
-@pytest.mark.parametrize("command", DOCUMENTED.values(), ids=DOCUMENTED)
+@pytest.mark.parametrize("command", [pytest.param(each, id=text) for text, each in DOCUMENTED.items()])
 def test_a_documented_command_is_valid(
-    command: Command, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, pretrained: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "run.yaml").write_text(to_yaml(recipes.make("text-masked")))
+    monkeypatch.chdir(place)
     name, *rest = command.words
     if "--help" in command.words:
         assert name == "--help" or name in COMMANDS

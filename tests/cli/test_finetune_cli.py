@@ -1,9 +1,7 @@
 """Fine-tuning as it is typed: train, evaluate, sample, export, load elsewhere; and one sentence for each mistake."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 import torch
 from tests.helpers import tiny_models
 from tests.helpers.cli import Run
+from tests.helpers.processes import python
 
 from seedfast import api
 from seedfast.cli import main
@@ -122,7 +121,8 @@ def test_the_best_model_is_written_again_only_for_another_checkpoint(
 ) -> None:
     words = [
         "train", "finetune", "--model", base, "--data", story, "--out", tmp_path / "run", "--data.context", "32",
-        "--batch-size", "4", "--eval-every", "1", "--optimizer.lr", "0.01", "--steps",
+        "--batch-size", "4", "--eval-every", "1", "--optimizer.lr", "0.01", "--no-report", "--sample-every", "0",
+        "--steps",
     ]  # fmt: skip
     assert seedfast(*words, "1")[0] == 0
     first = (tmp_path / "run/model/model.safetensors").stat()
@@ -165,7 +165,7 @@ def test_a_model_continued_as_masked_diffusion_stays_one(
     """Its export is sampled from by unmasking, and never read as a causal model."""
     status, _, err = seedfast(
         "train", "finetune-masked", "--model", base, "--data", story, "--out", tmp_path / "run", "--data.context",
-        "32", "--batch-size", "4", "--steps", "2", "--device", "cpu",
+        "32", "--batch-size", "4", "--steps", "2", "--device", "cpu", "--no-report", "--sample-every", "0",
     )  # fmt: skip
     assert status == 0, err
     folder = tmp_path / "run/model"
@@ -217,8 +217,7 @@ def test_mistakes_are_sentences(runs: Path, base: Path, story: Path, seedfast: R
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     """In a process where transformers cannot be imported."""
     code = "import sys; sys.modules['transformers'] = None; from seedfast.cli import main; main(sys.argv[1:])"
-    words = [sys.executable, "-c", code, "train", "finetune", "--model", "gpt2", "--out", str(tmp_path)]
-    result = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    result = python(code, "train", "finetune", "--model", "gpt2", "--out", tmp_path).finish()
     assert result.returncode == 2
     assert "pip install" in result.stderr
     assert result.stderr.count("\n") == 1

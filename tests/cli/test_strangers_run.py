@@ -90,7 +90,15 @@ NEEDING_CODE = {
 """The kinds of runs for which a command needs the code that the folder names."""
 
 
-@pytest.mark.parametrize("command", NEEDING_CODE)
+@pytest.mark.parametrize(
+    ("command", "stranger"),
+    [
+        pytest.param(command, kind, marks=pytest.mark.slow if command == "report" and kind != "own_class" else ())
+        for command in NEEDING_CODE
+        for kind in KINDS
+    ],
+    indirect=["stranger"],
+)
 def test_no_command_runs_code_that_only_the_folder_names(
     command: str, stranger: Path, place: Path, seedfast_command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,13 +218,15 @@ class TestResealed:
         assert seedfast_command("sample", run, "--tokens", 3) == 2
         assert "cannot be read" in capsys.readouterr().err.strip().splitlines()[-1]
 
-    @pytest.mark.parametrize(("key", "size"), [("layers", 100_000_000), ("width", 16_000_000)])
+    @pytest.mark.parametrize(("layers", "width"), [(100_000_000, 128), (1, 16_000_000)])
     def test_a_network_far_larger_than_its_weights_is_not_built(
-        self, key: str, size: int, trained: Path, tmp_path: Path, seedfast_command: Command, capsys: Any
+        self, layers: int, width: int, trained: Path, tmp_path: Path, seedfast_command: Command, capsys: Any
     ) -> None:
         run = Path(shutil.copytree(trained, tmp_path / "run"))
-        huge = re.sub(rf"(\n  {key}:) \d+", rf"\1 {size}", (run / "run.yaml").read_text())
-        assert str(size) in huge
+        huge = (run / "run.yaml").read_text()
+        for key, size in (("layers", layers), ("width", width)):
+            huge = re.sub(rf"(\n  {key}:) \d+", rf"\1 {size}", huge)
+            assert f"{key}: {size}\n" in huge
         resealed(run, "run.yaml", huge)
         (run / "run.yaml").write_text(huge)
         for words in (["sample", run, "--tokens", 3], ["train", "--out", run, "--steps", 9]):

@@ -16,7 +16,7 @@ def test_every_epoch_is_a_permutation(size: int, seed: int, epoch: int) -> None:
     assert sorted(ids) == list(range(size))
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     size=st.integers(1, 10**12),
     start=st.integers(0, 10**15),
@@ -33,12 +33,13 @@ def test_random_access_is_sequential_access(size: int, start: int, count: int, j
     assert all(0 <= example < size for example in together)
 
 
-@given(size=st.integers(1, 5000), step=st.integers(1, 999))
+@settings(max_examples=30)
+@given(size=st.integers(1, 2000), step=st.integers(1, 499))
 def test_steps_of_any_length_walk_the_same_stream(size: int, step: int) -> None:
     order = Order(size=size, seed=1)
-    stream = Order(size=size, seed=1).ids(0, 3000)
+    stream = Order(size=size, seed=1).ids(0, 1500)
     assert [
-        example for start in range(0, 3000, step) for example in order.ids(start, min(start + step, 3000))
+        example for start in range(0, 1500, step) for example in order.ids(start, min(start + step, 1500))
     ] == stream
 
 
@@ -65,7 +66,8 @@ def test_twin_an_order_drawn_with_replacement_is_detected() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_smallest_data_sets_have_several_orders(size: int) -> None:
-    orders = {tuple(Order(size=size, seed=1).ids(epoch * size, (epoch + 1) * size)) for epoch in range(200)}
+    epochs = Order(size=size, seed=1).ids_at(torch.arange(200 * size)).view(200, size).tolist()
+    orders = {tuple(epoch) for epoch in epochs}
     assert len(orders) == {1: 1, 2: 2, 3: 6}[size]
 
 

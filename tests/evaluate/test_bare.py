@@ -48,6 +48,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "stablelm": _LLAMA,
 }
 WITHOUT_LIMIT = ("bloom",)
+UNLIKE = ("gpt2", "bloom", "mpt", "mistral")
+"""Learned, linear and rotary positions, and other names of the fields of the configuration: the quick ones."""
 
 
 def save(folder: Path, kind: str, text: str = "the cat sees the dog. ") -> Path:
@@ -60,7 +62,9 @@ def save(folder: Path, kind: str, text: str = "the cat sees the dog. ") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in UNLIKE else pytest.param(kind, marks=pytest.mark.slow) for kind in ARCHITECTURES]
+)
 def test_every_causal_architecture_can_be_sampled_from(kind: str, tmp_path: Path) -> None:
     folder = save(tmp_path / kind, kind)
     longest = hf_causal_lm.longest_context(hf_causal_lm.architecture(str(folder)))

@@ -12,6 +12,7 @@ from tests.helpers.cli import Run as Command
 from tests.helpers.runs import small_run, train_in
 
 import seedfast as library
+from seedfast.data import notes
 from seedfast.evaluate.comparison import short_names
 from seedfast.loop.config import Run
 
@@ -75,9 +76,9 @@ def test_the_numbers_are_those_of_evaluate(runs: Path, seedfast: Command) -> Non
 def test_a_difference_on_the_same_windows_is_surer_than_the_values(runs: Path, seedfast: Command) -> None:
     found = compared(seedfast, runs / "ar", runs / "longer", runs / "bytes", "--only", "loss")["runs"]
     best = found["longer"]["value"]
-    for name, parts in (("ar", "windows"), ("bytes", "blocks")):
+    for name in ("ar", "bytes"):
         own, difference = found[name]["value"], found[name]["difference"]
-        assert difference["parts"] == parts
+        assert difference["parts"] == "blocks"
         assert difference["value"] == pytest.approx(own["value"] - best["value"], abs=1e-9)
         assert 0 < difference["standard_error"] < math.hypot(own["standard_error"], best["standard_error"])
 
@@ -120,6 +121,14 @@ def test_what_was_measured_is_not_measured_again(runs: Path, seedfast: Command) 
     assert "masked: loss" not in third[2], "its number does not depend on the windows"
 
 
+def test_another_code_measures_again(runs: Path, seedfast: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("compare", runs / "ar", runs / "longer", "--only", "loss")
+    seedfast(*words)
+    assert not seedfast(*words)[2]
+    monkeypatch.setattr(notes, "code_digest", lambda: "of changed code")
+    assert "ar: loss" in seedfast(*words)[2]
+
+
 def test_the_table_fits_a_narrow_terminal(runs: Path, tmp_path: Path, seedfast: Command) -> None:
     names = ("ar", "bytes", "masked", "embedding")
     page = tmp_path / "table.html"
@@ -156,6 +165,11 @@ def test_images_and_captions_have_columns_of_their_own(runs: Path, seedfast: Com
     assert rates[0]["images_per_second"] > 0
     worse = next(row for row in found["runs"].values() if row["difference"])
     assert worse["difference"]["parts"] == "windows"
+    status, out, _ = seedfast("compare", runs / "images", runs / "more-images", "--samples", "24")
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 80
+    for part in ("bits per dimension", "Fréchet distance", "noise floor", "of 24 generated images to", "best"):
+        assert part in " ".join(out.split())
     captions = compared(seedfast, runs / "captions", runs / "more-captions", "--only", "loss", "captions")
     for row in captions["runs"].values():
         assert row["value"]["value"] > 0
@@ -174,6 +188,8 @@ def test_mistakes_are_refused_in_one_sentence(runs: Path, tmp_path: Path, seedfa
         ((ar, runs / "longer", "--only", "deployed"), "fits none of these runs"),
         ((ar, masked, "--only", "frontier"), "name a judge with --judge"),
         ((ar, masked, "--samples", "4"), "no effect without --judge"),
+        ((ar, masked, "--temperatures", "1"), "no effect without --judge"),
+        ((runs / "images", runs / "more-images", "--judge", ar), "which no judge scores"),
         ((ar, masked, "--json", "--markdown"), "give one of them"),
         ((ar, masked, "--windows", "1"), "windows must be at least 2"),
         ((ar, masked, "--html", tmp_path), "is no file in a folder"),

@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from tests.helpers.cli import Run
 from tests.helpers.runs import small_run, train_in
 
 from seedfast import keys, recipes
+from seedfast.cli.sample import _spans
 from seedfast.errors import UserError
 from seedfast.evaluate import score as scoring
 from seedfast.evaluate import trained
@@ -21,6 +27,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.masked import Masked
 from seedfast.families.text.proofreading import Proofreading
+from seedfast.families.text.written import Choice, Key
 from seedfast.report import surprise
 from seedfast.run_folder.choice import find
 
@@ -258,3 +265,47 @@ def test_pieces_are_whole_characters() -> None:
     pieces = scoring.Scores([text], "", tokenizer).pieces(text)
     assert [(piece.text, round(piece.surprise)) for piece in pieces] == [("a", 1), ("é", 2), ("吾", 3)]
     assert text.bits_per_byte == pytest.approx(1)
+
+
+def test_scoring_continues_after_ctrl_c(
+    folders: dict[str, Path], story: Path, tmp_path: Path, seedfast: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "long.txt"
+    file.write_text(story.read_text() * (40_000 // len(story.read_text()) + 1))
+    words = ("score", str(folders["autoregressive"]), str(file), "--json")
+    source = str(Path(scoring.__file__).parents[2])
+    handled = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background shell ignores it
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{handled}; from seedfast.cli import main; main({list(words)!r})"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": source},
+    ) as child:
+        while not any(kept.stat().st_size > 20_000 for kept in (tmp_path / "cache/scoring").glob("*")):
+            assert child.poll() is None
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        assert child.stderr is not None
+        assert "the same command continues" in child.stderr.read()
+    assert child.returncode == 130
+    assert list((tmp_path / "cache/scoring").iterdir())
+    status, continued, said = seedfast(*words)
+    assert status == 0
+    assert "parts were scored before" in said
+    assert not list((tmp_path / "cache/scoring").iterdir()), "nothing is kept of what is done"
+    file.write_text(file.read_text()[:3000])
+    alone = json.loads(seedfast(*words)[1])["documents"][0]["tokens"]
+    assert json.loads(continued)["documents"][0]["tokens"][: len(alone) - 16] == alone[:-16]
+
+
+def test_tokens_that_share_a_character_are_one_span_of_the_explanation() -> None:
+    tokens = list("aé€".encode())
+    key = Key(1, "sample", "token", 0, 0)
+    choices = [
+        Choice(place, place, tokens[place], "", -math.log(2), 1, 0.0, 0.5, key, kept=True) for place in (2, 3, 4)
+    ]
+    spans = list(_spans(tokens, choices, lambda ids: bytes(ids).decode(errors="replace")))
+    assert [(span.text, span.bits) for span in spans] == [("a", None), ("é", 1.0), ("€", 2.0)]
+    assert spans[2].hint.count("drawn with") == 2

@@ -25,7 +25,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def diffusers_run(story: Path, folder: Path, **options: Any) -> trained.Trained:
-    run = small_run("image-diffusion", story, steps=6)
+    run = small_run("image-diffusion", story, steps=4, eval_every=0)
     run = replace(
         run,
         recipe="image-diffusers",
@@ -44,7 +44,7 @@ PROCESSES = [
     NoiseProcess(),
     NoiseProcess(schedule="linear", zero_terminal_snr=True),
 ]
-STEPS = 20
+STEPS = 8
 
 
 def ours(model: trained.Trained, **options: Any) -> Tensor:
@@ -72,7 +72,7 @@ def exported(run: Path, folder: Path, **options: Any) -> Any:
     return pipeline
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=str)
+@pytest.mark.parametrize("process", [pytest.param(PROCESSES[0], marks=pytest.mark.slow), *PROCESSES[1:]], ids=str)
 def test_an_exported_pipeline_reproduces_our_samples(
     process: NoiseProcess, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,12 +87,20 @@ def test_an_exported_pipeline_reproduces_our_samples(
     assert float(expected.std()) > 0.01, "the images are not all the same"
 
 
-@pytest.mark.parametrize("process", [PROCESSES[1], PROCESSES[3]], ids=str)
+@pytest.fixture(scope="module", params=[pytest.param(PROCESSES[1], marks=pytest.mark.slow), PROCESSES[3]], ids=str)
+def conditional(
+    request: pytest.FixtureRequest, story: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[trained.Trained, Path, Any]:
+    """A model with classes, the folder of its pipeline, and the pipeline."""
+    home = tmp_path_factory.mktemp("conditional")
+    model = diffusers_run(story, home / "run", process=request.param, conditional=True)
+    return model, home / "pipeline", exported(home / "run", home / "pipeline", trust_remote_code=True)
+
+
 def test_an_exported_pipeline_has_the_classes_of_a_conditional_model(
-    process: NoiseProcess, story: Path, tmp_path: Path
+    conditional: tuple[trained.Trained, Path, Any],
 ) -> None:
-    model = diffusers_run(story, tmp_path / "run", process=process, conditional=True)
-    pipeline = exported(tmp_path / "run", tmp_path / "pipeline", trust_remote_code=True)
+    model, _, pipeline = conditional
     assert pipeline.labels == {"few": 0, "many": 1}
     options = {"num_inference_steps": STEPS, "output_type": "pt", "latents": START.normal("start", 1, 8, 8)}
     both = ["few", "few", "many", "many"]
@@ -111,13 +119,12 @@ def test_an_exported_pipeline_has_the_classes_of_a_conditional_model(
 
 
 def test_the_card_of_an_exported_pipeline_shows_its_usage(
-    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    conditional: tuple[trained.Trained, Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its code runs where seedfast cannot be imported."""
-    diffusers_run(story, tmp_path / "run", conditional=True)
-    exported(tmp_path / "run", tmp_path / "pipeline", trust_remote_code=True)
-    card = (tmp_path / "pipeline/README.md").read_text()
-    code = card.split("```python")[1].split("```")[0].replace("PATH", str(tmp_path / "pipeline"))
+    _, folder, _ = conditional
+    card = (folder / "README.md").read_text()
+    code = card.split("```python")[1].split("```")[0].replace("PATH", str(folder))
     for name in [name for name in sys.modules if name.partition(".")[0] == "seedfast"]:
         monkeypatch.setitem(sys.modules, name, None)
     done: dict[str, Any] = {}

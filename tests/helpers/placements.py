@@ -23,7 +23,7 @@ class Trainer:
 
     def train(self, recipe: str, placement: str, processes: int, *words: str, out: str = "", **changes: Any) -> Path:
         """Train a run, or continue the one in `out`; returns its folder. words: further flags."""
-        run = small_run(recipe, self.story, **{"batch_size": 8, "micro_batch": 1, "steps": 4, **changes})
+        run = small_run(recipe, self.story, **{"batch_size": 8, "micro_batch": 1, "steps": 3, **changes})
         schedule = Schedule(shape="constant", warmup=2)  # a part of a run has the rates of the whole
         run = replace(run, optimizer=OptimizerConfig(kind="muon", lr=1e-2), schedule=schedule)
         place = self.folder / (out or f"{recipe}-{placement}-{processes}")

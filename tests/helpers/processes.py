@@ -4,6 +4,7 @@ Each is a real process with its own standard streams, which can be killed; only 
 Tests of what an interpreter does at its start use `subprocess`.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -141,6 +142,7 @@ def run_killed_or_whole(command: Sequence[str], env: Mapping[str, str]) -> tuple
 
 def _run(words: list[str], cwd: Path, env: dict[str, str], stdout: Path, stderr: Path) -> None:
     """Become the command, in the forked process."""
+    gc.freeze()  # no search for garbage among the imported modules, which would also copy their memory
     for path, number in ((stdout, 1), (stderr, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, encoding="utf-8") for number in (1, 2))

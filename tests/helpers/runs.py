@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from PIL import Image
 from tests.helpers import captions as small_captions
 from tests.helpers import preferences
@@ -21,6 +22,7 @@ from seedfast.families.image.family import ImageDiffusion
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
+from seedfast.loop.sampling import Sampling
 from seedfast.loop.session import Session
 from seedfast.loop.train import Outcome, run_training
 from seedfast.models.adapter import Adapter
@@ -34,8 +36,14 @@ from seedfast.optim.ema import EMA
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 
+SLOW = pytest.mark.slow
 TEXTS = ("text-autoregressive", "text-masked", "text-block", "text-proofreading", "text-embedding")
 FAMILIES = (*TEXTS, "image-diffusion", "image-caption")
+UNLIKE_TEXTS = [
+    each if each in ("text-autoregressive", "text-proofreading", "text-embedding") else pytest.param(each, marks=SLOW)
+    for each in TEXTS
+]
+"""The families of text as parameters of a test of what is the same in each: those that differ most are quick."""
 FINETUNE = "finetune"
 """Beside the families: a network of transformers with frozen weights and an adapter."""
 _GPT2 = {"model_type": "gpt2", "vocab_size": 40, "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
@@ -58,6 +66,11 @@ def small_run(recipe: str, text: Path, **changes: Any) -> Run:
         sample_every=0,
     )
     return replace(run, **changes)
+
+
+def few_steps(recipe: str) -> Sampling:
+    """Samples of five steps, in families whose samples have a number of steps that does not grow with the tokens."""
+    return Sampling(steps=5) if recipe in ("text-embedding", "image-diffusion") else Sampling()
 
 
 def _text(recipe: str, text: Path) -> dict[str, Any]:
@@ -102,9 +115,9 @@ def _images(recipe: str, text: Path) -> dict[str, Any]:
     }
 
 
-def write_images(folder: Path, content: bytes) -> None:
-    """Thirty pictures, a third of them in one class and the others in another."""
-    for number in range(30):
+def write_images(folder: Path, content: bytes, count: int = 30) -> None:
+    """Pictures of 8 × 8 pixels, a third of them in one class and the others in another."""
+    for number in range(count):
         part = folder / ("few" if number % 3 == 0 else "many")
         part.mkdir(parents=True, exist_ok=True)
         pixels = content[number * 64 : number * 64 + 64]

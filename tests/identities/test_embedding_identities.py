@@ -166,9 +166,9 @@ class Exactly(EmbeddingNetwork):
 
 
 SAMPLERS: dict[str, EmbeddingRequest] = {
-    "ddpm": EmbeddingRequest(sampler="ddpm", steps=400),
+    "ddpm": EmbeddingRequest(sampler="ddpm", steps=200),
     "ddim": EmbeddingRequest(sampler="ddim", steps=100, eta=0.0),
-    "ddim with noise": EmbeddingRequest(sampler="ddim", steps=200, eta=1.0),
+    "ddim with noise": EmbeddingRequest(sampler="ddim", steps=100, eta=1.0),
     "dpm++2m": EmbeddingRequest(sampler="dpm++2m", steps=50),
     "dpm++2s": EmbeddingRequest(sampler="dpm++2s", steps=100),
     "heun": EmbeddingRequest(sampler="heun", steps=50),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers.cli import Run as Command
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import FINETUNE, TEXTS, small_run, train_in, train_until
 from torch._dynamo.utils import counters
 
@@ -30,11 +31,7 @@ from seedfast.models.transformer import Transformer
 from seedfast.run_folder import journal
 from seedfast.verify.resume import compare
 
-QUICK = ("text-block", "image-diffusion")
-COMPILED = [
-    pytest.param(recipe, marks=[] if recipe in QUICK else [pytest.mark.slow])
-    for recipe in (*TEXTS, "image-diffusion", "image-transformer")
-]
+QUICK = ("text-block", "image-transformer")
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +63,11 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in journal.read(folder) if "loss" in entry]
 
 
-@pytest.mark.parametrize("recipe", COMPILED)
+@pytest.mark.parametrize("recipe", slow_but(QUICK, (*TEXTS, "image-diffusion", "image-transformer")))
 def test_blocks_have_no_graph_break_and_are_compiled_in_the_first_steps_alone(
     recipe: str, story: Path, tmp_path: Path
 ) -> None:
-    run = small_run(recipe, story, steps=6, eval_every=3, eval_examples=2)
+    run = small_run(recipe, story, steps=4, eval_every=2, eval_examples=2)
     if recipe in TEXTS:
         run = replace(run, model=replace(run.model, layers=3))
     train_in(tmp_path / "plain", run)
@@ -90,31 +87,31 @@ def test_blocks_have_no_graph_break_and_are_compiled_in_the_first_steps_alone(
 
 
 def test_twin_without_fixed_shapes_masked_diffusion_is_compiled_again(story: Path, tmp_path: Path) -> None:
-    with open_session(small_run("text-masked", story, steps=5, micro_batch=None, eval_every=0), tmp_path) as opened:
+    with open_session(small_run("text-masked", story, steps=4, micro_batch=None, eval_every=0), tmp_path) as opened:
         compile_parts(opened.state.network, backend="aot_eager")
         noted = Graphs()
         run_training(opened, noted)
     assert noted.after[-1] > noted.after[1]
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", slow_but(["aot_eager"], ["aot_eager", "inductor"]))
 def test_a_resumed_compiled_run_has_the_bits_of_one_session(
     backend: str, story: Path, tmp_path: Path, seedfast: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the kernels of inductor too, whose compiler takes a minute."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # where other code of this process has compiled
     monkeypatch.setattr("seedfast.loop.build.compile_parts", partial(compile_parts, backend=backend))
-    run = small_run("text-block", story, steps=4, micro_batch=None, eval_every=2, eval_examples=2, compile="blocks")
+    run = small_run("text-block", story, steps=2, micro_batch=None, eval_every=1, eval_examples=2, compile="blocks")
     run = replace(run, objective=Block(block=4), model=Transformer(layers=1, heads=2, width=16, dropout=0.1))
     train_in(tmp_path / "whole", run)
     assert graphs() > 0
     with open_session(run, tmp_path / "split") as opened:
-        train_until(opened, 3)
+        train_until(opened, 1)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
     if backend == "inductor":
         assert f"torch-{torch.__version__}" in seedfast("cache", "--kind", "kernels")[1]
-    manifest = next((tmp_path / "split/checkpoints").glob("step-*4/manifest.json"))
+    manifest = next((tmp_path / "split/checkpoints").glob("step-*2/manifest.json"))
     assert json.loads(manifest.read_text())["topology"]["compiled"] == "blocks"
     with pytest.raises(UserError, match="compile = blocks, and the new value is off"):
         train_in(tmp_path / "split", replace(run, compile="off"))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import FAMILIES, FINETUNE, small_run
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -71,7 +72,11 @@ def test_flops_that_depend_on_values_are_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", [*FAMILIES, "image-transformer", "image-diffusers", FINETUNE, "finetune-masked", "dpo"]
+    "recipe",
+    slow_but(
+        ["text-embedding", "image-diffusion", "image-caption", "image-transformer", FINETUNE, "dpo"],
+        [*FAMILIES, "image-transformer", "image-diffusers", FINETUNE, "finetune-masked", "dpo"],
+    ),
 )
 def test_the_flops_of_every_recipe_are_those_that_pytorch_counts(recipe: str, story: Path, tmp_path: Path) -> None:
     run = small_run(recipe, story, micro_batch=None, batch_size=2)

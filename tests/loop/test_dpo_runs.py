@@ -1,4 +1,4 @@
-"""Runs of direct preference optimization: exact after kills, whatever the reference is, and used like others."""
+"""Runs of direct preference optimization: exact after restarts, whatever the reference is, and used like others."""
 
 import shutil
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.helpers import preferences, tiny_models
 from tests.helpers.processes import run_killed_or_whole
-from tests.helpers.runs import small_run, train_in
+from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast import recipes
 from seedfast.data.text.config import TextData
@@ -17,12 +17,13 @@ from seedfast.evaluate import trained
 from seedfast.evaluate.loss import Loss
 from seedfast.export.export import export
 from seedfast.loop.config import Run
+from seedfast.loop.open import open_session
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.run_folder import journal
 from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import read_tensors
-from seedfast.verify.resume import prove_resume
+from seedfast.verify.resume import compare, prove_resume
 
 LORA = Adapter(kind="lora", rank=2, base_precision="nf4")
 
@@ -80,6 +81,17 @@ def test_a_run_learns_the_preferences_and_is_used_without_its_base(
     assert error < (1e-5 if adapter.kind == "none" else 0.05)
 
 
+@pytest.mark.parametrize("adapter", [Adapter(), LORA], ids=["full", "lora"])
+def test_two_sessions_give_the_bits_of_one(adapter: Adapter, base: Path, tmp_path: Path) -> None:
+    run = replace(preferring(base, adapter), steps=6, eval_every=3, save_every=4)
+    train_in(tmp_path / "whole", run)
+    with open_session(run, tmp_path / "split") as opened:
+        train_until(opened, 3)
+    train_in(tmp_path / "split", run)
+    assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--model.adapter.kind", "lora", "--model.adapter.base-precision", "nf4")])
 def test_kills_leave_no_trace(words: tuple[str, ...], base: Path, tmp_path: Path) -> None:
     command = [

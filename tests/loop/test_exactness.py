@@ -1,11 +1,12 @@
 """The promise: what may not change a bit changes none, and what may change rounding changes no more.
 
-Runs that others are compared with are trained once for the module.
+Runs that others are compared with are trained once for the module. What is the same code in every family is tested
+with two of them, and with the others among the slow tests.
 """
 
-import fcntl
-import hashlib
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from tests.helpers.processes import Command, seedfast
-from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
+from tests.helpers.quick import slow_but
+from tests.helpers.runs import FAMILIES, FINETUNE, few_steps, flags, small_run, train_in, train_until
 from torch import Tensor
 
 from seedfast.data.caption.config import CaptionData
@@ -38,7 +40,12 @@ def weights(folder: Path) -> str:
     return digest(read_tensors(newest))
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, FINETUNE])
+RECIPES = (*FAMILIES, FINETUNE)
+UNLIKE = ("text-proofreading", "text-embedding", "image-diffusion", "image-caption", FINETUNE)
+"""Those with the most states, and those least like others."""
+
+
+@pytest.fixture(scope="module", params=slow_but(UNLIKE, RECIPES))
 def recipe(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -52,15 +59,17 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module")
 def short(recipe: str, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A run of eight steps with validations and checkpoints every three."""
-    run = small_run(recipe, story, steps=8, save_every=3, eval_every=3)
+    """A run of eight steps with validations and checkpoints every three. Captions are self-critical from step 5 on."""
+    run = small_run(recipe, story, steps=8, save_every=3, eval_every=3, keep=10)
+    if recipe == "image-caption":
+        run = replace(run, objective=replace(run.objective, self_critical=5))
     return trained(run, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def with_dropout(recipe: str, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A run of ten steps with dropout, whose random numbers depend on the micro-batch."""
-    run = small_run(recipe, story, steps=10)
+    """A run of six steps with dropout, whose random numbers depend on the micro-batch."""
+    run = small_run(recipe, story, steps=6, eval_every=4, sampling=few_steps(recipe))
     part = {"dropout": 0.1}
     if recipe == "image-caption":
         part = {"decoder": replace(run.model.decoder, **part), "vit": replace(run.model.vit, **part)}
@@ -74,27 +83,34 @@ def trained(run: Run, folders: pytest.TempPathFactory) -> Trained:
     return Trained(run, folder)
 
 
-def check_split(whole: Trained, step: int, folder: Path) -> None:
-    """Assert that two sessions, the first of which ends after `step`, leave what one session left."""
-    with open_session(whole.run, folder) as opened:
-        train_until(opened, step)
+def check_split(whole: Trained, steps: Sequence[int], folder: Path) -> None:
+    """Assert that several sessions, which end after these steps, leave what one session left."""
+    for step in steps:
+        with open_session(whole.run, folder) as opened:
+            train_until(opened, step)
     train_in(folder, whole.run)
     difference, compared = compare(whole.folder, folder)
-    assert difference is None, f"split at {step}: {difference}"
+    assert difference is None, f"split at {steps}: {difference}"
     assert compared
 
 
-@pytest.mark.parametrize("step", [1, 3, 7])  # before a checkpoint, at a checkpoint and a validation, before the end
-def test_two_sessions_give_the_bits_of_one(step: int, short: Trained, tmp_path: Path) -> None:
-    check_split(short, step, tmp_path)
+def test_several_sessions_give_the_bits_of_one(short: Trained, tmp_path: Path) -> None:
+    """They end before a checkpoint, at a checkpoint and a validation, and before the end."""
+    check_split(short, (1, 3, 7), tmp_path)
 
 
 @pytest.mark.parametrize("recipe", ["text-proofreading"], indirect=True)  # the family with curricula and most states
-@pytest.mark.parametrize("step", [2, 4, 5, 6])
-def test_a_split_at_every_other_step_gives_the_same_bits(step: int, short: Trained, tmp_path: Path) -> None:
-    check_split(short, step, tmp_path)
+def test_a_session_for_each_step_gives_the_same_bits(short: Trained, tmp_path: Path) -> None:
+    check_split(short, range(1, 8), tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, 8))
+def test_two_sessions_give_the_bits_of_one(step: int, short: Trained, tmp_path: Path) -> None:
+    check_split(short, [step], tmp_path)
+
+
+@pytest.mark.parametrize("recipe", slow_but(["text-masked"], RECIPES), indirect=True)
 def test_twin_a_session_that_loses_its_average_differs(short: Trained, tmp_path: Path) -> None:
     run = short.run
     with open_session(run, tmp_path / "split") as opened:
@@ -112,15 +128,8 @@ def test_twin_a_session_that_loses_its_average_differs(short: Trained, tmp_path:
 @pytest.mark.parametrize(
     "change",
     [
-        {"eval_every": 0, "log_every": 1, "sample_every": 3, "workers": 1, "tensorboard": True},
-        {
-            "eval_every": 5,
-            "eval_examples": 16,
-            "save_every": 1,
-            "keep": 5,
-            "sample_every": "validation",
-            "workers": 3,
-        },
+        {"eval_every": 0, "log_every": 1, "sample_every": 4, "workers": 1, "tensorboard": True},
+        {"eval_every": 5, "eval_examples": 16, "save_every": 1, "keep": 5, "sample_every": 0, "workers": 3},
     ],
     ids=["without validations", "often"],
 )
@@ -131,6 +140,7 @@ def test_validations_checkpoints_samples_and_workers_change_no_bit(
     assert weights(tmp_path) == weights(with_dropout.folder)
 
 
+@pytest.mark.parametrize("recipe", slow_but(["text-masked", "image-diffusion"], RECIPES), indirect=True)
 def test_twin_another_seed_changes_bits(with_dropout: Trained, tmp_path: Path) -> None:
     train_in(tmp_path, replace(with_dropout.run, seed=2))
     assert weights(tmp_path) != weights(with_dropout.folder)
@@ -174,7 +184,10 @@ def uneven_tasks(opened: Session, recipe: str) -> list[Task]:
     return [doubled(task) for task in tasks]
 
 
-def first_gradient(recipe: str, text: Path, folder: Path, micro_batch: int | None) -> tuple[float, list[Tensor]]:
+Gradient = tuple[float, list[Tensor]]
+
+
+def first_gradient(recipe: str, text: Path, folder: Path, micro_batch: int | None) -> Gradient:
     """Loss and gradient of a step whose windows do not all have the same number of scored tokens."""
     run = uneven(recipe, text, micro_batch=micro_batch)
     with open_session(run, folder) as opened:
@@ -185,20 +198,31 @@ def first_gradient(recipe: str, text: Path, folder: Path, micro_batch: int | Non
         return loss, [p.grad.clone() for p in opened.state.network.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("micro_batch", [1, 5, 7, 12])
-def test_micro_batches_add_up(recipe: str, micro_batch: int, story: Path, tmp_path: Path) -> None:
-    loss, whole = first_gradient(recipe, story, tmp_path / "a", None)
-    split_loss, split = first_gradient(recipe, story, tmp_path / "b", micro_batch)
+@pytest.fixture(scope="module")
+def whole_gradient(recipe: str, story: Path, tmp_path_factory: pytest.TempPathFactory) -> Gradient:
+    """Loss and gradient of that step in one forward pass."""
+    return first_gradient(recipe, story, tmp_path_factory.mktemp("whole"), None)
+
+
+@pytest.mark.parametrize("micro_batch", slow_but([1, 7], [1, 5, 7, 12]))
+def test_micro_batches_add_up(
+    recipe: str, micro_batch: int, whole_gradient: Gradient, story: Path, tmp_path: Path
+) -> None:
+    loss, whole = whole_gradient
+    split_loss, split = first_gradient(recipe, story, tmp_path, micro_batch)
     assert split_loss == pytest.approx(loss, rel=1e-6)
     error = sum((a - b).square().sum() for a, b in zip(whole, split, strict=True)).sqrt()
     assert error / sum(a.square().sum() for a in whole).sqrt() < 1e-6
 
 
-@pytest.mark.parametrize("recipe", FAMILIES)  # under random frozen weights all losses are log V, however averaged
-def test_twin_a_mean_of_means_does_not_add_up(recipe: str, story: Path, tmp_path: Path) -> None:
-    loss, _ = first_gradient(recipe, story, tmp_path / "a", None)
+# Under random frozen weights all losses are log V, however averaged.
+@pytest.mark.parametrize("recipe", slow_but(UNLIKE[:-1], FAMILIES), indirect=True)
+def test_twin_a_mean_of_means_does_not_add_up(
+    recipe: str, whole_gradient: Gradient, story: Path, tmp_path: Path
+) -> None:
+    loss, _ = whole_gradient
     run = uneven(recipe, story, micro_batch=7)
-    with open_session(run, tmp_path / "b") as opened:
+    with open_session(run, tmp_path) as opened:
         tasks = uneven_tasks(opened, recipe)
         weights = [float(task.weight_B.sum()) for task in tasks]
         means = [gradient(opened, 0, [task], w).first / w for task, w in zip(tasks, weights, strict=True)]
@@ -246,37 +270,32 @@ def test_a_late_step_costs_no_more_than_the_first(story: Path, tmp_path: Path) -
         assert sum(len(task.weight_B) for task in tasks) == 6
 
 
-def test_rewinding_to_an_earlier_step_repeats_the_rest(recipe: str, story: Path, tmp_path: Path) -> None:
-    run = small_run(recipe, story, steps=8, save_every=4, keep=10)
-    train_in(tmp_path, run)
-    before = weights(tmp_path)
-    lines = [json.dumps({k: v for k, v in e.items() if k != "time"}) for e in journal.read(tmp_path)]
-    train_in(tmp_path, run, at=4)
-    assert weights(tmp_path) == before
-    assert [json.dumps({k: v for k, v in e.items() if k != "time"}) for e in journal.read(tmp_path)] == lines
-    assert list((tmp_path / "checkpoints").glob("*.aside-1")), "the later checkpoints are moved, not removed"
+def lines_without_times(folder: Path) -> list[str]:
+    return [json.dumps({k: v for k, v in entry.items() if k != "time"}) for entry in journal.read(folder)]
 
 
-@pytest.mark.parametrize("moment", ["step", "validate", "save", "write", "rename", "pointer", "retire"])
-def test_kill_9_in_every_phase(moment: str, story: Path, tmp_path: Path) -> None:
-    """Real processes are killed: in a step, a validation, a save, its rename, the pointers, a removal."""
-    recipe = FAMILIES[len(moment) % len(FAMILIES)]
-    run = small_run(recipe, story)
+@pytest.mark.parametrize("recipe", slow_but(["text-proofreading", "image-diffusion"], RECIPES), indirect=True)
+def test_rewinding_to_an_earlier_step_repeats_the_rest(short: Trained, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(short.folder, tmp_path / "run"))
+    train_in(folder, short.run, at=3)
+    assert weights(folder) == weights(short.folder)
+    assert lines_without_times(folder) == lines_without_times(short.folder)
+    assert list((folder / "checkpoints").glob("*.aside-1")), "the later checkpoints are moved, not removed"
+
+
+KILLS = {"step": 1, "save": 2, "write": 2, "rename": 2, "pointer": 2, "validate": 3, "retire": 5}
+"""The moments at which a process is killed, one after another, each once a step has begun."""
+
+
+@pytest.mark.parametrize("recipe", slow_but(["text-proofreading"], FAMILIES))
+def test_kill_9_in_every_phase(recipe: str, story: Path, tmp_path: Path) -> None:
+    """Real processes are killed: in a step, a save, its writes, its rename, the pointers, a validation, a removal."""
+    run = small_run(recipe, story, steps=10, eval_every=4, save_every=3)
     train = ["train", recipe, *flags(run), "--out"]
-    plan = Plan(moment, after=9).encode()  # type: ignore[arg-type]
-    killed = Command("seedfast.verify.saboteur", [plan, *train, tmp_path / "killed"])
-    assert killed.finish().returncode == -9
-    seedfast(*train, tmp_path / "killed", check=True)
-    reference = _reference(tmp_path, train)
-    assert compare(reference, tmp_path / "killed")[0] is None
-
-
-def _reference(tmp_path: Path, train: list[str]) -> Path:
-    """The uninterrupted run, trained once for all moments that share it."""
-    name = hashlib.sha256(" ".join(train[1:]).encode()).hexdigest()[:12]
-    shared = tmp_path.parent / f"reference-{name}"
-    with (tmp_path.parent / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not shared.exists():
-            seedfast(*train, shared, check=True)
-    return shared
+    for moment, after in KILLS.items():
+        plan = Plan(moment, after=after).encode()  # type: ignore[arg-type]
+        killed = Command("seedfast.verify.saboteur", [plan, *train, tmp_path / "killed"])
+        assert killed.finish().returncode == -9, moment
+    for folder in ("killed", "whole"):
+        seedfast(*train, tmp_path / folder, check=True)
+    assert compare(tmp_path / "whole", tmp_path / "killed")[0] is None

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.helpers import tiny_models
 from tests.helpers.processes import run_killed_or_whole
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import FINETUNE, small_run, train_in, train_until
 from torch import Tensor
 from torch.nn import functional as F
@@ -99,6 +100,7 @@ def test_the_curve_of_a_loop_written_by_hand_bit_for_bit(base: Path, story: Path
         assert torch.equal(ours[f"model.{name}"], tensor), name
 
 
+@pytest.mark.slow
 def test_the_curve_of_transformers_trainer(base: Path, story: Path, tmp_path: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
@@ -132,7 +134,7 @@ def test_the_curve_of_transformers_trainer(base: Path, story: Path, tmp_path: Pa
 # ---- accumulation -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", tiny_models.ARCHITECTURES)
+@pytest.mark.parametrize("kind", slow_but(["gpt2", "gemma3_text"], tiny_models.ARCHITECTURES))
 def test_micro_batches_of_unequal_token_counts_add_up(kind: str, tmp_path: Path) -> None:
     """Also of architectures whose own loss is a mean, which is not used."""
     rows = [{"prompt": "the cat " * (1 + i % 3), "completion": "sees the dog " * (1 + i * 7 % 4)} for i in range(40)]
@@ -250,7 +252,7 @@ def test_a_changed_base_is_refused_in_a_sentence(
     assert kept.name in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("adapter", [Adapter(), LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("adapter", slow_but([LORA], [Adapter(), LORA]), ids=["full", "lora"])
 def test_a_started_run_does_not_need_its_base_model(
     adapter: Adapter, base: Path, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +286,7 @@ def test_the_base_can_be_asked_beside_the_tuned_model(base: Path, story: Path, t
 # ---- exactness -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kills_under_dropout_and_an_adapter_leave_no_trace(base: Path, story: Path, tmp_path: Path) -> None:
     """Real processes, really killed: in a step, an evaluation, a save, a write, a rename, between the pointers."""
     words = [

@@ -81,7 +81,7 @@ def test_a_run_of_epochs_is_stored_in_steps_and_journalled_in_epochs(story: Path
 
 
 def test_a_time_budget_is_measured_once_and_gives_the_bits_of_its_steps(story: Path, tmp_path: Path) -> None:
-    run = small_run("text-autoregressive", story, minutes=0.005)
+    run = small_run("text-autoregressive", story, minutes=0.002)
     steps = train_in(tmp_path / "run", run).step
     stored = read_yaml(tmp_path / "run/run.yaml")
     assert (stored["steps"], stored["minutes"]) == (steps, None)

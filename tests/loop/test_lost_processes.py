@@ -1,4 +1,7 @@
-"""A group under torchrun that loses a process ends soon, with a sentence, and continues to the same bits."""
+"""A group that loses a process, or waits for one that hangs, ends soon, with a sentence.
+
+Under torchrun it continues to the same bits; without it, that is in test_distributed.py.
+"""
 
 import json
 import os
@@ -106,6 +109,7 @@ def static_rendezvous() -> list[str]:
         return ["--master-port", str(free.getsockname()[1])]
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_killed_process_and_the_run_ends_with_the_same_bits(
     words: list[str], whole: Path, static_rendezvous: list[str], tmp_path: Path
 ) -> None:

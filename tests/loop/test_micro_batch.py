@@ -84,7 +84,7 @@ from seedfast.run_folder import journal
 
 text, folder, extra, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
-run = small_run("text-autoregressive", text, steps=2, batch_size=32, eval_every=0, eval_examples=1)
+run = small_run("text-autoregressive", text, steps=2, batch_size=16, eval_every=0, eval_examples=1)
 run = replace(run, data=TextData(path=str(text), tokenizer="bytes", context=1024))
 run = replace(run, micro_batch=size if size == "auto" else int(size))
 if extra:
@@ -106,8 +106,8 @@ def limited(text: Path, folder: Path, extra: int, size: str) -> tuple[int, list[
 
 
 def test_the_allocator_s_own_error_ends_the_search(story: Path, tmp_path: Path) -> None:
-    found, losses = limited(story, tmp_path / "limited", 110, "auto")
-    assert 1 <= found < 32
+    found, losses = limited(story, tmp_path / "limited", 60, "auto")
+    assert 1 <= found < 16
     # Memory may be short in a later step too, which then halves the size once more: equal up to rounding.
     assert limited(story, tmp_path / "free", 0, str(found)) == (found, pytest.approx(losses, rel=1e-6))
 
@@ -190,7 +190,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def test_a_micro_batch_that_does_not_fit_is_halved_with_the_same_numbers(
     workers: int, story: Path, tmp_path: Path, roomy: None
 ) -> None:
-    run = small_run("text-masked", story, micro_batch="auto", steps=12, workers=workers)
+    run = small_run("text-masked", story, micro_batch="auto", steps=6, workers=workers)
     halved(run, tmp_path / "halved")
     assert stored_run(run, tmp_path / "halved").micro_batch == 3
     events = [json.loads(line) for line in (tmp_path / "halved" / "events.jsonl").read_text().splitlines()]
@@ -201,9 +201,9 @@ def test_a_micro_batch_that_does_not_fit_is_halved_with_the_same_numbers(
 
 
 def test_a_halved_run_that_is_stopped_continues_to_the_same_bits(story: Path, tmp_path: Path, roomy: None) -> None:
-    run = small_run("text-masked", story, micro_batch="auto", steps=12)
+    run = small_run("text-masked", story, micro_batch="auto", steps=8)
     halved(run, tmp_path / "whole")
-    halved(run, tmp_path / "stopped", stop=9)
+    halved(run, tmp_path / "stopped", stop=6)
     train_in(tmp_path / "stopped", run)  # with memory for all, and the smaller micro-batch
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 from tests.helpers.outcome import outcome
-from tests.helpers.runs import FAMILIES, small_run, train_in, train_until
+from tests.helpers.quick import slow_but
+from tests.helpers.runs import FAMILIES, few_steps, small_run, train_in, train_until
 
 from seedfast import recipes
 from seedfast.errors import UserError
@@ -31,10 +32,12 @@ def samples_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("recipe", FAMILIES)
+@pytest.mark.parametrize(
+    "recipe", slow_but(["text-masked", "text-embedding", "image-diffusion", "image-caption"], FAMILIES)
+)
 def test_a_resumed_run_writes_the_samples_of_an_uninterrupted_one(recipe: str, story: Path, tmp_path: Path) -> None:
     fast = OptimizerConfig(lr=0.1)  # three steps must change the samples
-    run = small_run(recipe, story, steps=8, sample_every=3, save_every=5, optimizer=fast)
+    run = small_run(recipe, story, steps=8, sample_every=3, save_every=5, optimizer=fast, sampling=few_steps(recipe))
     train_in(tmp_path / "whole", run)
     with open_session(run, tmp_path / "split") as opened:
         train_until(opened, 7)

@@ -179,11 +179,12 @@ def test_the_plateau_schedule_remembers_over_a_resume(story: Path, tmp_path: Pat
         story,
         schedule=Schedule(shape="plateau", patience=0, gamma=0.5),
         optimizer=OptimizerConfig(lr=0.5),  # far too high: validation gets worse
-        eval_every=2,
+        eval_every=1,
+        steps=8,
     )
     train_in(tmp_path / "whole", run)
     with open_session(run, tmp_path / "split") as opened:
-        train_until(opened, 11)
+        train_until(opened, 4)
     train_in(tmp_path / "split", run)
     assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
     rates = [e["lr"]["adamw"] for e in journal.read(tmp_path / "whole") if "lr" in e]

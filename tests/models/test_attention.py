@@ -1,6 +1,7 @@
 """Attention: causality, documents, padding, rotary positions and the key-value cache."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,8 +33,12 @@ SHAPES = [
         [True, False],
     )
 ]
-SHAPES.append(Transformer(layers=2, heads=2, width=16, ngrams=(97, 64, 32)))
-NAMES = [f"{c.mlp}-{c.norm}-qk{c.qk_norm:d}-{c.positions}-tied{c.tied:d}{'-ngrams' * bool(c.ngrams)}" for c in SHAPES]
+NGRAMS = Transformer(layers=2, heads=2, width=16, ngrams=(97, 64, 32))
+SHAPES.extend([NGRAMS, replace(NGRAMS, ngrams_in="layers")])
+NAMES = [
+    f"{c.mlp}-{c.norm}-qk{c.qk_norm:d}-{c.positions}-tied{c.tied:d}{f'-ngrams-{c.ngrams_in}' * bool(c.ngrams)}"
+    for c in SHAPES
+]
 
 
 def future_moves_past(network: TransformerNetwork) -> float:

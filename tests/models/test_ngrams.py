@@ -1,6 +1,6 @@
 """Embeddings of n-grams: what they read, that they begin as nothing, and runs that were stored before they existed."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -13,6 +13,8 @@ from seedfast.models.ngrams import NGramEmbedding
 from seedfast.models.transformer import Transformer
 
 NGRAMS = Transformer(layers=2, heads=2, width=16, ngrams=(97, 64, 32))
+IN_LAYERS = replace(NGRAMS, layers=3, ngrams_in="layers")
+PLACES = pytest.mark.parametrize("config", [NGRAMS, IN_LAYERS], ids=["embedding", "layers"])
 
 
 def embedding() -> NGramEmbedding:
@@ -73,10 +75,11 @@ def test_a_new_table_changes_no_logit_and_is_trained_from_the_first_step_on() ->
     assert bool(gradient.any())
 
 
+@PLACES
 @pytest.mark.parametrize("padded", [False, True])
 @torch.no_grad()
-def test_the_decode_step_has_the_logits_of_the_network(padded: bool) -> None:
-    network, x_BL = build(NGRAMS), tokens(3, 10)
+def test_the_decode_step_has_the_logits_of_the_network(padded: bool, config: Transformer) -> None:
+    network, x_BL = build(config), tokens(3, 10)
     real_BL = torch.tensor([[at >= (0, 2, 4)[row] * padded for at in range(10)] for row in range(3)])
     expected_BLV = network(x_BL, real_BL=real_BL)
     cache, step = network.cache(3), network.next_token()
@@ -85,10 +88,11 @@ def test_the_decode_step_has_the_logits_of_the_network(padded: bool) -> None:
         torch.testing.assert_close(step(x_BL[:, at], cache), expected_BLV[:, at], atol=1e-5, rtol=0)
 
 
+@PLACES
 @torch.no_grad()
-def test_a_block_in_training_reads_what_it_reads_when_it_is_generated() -> None:
+def test_a_block_in_training_reads_what_it_reads_when_it_is_generated(config: Transformer) -> None:
     """Noisy tokens of their own block, and clean tokens of the blocks before it."""
-    network = build(NGRAMS, causal=False, block=4)
+    network = build(config, causal=False, block=4)
     noisy_BL, clean_BL = tokens(2, 12), tokens(2, 12, seed=5)
     trained_BLV = network(noisy_BL, clean_BL=clean_BL)
     cache = network.cache(2, 12)
@@ -100,15 +104,52 @@ def test_a_block_in_training_reads_what_it_reads_when_it_is_generated() -> None:
         network(clean_BL[:, here], cache=cache)
 
 
-def test_a_configuration_stored_before_the_option_existed_has_no_ngrams() -> None:
+@torch.no_grad()
+def test_every_later_block_adds_the_ngrams_through_a_matrix_of_its_own() -> None:
+    """The hidden states are those of a network whose embedding has them, and whose blocks receive them by a hook."""
+    network, x_BL = build(IN_LAYERS), tokens(2, 12)
+    expected_BLV = network(x_BL)
+    assert network.ngrams is not None
+    found_BLG = network.ngrams.look_up(x_BL, network.ngrams.preceding(x_BL))
+    first, *later = network.blocks
+    assert first.ngrams is None
+    weights = [block.ngrams.weight for block in later]
+    for block in later:
+        block.ngrams = None
+    assert not torch.allclose(network(x_BL), expected_BLV)
+    for block, weight in zip(later, weights, strict=True):
+        block.register_forward_pre_hook(
+            lambda _, inputs, weight=weight: (inputs[0] + found_BLG @ weight.T, *inputs[1:])
+        )
+    torch.testing.assert_close(network(x_BL), expected_BLV)
+
+
+def test_the_matrices_of_later_blocks_begin_as_zeros_and_are_trained_once_the_tables_are() -> None:
+    network = IN_LAYERS.build(vocabulary=11, context=16, causal=True)
+    matrices = [block.ngrams.weight for block in list(network.blocks)[1:]]
+    assert not any(matrix.any() for matrix in matrices)
+    assert network.ngrams is not None
+    for table in network.ngrams.tables:
+        torch.nn.init.ones_(table.weight)
+    torch.nn.init.normal_(network.head.weight)
+    network(tokens(2, 12)).square().sum().backward()
+    assert all(matrix.grad is not None and matrix.grad.any() for matrix in matrices)
+
+
+def test_a_configuration_stored_before_the_options_existed_has_no_ngrams() -> None:
     stored = asdict(SMALL)
-    del stored["ngrams"]
-    assert from_mapping(NGRAMS, stored, where="run.yaml") == SMALL
+    del stored["ngrams"], stored["ngrams_in"]
+    assert from_mapping(IN_LAYERS, stored, where="run.yaml") == SMALL
+    assert from_mapping(IN_LAYERS, {**stored, "ngrams": [97]}, where="run.yaml").ngrams_in == "embedding"
     assert from_mapping(NGRAMS, {"layers": 3}, where="own.yaml").ngrams == NGRAMS.ngrams, "not a stored configuration"
 
 
-def test_networks_that_read_no_tokens_refuse_ngrams() -> None:
+def test_ngrams_without_an_effect_are_refused() -> None:
     with pytest.raises(UserError, match=r"model\.body\.ngrams"):
         DiT(body=Transformer(ngrams=(8,)))
+    with pytest.raises(UserError, match="every block but the first"):
+        Transformer(layers=1, ngrams=(8,), ngrams_in="layers")
+    with pytest.raises(UserError, match="no effect without"):
+        Transformer(ngrams_in="layers")
     with pytest.raises(UserError, match="at least 1"):
         Transformer(ngrams=(8, 0))

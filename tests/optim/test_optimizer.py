@@ -151,6 +151,51 @@ def test_orthogonalised_matrices_have_singular_values_near_one(
     assert values.max() < 1.3
 
 
+OBLONG = {"long": (3, 12, 30), "tall": (3, 30, 12), "square": (3, 16, 16)}
+
+
+def difference_of_forms(stack: torch.Tensor, steps: int, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The largest difference between iterations on matrices, in float64, and on Gram matrices, in float32."""
+    options: dict[str, Any] = {"coefficients": (3.4445, -4.775, 2.0315), "steps": steps, "eps": 1e-7}
+    by_gram = muon.orthogonalise(stack, gram=True, **options)
+    monkeypatch.setattr(muon, "orthogonalisation_dtype", lambda device: torch.float64)
+    return float((by_gram - muon.orthogonalise(stack.double(), **options)).abs().max())
+
+
+def of_rank(rank: int, shape: str = "long") -> torch.Tensor:
+    """Matrices whose other singular values are rounding alone."""
+    count, height, width = OBLONG[shape]
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(count, size, rank, generator=generator) for size in (height, width))
+    return left @ right.mT
+
+
+@pytest.mark.parametrize(("rank", "steps"), [(2, 1), (2, 3), (2, 5), (12, 5), (12, 12)])
+@pytest.mark.parametrize("shape", ["long", "tall"])
+def test_iterations_on_gram_matrices_are_those_on_the_matrices_up_to_rounding(
+    shape: str, rank: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert difference_of_forms(of_rank(rank, shape), steps, monkeypatch) < 1e-3
+
+
+def test_twin_many_iterations_on_one_gram_matrix_diverge(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 12, "eps": 1e-7, "gram": True}
+    assert torch.linalg.matrix_norm(muon.orthogonalise(of_rank(2), **options), 2).max() < 1.3
+    monkeypatch.setattr(muon, "_MOST_BY_GRAM", 12)
+    assert not muon.orthogonalise(of_rank(2), **options).abs().max() < 10
+
+
+@pytest.mark.parametrize("shape", OBLONG)
+def test_only_matrices_longer_than_three_halves_of_their_width_have_other_bits(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "orthogonalisation_dtype", lambda device: torch.float32)
+    stack = torch.randn(OBLONG[shape], generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 5, "eps": 1e-7}
+    ours, grams = (muon.orthogonalise(stack, gram=gram, **options) for gram in (False, True))
+    assert torch.equal(ours, grams) == (shape == "square")
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_parameter_is_in_exactly_one_group_and_in_the_right_one(tied: bool) -> None:
     network = Transformer(layers=2, heads=2, width=16, norm="layer", bias=True, tied=tied).build(

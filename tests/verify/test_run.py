@@ -29,6 +29,7 @@ from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
 from seedfast.loop.step import digest
+from seedfast.verify.best import evaluation
 from seedfast.verify.entry import plan, prove_run
 from seedfast.verify.finding import Finding
 
@@ -274,6 +275,27 @@ def test_the_honest_run_holds(honest: Path) -> None:
     assert {"checkpoints", "journal", "data", "split", "start", "steps", "best", "evaluation"} <= {
         e.name for e in found
     }
+
+
+def test_a_validation_of_an_earlier_version_has_another_error(honest: Path, tmp_path: Path) -> None:
+    """It has no blocks, and its error takes windows as independent: only the error is not compared."""
+    copy = Path(shutil.copytree(honest, tmp_path / "run"))
+    scores = past(copy).validations[BEST]
+    older = {
+        kind: {key: value for key, value in score.items() if key != "blocks"} | {"standard_error": 0.01}
+        for kind, score in scores.items()
+    }
+    assert all("blocks" in score for score in scores.values())
+
+    def holds() -> bool | None:
+        the_past = past(copy)
+        with the_past.session(the_past.stored(copy), the_past.checkpoints[-1]) as session:
+            return evaluation(the_past, session, the_past.checkpoints[-1], "ema").holds
+
+    edit_validation(copy, BEST, validation=older)
+    assert holds()
+    edit_validation(copy, BEST, validation=older | {"ema": older["ema"] | {"loss": 0.5}})
+    assert not holds()
 
 
 @pytest.mark.parametrize(

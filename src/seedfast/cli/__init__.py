@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a recipe, or continue the run in a folder",
     "evaluate": "all numbers of a run: exact loss, bits per byte, metrics that fit",
     "compare": "one table over runs on the same bytes, with paired differences",
+    "study": "which kind of model suits a text and a budget: runs, laws, a recommendation",
     "sample": "generate text, images or captions with a trained model",
     "chat": "talk with a model that has a chat template",
     "serve": "answer requests over HTTP, as OpenAI's API does",

@@ -43,7 +43,8 @@ class Compare:
     windows: Annotated[int | None, AtLeast(2)] = None
     """Windows that the lower bound and deployed are measured on (default: by their length)."""
     samples: Annotated[int | None, AtLeast(1)] = None
-    """With --judge: samples of each point of a frontier (default: 32, and fewer of long texts)."""
+    """With --judge: samples of each point of a frontier (default: 32, and fewer of long texts). Of images: how many are
+    generated for the Fréchet distance (default: 2048)."""
     temperatures: Annotated[tuple[float, ...], AtLeast(0)] = ()
     """With --judge: temperatures of sampling (default: 0.5, 0.7, 0.85, 1 and 1.15)."""
     json: bool = False
@@ -69,10 +70,8 @@ def compare(words: list[str]) -> int:
     asked: Compare = parse(Compare, words, prog="seedfast compare")
     if asked.json and asked.markdown:
         raise UserError("--json and --markdown are two forms of one table: give one of them.")
-    if asked.judge is None and (asked.samples or asked.temperatures):
-        raise UserError(
-            "--samples and --temperatures have no effect without --judge RUN: name a judge, or leave them out."
-        )
+    if asked.judge is None and asked.temperatures:
+        raise UserError("--temperatures has no effect without --judge RUN: name a judge, or leave it out.")
     if asked.html and (asked.html.is_dir() or not asked.html.parent.is_dir()):
         raise UserError(f"--html {asked.html} is no file in a folder that exists: name one.")
     from seedfast import api

@@ -33,16 +33,23 @@ class Push:
 def push(words: list[str]) -> int:
     """Upload a model; see `Push` for the flags."""
     asked = parse(Push, words, prog="seedfast push")
+    from seedfast import huggingface
+    from seedfast.errors import UserError
+
+    exported = any(
+        (asked.folder / name).is_file() for name in ("config.json", "adapter_config.json", "model_index.json")
+    )
+    if not exported and not (asked.folder / "run.yaml").is_file():
+        raise UserError(f"{asked.folder} is neither a run folder nor one that seedfast export made.")
+    huggingface.check_repository(asked.name)
+    huggingface.check_reachable(asked.name)  # before the seconds in which PyTorch is imported
     import seedfast
     from seedfast.console import say
-    from seedfast.errors import UserError
     from seedfast.export import push
 
-    if any((asked.folder / config).is_file() for config in ("config.json", "adapter_config.json", "model_index.json")):
+    if exported:
         print(push.push(asked.folder, asked.name, private=asked.private))
         return 0
-    if not (asked.folder / "run.yaml").is_file():
-        raise UserError(f"{asked.folder} is neither a run folder nor one that seedfast export made.")
     with TemporaryDirectory(prefix="seedfast-push-") as temporary:
         model = seedfast.load(asked.folder, step=asked.at, weights=asked.weights, device="cpu", trust=asked.trust)
         push.write(model, Path(temporary))

@@ -1,9 +1,10 @@
 """`seedfast sample`."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 from rich.console import Console
@@ -12,6 +13,10 @@ from rich.table import Table
 from seedfast.cli.arguments import parse, step_of, trusts
 from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
+
+if TYPE_CHECKING:
+    from seedfast.families.text.written import Choice
+    from seedfast.report.surprise import Span
 
 R = TypeVar("R")
 
@@ -126,22 +131,33 @@ def _explained(samples: Any, model: Any) -> dict[str, bytes]:
     """The page of explained texts, with their tokens coloured by surprise; nothing without explanations."""
     if not (choices := getattr(samples, "choices", [])):
         return {}
-    from seedfast.report.surprise import Passage, Span, page
+    from seedfast.report.surprise import Passage, page
 
     passages = []
-    for number, (tokens, fixed) in enumerate(zip(samples.tokens, samples.fixed, strict=True)):
-        of = {each.place: each for each in choices[number]}
-        spans = []
-        for place, (token, is_given) in enumerate(zip(tokens, fixed, strict=True)):
-            if is_given:
-                spans.append(Span(model.tokenizer.decode([token])))
-                continue
-            each = of[place]
-            hint = f"step {each.step}, {each.bits:.2f} bits, rank {each.rank}, drawn with {each.draw:.6f} ({each.key})"
-            spans.append(Span(each.text, each.bits, hint))
+    for number, tokens in enumerate(samples.tokens):
+        spans = list(_spans(tokens, choices[number], model.tokenizer.decode))
         facts = f"log-probability of all that was written: {samples.log_probs[number]:,.4f} nats"
         passages.append(Passage(f"Sample {number + 1}", facts, spans))
     return {"explanation.html": page("Samples, token by token", [model.origin], passages).encode()}
+
+
+def _spans(tokens: list[int], choices: "list[Choice]", decode: Callable[[list[int]], str]) -> "Iterator[Span]":
+    """A text in whole characters: tokens that share a character are one span, with the sum of their surprises."""
+    from seedfast.families.film import pieces
+    from seedfast.report.surprise import Span
+
+    prefixes = (decode(tokens[: place + 1]) for place in range(len(tokens)))
+    written = {each.place: each for each in choices}
+    pending: list[Choice] = []
+    for place, text in enumerate(pieces([decode([token]) for token in tokens], decode(tokens), prefixes)):
+        pending += [written[place]] if place in written else []
+        if text:
+            hints = [
+                f"step {each.step}, {each.bits:.2f} bits, rank {each.rank}, drawn with {each.draw:.6f} ({each.key})"
+                for each in pending
+            ]
+            yield Span(text, sum(each.bits for each in pending) if pending else None, "\n".join(hints))
+            pending = []
 
 
 def _say_decoding(model: Any, request: Any) -> None:

@@ -23,7 +23,7 @@ class Score:
 
     Autoregressive models: the log-likelihood itself. Masked, block and proofreading models: the exact likelihood under
     the policy by which they write, with `seedfast sample --order confidence` (docs/likelihood.md). A document is cut
-    into windows of the model's context; its end is not scored.
+    into windows of the model's context; its end is not scored. Interrupted by Ctrl-C, the same command continues.
     """
 
     run: tyro.conf.Positional[Path]
@@ -63,6 +63,7 @@ def score(words: list[str]) -> int:
         raise UserError("--json has every token, so --tokens has no effect: leave it out.")
     if asked.html and asked.html.is_dir():
         raise UserError(f"--html {asked.html} is a folder: name a file.")
+    from seedfast.console import say
     from seedfast.data.text.sources import file_source
     from seedfast.evaluate.score import score as measure
     from seedfast.files import commit
@@ -75,7 +76,11 @@ def score(words: list[str]) -> int:
     model = asked.chosen.load(asked.run)
     policy = {name: value for name in _POLICY if (value := getattr(asked, name)) is not None}
     names, texts = zip(*documents, strict=True)
-    scores = measure(model, texts, names, seed=asked.seed, **policy)
+    try:
+        scores = measure(model, texts, names, seed=asked.seed, keep=True, **policy)
+    except KeyboardInterrupt:
+        say("What is scored is kept, and the same command continues.")
+        raise
     if asked.html:
         asked.html.parent.mkdir(parents=True, exist_ok=True)
         commit(asked.html, page(model, scores, asked.file.name).encode())

@@ -5,8 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from seedfast.data.mixture_order import MixtureOrder, Shares, Source
@@ -15,6 +17,7 @@ from seedfast.errors import UserError
 
 Batch = dict[str, Tensor]
 """Named tensors whose first dimension is the example."""
+Integers = npt.NDArray[np.int64]
 
 
 class Dataset(Protocol):
@@ -26,6 +29,15 @@ class Dataset(Protocol):
 
     def batch(self, ids: list[int]) -> Batch:
         """The examples with these ids, in this order, on the CPU. Safe to call from several threads."""
+        ...
+
+
+@runtime_checkable
+class InDocuments(Protocol):
+    """A data set whose examples follow each other in documents, so that neighbours are alike."""
+
+    def documents(self, ids: Integers) -> Integers | None:
+        """The document of each example, int64 [B], as any number; None where examples are independent after all."""
         ...
 
 

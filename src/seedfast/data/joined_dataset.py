@@ -6,7 +6,7 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from seedfast.data.dataset import Batch, Dataset
+from seedfast.data.dataset import Batch, Dataset, InDocuments, Integers
 
 
 class JoinedDataset:
@@ -37,9 +37,21 @@ class JoinedDataset:
         order = torch.tensor(rows, dtype=torch.int64).argsort()
         return {name: torch.cat([batch[name] for batch in batches])[order] for name in batches[0]}
 
-    def part_of(self, ids: Sequence[int]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    def part_of(self, ids: Sequence[int] | Integers) -> Integers:
         """The number of the part that each example belongs to, int64 [B]."""
         return np.searchsorted(self.starts, np.asarray(ids, np.int64), side="right") - 1
+
+    def documents(self, ids: Integers) -> Integers | None:
+        """The document of each example, int64 [B]; None where those of a part are independent."""
+        part_B, found_B, first = self.part_of(ids), np.zeros(len(ids), np.int64), 0
+        for number in np.unique(part_B).tolist():
+            part, here_B = self.parts[number], part_B == number
+            own = part.documents(ids[here_B] - self.starts[number]) if isinstance(part, InDocuments) else None
+            if own is None:
+                return None
+            found_B[here_B] = own + first
+            first += int(own.max()) + 1
+        return found_B
 
     def ranges(self) -> Iterator[range]:
         """The ids of each part."""

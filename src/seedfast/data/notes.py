@@ -3,12 +3,26 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from seedfast.data.cache import cache_folder
 from seedfast.files import commit, to_json
 from seedfast.version import VERSION
+
+
+@cache
+def code_digest() -> str:
+    """A digest of the source of this package, any file of which may shape a result. Read once in a process.
+
+    It is that of the release for all its users; after a change of the code, nothing that the old code gave is found.
+    """
+    folder, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -19,8 +33,8 @@ class Note:
 
     @staticmethod
     def of(kind: str, *facts: Any) -> "Note":
-        """kind: the sub-folder of the cache. facts: JSON values; the version of seedfast is always one of them."""
-        key = hashlib.sha256(json.dumps([VERSION, *facts], sort_keys=True).encode()).hexdigest()
+        """kind: the sub-folder of the cache. facts: JSON values; the code of seedfast is always one of them."""
+        key = hashlib.sha256(json.dumps([VERSION, code_digest(), *facts], sort_keys=True).encode()).hexdigest()
         return Note(cache_folder() / kind / f"{key}.json")
 
     def read(self) -> Any:

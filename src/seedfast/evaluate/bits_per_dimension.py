@@ -34,7 +34,7 @@ from seedfast.families.image.request import ImageRequest
 from seedfast.families.image.sampling import ImageGenerator
 from seedfast.files import finite
 from seedfast.keys import Draws
-from seedfast.loop.validate import ratio_of_sums
+from seedfast.loop.standard_error import ratio_of_sums
 from seedfast.options import AtLeast, check
 
 LEVELS = 1000
@@ -121,7 +121,7 @@ class ImageBound:
                     pixels_B = pixel_nats(denoise, x0[first_B], levels, own)
                     nats_E.index_add_(0, ids_B[first_B.cpu()], pixels_B.cpu())
         bits_E = nats_E / math.log(2) / dimensions
-        value, error = ratio_of_sums(bits_E, torch.ones_like(bits_E))
+        value, error, _ = ratio_of_sums(bits_E, torch.ones_like(bits_E))
         return BitsPerDimension(value, error, count, draws, tuple(bits_E.tolist()))
 
 

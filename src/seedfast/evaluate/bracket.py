@@ -29,7 +29,8 @@ from seedfast.evaluate.unmasking import BUDGET, documents_of, log_probs, policy,
 from seedfast.families.text.base import likelihood_conversions
 from seedfast.families.text.block_diffusion import BlockGenerator
 from seedfast.files import finite
-from seedfast.loop.validate import chosen_examples, ratio_of_sums
+from seedfast.loop.standard_error import document_numbers, ratio_of_sums
+from seedfast.loop.validate import chosen_examples
 from seedfast.options import AtLeast, check
 
 _FEWEST = 4
@@ -144,12 +145,13 @@ class Bracket:
         if count < (_FEWEST if self.windows is None else 1):
             return Bracketed(**upper)
         corpus = model.corpus
-        batch = corpus.validation.batch(list(chosen_examples(corpus, count, model.run.seed)))
+        examples = chosen_examples(corpus, count, model.run.seed)
+        batch = corpus.validation.batch(list(examples))
         canvases, weights_E = windows_of(batch)
         log_p_REK = self._log_probs(model, batch)
         parts_RP = log_p_REK.flatten(1)
         gaps_E = gaps(parts_RP, reference(parts_RP)).view(len(canvases), -1).sum(dim=1)
-        gap, error = ratio_of_sums(gaps_E, weights_E)
+        gap, error, _ = ratio_of_sums(gaps_E, weights_E, document_numbers(corpus.validation, examples))
         return Bracketed(
             **upper,
             lower=(loss.loss - gap) * bits,

@@ -25,7 +25,7 @@ from seedfast.evaluate.pairing import Cut, Difference, Scored, difference, indep
 from seedfast.evaluate.trained import Trained
 from seedfast.files import finite
 from seedfast.loop.config import changes
-from seedfast.loop.validate import ratio_of_sums
+from seedfast.loop.standard_error import ratio_of_sums
 
 _SAME_BYTES = ("tokenizer", "vocabulary", "context", "prompt", "one_document_per_window", "date", "balance")
 """Options of the data that change no byte of its validation split."""
@@ -123,7 +123,12 @@ def compare(models: Mapping[str, Trained], options: Options) -> ComparedRuns:
         likelihood(options.judge)  # refused before anything is measured
     held_out = {name: _held_out(name, model) for name, model in models.items()}
     for one, other in pairwise(held_out):
-        _refuse_other_bytes((one, models[one], held_out[one]), (other, models[other], held_out[other]))
+        refuse_other_bytes((one, models[one], held_out[one]), (other, models[other], held_out[other]))
+    kind = next(iter(held_out.values())).kind
+    if options.judge is not None and kind != "text":
+        raise UserError(f"These are models of {kind}s, which no judge scores: leave --judge out.")
+    if options.samples and options.judge is None and kind != "image":
+        raise UserError(f"--samples has no effect without --judge RUN for models of {kind}s: leave it out.")
     found = {name: measured(name, model, options) for name, model in models.items()}
     for metric in options.only:
         if not any(metric in each for each in found.values()):
@@ -149,8 +154,8 @@ def compare(models: Mapping[str, Trained], options: Options) -> ComparedRuns:
     )
     first = next(iter(held_out.values()))
     return ComparedRuns(
-        kind=first.kind,
-        unit="bits per dimension" if first.kind == "image" else "bits per byte",
+        kind=kind,
+        unit="bits per dimension" if kind == "image" else "bits per byte",
         digest=first.digest,
         size=first.size,
         count=first.count,
@@ -190,7 +195,7 @@ def _held_out(name: str, model: Trained) -> HeldOut:
     return HeldOut(model.corpus)
 
 
-def _refuse_other_bytes(one: tuple[str, Trained, HeldOut], other: tuple[str, Trained, HeldOut]) -> None:
+def refuse_other_bytes(one: tuple[str, Trained, HeldOut], other: tuple[str, Trained, HeldOut]) -> None:
     """Raise UserError for two runs that are validated on different data, with how it differs."""
     (name, model, left), (other_name, other_model, right) = one, other
     if left.kind != right.kind:
@@ -238,7 +243,7 @@ def _values(found: Mapping[str, Noted], cut: Cut) -> Summed:
     if "bits_per_byte" in loss.record:
         error = loss.record["bits_per_byte_standard_error"]
         return _value(loss.record["bits_per_byte"], error, loss.record["is_bound"]), scored
-    value, error = ratio_of_sums(torch.from_numpy(scored.totals_N), torch.from_numpy(cut.sizes_E.astype(np.float64)))
+    value, error, _ = ratio_of_sums(torch.from_numpy(scored.totals_N), torch.from_numpy(cut.sizes_E.astype(np.float64)))
     return Value(value, error, loss.record["is_bound"]), scored
 
 

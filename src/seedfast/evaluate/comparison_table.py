@@ -132,6 +132,13 @@ def notes(found: ComparedRuns) -> Iterator[str]:
     if any("speed" in row.metrics for row in found.rows):
         speed = next(row.metrics["speed"] for row in found.rows if "speed" in row.metrics)
         yield f"per second: tokens or images that are generated, {speed['together']} samples together, on this machine."
+    fidelity = [row.metrics["fidelity"] for row in found.rows if "fidelity" in row.metrics]
+    if fidelity:
+        made, real, features = (fidelity[0][name] for name in ("made", "real", "features"))
+        yield (
+            f"Fréchet distance: of {made:,} generated images to {real:,} real ones, by {features}; noise floor: that "
+            "of two random halves of the real images. Both fall with the number of images."
+        )
     if any("frontier" in row.metrics for row in found.rows):
         yield (
             f"frontier area, by the judge {found.judge}: 0 as varied and as likely as held-out text, 1 as noise or as "

@@ -16,7 +16,8 @@ from seedfast.evaluate.trained import Trained
 from seedfast.evaluate.unmasking import BUDGET, documents_of, log_probs, policy, row_cost, why_not, windows_of
 from seedfast.families.text.base import likelihood_conversions
 from seedfast.files import finite
-from seedfast.loop.validate import chosen_examples, ratio_of_sums
+from seedfast.loop.standard_error import document_numbers, ratio_of_sums
+from seedfast.loop.validate import chosen_examples
 from seedfast.options import AtLeast, Between, check
 
 _FEWEST = 2
@@ -24,7 +25,7 @@ _FEWEST = 2
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLikelihood:
-    """Bits per byte of held-out text under a policy, and their standard error over windows.
+    """Bits per byte of held-out text under a policy, and their standard error over blocks of windows.
 
     windows: those that were scored. impossible: of these, the windows that the policy never writes: with one of them
     the number is infinite. decoding: the policy in words. examples, totals: of each window, its id in the split and its
@@ -97,7 +98,7 @@ class Deployed:
             model, request, canvases, scope="deployed", documents_BL=documents_of(model, batch), what="Deployed"
         )
         totals_E = -log_p_EL.sum(dim=1)
-        nats, error = ratio_of_sums(totals_E, weights_E)
+        nats, error, _ = ratio_of_sums(totals_E, weights_E, document_numbers(corpus.validation, examples))
         bits = likelihood_conversions(assets)["bits_per_byte"]
         return DeployedLikelihood(
             deployed=nats * bits,

@@ -6,16 +6,20 @@ Of a step whose shapes depend on its data they are those of the first batch. For
 6 × parameters without embeddings × tokens, and more for attention and the output layer.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from seedfast.data.dataset import Corpus
 from seedfast.data.text.corpus import TextAssets
 from seedfast.evaluate.trained import Trained
+from seedfast.families.family import Objective
 from seedfast.keys import Draws
+from seedfast.loop.config import Run
 from seedfast.loop.flops import model_flops
 from seedfast.models.network import Network
 from seedfast.report import history as histories
@@ -83,15 +87,22 @@ def _count_embeddings(model: Trained) -> int:
 
 def flops_of_a_step(model: Trained) -> float | None:
     """FLOPs of the matrix products of one training step, over all processes; None where they cannot be counted."""
-    run, meta = model.run, torch.device("meta")
-    size = min(run.forward_examples, run.batch_size, len(model.corpus.train))
-    draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(size), group=size)
-    objective = model.family.objective.for_step(0)
-    task = objective.task(model.corpus.train.batch(list(range(size))), draws).to(meta)
-    state = {name: tensor.to(meta) for name, tensor in model.state.items()}
     model.network.train()
     try:
-        found = model_flops(model.network, lambda network: objective.loss(network, task, state))
+        return step_flops(model.run, model.family.objective, model.corpus, model.network, model.state)
     finally:
         model.network.eval()
+
+
+def step_flops(
+    run: Run, objective: Objective[Any], corpus: Corpus, network: nn.Module, state: Mapping[str, Tensor]
+) -> float | None:
+    """The same of a network in training mode, which may be on PyTorch's meta device: nothing is computed."""
+    meta = torch.device("meta")
+    size = min(run.forward_examples, run.batch_size, len(corpus.train))
+    draws = Draws(seed=run.seed, scope="train", positions_B=torch.arange(size), group=size)
+    first = objective.for_step(0)
+    task = first.task(corpus.train.batch(list(range(size))), draws).to(meta)
+    on_meta = {name: tensor.to(meta) for name, tensor in state.items()}
+    found = model_flops(network, lambda each: first.loss(each, task, on_meta))
     return None if found is None else found * run.batch_size / size

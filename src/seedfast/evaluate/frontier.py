@@ -23,13 +23,13 @@ from seedfast.evaluate.judge import (
     passages_of,
     written_texts,
 )
-from seedfast.evaluate.passages import Passage
+from seedfast.evaluate.passages import Passage, documents_among
 from seedfast.evaluate.speed import Timed, step_counts, takes_steps, timed
 from seedfast.evaluate.trained import Trained
 from seedfast.families.generator import Request
 from seedfast.families.text.base import TextGenerator
 from seedfast.files import finite
-from seedfast.loop.validate import ratio_of_sums
+from seedfast.loop.standard_error import ratio_of_sums
 from seedfast.options import AtLeast, check
 from seedfast.report.format import measured
 from seedfast.report.frontier import PlottedCurve, PlottedPoint
@@ -164,8 +164,8 @@ def _numbers(sums: TextSums) -> tuple[str, str, str, str]:
 
 
 def _error(sums: TextSums) -> float:
-    """The standard error of the nats per token, over texts."""
-    return ratio_of_sums(torch.from_numpy(sums.nats), torch.from_numpy(sums.scored))[1]
+    """The standard error of the nats per token, over texts, or blocks of held-out ones."""
+    return ratio_of_sums(torch.from_numpy(sums.nats), torch.from_numpy(sums.scored), sums.documents).standard_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,4 +268,5 @@ def text_sums(passages: Sequence[Passage], by: Trained, *, sets: int = 1) -> Tex
         nats_N[scored], weights_N[scored] = nats.numpy(), weights.numpy()
         sizes_N[scored] = [by.tokenizer.byte_count(passages[place].scored_ids) for place in scored]
     texts = [each.written for each in passages]
-    return TextSums.of(texts, nats_N, weights_N, sizes_N, vocabulary=by.tokenizer.size, sets=sets)
+    documents = documents_among(passages)
+    return TextSums.of(texts, nats_N, weights_N, sizes_N, vocabulary=by.tokenizer.size, sets=sets, documents=documents)

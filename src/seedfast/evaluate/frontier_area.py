@@ -25,14 +25,13 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from seedfast import keys
+from seedfast.data.dataset import Integers
 from seedfast.evaluate.text_statistics import entropy_nats, repeats
 from seedfast.evaluate.variety import own_nats
-
-Floats = npt.NDArray[np.float64]
+from seedfast.loop.standard_error import Floats, blocks_of
 
 REPLICATES = 1000
 """Bootstrap samples of the texts."""
@@ -45,7 +44,7 @@ class TextSums:
 
     nats, scored: under the judge, and the tokens that it scored. bytes: of these tokens. own, tokens: the nats by which
     the texts predict themselves, and all tokens. surprise: for the unigram entropy. repeated, grams: the n-grams that
-    stood before in their text, and all of them.
+    stood before in their text, and all of them. documents: of held-out texts, as any numbers; None for samples.
     """
 
     nats: Floats
@@ -56,6 +55,7 @@ class TextSums:
     tokens: Floats
     repeated: Floats
     grams: Floats
+    documents: Integers | None = None
 
     @classmethod
     def of(
@@ -67,6 +67,7 @@ class TextSums:
         *,
         vocabulary: int,
         sets: int = 1,
+        documents: Integers | None = None,
     ) -> Self:
         """texts: as tokens of the judge, of which there are `vocabulary`. nats, scored, sizes: nats, tokens and bytes
         that were scored of each. sets: text i belongs to the set i % sets, and is predicted by the texts of its set.
@@ -76,7 +77,8 @@ class TextSums:
             own[number::sets] = own_nats(texts[number::sets], vocabulary)
         repeated, grams = np.array([repeats(text, _N) for text in texts], np.float64).reshape(-1, 2).T
         surprise = np.array(list(map(entropy_nats, texts)), np.float64)
-        return cls(nats, scored, sizes, own, surprise, np.array(list(map(len, texts)), np.float64), repeated, grams)
+        sizes_N = np.array(list(map(len, texts)), np.float64)
+        return cls(nats, scored, sizes, own, surprise, sizes_N, repeated, grams, documents)
 
     def ratios(self, counts_RN: Floats) -> "Ratios":
         """The ratios of the texts, each counted as often as in a row of `counts_RN`."""
@@ -94,13 +96,17 @@ class TextSums:
         )
 
     def resampled(self, seed: int) -> "Ratios":
-        """The ratios of bootstrap samples of the texts (Efron 1979). The same texts are drawn in all calls of a seed
-        with as many texts, so points of the same samples at other temperatures move together."""
-        size = len(self.nats)
-        drawn_RN = keys.randint(keys.derive(seed, "frontier", "texts"), torch.arange(REPLICATES), size, high=size)
-        counts_RN = torch.zeros(REPLICATES, size, dtype=torch.float64)
-        counts_RN.scatter_add_(1, drawn_RN, torch.ones_like(drawn_RN, dtype=torch.float64))
-        return self.ratios(counts_RN.numpy())
+        """The ratios of bootstrap samples of the texts (Efron 1979), or of blocks of held-out ones (Carlstein 1986).
+
+        The same texts are drawn in all calls of a seed with as many texts, so points of the same samples at other
+        temperatures move together.
+        """
+        block_N = np.arange(len(self.nats)) if self.documents is None else blocks_of(self.documents)
+        size = int(block_N[-1]) + 1
+        drawn_RG = keys.randint(keys.derive(seed, "frontier", "texts"), torch.arange(REPLICATES), size, high=size)
+        counts_RG = torch.zeros(REPLICATES, size, dtype=torch.float64)
+        counts_RG.scatter_add_(1, drawn_RG, torch.ones_like(drawn_RG, dtype=torch.float64))
+        return self.ratios(counts_RG.numpy()[:, block_N])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.pairing import Cut
+from seedfast.loop.standard_error import document_numbers
 
 _BATCH = 256  # examples that are read together
 _SHOWN = 24  # bytes of a difference
@@ -85,13 +86,13 @@ class HeldOut:
             return Cut(np.array([sum(len(text.encode()) for text in texts) for texts in captions], np.int64))
         if not isinstance(self.corpus.assets, TextAssets):
             return Cut(np.ones(len(self.corpus.validation), np.int64))
-        tokenizer, sizes, contents, is_ordered = self.corpus.assets.tokenizer, list[int](), hashlib.sha256(), True
+        tokenizer, sizes, contents = self.corpus.assets.tokenizer, list[int](), hashlib.sha256()
         for batch in _batches(self.corpus):
-            is_ordered = "documents" not in batch
             for ids in _scored(batch):
                 sizes.append(tokenizer.byte_count(ids))
                 contents.update(np.array([len(ids), *ids], "<i8").tobytes())
-        return Cut(np.array(sizes, np.int64), is_ordered, b"" if is_ordered else contents.digest())
+        documents = document_numbers(self.corpus.validation, range(len(sizes)))
+        return Cut(np.array(sizes, np.int64), documents, contents.digest() if documents is None else b"")
 
 
 def first_difference(one: HeldOut, other: HeldOut) -> Place | None:

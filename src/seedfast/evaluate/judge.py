@@ -17,7 +17,7 @@ from torch import Tensor
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.evaluator import no_validation, rows
-from seedfast.evaluate.passages import Conversion, Passage, real_windows
+from seedfast.evaluate.passages import Conversion, Passage, documents_among, real_windows, spread_ids
 from seedfast.evaluate.text_statistics import statistics
 from seedfast.evaluate.trained import Trained
 from seedfast.families.family import Objective
@@ -25,7 +25,7 @@ from seedfast.families.generator import Request, Samples
 from seedfast.families.text.request import TextSamples
 from seedfast.files import finite
 from seedfast.keys import Draws
-from seedfast.loop.validate import ratio_of_sums
+from seedfast.loop.standard_error import document_numbers, ratio_of_sums
 
 _BATCH = 64
 
@@ -35,7 +35,8 @@ class Judgement:
     """The likelihood of texts under a judge, and their variety.
 
     loss: nats per token of the judge's tokens, without each text's first token where that follows nothing.
-    standard_error: of `loss`, from the spread between texts; NaN for a single one.
+    standard_error: of `loss`, from the spread between texts, and of held-out ones between blocks of neighbours; NaN
+    for a single one.
     bits_per_byte: the same, over the UTF-8 bytes of what was scored, also of a character's part.
     tokens: the tokens that were scored. variety: distinct-n, repetition and unigram entropy of the tokens that were
     written (see `statistics`).
@@ -100,14 +101,16 @@ def begun(passages: Sequence[Passage], by: Trained) -> list[Passage]:
     """Passages as a judge reads them: after its beginning-of-text, if it has one, so that the first token follows
     something, and is scored."""
     begin = by.tokenizer.beginning_of_text
-    return [each if begin is None else Passage([begin, *each.ids], [True, *each.given]) for each in passages]
+    if begin is None:
+        return list(passages)
+    return [each._replace(ids=[begin, *each.ids], given=[True, *each.given]) for each in passages]
 
 
 def score(passages: Sequence[Passage], by: Trained) -> Judgement:
     """Score the written tokens of passages by an autoregressive model. Raises UserError as `nats_of` does."""
     tokenizer, passages = likelihood(by)[0].tokenizer, begun(passages, by)
     totals_N, weights_N = nats_of(passages, by)
-    loss, error = ratio_of_sums(totals_N, weights_N)
+    loss, error, _ = ratio_of_sums(totals_N, weights_N, documents_among(passages))
     tokens = int(weights_N.sum())
     size = sum(tokenizer.byte_count(each.scored_ids) for each in passages)
     return Judgement(
@@ -245,9 +248,12 @@ def held_out(model: Trained, by: Trained, *, count: int, length: int, given: int
     given: the first tokens of each that are not scored. Windows with nothing to score are left out.
     """
     assert isinstance(model.assets, TextAssets)
-    convert = Conversion(model.tokenizer, by.tokenizer)
-    windows = real_windows(model.assets, model.corpus.validation, count, length)
+    convert, validation = Conversion(model.tokenizer, by.tokenizer), model.corpus.validation
+    windows = real_windows(model.assets, validation, count, length)
     passages = [convert(ids, [place < given for place in range(len(ids))]).cut(longest(by)) for ids in windows]
+    numbers = document_numbers(validation, spread_ids(validation, count))
+    if numbers is not None:
+        passages = [each._replace(document=number) for each, number in zip(passages, numbers.tolist(), strict=True)]
     return [each for each in passages if each.scored_ids]
 
 

@@ -21,8 +21,9 @@ _TOKENS = 1 << 13  # in one forward pass of a bare model: as many as in one of t
 class Likelihood:
     """The loss of a trained model on its validation split, in the units of `measure`.
 
-    standard_error: of `loss`, over examples (windows of text) and, for a bound, over the masks that were drawn;
-        NaN for a single example.
+    standard_error: of `loss`, over examples (blocks of windows of text, see `loop/standard_error.py`) and, for a bound,
+        over the masks that were drawn; NaN for a single example.
+    blocks: the number of these blocks; None where examples are independent.
     diagnostics: the objective's, over the same examples.
     step: None for a bare model.
     sources: the score of each source of a mixture, by name.
@@ -39,6 +40,7 @@ class Likelihood:
     weights: str
     step: int | None
     bytes: int | None
+    blocks: int | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, SourceScore] = field(default_factory=dict)
     trained_on: "Likelihood | None" = None
@@ -58,6 +60,7 @@ class Likelihood:
             **({"bytes": self.bytes} if self.bytes is not None else {}),
             "examples": self.examples,
             "draws": self.draws,
+            **({"blocks": self.blocks} if self.blocks is not None else {}),
             "weights": self.weights,
             **({"step": self.step} if self.step is not None else {}),
             **({"diagnostics": dict(self.diagnostics)} if self.diagnostics else {}),
@@ -123,6 +126,7 @@ class Loss:
             weight=round(score.weight),
             examples=score.examples,
             draws=score.draws,
+            blocks=score.blocks,
             weights=model.weights,
             step=model.step,
             bytes=assets.validation_bytes if isinstance(assets, TextAssets) else None,

@@ -1,4 +1,5 @@
-"""The numbers of a run, measured once: each result is noted in the cache under all that it depends on."""
+"""The numbers of a run, measured once: each result is noted in the cache under all that it depends on,
+the code of seedfast among it."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -30,7 +31,8 @@ class Options:
     """How runs are measured; None: as `seedfast evaluate` does.
 
     only: some of `METRICS` (default: all that fit). judge: for the frontiers of texts, which are left out without one.
-    draws: of bounds. windows: for the lower bound and deployed. samples, temperatures: of a frontier.
+    draws: of bounds. windows: for the lower bound and deployed. samples: of a point of a frontier, or the images of a
+    Fréchet distance. temperatures: of a frontier.
     """
 
     only: tuple[str, ...] = ()
@@ -59,7 +61,11 @@ def _frontier(model: Trained, options: Options) -> Evaluator | None:
     return Frontier(by=by, request=request, samples=samples, temperatures=temperatures)
 
 
-_FORMAT = 1  # of what is noted: increase it when a metric measures something else
+def _fidelity(_: Trained, options: Options) -> Evaluator:
+    usual = Fidelity()
+    return usual if options.samples is None else Fidelity(request=replace(usual.request, num=options.samples))
+
+
 METRICS: Mapping[str, Callable[[Trained, Options], Evaluator | None]] = {
     "loss": _loss,
     "bracket": lambda _, options: Bracket(windows=options.windows),
@@ -67,7 +73,7 @@ METRICS: Mapping[str, Callable[[Trained, Options], Evaluator | None]] = {
     "bits_per_dimension": lambda _, options: ImageBound(draws=options.draws),
     "speed": lambda _, __: Speed(),
     "frontier": _frontier,
-    "fidelity": lambda _, __: Fidelity(),
+    "fidelity": _fidelity,
     "captions": lambda _, __: CaptionQuality(),
 }
 """What can be measured of a run, in the order in which it is."""
@@ -114,7 +120,7 @@ def _note(model: Trained, metric: str, evaluator: Evaluator) -> Note:
     where = [torch.__version__, str(model.distributed.device), model.committed.fingerprint.digest]
     if metric in ("speed", "frontier"):  # they hold times
         where += [platform.node(), str(torch.get_num_threads())]
-    return Note.of("measured", _FORMAT, metric, model.committed.manifest.seal, model.weights, options, *where)
+    return Note.of("measured", metric, model.committed.manifest.seal, model.weights, options, *where)
 
 
 def _plain(evaluator: Evaluator, model: Trained) -> dict[str, Any]:

@@ -3,46 +3,43 @@
 What makes a text hard makes it hard for both models, so the difference varies far less from part to part than either
 value: its error comes from the differences of the parts, never from the errors of the values. The parts are
 
-    windows       where both models are scored on the same windows: the same tokenizer and context
-    blocks        where their windows differ: consecutive parts of the bytes, each as long as several windows, between
-                  places where the edges of two windows are near each other
+    windows       where both models are scored on the same windows, which are independent: images, answers of chats
+    blocks        consecutive parts of a text (`loop/standard_error.py`): blocks of windows where both models are scored
+                  on the same windows, and otherwise of bytes, between places where the edges of two windows are near
+                  each other
     independent   where neither is possible (whole examples, packed differently): the root of the sum of both squared
                   errors, which is too large
 
-A window that crosses the boundary of a block is shared out by its bytes. The difference itself does not depend on that,
-since every byte is counted once; only its error does, by the small part of a block that lies at its ends.
+A window that crosses the end of a block of bytes is shared out by its bytes. The difference itself does not depend on
+that, since every byte is counted once; only its error does, by the small part of a block that lies at its ends.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from seedfast.loop.validate import ratio_of_sums
+from seedfast.data.dataset import Integers
+from seedfast.loop import standard_error
+from seedfast.loop.standard_error import Floats, ratio_of_sums
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Parts = Literal["windows", "blocks", "independent"]
-
-_WINDOWS_IN_A_BLOCK = 8
-_FEWEST_BLOCKS = 20
 
 
 @dataclass(frozen=True)
 class Cut:
     """How a split is cut into windows.
 
-    sizes_E: bytes that each window is scored on (1 for an image). is_ordered: whether the windows follow each other in
-    the bytes. contents: what tells windows of equal sizes apart, where they do not.
+    sizes_E: bytes that each window is scored on (1 for an image). documents_E: the document of each, where they follow
+    each other in the bytes; None where they are independent. contents: what tells those of equal sizes apart.
     """
 
     sizes_E: Integers
-    is_ordered: bool = True
+    documents_E: Integers | None = None
     contents: bytes = b""
 
     @cached_property
@@ -83,15 +80,17 @@ def difference(one: Scored, other: Scored) -> Difference | None:
     if one.cut.identity == other.cut.identity:
         both_N, left, right = np.intersect1d(one.examples_N, other.examples_N, return_indices=True)
         parts = one.totals_N[left] - other.totals_N[right]
-        return _difference(parts, one.cut.sizes_E[both_N].astype(np.float64), "windows")
-    if not (one.is_whole and other.is_whole and one.cut.is_ordered and other.cut.is_ordered):
+        documents = one.cut.documents_E
+        of_both = None if documents is None else documents[both_N]
+        return _difference(parts, one.cut.sizes_E[both_N].astype(np.float64), of_both)
+    if not (one.is_whole and other.is_whole) or one.cut.documents_E is None or other.cut.documents_E is None:
         return None
-    sizes = (one.cut.sizes_E, other.cut.sizes_E)
-    if sizes[0].sum() != sizes[1].sum():
+    if one.cut.sizes_E.sum() != other.cut.sizes_E.sum():
         return None
-    bounds = blocks(*sizes)
-    parts = shared_out(one.totals_N, sizes[0], bounds) - shared_out(other.totals_N, sizes[1], bounds)
-    return _difference(parts, np.diff(bounds), "blocks")
+    bounds = blocks(one.cut, other.cut)
+    parts = shared_out(one.totals_N, one.cut.sizes_E, bounds) - shared_out(other.totals_N, other.cut.sizes_E, bounds)
+    found = _difference(parts, np.diff(bounds))
+    return found and replace(found, parts="blocks")
 
 
 def independent(one: tuple[float, float], other: tuple[float, float]) -> Difference:
@@ -99,25 +98,19 @@ def independent(one: tuple[float, float], other: tuple[float, float]) -> Differe
     return Difference(one[0] - other[0], math.hypot(one[1], other[1]), "independent", 0)
 
 
-def blocks(one: Integers, other: Integers) -> Floats:
-    """The bounds of consecutive blocks of the same bytes, from the sizes of the windows of two cuts.
+def blocks(one: Cut, other: Cut) -> Floats:
+    """The bounds in bytes of consecutive blocks of the same ordered windows' text, cut in two ways.
 
-    A block is about as long as several windows of the cut that has fewer; those of a short text are shorter, down to
-    one window, so that there are enough of them. Each bound is an edge of that cut, and of those nearby the one that is
-    nearest to an edge of the other.
+    As many as the cut with fewer windows has; each bound is an edge of that cut, and of those nearby the one that is
+    nearest to an edge of the other, at the end of a document if there is one.
     """
-    coarse, fine = sorted((np.unique(np.cumsum(sizes)) for sizes in (one, other)), key=len)
-    end, windows = float(coarse[-1]), len(coarse)
-    count = max(windows // _WINDOWS_IN_A_BLOCK, min(_FEWEST_BLOCKS, windows), 1)
-    after = np.searchsorted(fine, coarse).clip(max=len(fine) - 1)
-    misses = np.minimum(abs(fine[after] - coarse), abs(coarse - fine[(after - 1).clip(min=0)]))
-    bounds = [0.0]
-    for number in range(1, count):
-        near = abs(coarse - end * number / count) < end / count / 2
-        if near.any():
-            place = np.flatnonzero(near)[misses[near].argmin()]
-            bounds.append(float(coarse[place]))
-    return np.array([*bounds, end])
+    coarse, fine = sorted((one, other), key=lambda each: len(each.sizes_E))
+    assert coarse.documents_E is not None
+    edges, others = np.cumsum(coarse.sizes_E), np.cumsum(fine.sizes_E)
+    after = np.searchsorted(others, edges).clip(max=len(others) - 1)
+    misses = np.minimum(abs(others[after] - edges), abs(edges - others[(after - 1).clip(min=0)]))
+    is_cut = np.append(coarse.documents_E[1:] == coarse.documents_E[:-1], False)
+    return standard_error.cut(edges, misses + is_cut * edges[-1], standard_error.block_count(len(edges)))
 
 
 def shared_out(totals_E: Floats, sizes_E: Integers, bounds: Floats) -> Floats:
@@ -135,8 +128,8 @@ def shared_out(totals_E: Floats, sizes_E: Integers, bounds: Floats) -> Floats:
     return parts
 
 
-def _difference(parts: Floats, sizes: Floats, kind: Parts) -> Difference | None:
+def _difference(parts: Floats, sizes: Floats, documents: Integers | None = None) -> Difference | None:
     if len(parts) < 2 or not sizes.sum():
         return None
-    value, error = ratio_of_sums(torch.from_numpy(parts), torch.from_numpy(sizes))
-    return Difference(value, error, kind, len(parts))
+    value, error, count = ratio_of_sums(torch.from_numpy(parts), torch.from_numpy(sizes), documents)
+    return Difference(value, error, "windows" if count is None else "blocks", count or len(parts))

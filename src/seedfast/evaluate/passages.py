@@ -8,17 +8,21 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from seedfast.data.dataset import Dataset
+import numpy as np
+
+from seedfast.data.dataset import Dataset, Integers
 from seedfast.data.text import tokenizers
 from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 
 
 class Passage(NamedTuple):
-    """A text as the judge's tokens. given: which of them were given to the writer, and are not scored."""
+    """A text as the judge's tokens. given: which of them were given to the writer, and are not scored. document: of
+    held-out text, as any number (see `document_numbers`); None for samples, which are independent."""
 
     ids: list[int]
     given: list[bool]
+    document: int | None = None
 
     @property
     def written(self) -> list[int]:
@@ -37,7 +41,13 @@ class Passage(NamedTuple):
 
     def cut(self, tokens: int) -> "Passage":
         """The first tokens of it."""
-        return Passage(self.ids[:tokens], self.given[:tokens])
+        return self._replace(ids=self.ids[:tokens], given=self.given[:tokens])
+
+
+def documents_among(passages: Sequence[Passage]) -> Integers | None:
+    """The document of each passage; None where they are independent."""
+    found = [each.document for each in passages if each.document is not None]
+    return np.array(found, np.int64) if len(found) == len(passages) else None
 
 
 _CUT = re.compile("^\ufffd{1,3}|\ufffd$")
@@ -70,11 +80,15 @@ class Conversion:
         return found
 
 
-def real_windows(assets: TextAssets, validation: Dataset, count: int, length: int) -> list[list[int]]:
-    """`count` pieces of held-out text of up to `length` tokens, spread evenly over the split (fewer if it is small)."""
+def spread_ids(validation: Dataset, count: int) -> list[int]:
+    """The ids of `count` windows, spread evenly over the split (fewer if it is small)."""
     count = min(count, len(validation))
-    ids = [index * len(validation) // count for index in range(count)]
-    windows: list[list[int]] = validation.batch(ids)["tokens"][:, 1 : 1 + length].tolist()
+    return [index * len(validation) // count for index in range(count)]
+
+
+def real_windows(assets: TextAssets, validation: Dataset, count: int, length: int) -> list[list[int]]:
+    """`count` pieces of held-out text of up to `length` tokens, those of `spread_ids`."""
+    windows: list[list[int]] = validation.batch(spread_ids(validation, count))["tokens"][:, 1 : 1 + length].tolist()
     end = assets.tokenizer.end_of_text
     return [window[: window.index(end)] if end in window else window for window in windows]
 

@@ -5,25 +5,31 @@ they write (`evaluate/unmasking.py`). A document is cut into consecutive windows
 validation split is, and its end is not scored.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from seedfast.console import track
+from seedfast.console import say, track
 from seedfast.data.dataset import Batch
+from seedfast.data.notes import Note
 from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
+from seedfast.evaluate.journal import Journal, journal
 from seedfast.evaluate.text_windows import encoded, text_windows
-from seedfast.evaluate.unmasking import forced, policy, why_not, windows_of
+from seedfast.evaluate.unmasking import batches, forced_batch, policy, why_not, windows_of
 from seedfast.families.text.autoregressive import AutoregressiveGenerator, AutoregressiveObjective
 from seedfast.families.text.categorical import shape
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
+from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.families.text.unmask_sampler import predicted
 from seedfast.families.text.written import ranked
@@ -127,9 +133,12 @@ class Scores:
         return {"decoding": self.decoding, **finite(whole), "documents": texts}
 
 
-def score(model: "Trained", texts: Sequence[str], names: Sequence[str], *, seed: int = 1, **options: Any) -> Scores:
+def score(
+    model: "Trained", texts: Sequence[str], names: Sequence[str], *, seed: int = 1, keep: bool = False, **options: Any
+) -> Scores:
     """Score documents. names: in messages and results. seed: of a random order.
 
+    keep: whether an interrupted call is continued by the next one with the same arguments, from a file in the cache.
     options: those of `seedfast sample` that change the policy, such as steps=8 or temperature=0.8. Without any, the
     score of an autoregressive model is `log_prob`. Raises UserError for a model without an exact likelihood of texts,
     an option that does not fit it, or a document that is empty or cannot be encoded.
@@ -142,19 +151,25 @@ def score(model: "Trained", texts: Sequence[str], names: Sequence[str], *, seed:
         for number, tokens in enumerate(documents)
         for start, batch in text_windows(assets, tokens)
     ]
-    pages = {name: [torch.zeros(len(ids), dtype=torch.float64) for ids in documents] for name in _COLUMNS}
+    pages = [torch.zeros(len(_COLUMNS), len(ids), dtype=torch.float64) for ids in documents]
     if isinstance(request, MaskedRequest):
-        found = _unmasked(model, request, windows, seed)
+        parts = list(_unmasked(model, request, windows, seed))
     else:
-        found = _next_tokens(model, request, windows, shaped=bool(options))
-    for window, start, values in found:
-        for name, values_L in values.items():
-            place = window.start + start
-            pages[name][window.document][place : place + len(values_L)] = values_L
+        parts = [_Part([each], partial(_predicted, model, request, each, bool(options))) for each in windows]
+    with _journal(model, repr(request), documents, seed) if keep else journal(None, "") as known:
+        if len(known):
+            say(f"{len(known):,} of {len(parts):,} parts were scored before.")
+        for number, part in enumerate(track("Scoring", parts, len(parts))):
+            if number == len(known):
+                known.append(part.measure().numpy().tobytes())
+            values_CN = torch.frombuffer(bytearray(known[number]), dtype=torch.float64).view(len(_COLUMNS), -1)
+            for window, values_CL in zip(
+                part.windows, torch.split(values_CN, part.windows[0].length, dim=1), strict=True
+            ):
+                pages[window.document][:, window.start : window.start + window.length] = values_CL
     scored = []
-    for number, (name, text, ids) in enumerate(zip(names, texts, documents, strict=True)):
-        columns = (pages[column][number].tolist() for column in _COLUMNS)
-        rows = zip(ids, *columns, strict=True)
+    for name, text, ids, page_CN in zip(names, texts, documents, pages, strict=True):
+        rows = zip(ids, *page_CN.tolist(), strict=True)
         decode = assets.tokenizer.decode
         tokens = tuple(ScoredToken(id_, decode([id_]), log_p, int(rank), h) for id_, log_p, rank, h in rows)
         scored.append(ScoredText(name, tokens, len(text.encode())))
@@ -199,40 +214,54 @@ class _Window:
         return self.batch["scored"].shape[1]
 
 
-Found = Iterator[tuple[_Window, int, dict[str, Tensor]]]
-"""A window, a position in it, and the numbers of the tokens from there on."""
+@dataclass(frozen=True)
+class _Part:
+    """Windows of one length that are computed together. measure: computes `_COLUMNS` of their N tokens, float64
+    [C, N]."""
+
+    windows: list[_Window]
+    measure: Callable[[], Tensor]
 
 
-def _unmasked(model: "Trained", request: MaskedRequest, windows: list[_Window], seed: int) -> Found:
-    """Score by the sampler of masked models: all windows of one length together."""
-    for length, group in groupby(sorted(windows, key=lambda each: each.length), key=lambda each: each.length):
+def _journal(model: "Trained", request: str, documents: list[list[int]], seed: int) -> AbstractContextManager[Journal]:
+    """What is known of these documents, in the cache."""
+    texts = hashlib.sha256(repr(documents).encode()).hexdigest()
+    where = [torch.__version__, str(model.distributed.device), model.distributed.precision, torch.get_num_threads()]
+    file = Note.of("scoring", model.digest, model.run.recipe, request, texts, seed, *where).file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    busy = "Another process is scoring the same documents with this model: wait for it."
+    return journal(file.with_suffix(""), file.stem, busy=busy)
+
+
+def _unmasked(model: "Trained", request: MaskedRequest, windows: list[_Window], seed: int) -> Iterator[_Part]:
+    """Score by the sampler of masked models: windows of one length together."""
+    for _, group in groupby(sorted(windows, key=lambda each: each.length), key=lambda each: each.length):
         same = list(group)
         canvases = [canvas for each in same for canvas in windows_of(each.batch)[0]]
-        for rows, ledger in forced(model, request, canvases, scope="score", seed=seed):
-            values = {name: ledger.page(name, rows.stop - rows.start, length) for name in _COLUMNS}
-            for row, window in enumerate(same[rows]):
-                yield window, 0, {name: page_BL[row] for name, page_BL in values.items()}
+        for rows in batches(canvases):
+            yield _Part(same[rows], partial(_written, model, request, canvases, rows, seed))
+
+
+def _written(model: "Trained", request: MaskedRequest, canvases: list[Canvas], rows: slice, seed: int) -> Tensor:
+    ledger = forced_batch(model, request, canvases, rows, scope="score", seed=seed)
+    count, length = rows.stop - rows.start, len(canvases[0].tokens_L)
+    return torch.stack([ledger.page(name, count, length).flatten() for name in _COLUMNS])
 
 
 @torch.no_grad()
-def _next_tokens(model: "Trained", request: AutoregressiveRequest, windows: list[_Window], *, shaped: bool) -> Found:
-    """Score by one pass over each window. shaped: whether the distributions are those of sampling, as requested."""
+def _predicted(model: "Trained", request: AutoregressiveRequest, window: _Window, shaped: bool) -> Tensor:
+    """Score by one pass over a window. shaped: whether the distributions are those of sampling, as requested."""
     objective, generator, device = model.family.evaluated, model.generator, model.distributed.device
     assert isinstance(objective, AutoregressiveObjective)
     assert isinstance(generator, AutoregressiveGenerator)
     draws = Draws(seed=0, scope="score", positions_B=torch.zeros(1, dtype=torch.int64))  # nothing is drawn
-    for window in track("Scoring", windows, len(windows)):
-        task = objective.task(window.batch, draws).to(device)
-        with model.distributed.autocast():
-            logits = predicted(model.network, task.inputs_BL, documents_BL=task.documents_BL)
-            for part_N in torch.split(torch.arange(window.length, device=device), _LOGITS // generator.vocabulary + 1):
-                logits_NV = logits(part_N).double()
-                if shaped:
-                    generator.forbid(logits_NV)
-                p_NV = shape(logits_NV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
-                values = ranked(p_NV, task.targets_BL[0, part_N])
-                yield (
-                    window,
-                    int(part_N[0]),
-                    {name: each.double().cpu() for name, each in zip(_COLUMNS, values, strict=True)},
-                )
+    task, found = objective.task(window.batch, draws).to(device), list[Tensor]()
+    with model.distributed.autocast():
+        logits = predicted(model.network, task.inputs_BL, documents_BL=task.documents_BL)
+        for part_N in torch.split(torch.arange(window.length, device=device), _LOGITS // generator.vocabulary + 1):
+            logits_NV = logits(part_N).double()
+            if shaped:
+                generator.forbid(logits_NV)
+            p_NV = shape(logits_NV, temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
+            found.append(torch.stack([each.double().cpu() for each in ranked(p_NV, task.targets_BL[0, part_N])]))
+    return torch.cat(found, dim=1)

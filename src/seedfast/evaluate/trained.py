@@ -1,5 +1,6 @@
 """A trained model taken out of its run folder, to sample from and to measure."""
 
+import hashlib
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
@@ -13,6 +14,7 @@ from torch import nn
 from seedfast import keys
 from seedfast.data.caption.dataset import CaptionAssets
 from seedfast.data.dataset import Assets, Corpus, describe_difference
+from seedfast.data.text import tokenizers
 from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
@@ -26,6 +28,7 @@ from seedfast.loop.plain_config import typed
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
 from seedfast.options import renamed
+from seedfast.run_folder import train_state
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.choice import Weights, is_best, run_folder_of
 from seedfast.run_folder.train_state import NoLargerThan, load_network
@@ -98,6 +101,14 @@ class Trained:
         if isinstance(self.assets, TextAssets | CaptionAssets):
             return self.assets.tokenizer
         raise UserError(f"A model of {self.run.recipe} has no tokenizer: it generates no text.")
+
+    @property
+    def digest(self) -> str:
+        """A digest of all that a model of text computes with: weights, adaptive state, tokenizer, context."""
+        assert isinstance(self.assets, TextAssets)
+        groups = {"network": self.network.state_dict(), "family": self.state}
+        named = f"{train_state.digest(groups)} {tokenizers.digest(self.tokenizer)} {self.assets.context}"
+        return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -82,7 +82,12 @@ def documents_of(model: "Trained", batch: Batch) -> Tensor | None:
     return documents(batch, objective.end_of_text) if objective.options.document_mask else None
 
 
-@torch.no_grad()
+def batches(texts: Sequence[Canvas]) -> list[slice]:
+    """Texts of one length, by those that are computed together."""
+    size = max(1, _ROW_TOKENS // len(texts[0].tokens_L))
+    return [slice(start, min(start + size, len(texts))) for start in range(0, len(texts), size)]
+
+
 def forced(
     model: "Trained",
     request: MaskedRequest,
@@ -97,20 +102,30 @@ def forced(
 
     scope: names the random numbers of a random order; text i has the position i there.
     """
+    parts = batches(texts)
+    for rows in track(what, parts, len(parts)):
+        yield rows, forced_batch(model, request, texts, rows, scope=scope, seed=seed, documents_BL=documents_BL)
+
+
+@torch.no_grad()
+def forced_batch(
+    model: "Trained",
+    request: MaskedRequest,
+    texts: Sequence[Canvas],
+    rows: slice,
+    *,
+    scope: str,
+    seed: int,
+    documents_BL: Tensor | None = None,
+) -> Ledger:
+    """All that is written in some rows of texts; the arguments of `forced`."""
     generator, device = model.generator, model.distributed.device
     assert isinstance(generator, TextGenerator)
-    size = max(1, _ROW_TOKENS // len(texts[0].tokens_L))
-    starts = range(0, len(texts), size)
-    for start in track(what, starts, len(starts)):
-        rows = slice(start, min(start + size, len(texts)))
-        positions_B = torch.arange(rows.start, rows.stop, device=device)
-        draws = Draws(seed=seed, scope=scope, positions_B=positions_B, group=len(texts))
-        ids_BL = None if documents_BL is None else documents_BL[rows].to(device)
-        with model.distributed.autocast():
-            yield (
-                rows,
-                generator.forced(model.network, request, list(texts[rows]), draws, model.state, ids_BL),
-            )
+    positions_B = torch.arange(rows.start, rows.stop, device=device)
+    draws = Draws(seed=seed, scope=scope, positions_B=positions_B, group=len(texts))
+    ids_BL = None if documents_BL is None else documents_BL[rows].to(device)
+    with model.distributed.autocast():
+        return generator.forced(model.network, request, list(texts[rows]), draws, model.state, ids_BL)
 
 
 def log_probs(

@@ -118,29 +118,37 @@ def _norm(shape: dict[str, Any]) -> nn.Module:
 
 
 class _Block(nn.Module):
-    def __init__(self, shape: dict[str, Any]) -> None:
+    def __init__(self, shape: dict[str, Any], reads_ngrams: bool) -> None:
         super().__init__()
+        self.ngrams = _read_ngrams(shape) if reads_ngrams else None
         self.norm_attention, self.attention = _norm(shape), _Attention(shape)
         self.norm_mlp, self.mlp = _norm(shape), _MLP(shape)
         self.dropout = nn.Dropout(shape["dropout"])
 
-    def forward(self, x_BLW: Tensor, allowed_BHLL: Tensor, angles_BLP: Tensor | None) -> Tensor:
+    def forward(
+        self, x_BLW: Tensor, allowed_BHLL: Tensor, angles_BLP: Tensor | None, ngrams_BLG: Tensor | None
+    ) -> Tensor:
+        if self.ngrams is not None:
+            x_BLW = x_BLW + self.ngrams(ngrams_BLG)
         x_BLW = x_BLW + self.dropout(self.attention(self.norm_attention(x_BLW), allowed_BHLL, angles_BLP))
         y_BLW: Tensor = x_BLW + self.dropout(self.mlp(self.norm_mlp(x_BLW)))
         return y_BLW
 
 
+def _read_ngrams(shape: dict[str, Any]) -> nn.Linear:
+    return nn.Linear(max(1, shape["width"] // 4), shape["width"], bias=False)
+
+
 class _NGrams(nn.Module):
-    """The sum of one vector for the last two, three, … tokens together, from tables that are read by a hash."""
+    """The sum of one vector for the last two, three, … tokens together, from tables that are looked up by a hash."""
 
     numbers_V: Tensor
 
     def __init__(self, shape: dict[str, Any], vocabulary: int) -> None:
         super().__init__()
         self.register_buffer("numbers_V", torch.arange(1, vocabulary + 1))
-        self.rows, channels = shape["ngrams"], max(1, shape["width"] // 4)
-        self.tables = nn.ModuleList(nn.Embedding(rows, channels) for rows in shape["ngrams"])
-        self.read = nn.Linear(channels, shape["width"], bias=False)
+        self.rows, self.read = shape["ngrams"], _read_ngrams(shape)
+        self.tables = nn.ModuleList(nn.Embedding(rows, self.read.in_features) for rows in self.rows)
 
     def forward(self, input_ids: Tensor, real_BL: Tensor) -> Tensor:
         code_BL = self.numbers_V[input_ids].masked_fill(~real_BL, 0)  # 0: no token, as before the first
@@ -149,8 +157,8 @@ class _NGrams(nn.Module):
             before_BL = F.pad(numbers_BL, (distance, 0))[:, : input_ids.shape[1]]
             code_BL = code_BL * 6364136223846793005 + before_BL
             found.append(table(((code_BL * -7046029254386353131) >> 32) % rows))
-        read_BLW: Tensor = self.read(sum(found[1:], start=found[0]))
-        return read_BLW
+        found_BLG: Tensor = sum(found[1:], start=found[0])
+        return found_BLG
 
 
 class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has no types
@@ -167,7 +175,10 @@ class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has n
         self.ngrams = _NGrams(shape, config.vocab_size) if shape.get("ngrams") else None
         is_learned = shape["positions"] == "learned"
         self.positions = nn.Embedding(config.max_position_embeddings, shape["width"]) if is_learned else None
-        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape["layers"]))
+        self.blocks = nn.ModuleList(
+            _Block(shape, reads_ngrams=bool(layer) and shape.get("ngrams_in") == "layers")
+            for layer in range(shape["layers"])
+        )
         self.norm = _norm(shape)
         self.head = nn.Linear(shape["width"], config.outputs, bias=False)
         self.dropout = nn.Dropout(shape["dropout"])
@@ -201,9 +212,10 @@ class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has n
         allowed = allowed.tril() if self._is_causal else allowed
         itself = torch.eye(length, dtype=torch.bool, device=input_ids.device)  # a padded row needs one true entry
         allowed_BHLL = ((allowed & real_BL[:, None, :]) | itself)[:, None]
-        x_BLW = self.tokens(input_ids)
+        x_BLW, ngrams_BLG = self.tokens(input_ids), None
         if self.ngrams is not None:
-            x_BLW = x_BLW + self.ngrams(input_ids, real_BL)
+            ngrams_BLG = self.ngrams(input_ids, real_BL)
+            x_BLW = x_BLW + self.ngrams.read(ngrams_BLG)
         angles_BLP = None
         if self.positions is not None:
             x_BLW = x_BLW + self.positions(places_BL)
@@ -213,7 +225,7 @@ class _Transformer(PreTrainedModel):  # type: ignore[misc]  # transformers has n
             angles_BLP = places_BL.unsqueeze(-1).double() * 10_000.0**-rates
         x_BLW = self.dropout(x_BLW)
         for block in self.blocks:
-            x_BLW = block(x_BLW, allowed_BHLL, angles_BLP)
+            x_BLW = block(x_BLW, allowed_BHLL, angles_BLP, ngrams_BLG)
         logits_BLV: Tensor = self.head(self.norm(x_BLW))
         return logits_BLV
 

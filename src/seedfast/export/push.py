@@ -57,8 +57,7 @@ def push(folder: Path, name: str, *, private: bool, message: str | None = None) 
                 regular(path, folder)
         except ValueError as error:
             raise UserError(f"{folder} cannot be uploaded: {error}.") from None
-    if reason := huggingface.unreachable():
-        raise UserError(f"{name} cannot be pushed to: {reason}.")
+    huggingface.check_reachable(name)
     import huggingface_hub
     from huggingface_hub import errors
 

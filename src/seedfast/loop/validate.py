@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.console import track
-from seedfast.data.dataset import Corpus, Dataset
+from seedfast.data.dataset import Corpus, Dataset, Integers
 from seedfast.data.sample_order import Order
 from seedfast.errors import UserError
 from seedfast.families.family import Objective, TaskT
@@ -21,6 +21,7 @@ from seedfast.keys import Draws
 from seedfast.loop.diagnostics import Totals
 from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.session import Session
+from seedfast.loop.standard_error import Ratio, document_numbers, ratio_of_sums
 from seedfast.run_folder.records import BestRecord
 
 
@@ -39,10 +40,11 @@ class Score:
     """A validation loss.
 
     loss: the total over the total weight (for text: nats per token).
-    standard_error: of `loss`, from the spread between examples, NaN for a single example; for a random
-        estimate it includes that randomness.
+    standard_error: of `loss`, from the spread between examples, and of text between blocks of windows (see
+        `standard_error.py`); NaN for a single example; for a random estimate it includes that randomness.
     weight: the divisor of the total (for text: scored tokens).
     examples, draws: number of examples, and of tasks drawn for each.
+    blocks: the number of blocks of the standard error; None where examples are independent.
     sources: the score of each source of a mixture, by name.
     """
 
@@ -51,6 +53,7 @@ class Score:
     weight: float
     examples: int
     draws: int
+    blocks: int | None = None
     diagnostics: dict[str, float] = field(default_factory=dict)
     sources: dict[str, SourceScore] = field(default_factory=dict)
 
@@ -70,8 +73,9 @@ class Score:
         units = {unit: self.loss * factor for unit, factor in measure.conversions.items()}
         perplexity = {"perplexity": measure.perplexity(self.loss)} if measure.has_perplexity else {}
         values: dict[str, Any] = finite({**asdict(self), **units, **perplexity})
-        if not self.sources:
-            del values["sources"]
+        for name in ("blocks", "sources"):
+            if not values[name]:
+                del values[name]
         return values
 
 
@@ -107,6 +111,7 @@ class ExampleScores:
     """The loss of each of E examples, as sums over its `draws` tasks.
 
     totals_E, weights_E: float64; the loss of any set of examples is the sum of their totals over that of their weights.
+    documents_E: the document of each; None where examples are independent.
     """
 
     examples: Sequence[int]
@@ -114,19 +119,26 @@ class ExampleScores:
     weights_E: Tensor
     draws: int
     diagnostics: dict[str, float]
+    documents_E: Integers | None = None
 
     def score(self, sources: Mapping[str, range] | None = None) -> Score:
         """The score of all of them. sources: the ids of the examples of each source of a mixture, scored apart too."""
-        loss, error = ratio_of_sums(self.totals_E, self.weights_E)
+        loss = self._ratio(torch.arange(len(self.totals_E)))
         return Score(
-            loss=loss,
-            standard_error=error,
+            loss=loss.value,
+            standard_error=loss.standard_error,
             weight=float(self.weights_E.sum()) / self.draws,
             examples=len(self.totals_E),
             draws=self.draws,
+            blocks=loss.blocks,
             diagnostics=self.diagnostics,
             sources=self._by_source(sources or {}),
         )
+
+    def _ratio(self, rows: Tensor) -> Ratio:
+        """The loss of some of the examples."""
+        documents_R = None if self.documents_E is None else self.documents_E[rows.numpy()]
+        return ratio_of_sums(self.totals_E[rows], self.weights_E[rows], documents_R)
 
     def _by_source(self, sources: Mapping[str, range]) -> dict[str, SourceScore]:
         """The score of each source that has examples among these."""
@@ -134,7 +146,7 @@ class ExampleScores:
         for name, ids in sources.items():
             rows = torch.tensor([row for row, example in enumerate(self.examples) if example in ids], dtype=torch.int64)
             if len(rows):
-                loss, error = ratio_of_sums(self.totals_E[rows], self.weights_E[rows])
+                loss, error, _ = self._ratio(rows)
                 weight = float(self.weights_E[rows].sum()) / self.draws
                 scores[name] = SourceScore(loss=loss, standard_error=error, weight=weight, examples=len(rows))
         return scores
@@ -188,6 +200,7 @@ def score_examples(
         weights_E=weights_E,
         draws=draws,
         diagnostics=totals.reduced().averages(),
+        documents_E=document_numbers(dataset, examples),
     )
 
 
@@ -217,19 +230,6 @@ def _tasks(
         first_row, first_draw = chunk[0]
         number = (first_row * draws + first_draw) // batch_size
         yield number, torch.tensor([row for row, _ in chunk]), objective.task(dataset.batch(ids), keyed)
-
-
-def ratio_of_sums(totals_E: Tensor, weights_E: Tensor) -> tuple[float, float]:
-    """Σ totals / Σ weights and its standard error from the spread between examples (NaN for a single example).
-
-    The error is that of the residuals total - ratio * weight (Cochran 1977, section 6.4).
-    """
-    weight = float(weights_E.sum())
-    ratio = float(totals_E.sum()) / weight
-    residuals_E = totals_E - ratio * weights_E
-    count = len(totals_E)
-    spread = float(residuals_E.square().sum())
-    return ratio, math.sqrt(spread * count / (count - 1)) / weight if count > 1 else math.nan
 
 
 def validate_session(

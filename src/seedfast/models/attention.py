@@ -10,9 +10,7 @@ from torch.nn import functional as F
 
 from seedfast.models.attention_mask import AttentionMask
 from seedfast.models.kv_cache import KVCache
-
-EPSILON = 1e-6
-"""Added to the mean square before the square root of every RMSNorm."""
+from seedfast.models.rms_norm import rms_norm
 
 
 def rotary_table(context: int, size: int, base: float = 10_000.0) -> Tensor:
@@ -96,7 +94,7 @@ class SelfAttention(nn.Module):
         qk, v_BLW = self.qkv(x_BLW)
         qk_BLNHD = qk.unflatten(-1, (2, self.heads, self.size))
         if self.qk_norm:
-            qk_BLNHD = F.rms_norm(qk_BLNHD, (self.size,), eps=EPSILON)
+            qk_BLNHD = rms_norm(qk_BLNHD)
         if rope_BLP2 is not None:
             qk_BLNHD = rotate(qk_BLNHD, rope_BLP2)
         q_BHLD, k_BHLD = qk_BLNHD.permute(2, 0, 3, 1, 4).unbind(0)
@@ -138,7 +136,7 @@ class CrossAttention(nn.Module):
 
     def _heads(self, x: Tensor, norm: bool) -> Tensor:
         x_BLHD = x.view(*x.shape[:2], self.heads, self.size)
-        return (F.rms_norm(x_BLHD, (self.size,), eps=EPSILON) if norm else x_BLHD).transpose(1, 2)
+        return (rms_norm(x_BLHD) if norm else x_BLHD).transpose(1, 2)
 
     def _memory(self, memory_BMU: Tensor | None, cache: KVCache | None) -> tuple[Tensor, Tensor]:
         if memory_BMU is None:

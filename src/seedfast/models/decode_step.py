@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.attention import EPSILON
 from seedfast.models.kv_cache import KVCache
+from seedfast.models.rms_norm import EPSILON, RMSNorm
 from seedfast.models.transformer_block import MLP, TransformerBlock
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class DecodeStep:
         slot = cache.length
         if slot >= cache.room:
             raise UserError(f"The key-value cache has no room for more than {slot} tokens.")
-        mask_B11C = None
+        mask_B11C = ngrams_BG = None
         position: Tensor | int = slot
         if cache.has_documents:  # padding on the left: a row's position is not its slot
             cache.documents_BC[:, slot] = 0
@@ -60,14 +60,15 @@ class DecodeStep:
         if self.ngrams is not None:
             recent_BL, documents_BL = cache.add_tokens(tokens_B.unsqueeze(1), self.ngrams.reach)
             before = [each_BL[:, -1] for each_BL in self.ngrams.preceding(recent_BL, documents_BL)]
-            x_BW += self.ngrams(tokens_B, before)
+            ngrams_BG = self.ngrams.look_up(tokens_B, before)
+            x_BW += self.ngrams.read(ngrams_BG)
         if self.places is not None:
             x_BW += self.places[position]
         rope = None if self.rope is None else self.rope[position]
         if rope is not None and rope.ndim == 2:
             rope = rope[:, None, None]
         for layer, views in zip(self.layers, cache.layers, strict=True):
-            layer(x_BW, rope, mask_B11C, views, slot)
+            layer(x_BW, rope, mask_B11C, views, slot, ngrams_BG)
         cache.next_B += 1
         cache.length += 1
         return torch.mm(self.norm(x_BW), self.head_WV)
@@ -78,6 +79,7 @@ class _Layer:
 
     def __init__(self, block: TransformerBlock) -> None:
         attention, mlp, qkv = block.attention, block.mlp, block.attention.qkv
+        self.ngrams = None if block.ngrams is None else block.ngrams.weight.t()
         self.heads, self.size, self.qk_norm = attention.heads, attention.size, attention.qk_norm
         self.qk_rest = _rest(self.size)
         self.norm_attention, scale = _norm(block.norm_attention)
@@ -98,11 +100,14 @@ class _Layer:
         mask_B11C: Tensor | None,
         views: tuple[Tensor, Tensor, Tensor],
         slot: int,
+        ngrams_BG: Tensor | None,
     ) -> None:
         """Add attention and MLP to the residual stream.
 
         rope: complex64, [D / 2] or [B, 1, 1, D / 2], with the factor √D of QK-norm. views: of the layer's cache.
         """
+        if self.ngrams is not None and ngrams_BG is not None:
+            x_BW.addmm_(ngrams_BG, self.ngrams)
         heads, (pairs_BPCD, keys_BHCD, values_BHCD) = self.heads, views
         qkv = _product(self.norm_attention(x_BW), self.qkv, self.qkv_bias)
         qkv_BT1D = qkv.view(x_BW.shape[0], 3 * heads, 1, self.size)
@@ -141,10 +146,9 @@ def _merged(weights: list[Tensor], scale: float) -> Tensor:
 
 def _norm(norm: nn.Module) -> tuple[Function, float]:
     """The norm of a block as a function, and the factor that its result lacks."""
-    if isinstance(norm, nn.RMSNorm):
-        width = norm.normalized_shape[0]
-        rest = _rest(width)
-        return lambda x: x / _length(x, rest), width**0.5
+    if isinstance(norm, RMSNorm):
+        rest = _rest(norm.width)
+        return lambda x: x / _length(x, rest), norm.width**0.5
     assert isinstance(norm, nn.LayerNorm)
     shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps), 1.0

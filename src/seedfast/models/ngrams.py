@@ -1,10 +1,10 @@
-"""Embeddings of the last tokens together, added to the embedding of each token.
+"""Embeddings of the last tokens together, added to the embedding of each token, and optionally in front of each block.
 
 A small transformer spends its first layers on finding out which tokens stand next to each other. A table that is read
 at the last two, three, … tokens gives it that for one lookup, which costs memory and hardly any time ("Over-Tokenized
 Transformer", Huang et al. 2025, section 3.2).
 
-Shapes: B batch, L positions, W width.
+Shapes: B batch, L positions, W width, G channels of the tables.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,18 @@ _MULTIPLIER = -7046029254386353131
 generator), and its row the upper half of Fibonacci's product with 2⁶⁴ / golden ratio (Knuth 1998, section 6.4)."""
 
 
+def channels_of(width: int) -> int:
+    """Channels of the tables."""
+    return max(1, width // 4)
+
+
+def read_ngrams(width: int) -> nn.Linear:
+    """A matrix from the channels of the tables to the width."""
+    return nn.Linear(channels_of(width), width, bias=False)
+
+
 class NGramEmbedding(nn.Module):
-    """One learned vector for each n-gram that ends at a position, summed and mapped to the width, [B, L] to [B, L, W].
+    """One learned vector for each n-gram that ends at a position, summed, and mapped to the width by `read`.
 
     The tables are narrower than the network: they cost a quarter of the memory and of the optimizer's time, for a loss
     that is hardly higher.
@@ -37,9 +47,9 @@ class NGramEmbedding(nn.Module):
     def __init__(self, *, rows: Sequence[int], vocabulary: int, width: int) -> None:
         super().__init__()
         self.register_buffer("numbers_V", torch.arange(1, vocabulary + 1))
-        self.rows, channels = tuple(rows), max(1, width // 4)
-        self.tables = nn.ModuleList(nn.Embedding(each, channels) for each in rows)
-        self.read = nn.Linear(channels, width, bias=False)
+        self.rows = tuple(rows)
+        self.tables = nn.ModuleList(nn.Embedding(each, channels_of(width)) for each in rows)
+        self.read = read_ngrams(width)
 
     @property
     def reach(self) -> int:
@@ -47,13 +57,18 @@ class NGramEmbedding(nn.Module):
         return len(self.tables)
 
     def forward(self, tokens_BL: Tensor, before: Sequence[Tensor]) -> Tensor:
-        """before: what `preceding` returns for these tokens."""
+        """[B, L] to [B, L, W]. before: what `preceding` returns for these tokens."""
+        read_BLW: Tensor = self.read(self.look_up(tokens_BL, before))
+        return read_BLW
+
+    def look_up(self, tokens_BL: Tensor, before: Sequence[Tensor]) -> Tensor:
+        """What `read` maps to the width, [B, L, G]."""
         code_BL, found = self.numbers_V[tokens_BL], []
         for table, rows, earlier_BL in zip(self.tables, self.rows, before, strict=True):
             code_BL = code_BL * _BASE + earlier_BL  # wraps around
             found.append(table(((code_BL * _MULTIPLIER) >> 32) % rows))
-        read_BLW: Tensor = self.read(sum(found[1:], start=found[0]))
-        return read_BLW
+        found_BLG: Tensor = sum(found[1:], start=found[0])
+        return found_BLG
 
     def preceding(self, tokens_BL: Tensor, documents_BL: Tensor | None = None) -> list[Tensor]:
         """For k = 1, 2, … `reach` the number of the token k positions before each, [B, L]; 0 before a document's first.

@@ -8,7 +8,7 @@ from seedfast.errors import UserError
 from seedfast.models.config import Size, TokenModel
 from seedfast.models.transformer_block import Nonlinearity
 from seedfast.models.transformer_network import TransformerNetwork
-from seedfast.options import AddedLater, Affects, AtLeast, Between, Example, check
+from seedfast.options import SET, AddedLater, Affects, AtLeast, Between, Example, OnlyWith, check
 
 _SIZES: Mapping[Size, tuple[int, int, int]] = {
     "tiny": (4, 4, 128),
@@ -48,6 +48,14 @@ class Transformer(TokenModel):
     ngrams: Annotated[tuple[int, ...], AtLeast(1), Example((64, 32)), AddedLater(())] = ()
     """Rows of tables for 2-grams, 3-grams, …: each position also receives a learned vector for the last two, three, …
     tokens together (Huang et al. 2025). The row is a hash of the tokens, so some n-grams share one."""
+    ngrams_in: Annotated[
+        Literal["embedding", "layers"],
+        OnlyWith(ngrams=SET),
+        Example("layers", ngrams=(64, 32), layers=2),
+        AddedLater("embedding"),
+    ] = "embedding"
+    """Where the vectors of n-grams are added: to the embedding of the tokens, or also in front of every later block,
+    by a matrix of each block (several layers read them in Cheng et al. 2026, "Engram", there through gates)."""
     bias: bool = False
     """Use biases in all linear layers of the blocks and in LayerNorm."""
     init: Literal["identity", "gpt2"] = "identity"
@@ -69,6 +77,11 @@ class Transformer(TokenModel):
             raise UserError(
                 f"model.heads ({self.heads}) must divide model.width ({self.width}); "
                 f"the nearest possible widths are {f'{low} and ' if low else ''}{high}."
+            )
+        if self.ngrams_in == "layers" and self.layers == 1:
+            raise UserError(
+                "model.ngrams_in layers adds n-grams in front of every block but the first, and model.layers is 1: "
+                "set it to embedding, or have more layers."
             )
         if self.positions == "rope" and self.width // self.heads % 2:
             raise UserError(

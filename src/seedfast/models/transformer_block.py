@@ -22,6 +22,7 @@ class BlockContext:
     """The inputs that all blocks share, besides the residual stream. Every field is optional.
 
     mask: of self-attention. rope_BLP2: rotary cosines and sines. time_BW: the embedding of the time.
+    ngrams_BLG: the vectors of n-grams, for blocks that read them.
     memory_BMU: what cross-attention attends to, under `memory_mask`.
     """
 
@@ -29,6 +30,7 @@ class BlockContext:
     rope_BLP2: Tensor | None = None
     cache: KVCache | None = None
     time_BW: Tensor | None = None
+    ngrams_BLG: Tensor | None = None
     memory_BMU: Tensor | None = None
     memory_mask: AttentionMask = NO_MASK
 
@@ -63,6 +65,7 @@ class TransformerBlock(CompiledInTraining):
 
     modulation: [B, W] to [B, 6 W]. If given, the embedding of the time shifts, scales and gates attention and MLP, and
     the gates start at zero ("adaLN-Zero", Peebles & Xie 2023, section 3.2).
+    ngrams: [B, L, G] to [B, L, W]. If given, vectors of n-grams are added in front of the block.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class TransformerBlock(CompiledInTraining):
         mlp: MLP,
         cross: CrossAttention | None,
         modulation: nn.Linear | None,
+        ngrams: nn.Linear | None = None,
         norm: Callable[[], nn.Module],
         dropout: float,
     ) -> None:
@@ -80,14 +84,17 @@ class TransformerBlock(CompiledInTraining):
         self.norm_cross = norm() if cross is not None else None
         self.cross = cross
         self.norm_mlp, self.mlp = norm(), mlp
-        self.modulation, self.dropout = modulation, dropout
+        self.modulation, self.ngrams, self.dropout = modulation, ngrams, dropout
 
     def residual_outputs(self) -> list[nn.Linear]:
         """The layers whose outputs are added to the residual stream."""
-        return [self.attention.out, self.mlp.down, *([self.cross.out] if self.cross is not None else [])]
+        sometimes = [self.cross.out if self.cross is not None else None, self.ngrams]
+        return [self.attention.out, self.mlp.down, *(layer for layer in sometimes if layer is not None)]
 
     def forward(self, x_BLW: Tensor, context: BlockContext, where_N: Tensor | None = None) -> Tensor:
         """The residual stream after this block, [B, L, W]; [N, W] at the positions `where_N` (`select_positions`)."""
+        if self.ngrams is not None:
+            x_BLW = x_BLW + self.ngrams(context.ngrams_BLG)
         if self.modulation is None:
             x_BLW = x_BLW + self._drop(self._attend(self.norm_attention(x_BLW), context))
             x = select_positions(self._cross_attend(x_BLW, context), where_N)

@@ -5,6 +5,7 @@ P = head size / 2.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedfast.errors import UserError
-from seedfast.models.attention import EPSILON, CrossAttention, SelfAttention, rotary_table
+from seedfast.models.attention import CrossAttention, SelfAttention, rotary_table
 from seedfast.models.attention_mask import AttentionMask, with_padding
 from seedfast.models.decode_step import DecodeStep
 from seedfast.models.kv_cache import KVCache
 from seedfast.models.network import CompiledInTraining, recomputed
-from seedfast.models.ngrams import NGramEmbedding, preceding_in_blocks
+from seedfast.models.ngrams import NGramEmbedding, preceding_in_blocks, read_ngrams
+from seedfast.models.rms_norm import RMSNorm
 from seedfast.models.token_network import SequenceInputs, TokenNetwork
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock, modulate, select_positions, sinusoid
 from seedfast.models.transformer_init import initialise
@@ -71,8 +73,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
 
     def _norm(self) -> nn.Module:
         if self.config.norm == "rms":
-            # No gain: the next matrix can scale as well, and on a CPU a gain doubles the time of the norm.
-            return nn.RMSNorm(self.config.width, eps=EPSILON, elementwise_affine=False)
+            return RMSNorm(self.config.width)
         affine = self.time is None  # with a time, its scale and shift replace gain and bias
         return nn.LayerNorm(self.config.width, elementwise_affine=affine, bias=self.config.bias)
 
@@ -99,6 +100,7 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             mlp=MLP(kind=config.mlp, width=config.width, hidden=config.mlp_width, bias=config.bias),
             cross=cross or None,
             modulation=nn.Linear(config.width, 6 * config.width) if self.time is not None else None,
+            ngrams=read_ngrams(config.width) if layer and config.ngrams_in == "layers" else None,
             norm=self._norm,
             dropout=config.dropout,
         )
@@ -155,9 +157,11 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         positions = self._positions(inputs, length, x_BLW.device)
         context = self._context(inputs, positions, length, x_BLW.device)
         if self.ngrams is not None:
-            x_BLW = x_BLW + self._embed_ngrams(self.ngrams, inputs)
+            ngrams_BLG = self._look_up(self.ngrams, inputs)
+            x_BLW = x_BLW + self.ngrams.read(ngrams_BLG)
+            context = replace(context, ngrams_BLG=ngrams_BLG)
         if is_block_pass:
-            x_BLW = torch.cat([self._embed_clean(inputs), x_BLW], dim=1)
+            x_BLW, context = self._with_clean(x_BLW, context, inputs)
         if self.positions is not None:
             x_BLW = x_BLW + self.positions(positions)
         if self.config.dropout:
@@ -187,8 +191,8 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         assert x_BLW.shape[-1] == self.config.width, "embeddings must have the network's width"
         return x_BLW
 
-    def _embed_ngrams(self, ngrams: NGramEmbedding, inputs: SequenceInputs[KVCache]) -> Tensor:
-        """The n-grams that end at the new tokens, [B, L, W]; a cache holds the tokens before them."""
+    def _look_up(self, ngrams: NGramEmbedding, inputs: SequenceInputs[KVCache]) -> Tensor:
+        """The n-grams that end at the new tokens, [B, L, G]; a cache holds the tokens before them."""
         tokens_BL, cache = inputs.tokens_BL, inputs.cache
         assert tokens_BL is not None, "n-grams are of tokens"
         length, documents_BL = tokens_BL.shape[1], with_padding(inputs.documents_BL, inputs.real_BL)
@@ -197,17 +201,19 @@ class TransformerNetwork(TokenNetwork[KVCache]):
         before = ngrams.preceding(tokens_BL, documents_BL)
         if inputs.clean_BL is not None and self.block is not None:
             before = preceding_in_blocks(before, ngrams.preceding(inputs.clean_BL, documents_BL), self.block)
-        found_BLW: Tensor = ngrams(tokens_BL[:, -length:], [each_BL[:, -length:] for each_BL in before])
-        return found_BLW
+        return ngrams.look_up(tokens_BL[:, -length:], [each_BL[:, -length:] for each_BL in before])
 
-    def _embed_clean(self, inputs: SequenceInputs[KVCache]) -> Tensor:
-        """The clean tokens of a block pass, [B, L, W]."""
-        x_BLW: Tensor = self.tokens(inputs.clean_BL)
-        if self.ngrams is None or inputs.clean_BL is None:
-            return x_BLW
-        documents_BL = with_padding(inputs.documents_BL, inputs.real_BL)
-        ngrams_BLW: Tensor = self.ngrams(inputs.clean_BL, self.ngrams.preceding(inputs.clean_BL, documents_BL))
-        return x_BLW + ngrams_BLW
+    def _with_clean(
+        self, x_BLW: Tensor, context: BlockContext, inputs: SequenceInputs[KVCache]
+    ) -> tuple[Tensor, BlockContext]:
+        """The embedded noisy tokens of a block pass, and the blocks' context, with the clean tokens in front."""
+        clean_BLW: Tensor = self.tokens(inputs.clean_BL)
+        if self.ngrams is not None and inputs.clean_BL is not None and context.ngrams_BLG is not None:
+            documents_BL = with_padding(inputs.documents_BL, inputs.real_BL)
+            ngrams_BLG = self.ngrams.look_up(inputs.clean_BL, self.ngrams.preceding(inputs.clean_BL, documents_BL))
+            clean_BLW = clean_BLW + self.ngrams.read(ngrams_BLG)
+            context = replace(context, ngrams_BLG=torch.cat([ngrams_BLG, context.ngrams_BLG], dim=1))
+        return torch.cat([clean_BLW, x_BLW], dim=1), context
 
     def _positions(self, inputs: SequenceInputs[KVCache], length: int, device: torch.device) -> Tensor:
         """The position of each token, [L] or [B, L]; repeated if the clean tokens of the same positions come first."""

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from seedfast import huggingface
 from seedfast.errors import UserError
-from seedfast.models.attention import EPSILON, SelfAttention
+from seedfast.models.attention import SelfAttention
 from seedfast.models.network import recomputed
+from seedfast.models.rms_norm import RMSNorm
 from seedfast.models.transformer_block import MLP, BlockContext, TransformerBlock
 from seedfast.options import AddedLater, Affects, AtLeast, Between, check
 
@@ -91,7 +92,7 @@ class ViTNetwork(nn.Module):
         return list(self.blocks)
 
     def _norm(self) -> nn.Module:
-        return nn.RMSNorm(self.width, eps=EPSILON, elementwise_affine=False)
+        return RMSNorm(self.width)
 
     def _block(self, layer: int) -> TransformerBlock:
         config = self.config

@@ -35,10 +35,11 @@ class StackedMuon(UpdateRule):
         ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
         ns_steps: int = 5,
         eps: float = 1e-7,
+        gram: bool = False,
     ) -> None:
         group = {
             "params": list(parameters), "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
-            "nesterov": nesterov, "ns_coefficients": ns_coefficients, "ns_steps": ns_steps, "eps": eps,
+            "nesterov": nesterov, "ns_coefficients": ns_coefficients, "ns_steps": ns_steps, "eps": eps, "gram": gram,
         }  # fmt: skip
         super().__init__([group])
 
@@ -59,7 +60,11 @@ class StackedMuon(UpdateRule):
             torch._foreach_mul_(rows, kept.to(rows[0].dtype))
 
         orthogonalised = partial(
-            orthogonalise, coefficients=group["ns_coefficients"], steps=group["ns_steps"], eps=group["eps"]
+            orthogonalise,
+            coefficients=group["ns_coefficients"],
+            steps=group["ns_steps"],
+            eps=group["eps"],
+            gram=group["gram"],
         )
         for places in _by_shape(parameters):
             like = parameters[places[0]]
@@ -88,21 +93,54 @@ def _by_shape(parameters: Sequence[Tensor]) -> list[list[int]]:
     return list(rows.values())
 
 
-def orthogonalise(stack_NHW: Tensor, *, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+Coefficients = tuple[float, float, float]
+
+_MOST_BY_GRAM = 5
+"""Iterations on one Gram matrix. Each multiplies its rounding by a² = 12: from 1e-7 to 0.002 before the fifth."""
+
+
+def orthogonalise(
+    stack_NHW: Tensor, *, coefficients: Coefficients, steps: int, eps: float, gram: bool = False
+) -> Tensor:
     """Matrices [N, H, W] with all singular values moved towards 1, in the input's type.
 
     The quintic Newton-Schulz iteration X ← aX + (bA + cA²)X with A = XXᵀ (Jordan et al. 2024, "Muon"), in bfloat16
-    if the device has fast bfloat16 products.
+    if the device has fast bfloat16 products. gram: iterate on A, in float32, where that is less work.
     """
-    a, b, c = coefficients
     tall = stack_NHW.shape[1] > stack_NHW.shape[2]
-    x = stack_NHW.to(orthogonalisation_dtype(stack_NHW.device.type))
-    x = x.mT if tall else x
+    x = stack_NHW.mT if tall else stack_NHW
+    gram = gram and 2 * x.shape[2] > 3 * x.shape[1]
+    x = x.to(torch.float32 if gram else orthogonalisation_dtype(x.device.type))
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    x = _iterated_by_gram(x, coefficients, steps) if gram else _iterated(x, coefficients, steps)
+    return (x.mT if tall else x).to(stack_NHW.dtype)
+
+
+def _iterated(x: Tensor, coefficients: Coefficients, steps: int) -> Tensor:
+    """The iterations: s (4 H² W + 2 H³) operations for s of them."""
+    a, b, c = coefficients
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(stack_NHW.dtype)
+    return x
+
+
+def _iterated_by_gram(x: Tensor, coefficients: Coefficients, steps: int) -> Tensor:
+    """The same in 4 H² W + (8 s - 6) H³ operations, fewer if W > 3/2 H ("Gram Newton-Schulz", Zhang et al. 2026).
+
+    Each iteration multiplies X from the left by P = a + bA + cA², which commutes with A. So A becomes PAP, and X is
+    multiplied once, by the product of all P.
+    """
+    a, b, c = coefficients
+    while steps > 0:
+        gram, product = x @ x.mT, None
+        for left in reversed(range(min(steps, _MOST_BY_GRAM))):
+            factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            factor.diagonal(dim1=1, dim2=2).add_(a)
+            product = factor if product is None else factor @ product
+            gram = factor @ gram @ factor if left else gram
+        x, steps = x if product is None else product @ x, steps - _MOST_BY_GRAM
+    return x
 
 
 @lru_cache

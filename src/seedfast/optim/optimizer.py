@@ -47,6 +47,9 @@ class OptimizerConfig:
     iterations: Annotated[int | None, AtLeast(1), OnlyWith(kind="muon"), Example(1)] = None
     """Newton-Schulz iterations of Muon (default 5). Each takes the same time; fewer leave small singular values
     smaller."""
+    form: Annotated[Literal["matrix", "gram"] | None, OnlyWith(kind="muon"), Example("gram")] = None
+    """What Muon iterates on: the matrices (default), or in float32 on the Gram matrices of those that are longer than
+    3/2 of their width (`gram`). The same up to rounding; on a CPU, an MLP's take 70 % of the time."""
 
     def __post_init__(self) -> None:
         check(self, "optimizer.")
@@ -90,6 +93,7 @@ class OptimizerConfig:
                     momentum=self.momentum if self.momentum is not None else 0.95,
                     weight_decay=self.weight_decay,
                     ns_steps=self.iterations if self.iterations is not None else 5,
+                    gram=self.form == "gram",
                 )
             )
         adamw = [

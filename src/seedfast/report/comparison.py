@@ -14,12 +14,14 @@ def page(
     rows: Sequence[Sequence[str]],
     notes: Sequence[str],
     pictures: Sequence[tuple[str, bytes, bytes]] = (),
+    others: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = (),
 ) -> str:
     """The page as HTML; all text is escaped, and nothing is loaded from elsewhere.
 
-    pictures: each with a caption, as PNG for light and for dark pages.
+    pictures: each with a caption, as PNG for light and for dark pages. others: further tables below them, each with a
+    caption, its header and its rows.
     """
-    head = element(
+    top = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -32,9 +34,10 @@ def page(
         table(header, rows),
         *(element("p", note, class_="faint") for note in notes),
         *(_figure(*picture) for picture in pictures),
+        *(part for caption, head, body in others for part in (element("h2", caption), table(head, body))),
     ]
-    body = element("body", element("main", join(parts, "\n")))
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    whole = element("body", element("main", join(parts, "\n")))
+    return f"<!doctype html>\n{element('html', top, whole, lang='en')}\n"
 
 
 def _figure(caption: str, light: bytes, dark: bytes) -> Markup:

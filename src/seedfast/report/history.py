@@ -17,7 +17,7 @@ from seedfast.run_folder import journal
 Floats = NDArray[np.float64]
 
 _OF_A_SCORE = frozenset(
-    {"loss", "standard_error", "weight", "examples", "draws", "diagnostics", "perplexity", "sources"}
+    {"loss", "standard_error", "weight", "examples", "draws", "blocks", "diagnostics", "perplexity", "sources"}
 )
 """The keys of every validation score; any other key is a unit, and its value is the loss in that unit."""
 

@@ -73,7 +73,7 @@ def read(path: Path) -> Folder:
         path=path,
         text=text,
         run=run,
-        best=_best(path),
+        best=read_best(path),
         latest=_json(path / "latest.json"),
         events=_events(path / "events.jsonl"),
         manifests=[(checkpoint, _manifest(checkpoint)) for checkpoint in Checkpoints(path).committed()],
@@ -111,15 +111,6 @@ def _json(path: Path) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object.")
     return value
-
-
-def _best(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        return read_best(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path / 'best.json'} cannot be read: {error}.") from error
 
 
 def _events(path: Path) -> list[Mapping[str, Any]]:

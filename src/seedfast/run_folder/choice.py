@@ -91,11 +91,7 @@ def _best_step(folder: Path, weights: Weights | None) -> int | None:
     """The step of the best committed validation by these weights; None before the first."""
     try:
         records = read_best(folder)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'best.json'} cannot be read ({error}), so the best step is unknown; pass --at newest."
-        ) from error
+    except UserError as error:
+        raise UserError(f"{error} So the best step is unknown; pass --at newest.") from error
     kind = weights if weights in records else "ema" if "ema" in records else "raw"
-    return int(records[kind]["step"]) if records else None
+    return int(records[kind]["step"]) if kind in records else None

@@ -67,7 +67,8 @@ def summary(path: Path) -> RunSummary:
     try:
         return _summary(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        problem = " ".join(f"{kind}{error}".split())
         return RunSummary(
             path=path, recipe="?", step=0, steps=0, state="unreadable", best=None, is_bound=False,
             size=tree_size(path), changed=path.stat().st_mtime, problem=problem,
@@ -77,12 +78,9 @@ def summary(path: Path) -> RunSummary:
 def _summary(path: Path) -> RunSummary:
     run = read_yaml(path / "run.yaml", root=path)
     steps, recipe, newest = int(run["steps"]), str(run["recipe"]), 0
-    best: dict[str, Any] = {}
     with suppress(FileNotFoundError):
         newest = int(read_json(path / "latest.json", root=path)["step"])
-    with suppress(FileNotFoundError):
-        best = read_best(path)
-    records = [{**record, "weights": kind} for kind, record in best.items()]
+    records = [{**record, "weights": kind} for kind, record in read_best(path).items()]
     entry: dict[str, Any] = {}
     with suppress(FileNotFoundError):
         entry = journal.last(path)

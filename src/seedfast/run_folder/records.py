@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfast import sealed_folder
+from seedfast.errors import UserError
 from seedfast.families.measure import Measure
 from seedfast.files import FileDigest
 from seedfast.run_folder.journal import ScoreEntry
@@ -43,19 +44,24 @@ class BestRecord:
 
 
 def read_best(run_folder: Path) -> dict[str, dict[str, Any]]:
-    """The contents of `best.json`: by kind of weights a `BestRecord`, with the keys of the validation.
+    """`best.json`: the best validation by kind of weights, each a `BestRecord` and what else was stored of it; empty
+    before the first validation.
 
-    Raises OSError or ValueError if it is no such.
+    Raises UserError if it cannot be read, or holds anything else.
     """
     path = run_folder / "best.json"
-    stored = read_json(path)
     try:
+        stored = read_json(path, root=run_folder)
         for weights, record in stored.items():
-            BestRecord.of({name: value for name, value in record.items() if name in _BEST_FIELDS})
+            BestRecord.of({f.name: record[f.name] for f in fields(BestRecord) if f.name in record})
             if weights not in ("raw", "ema"):
                 raise KeyError(weights)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold the best validations of a run: {error}") from error
+        raise UserError(f"{path} does not hold the best validations of a run: {error}.") from error
     return dict(stored)
 
 

@@ -129,8 +129,19 @@ def _first_line(one: Past, other: Past) -> int | None:
 
 def _first_validation(one: Past, other: Past) -> int | None:
     """The first step whose validations differ in the journals."""
-    both = one.validations.keys() & other.validations.keys()
-    return next((step for step in sorted(both) if one.validations[step] != other.validations[step]), None)
+    for step in sorted(one.validations.keys() & other.validations.keys()):
+        left, right = one.validations[step], other.validations[step]
+        if left.keys() != right.keys() or any(_differ(left[kind], right[kind]) for kind in left):
+            return step
+    return None
+
+
+def _differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two scores differ. Earlier versions have no blocks, and another formula of the error."""
+    keys = one.keys() | other.keys()
+    if ("blocks" in one) != ("blocks" in other):
+        keys -= {"blocks", "standard_error"}
+    return any(one.get(key) != other.get(key) for key in keys)
 
 
 def _common_checkpoints(one: Past, other: Past, until: int) -> list[tuple[Checkpoint, Checkpoint]]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.helpers.quick import slow_but
 from tests.helpers.text_data import hub_folder
 
 from seedfast.data.caption.config import CaptionData
@@ -379,7 +380,7 @@ def test_rows_of_a_hugging_face_data_set(tmp_path: Path) -> None:
         CaptionData(path=f"hf:{tmp_path / 'rows'}", tokenizer="bytes").load()
 
 
-@pytest.mark.parametrize("split_by", ["character", "face"])
+@pytest.mark.parametrize("split_by", slow_but(["face"], ["character", "face"]))
 def test_validation_holds_new_characters_or_new_faces(
     split_by: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -407,7 +408,7 @@ def test_validation_holds_new_characters_or_new_faces(
     assert data.load().fingerprint == corpus.fingerprint, "prepared again"
 
 
-@pytest.mark.parametrize("split_by", ["character", "face"])
+@pytest.mark.parametrize("split_by", slow_but(["face"], ["character", "face"]))
 def test_glyphs_of_one_split_key_are_what_the_split_keeps_together(split_by: Any) -> None:
     source = glyph_captions(split_by)
     images = [each for _, each in zip(range(40), source.images(), strict=False)]

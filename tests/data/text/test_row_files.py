@@ -114,13 +114,22 @@ def digest(tmp_path: Path) -> Callable[..., str]:
     return of
 
 
+@pytest.fixture(scope="module")
+def plain(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digests of the dialogues in lines of JSON."""
+    path = tmp_path_factory.mktemp("plain") / "plain.jsonl"
+    lines(path, PAIRS)
+    pairs = load(path).fingerprint.digest
+    lines(path, CHATS)
+    return {"pairs": pairs, "chats": load(path, tokenizer=str(model), context=40).fingerprint.digest}
+
+
 @pytest.mark.parametrize(("name", "write"), FILES, ids=lambda value: getattr(value, "__name__", value))
 def test_every_form_of_file_gives_the_same_dialogues(
-    name: str, write: Callable[..., None], digest: Callable[..., str], model: Path
+    name: str, write: Callable[..., None], digest: Callable[..., str], plain: dict[str, str], model: Path
 ) -> None:
-    assert digest(name, write, PAIRS) == digest("plain.jsonl", lines, PAIRS)
-    options = {"tokenizer": str(model), "context": 40}
-    assert digest(name, write, CHATS, **options) == digest("plain.jsonl", lines, CHATS, **options)
+    assert digest(name, write, PAIRS) == plain["pairs"]
+    assert digest(name, write, CHATS, tokenizer=str(model), context=40) == plain["chats"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.processes import python
+from tests.helpers.quick import slow_but
 from tests.helpers.text_data import stream, texts
 
 from seedfast.data import fingerprint
@@ -82,7 +84,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "txt"])
+@pytest.mark.parametrize("form", slow_but(["parquet", "txt"], ["jsonl", "parquet", "txt"]))
 def test_every_document_is_in_one_split_once(form: str, tmp_path: Path) -> None:
     corpus = load(write_shards(tmp_path / "data", form=form))
     found = texts(corpus, corpus.train) + texts(corpus, corpus.validation)
@@ -159,7 +161,7 @@ TextData(path=sys.argv[1], tokenizer="bytes", context=32, by_shard=True).load()
 """
 
 
-@pytest.mark.parametrize("way", ["alone", "parallel"])
+@pytest.mark.parametrize("way", slow_but(["alone"], ["alone", "parallel"]))
 def test_a_preparation_that_is_killed_goes_on_with_what_is_missing(way: str, tmp_path: Path, cache: Path) -> None:
     folder = write_shards(tmp_path / "data", rows=20)
 
@@ -310,3 +312,9 @@ def test_a_mixture_takes_shards_as_a_source(tmp_path: Path) -> None:
 def test_the_workers_tokenizer_is_the_same(tmp_path: Path) -> None:
     tokenizers.save(tokenizers.Bytes(), tmp_path)
     assert tokenizers.digest(tokenizers.load(tmp_path)) == tokenizers.digest(tokenizers.Bytes())
+
+
+def test_a_worker_starts_without_pytorch() -> None:
+    code = "import sys, seedfast.data.text.shard_workers; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "False\n", done.stderr

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,12 +242,6 @@ def test_lossy_tokenizers_are_refused_by_document(documents: dict[str, str], wri
         path.write_text(json.dumps(dict(zip(("prompt", "completion"), row, strict=True))) + "\n")
         with pytest.raises(UserError, match=rf"does not give back Line 1 of .*{name}\.jsonl: '[TS]"):
             TextData(path=str(path), tokenizer=lossy, context=16).load()
-
-
-def test_importing_text_data_imports_no_optional_library() -> None:
-    heavy = ("transformers", "datasets", "pyarrow")
-    code = f"import sys, seedfast.data.text.config; print([name for name in {heavy} if name in sys.modules])"
-    assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []
 
 
 def test_located_paths_are_absolute_and_names_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

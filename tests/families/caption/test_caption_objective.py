@@ -155,10 +155,12 @@ def test_unusable_options_are_refused(options: dict[str, float], message: str) -
         Captioning(**options)  # type: ignore[arg-type]
 
 
-def test_importing_a_captioner_imports_no_optional_package() -> None:
+def test_importing_data_a_captioner_and_the_training_imports_no_optional_package() -> None:
     code = (
-        "import sys, seedfast.families.caption.family, seedfast.data.caption.config, seedfast.loop.train\n"
-        "print([name for name in ('transformers', 'huggingface_hub', 'wandb', 'datasets') if name in sys.modules])"
+        "import sys, seedfast.data.text.config, seedfast.data.caption.config\n"
+        "import seedfast.families.caption.family, seedfast.loop.train\n"
+        "optional = ('transformers', 'huggingface_hub', 'wandb', 'datasets', 'pyarrow')\n"
+        "print([name for name in optional if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert result.stdout.strip() == "[]", result.stderr

@@ -10,6 +10,7 @@ import torch
 import transformers
 from PIL import Image
 from tests.helpers import tiny_models
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast import recipes
@@ -87,7 +88,7 @@ def test_pixels_and_normalisation_are_those_of_the_image_processor(kind: str, tm
     assert vision.load(tmp_path).files() == processor.files()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["clip", "siglip"], KINDS))
 def test_a_frozen_encoder_is_loaded_stored_once_and_never_trained(kind: str, story: Path, tmp_path: Path) -> None:
     path = encoder(kind, tmp_path / kind)
     run = run_of(story, path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.helpers.images import ASSETS, draws, images
+from tests.helpers.quick import slow_but
 from torch import nn
 
 from seedfast.errors import UserError
@@ -37,7 +38,13 @@ def test_every_option_of_sampling_has_an_effect(family: Family, network: nn.Modu
     }
 
 
-@pytest.mark.parametrize("options", SAMPLERS, ids=str)
+QUICK = [
+    {}, {"sampler": "ddpm"}, {"sampler": "dpm++2s"}, {"label": ("b",), "guidance": 3.0}, {"threshold": "dynamic"},
+    {"all_classes": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", slow_but(QUICK, SAMPLERS), ids=str)
 def test_batches_limit_the_memory_and_change_no_image(
     options: dict[str, Any], family: Family, network: nn.Module
 ) -> None:

@@ -114,9 +114,9 @@ def test_tensorboard_shows_the_demo_samples_unchanged(whole: Path, tmp_path: Pat
 
 def test_the_plateau_schedule_follows_the_validations(story: Path, tmp_path: Path) -> None:
     schedule = Schedule(shape="plateau", patience=0, gamma=0.5)
-    run = small_run("image-diffusion", story, steps=10, eval_every=1, schedule=schedule, optimizer=FAST)
+    run = small_run("image-diffusion", story, steps=6, eval_every=1, schedule=schedule, optimizer=FAST)
     with open_session(run, tmp_path) as opened:
-        train_until(opened, 6)
+        train_until(opened, 4)
     train_in(tmp_path, run)
     plateau, lr = Plateau(), FAST.lr
     for entry in journal.read(tmp_path):

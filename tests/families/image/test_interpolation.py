@@ -1,6 +1,6 @@
 """Interpolation between seeds and between classes: the ends are the plain samples, and the way lies between them."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.helpers.images import ASSETS, samples
+from tests.helpers.quick import slow_but
 from torch import Tensor, nn
 
 from seedfast import keys
@@ -82,9 +83,11 @@ MODELS: dict[str, ImageModel] = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_the_ends_between_classes_are_the_samples_of_both(model: ImageModel, guidance: float, family: Family) -> None:
+@pytest.mark.parametrize(
+    ("guidance", "named"), slow_but([(3.0, "unet"), (1.0, "dit"), (3.0, "diffusers")], product((1.0, 3.0), MODELS))
+)
+def test_the_ends_between_classes_are_the_samples_of_both(guidance: float, named: str, family: Family) -> None:
+    model = MODELS[named]
     if isinstance(model, DiffusersUNet):
         pytest.importorskip("diffusers")
     torch.manual_seed(0)

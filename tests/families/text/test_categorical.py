@@ -16,7 +16,8 @@ U_B = DRAWS.uniform("u", 1, dtype=torch.float64)[:, 0]
 def ranked_nucleus(probabilities_BV: Tensor, top_p: float) -> Tensor:
     """The reference: all probabilities in a stable order."""
     ranked, order = probabilities_BV.sort(dim=-1, descending=True, stable=True)
-    nucleus = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= top_p, 0.0)
+    before = torch.nn.functional.pad(ranked.cumsum(dim=-1)[..., :-1], (1, 0))
+    nucleus = ranked.masked_fill(before >= top_p, 0.0)
     kept = torch.zeros_like(probabilities_BV).scatter(-1, order, nucleus)
     return kept / kept.sum(dim=-1, keepdim=True)
 
@@ -42,3 +43,14 @@ def test_the_numbers_of_all_stages_are_those_of_each() -> None:
     together_SB = DRAWS.uniform_of_stages(range(3, 9), "token")
     each = [DRAWS.at(stage).uniform("token", 1, dtype=torch.float64)[:, 0] for stage in range(3, 9)]
     assert torch.equal(together_SB, torch.stack(each))
+
+
+def test_a_nucleus_does_not_depend_on_the_rows_beside_it() -> None:
+    """A flatter row has more tokens ranked; with `cumulative - ranked` the nucleus beside it had 129 tokens."""
+    flat = torch.zeros(1, 2050)
+    half = flat.clone()
+    half[:, 1025:] = -torch.inf
+    p = float(half.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)[0, 127])
+    alone = shape(half, top_p=p)
+    assert int((alone > 0).sum()) == 128
+    assert torch.equal(shape(torch.cat([half, flat]), top_p=p)[:1], alone)

@@ -14,6 +14,7 @@ from tests.helpers.embedding import (
     regular_batch,
     small_objective,
 )
+from tests.helpers.quick import slow_but
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -218,13 +219,25 @@ def test_every_weight_is_trained(conditioning: str, prediction: str) -> None:
     assert untrained == []
 
 
+QUICK = [
+    ("learned", "tokens", "bound"),
+    ("linear", "x0", "weighted"),
+    ("cosine", "eps", "weighted"),
+    ("linear", "v", "bound"),
+]
+"""Every schedule, prediction and loss."""
+
+
 @pytest.mark.parametrize(
     ("schedule", "prediction", "loss"),
-    [
-        each
-        for each in product(("learned", "linear", "cosine"), ("tokens", "x0", "eps", "v"), ("bound", "weighted"))
-        if each[::2] != ("learned", "weighted")
-    ],
+    slow_but(
+        QUICK,
+        (
+            each
+            for each in product(("learned", "linear", "cosine"), ("tokens", "x0", "eps", "v"), ("bound", "weighted"))
+            if each[::2] != ("learned", "weighted")
+        ),
+    ),
 )
 def test_training_lowers_the_bound_with_every_objective(schedule: str, prediction: str, loss: str) -> None:
     objective = small_objective(schedule=schedule, prediction=prediction, loss=loss, self_conditioning=0.5)

@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 import torch
+from tests.helpers.quick import slow_but
 from tests.helpers.runs import small_run, train_in
 from torch import Tensor
 
@@ -71,7 +72,7 @@ def trained_model(conditioning: str, *, dropout: float = 0.3, steps: int = 160) 
     return family, network.eval()
 
 
-@pytest.fixture(scope="module", params=CONDITIONINGS)
+@pytest.fixture(scope="module", params=slow_but(["prefix"], CONDITIONINGS))
 def model(request: pytest.FixtureRequest) -> Model:
     return trained_model(request.param)
 

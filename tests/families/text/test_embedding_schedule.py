@@ -64,7 +64,7 @@ def second_moment(schedule: LearnedSchedule, centre: float) -> float:
     return float((slope_B * error_curve(gamma_B, centre)).detach().square().mean())
 
 
-def fit(schedule: LearnedSchedule, *, steps: int = 1500, sign: float = 1.0) -> None:
+def fit(schedule: LearnedSchedule, *, steps: int = 1000, sign: float = 1.0) -> None:
     """Fit the density as training does, twelve examples a step, while the maximum moves from γ = 4.5 to γ = 0.5."""
     optimizer = torch.optim.Adam(schedule.parameters(), lr=0.01, betas=(0.9, 0.95))
     generator = torch.Generator().manual_seed(0)

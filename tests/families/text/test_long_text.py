@@ -1,11 +1,13 @@
 """Text that is longer than the context: autoregressive models slide, diffusion models write window by window."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from tests.helpers import tiny_models
+from tests.helpers.quick import slow_but
 from torch import nn
 
 from seedfast import keys
@@ -90,13 +92,21 @@ def sliding_window(
 PROMPTS = {"equal prompts": [[1, 2, 3]] * 3, "unequal prompts": [[], [1] * 7, [2, 3, 4, 1], [1, 2, 3] * 9]}
 
 
-@pytest.mark.parametrize("kind", [AutoregressiveGenerator, Begun])
-@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
-@pytest.mark.parametrize("model", [*MODELS, "gpt2 of transformers"])
+QUICK = {
+    ("rotary", "equal prompts", AutoregressiveGenerator),
+    ("learned positions", "unequal prompts", AutoregressiveGenerator),
+    ("gpt2 of transformers", "unequal prompts", Begun),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "prompts_named", "kind"),
+    slow_but(QUICK, product((*MODELS, "gpt2 of transformers"), PROMPTS, (AutoregressiveGenerator, Begun))),
+)
 def test_generation_slides_by_half_a_context(
-    model: str, prompts: list[list[int]], kind: type[AutoregressiveGenerator]
+    model: str, prompts_named: str, kind: type[AutoregressiveGenerator]
 ) -> None:
-    generator, network = kind(ASSETS), causal(model)
+    generator, network, prompts = kind(ASSETS), causal(model), PROMPTS[prompts_named]
     decoding = Decoding(network=network, request=AutoregressiveRequest(), draws=draws_of(len(prompts)))
     expected = sliding_window(generator, network, prompts, 30)
     for cached in (True, False):
@@ -122,11 +132,15 @@ DIFFUSION = {
 }
 
 
+FEW = {"embedding": {"steps": 4}, "proofreading": {"steps": 4, "passes": 4}}
+"""Options of requests that would be slow without them."""
+
+
 def continued(built: Family, prompt: list[int], tokens: int, rows: int, *, scope: str = "sample") -> list[list[int]]:
     """Texts that continue a prompt by so many tokens, with arbitrary weights."""
     network = arbitrary(built.objective.network(MODELS["rotary"]))
     generator: Any = built.generator
-    options = {"steps": 4} if "embedding" in type(generator).__module__ else {}
+    options = next((few for module, few in FEW.items() if module in type(generator).__module__), {})
     decoding = Decoding(
         network=network,
         request=generator.Request(**options),

@@ -24,7 +24,7 @@ from seedfast.families.text.proofreading.sampling import ProofreadingRequest
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.validate import chosen_examples, validate
-from seedfast.report import page
+from seedfast.report import page, plots
 from seedfast.run_folder import journal
 from seedfast.run_folder.choice import find
 from seedfast.verify.resume import compare
@@ -89,17 +89,20 @@ def test_a_resume_in_the_middle_of_every_curriculum_changes_no_bit(
     run = run_of(story, **options)
     train_in(tmp_path / "whole", run)
     for stop in (2, 5, 8):  # before the end of the first ramp, between ends, before the end of the last
-        with open_session(run, tmp_path / str(stop)) as opened:
+        with open_session(run, tmp_path / "split") as opened:
             train_until(opened, stop)
-        train_in(tmp_path / str(stop), run)
-        assert compare(tmp_path / "whole", tmp_path / str(stop))[0] is None
+    train_in(tmp_path / "split", run)
+    assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
     model = load(tmp_path / "whole")  # with nothing but its folder
     own: Any = model.family.objective
     assert own.options == run.objective
     assert own.symbols == Symbols(own.vocabulary, run.objective.version)
 
 
-def test_a_run_warns_about_a_logit_gap_in_its_events_and_its_report(story: Path, tmp_path: Path) -> None:
+def test_a_run_warns_about_a_logit_gap_in_its_events_and_its_report(
+    story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "_PANELS", 1)  # no pictures of the other diagnostics
     with open_session(run_of(story), tmp_path) as opened:
         own = opened.family.objective
         own.measure = replace(own.measure, alarms={"logit_gap": (-1.0, "its meaning")})  # any gap is too wide
@@ -158,7 +161,7 @@ def test_any_tokenizer_can_be_used(tokenizer: str, story: Path, tmp_path: Path) 
 
 
 def test_the_judge_finds_repetitions_unlikely_and_without_variety(story: Path, tmp_path: Path) -> None:
-    train_in(tmp_path, small_run("text-autoregressive", story, steps=60, eval_every=0, micro_batch=None))
+    train_in(tmp_path, small_run("text-autoregressive", story, steps=60, eval_every=0, save_every=60, micro_batch=None))
     by = load(tmp_path)
     objective_of_judge: Any = by.family.objective
     real = passages.real_texts(objective_of_judge.assets, by.run.data.load().validation, 8, 16)
@@ -169,7 +172,8 @@ def test_the_judge_finds_repetitions_unlikely_and_without_variety(story: Path, t
 
 def test_wrong_words_are_found_far_better_than_by_chance_after_some_steps(story: Path, tmp_path: Path) -> None:
     own = Proofreading(corruption=Corruption(replaced=Ramp(start=0.2, end=0.5, steps=50)))
-    train_in(tmp_path, small_run("text-proofreading", story, steps=180, eval_every=0, objective=own))
+    run = small_run("text-proofreading", story, steps=180, eval_every=0, save_every=180, objective=own)
+    train_in(tmp_path, replace(run, micro_batch=None))
     *_, last = validations(tmp_path)
     found = last["ema"]["diagnostics"]
     assert found["remask_precision"] > found["remask_chance"] + 0.3

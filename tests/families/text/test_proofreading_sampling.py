@@ -43,9 +43,19 @@ CANVASES = {
 }
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("wanted", CANVASES.values(), ids=CANVASES.keys())
-@pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS.keys())
+CASES = [
+    # Each request with each version and each canvas; all combinations are slow.
+    pytest.param(
+        version, CANVASES[canvas], options, id=f"{version}-{canvas}-{request}",
+        marks=[] if (number + number_of_canvas - number_of_version) % 3 == 0 else [pytest.mark.slow],
+    )
+    for number, (request, options) in enumerate(REQUESTS.items())
+    for number_of_version, version in enumerate(VERSIONS)
+    for number_of_canvas, canvas in enumerate(CANVASES)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "wanted", "options"), CASES)
 def test_finished_texts_are_words_and_fixed_tokens_stay(
     version: str, wanted: dict[str, Any], options: dict[str, Any]
 ) -> None:

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 import pytest
 import torch
 from tests.helpers.proofreading import FixedLogits
+from tests.helpers.quick import slow_but
 from torch import Tensor, nn
 
 from seedfast.errors import UserError
 from seedfast.families.text import unmask_step
+from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.masked import Masked, MaskedGenerator
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_policy import MaskedRequest, Policy
 from seedfast.keys import Draws
+from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import p_value
 from seedfast.verify.identities.toys import assets
 
@@ -55,9 +58,15 @@ def masked_after_each_step(generator: MaskedGenerator, request: MaskedRequest) -
     return fractions.tolist(), texts
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-@pytest.mark.parametrize(("eta", "rule"), [(0.0, "rescale"), (0.5, "rescale"), (1.0, "rescale"), (0.2, "cap")])
-def test_remasking_keeps_the_masked_fraction_of_the_schedule(schedule: str, eta: float, rule: str) -> None:
+REMASKING = [(0.0, "rescale"), (0.5, "rescale"), (1.0, "rescale"), (0.2, "cap")]
+QUICK = [(0.0, "rescale", "linear"), (0.5, "rescale", "cosine"), (1.0, "rescale", "linear"), (0.2, "cap", "linear")]
+
+
+@pytest.mark.parametrize(
+    ("eta", "rule", "schedule"),
+    slow_but(QUICK, [(*each, schedule) for each in REMASKING for schedule in ("linear", "cosine")]),
+)
+def test_remasking_keeps_the_masked_fraction_of_the_schedule(eta: float, rule: str, schedule: str) -> None:
     generator = MaskedGenerator(Masked(schedule=schedule), assets(WORDS, LENGTH))  # type: ignore[arg-type]
     request = MaskedRequest(steps=5, order="ancestral", remdm=eta, remdm_rule=rule)  # type: ignore[arg-type]
     fractions, texts = masked_after_each_step(generator, request)
@@ -150,3 +159,26 @@ def test_probabilities_are_computed_only_where_a_token_is_drawn(order: str, monk
     draws = Draws(seed=1, scope="s", positions_B=torch.arange(3))
     generator.generate(Spread(), MaskedRequest(num=3, steps=4, order=order), draws, {})  # type: ignore[arg-type]
     assert sum(rows) == 3 * LENGTH
+
+
+@pytest.mark.parametrize("order", ["random", "confidence", "ancestral"])
+@pytest.mark.parametrize("options", [Masked(), Block(block=4)], ids=["masked", "block"])
+def test_a_text_is_the_one_that_it_is_alone(options: Masked, order: str) -> None:
+    """Texts with other numbers of open tokens beside it change nothing, also without a number of steps."""
+    family = options.build(assets(WORDS, LENGTH))
+    torch.manual_seed(0)
+    network = family.objective.network(Transformer(layers=1, heads=1, width=8)).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    canvases = [
+        Canvas(torch.zeros(length, dtype=torch.int64), torch.arange(length) < given)
+        for length, given in ((16, 13), (16, 0), (16, 7), (9, 2), (16, 16))
+    ]
+
+    def texts(rows: list[int]) -> list[list[int]]:
+        draws = Draws(seed=1, scope="alone", positions_B=torch.tensor(rows))
+        decoding = Decoding(network=network, request=MaskedRequest(order=order), draws=draws)  # type: ignore[arg-type]
+        found: list[list[int]] = family.generator.fill(decoding, [canvases[row] for row in rows])  # type: ignore[union-attr]
+        return found
+
+    assert texts([0, 1, 2, 3, 4]) == [texts([row])[0] for row in range(5)]

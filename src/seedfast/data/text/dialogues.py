@@ -20,7 +20,6 @@ from seedfast.data.json_rows import Row
 from seedfast.data.prepare import SPLITS
 from seedfast.data.text.chat_turns import rendered_turns
 from seedfast.data.text.fields import FIELDS, TEXT, in_lower_case
-from seedfast.data.text.packing import PARTS
 from seedfast.data.text.row_forms import (
     WANTED,
     Chat,
@@ -35,6 +34,9 @@ from seedfast.data.text.sources import Document, SourceRow, TextSource
 from seedfast.data.text.split import SKIPPED, Split, utf8_size
 from seedfast.data.text.tokenizers import Subwords, Tokenizer, begin, encode_lossless
 from seedfast.errors import UserError
+
+PARTS = ("scored", "lengths", "bytes")
+"""The files SPLIT.PART.bin beside the tokens: a flag for each token, a length and a size for each example."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from seedfast.data.cache import read_tokens, token_type
 from seedfast.data.dataset import Batch
 from seedfast.data.joined_dataset import JoinedDataset
 from seedfast.data.text.batch import text_batch
-
-PARTS = ("scored", "lengths", "bytes")
-"""The files SPLIT.PART.bin beside the tokens: a flag for each token, a length and a size for each example."""
+from seedfast.data.text.dialogues import PARTS
 
 
 class Examples:

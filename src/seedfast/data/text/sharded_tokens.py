@@ -9,6 +9,15 @@ import numpy.typing as npt
 TokenIds = npt.NDArray[np.unsignedinteger]
 
 
+_AT_ONCE = 1 << 24  # tokens
+
+
+def places_of(tokens: TokenIds, token: int) -> npt.NDArray[np.int64]:
+    """The places of all copies of a token, ascending, [N]; in parts, so that memory does not grow with the tokens."""
+    starts = range(0, len(tokens), _AT_ONCE)
+    return np.concatenate([np.flatnonzero(tokens[start : start + _AT_ONCE] == token) + start for start in starts])
+
+
 class ShardedTokens:
     """The tokens of shards one after the other.
 
@@ -47,9 +56,7 @@ class ShardedTokens:
 
     def places_of(self, token: int) -> npt.NDArray[np.int64]:
         """The places of all copies of a token after the first of the stream, ascending, [N]."""
-        found = [
-            np.flatnonzero(tokens == token) + start for tokens, start in zip(self._shards, self._starts, strict=False)
-        ]
+        found = [places_of(tokens, token) + start for tokens, start in zip(self._shards, self._starts, strict=False)]
         places = np.concatenate(found)
         return places[places > 0]
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from seedfast import keys
 from seedfast.console import abbreviate
 from seedfast.data.prepare import SPLITS
 from seedfast.data.split import Integers, far_notice, hold_out, is_far, is_too_small
 from seedfast.data.text.sources import TextSource
+from seedfast.derivation import derive
 from seedfast.errors import UserError
 
 TRAIN, VALIDATION, SKIPPED, CUT = 0, 1, 2, 3
@@ -88,7 +88,7 @@ def split_documents(
             if source.is_one_text:
                 raise UserError(f"The file {source.title} is {reason}: name a file of text in UTF-8.")
             skipped.append(f"{document.name} ({reason})")
-        rank = keys.derive(0, "validation split", document.key)
+        rank = derive(0, "validation split", document.key)
         given = -1 if document.split is None else SPLITS.index(document.split)
         values = size, characters, rank, _signed(content.digest()), given
         for column, value in zip(columns, values, strict=True):
@@ -135,7 +135,7 @@ def training_passages(source: TextSource, validation: float, may_cut: bool) -> I
         return
     for document in source.documents():
         texts = tuple(document.texts)
-        rank = content_hash(texts) if may_cut else keys.derive(0, "validation split", document.key)
+        rank = content_hash(texts) if may_cut else derive(0, "validation split", document.key)
         if document.split == SPLITS[TRAIN] or (document.split is None and rank >= _bound(validation)):
             yield Passage(TRAIN, document.name, texts)
 
@@ -182,7 +182,7 @@ def _assign(
     held_D = _hold_out_groups(bytes_D, ranks_D, validation)
     if is_far(bytes_D[held_D].sum(), total, validation):
         large_D = _group_sizes(bytes_D, ranks_D) > validation * total
-        own = {content: keys.derive(0, "validation split", content) for content in set(contents_D[large_D].tolist())}
+        own = {content: derive(0, "validation split", content) for content in set(contents_D[large_D].tolist())}
         rows_D = np.array([own.get(c, rank) for c, rank in zip(contents_D.tolist(), ranks_D.tolist(), strict=True)])
         if len(np.unique(rows_D)) > len(np.unique(ranks_D)):
             ranks_D, held_D = rows_D, _hold_out_groups(bytes_D, rows_D, validation)

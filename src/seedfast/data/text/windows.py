@@ -1,13 +1,14 @@
 """Windows over a stream of tokens: every token except the first is scored exactly once in an epoch."""
 
+from functools import cached_property
+
 import numpy as np
-import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from seedfast.data.dataset import Batch
+from seedfast.data.dataset import Batch, Integers
 from seedfast.data.text.batch import text_batch
-from seedfast.data.text.sharded_tokens import Rows, ShardedTokens, TokenIds
+from seedfast.data.text.sharded_tokens import Rows, ShardedTokens, TokenIds, places_of
 
 
 class Windows:
@@ -52,14 +53,30 @@ class Windows:
         batch = text_batch(tokens=torch.from_numpy(tokens_BL), scored=torch.from_numpy(scored_BL))
         return batch | (self._prompts(start_B) if self._prompt else {})
 
-    def _checked(self, ids: list[int]) -> npt.NDArray[np.int64]:
+    def documents(self, ids: Integers) -> Integers | None:
+        """The document that the middle of each window lies in, counted from 0, int64 [B]."""
+        first_B = ids * self.context
+        return self._document_of(first_B, np.minimum(self.context, self.targets - first_B))
+
+    def _document_of(self, start_B: Integers, size_B: Integers) -> Integers:
+        """The document of the middle one of `size` targets from each start on. An end belongs to what it ends."""
+        return np.searchsorted(self._document_ends, start_B + 1 + (size_B - 1) // 2)
+
+    @cached_property
+    def _document_ends(self) -> Integers:
+        """The places of all ends of text but the first, ascending."""
+        if isinstance(self._tokens, ShardedTokens):
+            return self._tokens.places_of(self.end_of_text)
+        return places_of(self._tokens[1:], self.end_of_text) + 1
+
+    def _checked(self, ids: list[int]) -> Integers:
         """The ids [B]. Raises IndexError for an unknown one."""
         ids_B = np.array(ids, np.int64)
         if len(ids) and not 0 <= ids_B.min() <= ids_B.max() < len(self):
             raise IndexError(f"window ids lie in 0 … {len(self) - 1}, not in {min(ids)} … {max(ids)}")
         return ids_B
 
-    def _prompts(self, start_B: npt.NDArray[np.int64]) -> Batch:
+    def _prompts(self, start_B: Integers) -> Batch:
         """`prompt` and `prompt_real`: the tokens before each window's targets, and which are of the same document."""
         place_BP = start_B[:, None] + np.arange(1 - self._prompt, 1)
         prompt_BP = self._tokens[np.maximum(place_BP, 0)].astype(np.int64)
@@ -78,10 +95,7 @@ class DocumentWindows(Windows):
     def __init__(self, tokens: TokenIds | ShardedTokens, context: int, *, prompt: int = 0, end_of_text: int) -> None:
         """The arguments of `Windows`. A document begins after an end-of-text, and ends with one."""
         super().__init__(tokens, context, prompt=prompt, end_of_text=end_of_text)
-        if isinstance(self._tokens, ShardedTokens):
-            stop_D = self._tokens.places_of(end_of_text)  # behind each document's last target
-        else:
-            stop_D = np.flatnonzero(self._tokens[1:] == end_of_text) + 1
+        stop_D = self._document_ends  # behind each document's last target
         if not len(stop_D) or stop_D[-1] < self.targets:
             stop_D = np.append(stop_D, self.targets)
         start_D = np.concatenate([[0], stop_D[:-1]])
@@ -93,6 +107,10 @@ class DocumentWindows(Windows):
     def __len__(self) -> int:
         """The number of windows of all documents."""
         return len(self._start_W)
+
+    def documents(self, ids: Integers) -> Integers:
+        """The document of each window, counted from 0, int64 [B]."""
+        return self._document_of(self._start_W[ids], self._size_W[ids])
 
     def batch(self, ids: list[int]) -> Batch:
         """As `Windows.batch`, padded with end-of-text, and with `real`, which is False for padding."""

@@ -30,7 +30,6 @@ from seedfast.families.text.decoding import Choose, Decoding
 from seedfast.families.text.request import Canvas, TextRequest
 from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.keys import Draws
-from seedfast.run_folder import train_state
 
 if TYPE_CHECKING:
     from seedfast.evaluate.trained import Trained
@@ -171,9 +170,7 @@ class TextWriter:
     @cached_property
     def digest(self) -> str:
         """A digest of all that the model computes with: weights, adaptive state, tokenizer."""
-        groups = {"network": self._model.network.state_dict(), "family": self._model.state}
-        named = f"{train_state.digest(groups)} {tokenizers.digest(self.tokenizer)} {self.context}"
-        return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
+        return self._model.digest
 
 
 def machine() -> str:

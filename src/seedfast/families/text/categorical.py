@@ -62,8 +62,9 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         if count == size or bool((cumulative[..., -1] >= top_p).all()):
             break
         count = min(4 * count, size)
-    before = cumulative - ranked  # the probability of all likelier tokens
-    members = (before < top_p).sum(dim=-1, keepdim=True)
+    # Sums are compared as they were added up: `cumulative - ranked` rounds anew, and a token behind the boundary could
+    # count as a member if another row of the batch had it ranked.
+    members = 1 + (cumulative[..., :-1] < top_p).sum(dim=-1, keepdim=True)
     least = ranked.gather(-1, members - 1)
     # Equal probabilities may lie on both sides of the boundary.
     likelier, equal = probabilities > least, probabilities == least

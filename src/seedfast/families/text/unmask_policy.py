@@ -115,10 +115,11 @@ class Policy:
         if self.request.remdm:
             u_BL = step.draws.uniform("time", length, dtype=torch.float64)
             return open_BL & (u_BL < self.remdm_unmasked(step.index))
-        masked = self.masked(step.progress)
+        masked_of = {progress: self.masked(progress) for progress in set(step.progress)}
+        masked_B = torch.tensor([masked_of[each] for each in step.progress], dtype=torch.float64, device=open_BL.device)
         if self.request.order == "ancestral":
-            return open_BL & (step.text_draws.uniform("time", length, dtype=torch.float64) >= masked)
-        take_B = open_BL.sum(dim=1) - (step.count_B * masked).round().long()
+            return open_BL & (step.text_draws.uniform("time", length, dtype=torch.float64) >= masked_B[:, None])
+        take_B = open_BL.sum(dim=1) - (step.count_B * masked_B.float()).round().long()
         return first(-self.priority(step), open_BL, take_B)
 
     def priority(self, step: Step) -> Tensor:

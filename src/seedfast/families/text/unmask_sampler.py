@@ -50,14 +50,15 @@ def unmask(
     is_infill_B = (page.open_BL[:, :-1] & ~page.open_BL[:, 1:] & real_BL[:, 1:]).any(dim=1)
     may_end_B = torch.ones_like(is_infill_B) if decoding.forced else ~is_infill_B
     may_end_N = may_end_B.repeat_interleave(page.tokens_BL.shape[1])
-    steps = request.step_count or int(count_B.max())
+    steps_B = [request.step_count or count for count in count_B.tolist()]  # a text's own, whatever its neighbours have
+    steps = max(steps_B)
     plain = replace(request, temperature=1.0, top_k=None, top_p=None)
     for index in track("Sampling", range(steps + passes), steps + passes):
         logits = predict(page.tokens_BL, padding_BL)
         step = Step(
             index=index,
             left=steps + passes - 1 - index,
-            progress=min(1.0, (index + 1) / steps),
+            progress=[min(1.0, (index + 1) / own) if own else 1.0 for own in steps_B],
             page=page,
             logits=logits,
             count_B=count_B,

@@ -1,6 +1,6 @@
 """One step of unmasking as a value: the page before it, the network's distributions there, and its randomness."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,7 +72,8 @@ class MaskedPage:
 class Step:
     """One evaluation of the network.
 
-    index: its number, from 0. left: how many follow. progress: the fraction of the unmasking steps after it.
+    index: its number, from 0. left: how many follow. progress: the fraction of its own unmasking steps that each text
+    has after it, [B].
     page: the network's input. logits: its output at N flattened positions, [N, V].
     count_B: positions that were open before the first step.
     draws: the randomness of this step. text_draws: that of the whole text, the same in every step.
@@ -84,7 +85,7 @@ class Step:
 
     index: int
     left: int
-    progress: float
+    progress: Sequence[float]
     page: MaskedPage
     logits: Logits
     count_B: Tensor

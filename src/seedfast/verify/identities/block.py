@@ -24,7 +24,7 @@ Build = Callable[[Block, TextAssets], MaskedObjective]
 BuildGenerator = Callable[[Block, TextAssets], BlockGenerator]
 _VOCABULARY, _LENGTH = 3, 4
 _MODEL = Transformer(layers=2, heads=2, width=16, init="gpt2")
-_ROWS = 20_000
+_ROWS = 8_000
 
 
 def _network(objective: MaskedObjective) -> nn.Module:

@@ -42,7 +42,7 @@ from seedfast.verify.identities.sources import (
     Zipf,
     blurred,
 )
-from seedfast.verify.identities.toys import all_texts, arbitrary_history, assets, windows_of
+from seedfast.verify.identities.toys import IndependentWindows, all_texts, arbitrary_history, assets, windows_of
 
 BuildCausal = Callable[[Autoregressive, TextAssets], AutoregressiveObjective]
 BuildWindows = Callable[[Tokens, int], Windows]
@@ -262,7 +262,7 @@ def known_entropy_causal(build: BuildCausal = AutoregressiveObjective) -> Check:
         results.append(_never_below(source.name, objective, source.causal(), split, source.causal_entropy(_LENGTH)))
     zipf = Zipf()
     objective = build(Autoregressive(), assets(zipf.vocabulary, _LENGTH))
-    split = Windows(zipf.tokens(_WINDOWS * _LENGTH, _LENGTH), _LENGTH)
+    split = IndependentWindows(zipf.tokens(_WINDOWS * _LENGTH, _LENGTH), _LENGTH)
     surprise_V = -zipf.probabilities.log()
     variance = float((zipf.probabilities * (surprise_V - zipf.causal_entropy(1)).square()).sum())
     ratio = _validated(objective, zipf.causal(), split).standard_error / math.sqrt(variance / split.targets)

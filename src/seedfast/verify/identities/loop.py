@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from seedfast.data.dataset import Batch
-from seedfast.data.text.windows import Windows
 from seedfast.families.family import Objective, Task
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.embedding import Embedding
@@ -24,7 +23,7 @@ from seedfast.loop.validate import Score, validate
 from seedfast.models.transformer import Transformer
 from seedfast.optim.ema import EMA, Average
 from seedfast.verify.identities.check import Check, relative_error
-from seedfast.verify.identities.toys import arbitrary_history, arbitrary_table, assets, numbers
+from seedfast.verify.identities.toys import IndependentWindows, arbitrary_history, arbitrary_table, assets, numbers
 
 _VOCABULARY, _LENGTH = 3, 4
 _SPLITS: tuple[tuple[int, ...], ...] = ((6, 6), (1, 5, 4, 2), (1,) * 12)
@@ -134,7 +133,7 @@ def validation_is_training_loss(validation: Callable[..., Score] = validate) -> 
     The windows differ in their number of scored tokens, so a mean of means would not be.
     """
     stream = (numbers("stream", 46).abs() * 10).long() % _VOCABULARY
-    split = Windows(stream.numpy().astype(np.uint16), _LENGTH)
+    split = IndependentWindows(stream.numpy().astype(np.uint16), _LENGTH)
     objective, network = _TrainingKeys(Masked(), assets(_VOCABULARY, _LENGTH)), arbitrary_table(_VOCABULARY, _LENGTH)
     objective.evaluation_group = len(split)
     ids = list(range(len(split)))

@@ -1,5 +1,5 @@
-"""What is done of a file that takes long: each group's results, appended to a file beside the result, and kept if it is
-interrupted."""
+"""What is done of work that takes long: the results of each part, appended to a file beside the result, and kept if the
+work is interrupted."""
 
 import hashlib
 import os
@@ -73,11 +73,11 @@ def _check(record: bytes) -> bytes:
 
 
 @contextmanager
-def journal(result: Path | None, key: str) -> Iterator[Journal]:
+def journal(result: Path | None, key: str, *, busy: str | None = None) -> Iterator[Journal]:
     """The journal beside a result, which is removed when the work is done, and kept when it is interrupted.
 
     key: names the work exactly. result: None for one that nothing continues. Raises UserError if another process
-    writes the same result.
+    writes the same result; busy: its sentence.
     """
     if result is None:
         with TemporaryFile() as file:
@@ -93,4 +93,4 @@ def journal(result: Path | None, key: str) -> Iterator[Journal]:
                 raise
             path.unlink()
     except BlockingIOError:
-        raise UserError(f"Another process is writing {result}: wait for it, or name another file.") from None
+        raise UserError(busy or f"Another process is writing {result}: wait for it, or name another file.") from None

@@ -1,0 +1,260 @@
+"""The plan of a study: which runs it trains, each with how many FLOPs. It is written before the first of them.
+
+Each family trains the same nine cells: three sizes, and three lengths for each. A cell is a number of FLOPs, that of
+the first family at this size and length; every family gets it, in whole steps:
+
+    steps = round(FLOPs of the cell / FLOPs of a step),      FLOPs of a step by `loop/flops.py`
+
+With at least 200 steps each is within a quarter of a percent of its cell. A size is m layers of m heads of 16 channels,
+about 3072 m³ parameters in the blocks. N of the law is FLOPs for each token / 6, in the unit of parameters, so that
+6 N D is the FLOPs of a run exactly, with attention and output layer, as DeepSeek LLM (Bi et al. 2024, section 3.2) has
+it. The middle cell has about 20 tokens for each of N, as Hoffmann et al. 2022 found to be best, or as near to that as
+the budget allows.
+
+N-gram tables are left out: they take no FLOPs, and a family that reads vectors can have none.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seedfast.data.text.config import TextData
+from seedfast.data.text.corpus import TextAssets
+from seedfast.errors import UserError
+from seedfast.evaluate.effort import step_flops
+from seedfast.files import commit, to_json
+from seedfast.loop.budget import Speed, measure
+from seedfast.loop.config import Run
+from seedfast.loop.distributed import DistributedContext
+from seedfast.loop.placement.placement import Placement
+from seedfast.loop.session import Session
+from seedfast.loop.trial import trial
+from seedfast.models.transformer import Transformer
+from seedfast.scaling.request import BATCH, EXAMPLES, Request
+from seedfast.untrusted import read_json
+
+FILE = "study.json"
+LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
+"""The sizes: layers, and heads of 16 channels. A single layer of attention follows another law."""
+LEAST_STEPS = 200
+"""Steps of a run: the loss of the first few hundred falls faster than any power law."""
+LENGTHS = (1, 2, 4)
+CHECK = 4
+"""FLOPs of the run that checks the law, over those of the largest run of the fit."""
+DRAWS = 2
+"""Random tasks for each window, by which bounds are measured: the same for all runs, since these share a seed."""
+_SIZES = 3
+_TOKENS_FOR_EACH = 20.0
+_HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
+_MARGIN = 0.85  # of the minutes, for what was measured too short
+_OPENING = 2.0  # seconds of a run before its first step and after its last
+_TIMED_SIZE = 3  # of the runs by which the speed is measured
+_TIMED = 60.0  # seconds of a budget by which the speed is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run of the plan. budget: FLOPs of its cell, which its steps come to within half a step."""
+
+    name: str
+    family: str
+    size: int
+    steps: int
+    step_flops: float
+    budget: float
+    in_fit: bool = True
+
+    @property
+    def flops(self) -> float:
+        """The FLOPs of its training."""
+        return self.steps * self.step_flops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was asked for, the part of the text that is held out, FLOPs of a step by family and size, and the runs."""
+
+    request: Request
+    validation: float
+    step_flops: Mapping[str, Mapping[int, float]]
+    runs: tuple[PlannedRun, ...]
+
+    def write(self, folder: Path) -> None:
+        """Commit it as the study's file."""
+        commit(folder / FILE, to_json(asdict(self)))
+
+    def run(self, planned: PlannedRun) -> Run:
+        """A planned run as the value that is trained."""
+        return self.request.run(planned.family, planned.size, planned.steps, self.validation)
+
+
+def read(folder: Path, request: Request) -> Plan | None:
+    """The plan of the study in a folder; None for a new folder.
+
+    Raises UserError for another study, or a file that cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        stored = read_json(path)
+        asked = {**stored["request"], **{key: tuple(stored["request"][key]) for key in ("data", "families")}}
+        plan = Plan(
+            request=Request(**asked),
+            validation=float(stored["validation"]),
+            step_flops={
+                family: {int(size): float(flops) for size, flops in each.items()}
+                for family, each in stored["step_flops"].items()
+            },
+            runs=tuple(PlannedRun(**each) for each in stored["runs"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as the plan of a study ({error}): give another --out.") from error
+    for key, before in asdict(plan.request).items():
+        now = getattr(request, key)
+        if before != now:
+            raise UserError(
+                f"{folder} holds a study with {key} = {_shown(before)}, and {_shown(now)} is asked for: give the same "
+                "command to continue it, or another --out."
+            )
+    return plan
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple | list) else str(value)
+
+
+def make(request: Request) -> Plan:
+    """Plan a new study. Nothing is trained, but a few steps of each family are timed for a budget in minutes.
+
+    Raises UserError for data without held-out text, and a budget too small for 200 steps of each run.
+    """
+    began = time.perf_counter()
+    validation = _validation(request)
+    flops: dict[str, dict[int, float]] = {}
+    seconds, opening = 0.0, 0.0
+    for family in request.families:
+        run = request.run(family, _TIMED_SIZE, 1000, validation)
+        with trial(run, None, Placement(DistributedContext.single(run.device, run.precision))) as session:
+            flops[family] = dict(_counted(request, session, family, validation))
+            if request.minutes is not None:
+                speed = measure(session, _TIMED)
+                seconds += speed.step_seconds / flops[family][_TIMED_SIZE]
+                opening += (_OPENING + _ending(session, speed)) * (_SIZES * len(LENGTHS) + request.check)
+    if request.minutes is None:
+        assert request.flops is not None
+        each = request.flops / len(request.families)
+    else:
+        left = 60 * request.minutes * _MARGIN - opening - (time.perf_counter() - began)
+        each = max(0.0, left) / seconds
+    try:
+        runs = planned(flops, each, tokens=BATCH * request.context, check=request.check)
+    except TooSmall as error:
+        needed = f"--flops {error.flops * len(request.families):.2g}"
+        if request.minutes is not None:
+            minutes = (error.flops * seconds + opening) / 60 / _MARGIN
+            needed = f"--minutes {math.ceil(minutes + (time.perf_counter() - began) / 60)}"
+        raise UserError(
+            f"The budget leaves a run fewer than {LEAST_STEPS} steps: give at least {needed} or fewer --families."
+        ) from None
+    return Plan(request=request, validation=validation, step_flops=flops, runs=runs)
+
+
+class TooSmall(Exception):
+    """A budget in which no run has enough steps. flops: of each family, that are needed at least."""
+
+    def __init__(self, flops: float) -> None:
+        super().__init__(flops)
+        self.flops = flops
+
+
+def planned(
+    step_flops: Mapping[str, Mapping[int, float]], each: float, *, tokens: int, check: bool
+) -> tuple[PlannedRun, ...]:
+    """The runs of all families, those with fewer FLOPs first. each: FLOPs of one family. tokens: of a step.
+
+    Raises TooSmall.
+    """
+    reference = next(iter(step_flops.values()))
+    needed, fitting = list[float](), list[tuple[float, int, float]]()
+    for first in range(len(LADDER) - _SIZES):
+        sizes = LADDER[first : first + _SIZES]
+        n = [reference[size] / 6 / tokens for size in sizes]
+        for_one = (
+            6 * sum(LENGTHS) * sum(n) + check * CHECK * 6 * n[-1] * LENGTHS[-1]
+        )  # FLOPs, for the least tokens of 1
+        length = each / for_one
+        least = LEAST_STEPS * max(flops[size] / reference[size] for flops in step_flops.values() for size in sizes)
+        needed.append(least * tokens * for_one)
+        if length >= least * tokens:
+            fitting.append((abs(math.log(LENGTHS[1] * length / n[1] / _TOKENS_FOR_EACH)), first, length))
+    if not fitting:
+        raise TooSmall(min(needed))
+    _, first, length = min(fitting)
+    sizes = LADDER[first : first + _SIZES]
+    cells = [
+        (f"{size}-x{times}", size, reference[size] / tokens * length * times, True)
+        for size in sizes
+        for times in LENGTHS
+    ]
+    if check:
+        cells.append((f"{LADDER[first + _SIZES]}-check", LADDER[first + _SIZES], CHECK * cells[-1][2], False))
+    runs = [
+        PlannedRun(
+            name=f"{family}-{name}",
+            family=family,
+            size=size,
+            steps=round(budget / flops[size]),
+            step_flops=flops[size],
+            budget=budget,
+            in_fit=in_fit,
+        )
+        for name, size, budget, in_fit in cells
+        for family, flops in step_flops.items()
+    ]
+    return tuple(sorted(runs, key=lambda run: run.budget))
+
+
+def _ending(session: Session, speed: Speed) -> float:
+    """Seconds from the last step of a run to its result: a validation of two kinds of weights, samples, the result."""
+    windows, draws = len(session.corpus.validation), session.family.evaluated.measure.draws or 1
+    passes = windows * min(DRAWS, draws) / (2 * min(windows, EXAMPLES) * draws)  # over those of the validation
+    return speed.sampling_seconds + speed.validation_seconds * (1 + passes)
+
+
+def _validation(request: Request) -> float:
+    """The part of the text that is held out: that of the recipe, and less of a long text."""
+    run = request.run(request.families[0], LADDER[0], 1000, 0.1)
+    assert isinstance(run.data, TextData)
+    corpus = run.data.load()
+    assets = corpus.assets
+    assert isinstance(assets, TextAssets)
+    if not len(corpus.validation):
+        raise UserError(
+            f"A study measures runs on held-out text, and {_shown(request.data)} is too short to have any: add text, "
+            "or lower --context."
+        )
+    return float(f"{run.data.validation * min(1.0, _HELD_OUT / assets.validation_bytes):.3g}")
+
+
+def _counted(request: Request, session: Session, family: str, validation: float) -> Iterator[tuple[int, float]]:
+    """Each size with the FLOPs of a step. Raises UserError for a family whose FLOPs cannot be counted."""
+
+    def count(size: int, layers: int) -> float:
+        run = request.run(family, size, 1000, validation)
+        assert isinstance(run.model, Transformer)
+        with torch.device("meta"):
+            network = session.family.objective.network(replace(run.model, layers=layers))
+        found = step_flops(run, session.family.objective, session.corpus, network, session.state.family)
+        if not found:
+            raise UserError(f"FLOPs of {family} cannot be counted: leave it out of --families.")
+        return found
+
+    for size in LADDER:
+        one, two = count(size, 1), count(size, 2)
+        yield size, one + (size - 1) * (two - one)  # all layers take the same

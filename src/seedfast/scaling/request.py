@@ -1,0 +1,65 @@
+"""What a study is asked for, and the runs that this makes: those of the recipes, in the sizes of a study."""
+
+from dataclasses import dataclass, replace
+
+from seedfast import recipes
+from seedfast.data.text.config import TextData
+from seedfast.loop.config import Run
+from seedfast.models.transformer import Transformer
+from seedfast.optim.ema import EMA
+
+FAMILIES = ("autoregressive", "masked", "block", "proofreading", "embedding")
+BATCH = 4
+"""Windows of a step: few, since at equal FLOPs models of these sizes learn more from more steps."""
+LEARNING_RATE = 0.02
+"""Twice that of the recipes, which are larger than most runs of a study."""
+EXAMPLES = 8
+"""Of the validation that ends a training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a study is asked for. flops: of all runs together. minutes: the time of all instead."""
+
+    data: tuple[str, ...]
+    families: tuple[str, ...] = FAMILIES
+    minutes: float | None = None
+    flops: float | None = None
+    check: bool = False
+    tokenizer: str = "bytes"
+    context: int = 128
+    seed: int = 1
+
+    def run(self, family: str, size: int, steps: int, validation: float) -> Run:
+        """The run of a family in a size. Raises UserError for options that do not fit the data."""
+        made = recipes.make(f"text-{family}")
+        assert isinstance(made.data, TextData)
+        assert isinstance(made.model, Transformer)
+        data = replace(
+            made.data.with_path(*self.data), tokenizer=self.tokenizer, context=self.context, validation=validation
+        )
+        return replace(
+            made,
+            data=data,
+            model=replace(made.model, layers=size, heads=size, width=16 * size, ngrams=()),
+            optimizer=replace(made.optimizer, lr=LEARNING_RATE),
+            schedule=replace(made.schedule, warmup=warmup(steps)),
+            ema=EMA(),
+            steps=steps,
+            batch_size=BATCH,
+            seed=self.seed,
+            eval_every=0,
+            eval_examples=EXAMPLES,
+            sample_every=0,
+            keep=1,
+        ).located()
+
+
+def warmup(steps: int) -> int:
+    """Steps of warm-up: a tenth of a short run."""
+    return min(100, steps // 10)
+
+
+def shape_flags(size: int) -> str:
+    """The flags of a size, for people."""
+    return f"--model.layers {size} --model.heads {size} --model.width {16 * size} --model.ngrams"
