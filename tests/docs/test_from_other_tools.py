@@ -8,6 +8,7 @@ import pytest
 from tests.cli.test_cli import seedfast
 
 from seedfast import recipes
+from seedfast.cli.chosen import Chosen
 from seedfast.cli.other_tools import ANSWERS, refuse_foreign_flags
 from seedfast.cli.sample import Sample
 from seedfast.cli.train import Train, parse_run
@@ -33,7 +34,7 @@ def train_flags(recipe: str) -> set[str]:
 
 OURS = {
     "train": set().union(*(train_flags(recipe) for recipe in recipes.RECIPES)),
-    "sample": flags({f.name for kind in (Sample, *REQUESTS) for f in fields(kind)}),
+    "sample": flags({f.name for kind in (Sample, Chosen, *REQUESTS) for f in fields(kind)}),
 }
 
 
