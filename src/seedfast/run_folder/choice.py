@@ -66,9 +66,11 @@ def is_best(checkpoint: Checkpoint, weights: Weights) -> bool:
     """Whether these weights have their best validation of the run at this step; of a checkpoint that was copied
     elsewhere, the best one until then."""
     try:
-        best = {kind: record["step"] for kind, record in read_best(run_folder_of(checkpoint.folder)).items()}
-    except (OSError, ValueError):
-        best = {kind: record.step for kind, record in checkpoint.best.items()}
+        records = read_best(run_folder_of(checkpoint.folder))
+    except UserError:
+        records = {}
+    best = {kind: record["step"] for kind, record in records.items()}
+    best = best or {kind: record.step for kind, record in checkpoint.best.items()}
     return best.get(weights) == checkpoint.step
 
 

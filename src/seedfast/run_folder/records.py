@@ -65,9 +65,6 @@ def read_best(run_folder: Path) -> dict[str, dict[str, Any]]:
     return dict(stored)
 
 
-_BEST_FIELDS = {f.name for f in fields(BestRecord)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class CheckpointManifest:
     """The manifest of a checkpoint.
