@@ -87,7 +87,9 @@ def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
     tested |= {"async_save", "faults", "kills", "damage", "compression", "serve", "studio"}
-    assert {path.stem for path in BENCH.glob("*.py")} == tested | {"time_to_loss", "exact_sums", "common", "nanogpt"}
+    elsewhere = {"study"}  # tests/scaling/test_study.py
+    others = {"time_to_loss", "exact_sums", "common", "nanogpt"}
+    assert {path.stem for path in BENCH.glob("*.py")} == tested | elsewhere | others
 
 
 def test_loop_overhead(text: Path, tmp_path: Path) -> None:

@@ -91,7 +91,10 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("text-autoregressive", {}),
     "own code": ("text-autoregressive", {"model": Transformer(layers=1, heads=2, width=16, mlp="relu2", bias=True)}),
     "masked": ("text-masked", {}),
-    "own code with n-grams": ("text-autoregressive", {"model": replace(_TINY, ngrams=(97, 32), ngrams_in="layers")}),
+    "own code with n-grams": (
+        "text-autoregressive",
+        {"model": replace(_TINY, layers=2, ngrams=(97, 32), ngrams_in="layers")},
+    ),
     "masked with n-grams": ("text-masked", {"model": replace(_TINY, ngrams=(97, 32))}),
     "proofreading with n-grams": ("text-proofreading", {"model": replace(_TINY, ngrams=(97, 32))}),
     "masked and tied": ("text-masked", {"model": Transformer(layers=1, heads=2, width=16, tied=True)}),

@@ -85,8 +85,10 @@ class Laboratory:
 
 
 def _takes_three_steps(option: Option) -> bool:
-    """Of the encoder of captions, gradients come two steps late: behind gates that start at zero."""
-    return option.field in ("shape", "eval_every", "log_every", "skip_budget") or option.name.startswith("model.vit.")
+    """Of the encoder of captions, gradients come two steps late: behind gates that start at zero. A thread that saves
+    is seen in the step after."""
+    fields = ("shape", "eval_every", "log_every", "skip_budget", "async_save")
+    return option.field in fields or option.name.startswith("model.vit.")
 
 
 @dataclass(frozen=True)

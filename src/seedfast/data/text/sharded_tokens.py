@@ -14,7 +14,7 @@ _AT_ONCE = 1 << 24  # tokens
 
 def places_of(tokens: TokenIds, token: int) -> npt.NDArray[np.int64]:
     """The places of all copies of a token, ascending, [N]; in parts, so that memory does not grow with the tokens."""
-    starts = range(0, len(tokens), _AT_ONCE)
+    starts = range(0, len(tokens) or 1, _AT_ONCE)
     return np.concatenate([np.flatnonzero(tokens[start : start + _AT_ONCE] == token) + start for start in starts])
 
 
