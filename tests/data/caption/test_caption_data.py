@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -503,3 +504,9 @@ def test_a_tokenizer_that_loses_text_is_refused(pictures: Path, tmp_path: Path) 
         load(pictures / "a.json", tokenizer=str(lossy))
     with pytest.raises(UserError, match=r"characters.* is for texts"):
         load(pictures / "a.json", tokenizer="characters")
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "captions.json")
+    with pytest.raises(UserError, match="is no regular file: store the captions in one"):
+        load(tmp_path / "captions.json")

@@ -173,7 +173,9 @@ class CaptionData(DataConfig):
                 f"data.path {self.path} is not a file that lists images with captions: name a .json, .jsonl or .csv "
                 "file, a folder with metadata.jsonl, hf:NAME, path/to/file.py:function, or glyphs."
             )
-        if path.is_file():
+        if not path.is_dir():
+            if not path.is_file():  # waiting for a pipe may never end
+                raise UserError(f"data.path {self.path} is no regular file: store the captions in one.")
             refuse_other_kinds(path)
         folder = Path(self.images).expanduser().absolute() if self.images else None
         source = listed_captions(path, folder, self.validation_split)
