@@ -3,13 +3,14 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers import processes
+from tests.helpers import past, processes
 from tests.helpers.cli import Run as Command
 
 from seedfast import UserError, study
@@ -234,3 +235,23 @@ def test_mistakes_are_refused_in_one_sentence(done: Path, story: Path, tmp_path:
         assert message in error
         assert len([line for line in error.strip().splitlines() if line.startswith("seedfast: ")]) == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_code_that_a_run_of_the_study_names_does_not_run(
+    done: Path, story: Path, tmp_path: Path, seedfast: Command
+) -> None:
+    """The folder of a study may be a stranger's, whose runs name a data source of their own."""
+    folder, mark = tmp_path / "study", tmp_path / "executed"
+    shutil.copytree(done, folder)
+    shutil.rmtree(folder / "deployed", ignore_errors=True)
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(mark)!r}, 'w')\ndef documents(): ...\n")
+    for run in folder.glob("runs/masked-*/checkpoints/*/run.yaml"):
+        stored = run.read_text()
+        run.write_text(stored.replace(str(story), f"{own}:documents"))
+        assert run.read_text() != stored
+        past.reseal(run.parents[2])
+    status, _, error = seedfast(*words(story, folder, "autoregressive", "masked"))
+    assert status == 2, error
+    assert f"names the Python file {own}" in error
+    assert not mark.exists()

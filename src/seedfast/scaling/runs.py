@@ -106,7 +106,7 @@ def train_and_measure(folder: Path, plan: Plan, planned: PlannedRun) -> Measured
                 bar.advance(1)
 
         api.train(plan.run(planned), place, progress=advance)
-    model = api.load(place, step="newest", trust=True)  # the weights at the end, by the schedule that led there
+    model = api.load(place, step="newest")  # the weights at the end, by the schedule that led there
     found = _measured(planned, model)
     (folder / RESULTS).mkdir(exist_ok=True)
     commit(folder / RESULTS / f"{planned.name}.json", to_json(asdict(found)))
@@ -157,7 +157,7 @@ def exact(folder: Path, found: Measured) -> tuple[float, float] | None:
             return None if stored["value"] is None else (float(stored["value"]), float(stored["standard_error"]))
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} cannot be read ({error}): remove it, and it is measured again.") from error
-    model = api.load(folder / RUNS / found.name, step="newest", trust=True)
+    model = api.load(folder / RUNS / found.name, step="newest")
     with silenced():
         result = measured(found.name, model, Options(only=("deployed",), windows=_WINDOWS)).get("deployed")
     record = {} if result is None else result.record
@@ -172,5 +172,5 @@ def refuse_other_texts(folder: Path, found: list[Measured]) -> None:
     first = found[0]
     for other in found[1:]:
         if other.digest != first.digest:
-            models = {each.name: api.load(folder / RUNS / each.name, trust=True) for each in (first, other)}
+            models = {each.name: api.load(folder / RUNS / each.name) for each in (first, other)}
             refuse_other_bytes(*((name, model, HeldOut(model.corpus)) for name, model in models.items()))
