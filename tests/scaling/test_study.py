@@ -6,18 +6,23 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.helpers import past, processes
 from tests.helpers.cli import Run as Command
 
-from seedfast import UserError, study
+from seedfast import UserError, load, study
 from seedfast.cli.train import parse_run
+from seedfast.evaluate.held_out import HeldOut
 from seedfast.scaling import plan as plans
 from seedfast.scaling import table
 from seedfast.scaling.plan import TooSmall, planned
+from seedfast.scaling.request import Request
+from seedfast.scaling.runs import known
 
 TINY = {"LADDER": (1, 2, 3, 4), "LENGTHS": (1, 2), "LEAST_STEPS": 3}
 """Small enough for seconds: six runs and a check, for each family."""
@@ -35,6 +40,15 @@ def _tiny() -> Iterator[None]:
         for name, value in TINY.items():
             patch.setattr(plans, name, value)
         yield
+
+
+@pytest.fixture(scope="module")
+def story(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text in documents of ten lines."""
+    path, lines = tmp_path_factory.mktemp("rows") / "story.jsonl", story.read_text().splitlines(keepends=True)
+    texts = ["".join(lines[start : start + 10]) for start in range(0, len(lines), 10)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
 
 
 def words(text: Path, out: Path, *families: str, flops: float = FLOPS) -> list[str | Path]:
@@ -121,6 +135,32 @@ def test_a_finished_study_is_judged_again_without_training(done: Path, story: Pa
     larger = json.loads(seedfast(*command, "--json", "--for-flops", "1e12")[1])
     assert larger["flops"] == 1e12
     assert larger["families"][0]["prediction"]["value"] < record["families"][0]["prediction"]["value"]
+
+
+def test_a_result_knows_the_documents_of_its_windows(done: Path, story: Path, tmp_path: Path) -> None:
+    """So the bands draw whole documents, as the error of each run does. A result of an earlier version has none, and
+    counts as one text."""
+    request = Request(
+        data=(str(story),), families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16
+    )
+    plan = plans.read(done, request)
+    assert plan is not None
+    planned_run = plan.runs[0]
+    found = known(done, planned_run)
+    assert found is not None
+    cut = HeldOut(load(done / "runs" / found.name).corpus).cut
+    assert cut.documents_E is not None
+    assert len(set(cut.documents_E.tolist())) > 1
+    assert found.cut.documents_E is not None
+    assert np.array_equal(found.cut.documents_E, cut.documents_E)
+    assert found.cut.identity == cut.identity
+    stored = json.loads((done / "results" / f"{found.name}.json").read_text())
+    (tmp_path / "results").mkdir()
+    former = {**{key: value for key, value in stored.items() if key != "documents"}, "is_ordered": True}
+    (tmp_path / "results" / f"{found.name}.json").write_text(json.dumps(former))
+    before = known(tmp_path, planned_run)
+    assert before is not None
+    assert before == replace(found, documents=(0,) * len(found.sizes))
 
 
 def test_a_run_of_the_study_is_an_ordinary_run(done: Path, seedfast: Command) -> None:
