@@ -18,8 +18,8 @@ from tests.helpers.cli import Run as Command
 from seedfast import UserError, load, study
 from seedfast.cli.train import parse_run
 from seedfast.evaluate.held_out import HeldOut
+from seedfast.scaling import front, table
 from seedfast.scaling import plan as plans
-from seedfast.scaling import table
 from seedfast.scaling.plan import TooSmall, planned
 from seedfast.scaling.request import Request
 from seedfast.scaling.runs import known
@@ -108,6 +108,21 @@ def test_a_budget_that_is_too_small_names_the_least_one() -> None:
         planned(STEP_FLOPS, caught.value.flops * 0.999, tokens=1024, check=False)
 
 
+def test_a_budget_that_nobody_chose_grows_to_the_least_one(
+    story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = Request(data=(str(story),), families=("autoregressive",), minutes=1e-3, context=16)
+    with pytest.raises(UserError, match="give at least --minutes"):
+        plans.make(request)
+    assert min(run.steps for run in plans.make(request, may_grow=True).runs) == TINY["LEAST_STEPS"]
+    assert "this study has --minutes" in capsys.readouterr().err
+    asked = []
+    monkeypatch.setattr(front, "run_study", lambda *_, may_grow, **__: asked.append(may_grow))
+    for budget in ({}, {"minutes": 15.0}, {"flops": 1e9}):
+        study(story, "new", **budget)
+    assert asked == [True, False, False]
+
+
 def test_a_finished_study_is_judged_again_without_training(done: Path, story: Path, seedfast: Command) -> None:
     command = words(story, done, "autoregressive", "masked")
     before = {path: path.stat().st_mtime_ns for path in (done / "runs").rglob("*.safetensors")}
@@ -182,7 +197,7 @@ def test_the_tables_fit_a_terminal_and_name_bounds(done: Path, story: Path, seed
     assert last.startswith("seedfast train text-")
     shown = " ".join(out.split())
     for part in ("Recommended for", "bounds from above", "off by", "deployed", "best in", "≤ ", "Expected error: ",
-                 "Warning: these predictions are not accurate to 1%"):  # fmt: skip
+                 "Warning: these predictions are not accurate to 1%", "reads its training text"):  # fmt: skip
         assert part in shown
     page = (done / "study.html").read_text()
     assert page.count("data:image/png") == 2
