@@ -224,9 +224,12 @@ def test_the_command_refuses_mistakes_in_one_sentence(folders: dict[str, Path], 
     empty, whole = tmp_path / "empty.txt", tmp_path / "whole.txt"
     empty.write_text("")
     whole.write_text("the cat")
+    binary = tmp_path / "binary.txt"
+    binary.write_bytes(b"the cat \x9e")
     for words, message in (
         ((folders["masked"], tmp_path / "none.txt"), "is no file"),
         ((folders["masked"], empty), "empty"),
+        ((folders["masked"], binary), "is not UTF-8"),
         ((folders["masked"], whole, "--html", tmp_path), "is a folder"),
         ((folders["masked"], whole, "--top-p", "2"), "top-p must be in (0, 1]"),
         ((folders["autoregressive"], whole, "--steps", "3"), "There is no option steps"),
