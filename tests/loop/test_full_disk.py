@@ -19,7 +19,7 @@ steps, rank = sys.argv.pop(1).split(","), sys.argv.pop(1)
 
 
 def full(event, arguments):
-    path = str(arguments[0]) if event == "open" else ""
+    path = str(arguments[0]) if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR) else ""
     if UNFINISHED in path and any(f"step-{int(step):08}" in path for step in steps):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -40,8 +40,8 @@ runpy.run_module("seedfast", run_name="__main__", alter_sys=True)
     ),
 )
 def test_processes_train_on_after_a_failed_save(own: tuple[str, ...], rank: int, story: Path, tmp_path: Path) -> None:
-    run = small_run("text-masked", story, steps=12, eval_every=4, save_every=30, keep=30)
-    words = ["train", "text-masked", *flags(run), *own, "--out"]
+    run = small_run("text-masked", story, steps=12, eval_every=4, save_every=30)
+    words = ["train", "text-masked", *flags(run), "--keep", "30", *own, "--out"]
     assert [done.returncode for done in ranks(2, *words, tmp_path / "whole")] == [0, 0]
     group = start_ranks(2, "-c", [FULL, "4,5,6", str(rank), *words, tmp_path / "run"])
     first, second = (command.finish() for command in group)
@@ -57,13 +57,11 @@ def test_processes_train_on_after_a_failed_save(own: tuple[str, ...], rank: int,
     assert compare(tmp_path / "whole", tmp_path / "run")[0] is None
 
 
-@pytest.mark.parametrize("own", slow_but([("--placement", "fsdp")], [(), ("--placement", "fsdp")]))
-def test_every_process_ends_if_the_last_checkpoint_cannot_be_saved(
-    own: tuple[str, ...], story: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("placement", slow_but(["fsdp"], ["ddp", "fsdp"]))
+def test_every_process_ends_if_the_last_checkpoint_cannot_be_saved(placement: str, story: Path, tmp_path: Path) -> None:
     run = small_run("text-masked", story, steps=4, eval_every=0, save_every=2)
-    words = ["train", "text-masked", *flags(run), *own, "--out", tmp_path / "run"]
-    group = start_ranks(2, "-c", [FULL, "4", "1" if own else "0", *words])
+    words = ["train", "text-masked", *flags(run), "--placement", placement, "--out", tmp_path / "run"]
+    group = start_ranks(2, "-c", [FULL, "4", "1" if placement == "fsdp" else "0", *words])
     first, second = (command.finish() for command in group)
     assert [first.returncode, second.returncode] == [3, 3]
     assert "its last checkpoint could not be saved" in first.stderr

@@ -190,9 +190,10 @@ def test_processes_that_share_the_weights_measure_together(story: Path, tmp_path
 
 def test_a_lack_of_memory_in_one_of_them_ends_all_with_a_sentence(story: Path, tmp_path: Path) -> None:
     first, second = unequal("1000000,0", story, tmp_path / "run")
-    assert (first.returncode, second.returncode) == (2, 2)
-    assert "Process 1: 1 examples in a forward pass need more memory than there is (out of memory)" in first.stderr
-    assert not second.stderr
+    assert all(done.returncode in (2, 3) for done in (first, second))
+    sentence = "1 examples in a forward pass need more memory than there is (out of memory)"
+    assert (first.stderr + second.stderr).count(sentence) == 1
+    assert "Traceback" not in first.stderr + second.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -24,7 +24,7 @@ from seedfast.models.network import Network
 Compiled = Literal["off", "blocks", "step"]
 Compile = Literal["auto", "off", "blocks", "step"]
 
-_MOST_VARIANTS = 64
+_MOST_VARIANTS = 128
 """Shapes and kinds of inputs for which one piece of code may be compiled."""
 
 
