@@ -78,7 +78,7 @@ def build(
     summed = summation(run, placement)
     what = compiled(run.compile, network, family.objective, placement)
     if what != "off":
-        compile_parts(network)
+        compile_parts(network, by_block=placement.is_sharded)
     return Session(
         run=run,
         folder=checkpoints.run_folder,
