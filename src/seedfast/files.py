@@ -107,9 +107,9 @@ def tree_size(path: Path) -> int:
 
     What is removed meanwhile, by a training that tidies its folder, counts nothing.
     """
-    files = (os.path.join(at, name) for at, _, names in os.walk(path) for name in names) if path.is_dir() else (path,)
+    files = (Path(at, name) for at, _, names in os.walk(path) for name in names) if path.is_dir() else (path,)
     total = 0
     for file in files:
         with suppress(FileNotFoundError):
-            total += os.lstat(file).st_size
+            total += file.lstat().st_size
     return total

@@ -49,7 +49,7 @@ def runs_below(folders: Sequence[Path]) -> list[RunSummary]:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"There is no folder {folder}.")
+            raise UserError(f"There is no folder {folder}: name one that holds runs; seedfast train begins a run.")
     paths = {path for folder in folders for path in _run_folders(folder)}
     found = [summary(path) for path in sorted(paths)]
     return [each for each in found if each.path.exists()]
