@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from seedfast.errors import UserError
@@ -17,6 +17,7 @@ from seedfast.serve.answers import Answer
 from seedfast.serve.body import WireError, parsed
 from seedfast.serve.engine import CancelledRowError, FullError
 from seedfast.serve.events import Delta, Ended, Event, Plan, UnableError
+from seedfast.serve.json_response import ASCIIResponse
 from seedfast.serve.metrics import Metrics
 from seedfast.serve.requests import Asked, Chat
 from seedfast.serve.service import Service, drawn_seed
@@ -102,7 +103,7 @@ class Answering:
                 self._ended_early(writing)
         if asked.stream:
             return _Stream(_parts(found, events, answer), lambda: self._ended_early(writing))
-        return JSONResponse(answer.whole(found))
+        return ASCIIResponse(answer.whole(found))
 
     def _ended_early(self, writing: Writing) -> None:
         if writing.cancel():

@@ -76,7 +76,7 @@ class Body:
                 continue
             if name in _NOTHING:
                 raise WireError(f"{name} ({short(value)}) is not supported: leave it out.", name)
-            near = get_close_matches(name, [*known, *options], n=1)
+            near = get_close_matches(name, [*known, *options], n=1, cutoff=0.75)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join([*known, *options])}."
             raise WireError(f"There is no parameter called {short(name)}; {hint}", name)
 

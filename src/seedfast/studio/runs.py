@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from seedfast.data.names import is_utf8
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import is_bare
 from seedfast.loop.plain_config import flatten
@@ -78,10 +79,10 @@ class Runs:
         """The files of samples of a run by their folder, newest step first. Raises UnknownError."""
         root = self.path(run)
         inside = [each for each in (root / "samples").glob("*/") if not leads_out(each, root)]
-        folders = sorted(inside, key=_number, reverse=True)
+        folders = sorted((each for each in inside if is_utf8(each.name)), key=_number, reverse=True)
         found = []
         for folder in folders:
-            names = sorted(file.name for file in folder.iterdir() if file.suffix in MEDIA)
+            names = sorted(file.name for file in folder.glob("*") if file.suffix in MEDIA and is_utf8(file.name))
             if names:
                 shown = [f"samples/{folder.name}/{name}" for name in names]
                 found.append({"name": folder.name, "files": shown})
