@@ -77,7 +77,10 @@ def summary(path: Path) -> RunSummary:
 
 
 def _summary(path: Path) -> RunSummary:
-    run = read_yaml(path / "run.yaml", root=path)
+    try:
+        run = read_yaml(path / "run.yaml", root=path)
+    except ValueError as error:
+        raise UserError(f"run.yaml cannot be read ({error}).") from None
     steps, recipe, newest = int(run["steps"]), str(run["recipe"]), 0
     with suppress(FileNotFoundError):
         newest = int(read_json(path / "latest.json", root=path)["step"])

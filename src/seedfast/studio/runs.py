@@ -12,6 +12,7 @@ from typing import Any
 from seedfast.data.names import is_utf8
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import is_bare
+from seedfast.files import tree_size
 from seedfast.loop.plain_config import flatten
 from seedfast.run_folder.listing import RunSummary, runs_below
 from seedfast.studio.curves import Curves
@@ -111,8 +112,8 @@ def _as_json(each: RunSummary) -> dict[str, Any]:
 def _bare_summary(path: Path) -> RunSummary:
     """A model's own folder as a line of the list: it has no steps."""
     return RunSummary(
-        path=path, recipe="model", step=0, steps=0, state="finished", best=None, is_bound=False, size=0,
-        changed=path.stat().st_mtime,
+        path=path, recipe="model", step=0, steps=0, state="finished", best=None, is_bound=False,
+        size=tree_size(path), changed=path.stat().st_mtime,
     )  # fmt: skip
 
 
