@@ -78,7 +78,7 @@ class StateSnapshot:
         if frozen := groups.pop(FROZEN, None):
             shared = dict([save_shared(writer.gathered(frozen), folder.parent)])
         writer.save(groups, folder)
-        (folder / STATE).write_text(to_json(replace(self.saved, shared=shared).as_json()))
+        (folder / STATE).write_text(to_json(replace(self.saved, shared=shared).as_json()), "utf-8")
         return shared
 
 
