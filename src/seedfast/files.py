@@ -6,9 +6,8 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISDIR
 from typing import Any, TypedDict
 
 UNFINISHED = ".seedfast-unfinished"
@@ -104,6 +103,13 @@ def file_digest(path: Path) -> FileDigest:
 
 
 def tree_size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; links are not followed."""
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(stat.st_size for stat in (file.lstat() for file in files) if not S_ISDIR(stat.st_mode))
+    """Bytes of a file, or of all files below a folder; links are not followed.
+
+    What is removed meanwhile, by a training that tidies its folder, counts nothing.
+    """
+    files = (Path(at, name) for at, _, names in os.walk(path) for name in names) if path.is_dir() else (path,)
+    total = 0
+    for file in files:
+        with suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total

@@ -92,7 +92,7 @@ def read_yaml(path: Path, *, root: Path | None = None) -> Any:
             raise ValueError(f"{path} has more than {_YAML_NODES} values")
         return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(" ".join(str(error).split()).replace('in "<unicode string>", line', "at line")) from error
     except RecursionError:
         raise ValueError(f"{path} contains itself") from None
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,44 @@ def test_an_unreadable_run_does_not_hide_the_others(tmp_path: Path, capsys: pyte
     assert [each.state for each in runs_below([tmp_path])] == ["unreadable", "not finished", "unreadable"]
 
 
+def test_a_list_for_another_program_has_a_line_for_each_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    of(tmp_path / ("long" * 20))
+    assert seedfast("runs", tmp_path) == 0
+    assert any(line.startswith(str(tmp_path / ("long" * 20))) for line in capsys.readouterr().out.splitlines())
+
+
+def test_what_a_training_removes_meanwhile_makes_no_run_unreadable(tmp_path: Path) -> None:
+    of(tmp_path / "kept")
+    is_over = threading.Event()
+
+    def tidy() -> None:
+        while not is_over.is_set():
+            place = tmp_path / "kept/checkpoints/step-1"
+            place.mkdir(parents=True)
+            for name in map(str, range(20)):
+                (place / name).touch()
+            shutil.rmtree(place)
+            of(tmp_path / "gone")
+            shutil.rmtree(tmp_path / "gone")
+
+    training = threading.Thread(target=tidy)
+    training.start()
+    try:
+        found = [each for _ in range(200) for each in runs_below([tmp_path])]
+    finally:
+        is_over.set()
+        training.join()
+    assert {each.state for each in found if each.path.name == "kept"} == {"not finished"}
+    assert sum(each.path.name == "kept" for each in found) == 200
+
+
 @pytest.mark.parametrize("words", [["runs"], ["clean"]])
 def test_a_missing_folder_is_named(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert seedfast(*words, tmp_path / "none") == 2
-    assert capsys.readouterr().err == f"seedfast: There is no folder {tmp_path / 'none'}.\n"
+    assert capsys.readouterr().err.startswith(f"seedfast: There is no folder {tmp_path / 'none'}: name one")
 
 
 @pytest.fixture(scope="module")

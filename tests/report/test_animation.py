@@ -3,14 +3,21 @@
 import io
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager, get_font, ttfFontProperty
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
 from seedfast.families.film import OPEN, Cell, ImageFrame, TextFilm, TextFrame
+from seedfast.report.animation.fonts import fonts_of
 from seedfast.report.animation.layout import lines, window
 from seedfast.report.animation.page import page
 from seedfast.report.animation.palette import AGES, CONFIDENCE, RGB, TERMINAL, age, confidence
@@ -201,6 +208,75 @@ def test_words_of_a_gif_have_the_colour_of_their_probability() -> None:
         expected = CONFIDENCE[level].over((255, 255, 255))
         near = [max(abs(a - b) for a, b in zip(each, expected, strict=True)) for each in colours(probability)]
         assert min(near) < 6, "a palette of Pillow's rounds"
+
+
+CAT = "猫"
+"""A character that DejaVu Sans Mono lacks."""
+
+
+@pytest.fixture
+def fonts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The fonts of the machine, of which there are none but those that a test adds."""
+    found: list[Any] = []
+    monkeypatch.setattr(fontManager, "ttflist", found)
+    return found
+
+
+def font_with(character: str, path: Path) -> Path:
+    """A font of one black square."""
+    square = TTGlyphPen(None)
+    for corner, place in (("moveTo", (0, 0)), ("lineTo", (0, 900)), ("lineTo", (900, 900)), ("lineTo", (900, 0))):
+        getattr(square, corner)(place)
+    square.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({ord(character): "square"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": square.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "Square", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return path
+
+
+def drawn(text: str) -> Image.Image:
+    """The picture of a text, without colours of probability."""
+    frame = TextFrame(1, tuple(written(character, 1, None) for character in text), 1)
+    return Image.open(io.BytesIO(animation([(frame,)]))).convert("L")
+
+
+def test_a_character_that_the_usual_font_lacks_is_drawn_in_a_font_of_the_machine(
+    fonts: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside = (16 + 9, 16 + 11)  # the middle of the first two columns
+    assert drawn(CAT).getpixel(inside) > 200, "a box, which is empty"
+    assert f"no font of this machine can draw {CAT}, so the GIF has boxes there" in capsys.readouterr().err
+    fonts.append(ttfFontProperty(get_font(str(font_with(CAT, tmp_path / "square.ttf")))))
+    assert drawn(CAT).getpixel(inside) < 60, "the square of the font"
+    assert capsys.readouterr().err == ""
+
+
+def test_wide_characters_of_a_gif_keep_the_columns(fonts: list[Any], tmp_path: Path) -> None:
+    def bar(text: str) -> Image.Image:
+        """The 21st column."""
+        return drawn(text).crop((16 + 20 * 9, 16, 16 + 21 * 9, 16 + 20))
+
+    expected = bar("x" * 20 + "|").tobytes()
+    assert bar(CAT * 10 + "|").tobytes() == expected, "boxes"
+    fonts.append(ttfFontProperty(get_font(str(font_with(CAT, tmp_path / "square.ttf")))))
+    assert bar(CAT * 10 + "|").tobytes() == expected
+    assert bar(CAT * 9 + "|").tobytes() != expected
+
+
+def test_a_damaged_font_of_the_machine_is_passed_over(fonts: list[Any], tmp_path: Path) -> None:
+    entry = ttfFontProperty(get_font(str(font_with(CAT, tmp_path / "square.ttf"))))
+    fonts.append(replace(entry, fname=str(tmp_path / "gone.ttf"), name="A"))
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    fonts.append(replace(entry, fname=str(tmp_path / "damaged.ttf"), name="B"))
+    fonts.append(entry)
+    assert fonts_of([CAT], 15)[CAT].getname() == ("Square", "Regular")
 
 
 def test_a_page_cannot_be_broken_by_its_text() -> None:

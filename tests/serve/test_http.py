@@ -40,6 +40,7 @@ MISTAKES = {
     "best_of": (3, "best_of"),
     "presence_penalty": (0.5, "is not supported: leave it out"),
     "temperatur": (1, "did you mean temperature"),
+    "order": (1, "There is no parameter called order; there are model"),
     "stream_options": ({"include_usage": True}, "no effect without stream"),
     "frames": (True, "set stream to true"),
     "candidates": (10**9, r"in 1 … 128"),
@@ -73,6 +74,20 @@ def test_a_body_that_is_no_object_is_refused(causal: Running, body: bytes) -> No
     response = httpx.post(f"{causal.url}/completions", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400, response.text
     assert error_of(response)["type"] == "invalid_request_error"
+
+
+def test_half_a_character_in_a_request_is_answered_in_a_sentence(causal: Running, chat: Running) -> None:
+    half, headers = "\ud800", {"Content-Type": "application/json"}
+    for body in ({half: 1}, {"model": half}, {"prompt": half}, {"suffix": half}, {"user": half, "n": 0}):
+        content = json.dumps({"model": causal.model, "prompt": "the ", **body})
+        response = httpx.post(f"{causal.url}/completions", content=content, headers=headers)
+        assert response.status_code in (400, 404), response.text
+        error_of(response)
+    for content in (half, [{"type": half}], [{"type": "text", "text": half}]):
+        body = json.dumps({"model": chat.model, "messages": [{"role": "user", "content": content}]})
+        response = httpx.post(f"{chat.url}/chat/completions", content=body, headers=headers)
+        assert response.status_code == 400, response.text
+        error_of(response)
 
 
 @pytest.mark.parametrize(

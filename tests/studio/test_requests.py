@@ -114,6 +114,22 @@ def test_a_link_out_of_the_run_folder_is_not_listed(studio: Running, runs: Path)
     assert [each["name"] for each in studio.get(f"api/runs/{studio.id(runs / 'b')}/samples")] == ["step-00000008"]
 
 
+def test_names_that_are_no_texts_break_nothing(tmp_path: Path) -> None:
+    half = "\ud800"
+    folder = run_folders.make(tmp_path / "run\udcff", [run_folders.step(1, diagnostics={half: 1.0})])
+    place = folder / "samples/step-1"
+    place.mkdir(parents=True)
+    for name in ("good.txt", "bad\udcff.txt"):
+        (place / name).touch()
+    with studio_of(tmp_path) as studio:
+        (run,) = studio.get("api/runs")
+        assert run["path"] == str(folder)
+        assert studio.get(f"api/runs/{run['id']}/samples")[0]["files"] == ["samples/step-1/good.txt"]
+        names = studio.get(f"api/curves?run={run['id']}&name=training/loss")["names"]
+        assert "training/loss" in names
+        assert not any(half in name for name in names)
+
+
 def test_a_run_is_named_by_its_id_alone(studio: Running, runs: Path) -> None:
     for run in ("nothing", "..%2f", str(runs).replace("/", "%2F")):
         assert studio.ask(f"api/runs/{run}/samples")[0] == 404

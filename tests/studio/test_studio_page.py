@@ -1,6 +1,7 @@
 """The list of runs and their comparison in a real browser: clicks, keys, live runs, a phone, the dark."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,39 @@ def test_a_phone_scrolls_in_one_direction_only(visit: Callable[..., Any], studio
     shown = visit(studio, f"#{tab}", viewport={"width": 360, "height": 640})
     shown.wait_for_selector("#runs tbody tr" if tab == "runs" else "#last")
     assert shown.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_run_is_a_card_on_a_phone_and_its_state_one_line(visit: Callable[..., Any], tmp_path: Path) -> None:
+    run_folders.make(tmp_path / "fine", [run_folders.step(1)])
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/run.yaml").write_text("recipe: [oops\n")
+    with studio_of(tmp_path) as studio:
+        for width in (390, 800, 1280):
+            shown = visit(studio, viewport={"width": width, "height": 800})
+            expect(shown.locator("#runs tbody tr")).to_have_count(2)
+            assert all(box.bounding_box()["height"] < 30 for box in shown.locator("#runs .state").all())
+            if width == 390:
+                inside = (
+                    "document.querySelector('.scroll').scrollWidth <= document.querySelector('.scroll').clientWidth"
+                )
+                assert shown.evaluate(inside), "nothing is beyond the edge"
+                assert shown.locator("#runs tbody tr").first.bounding_box()["height"] < 250
+        assert "run.yaml cannot be read (while parsing" in shown.inner_text("#runs .warning")
+
+
+def test_a_chosen_run_that_is_removed_is_named_as_gone(visit: Callable[..., Any], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run_folders.make(tmp_path / name, [run_folders.step(1, 9.0)])
+    with studio_of(tmp_path) as studio:
+        shown = visit(studio, f"#compare/{studio.id(tmp_path / 'a')},{studio.id(tmp_path / 'b')}")
+        expect(shown.locator(".legend li")).to_have_count(2)
+        shutil.rmtree(tmp_path / "b")
+        expect(shown.locator("[role=status]")).to_have_text("A chosen run is no longer in these folders.")
+        expect(shown.locator(".legend li")).to_have_count(1)
+        expect(shown.locator("main")).to_contain_text("No setting differs.")
+        expect(shown.locator("main")).to_contain_text("No samples yet.")
+        shutil.rmtree(tmp_path / "a")
+        expect(shown.locator("main")).to_contain_text("There is no run to show.")
 
 
 def test_the_page_is_dark_where_the_system_is(visit: Callable[..., Any], studio: Running) -> None:

@@ -1,6 +1,7 @@
 """`seedfast runs`."""
 
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ def _print(found: "list[RunSummary]") -> None:
     for each in found:
         step = f"{each.step}/{each.steps}" if each.steps else ""
         table.add_row(str(each.path), step, _loss(each), each.state, size(each.size), age(now - each.changed))
-    console = Console(markup=False, emoji=False, highlight=False)
+    width = None if sys.stdout.isatty() else 10_000  # for other programs, a run is one line
+    console = Console(markup=False, emoji=False, highlight=False, width=width)
     console.print(table)
     for each in found:
         if each.problem:

@@ -1,18 +1,15 @@
 """`report.html`: one static page about a run, made from its folder alone, without scripts or network access."""
 
 import base64
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from seedfast.files import commit
-from seedfast.report import costs, plots
+from seedfast.report import costs, plots, provenance, validations
 from seedfast.report import history as histories
 from seedfast.report import run_folder as folders
-from seedfast.report.format import measured, size, spaced, weights_name
 from seedfast.report.history import History
-from seedfast.report.html import Markup, element, join, table
+from seedfast.report.html import Markup, element, join
 from seedfast.report.run_folder import Folder, SampleFile
 from seedfast.report.style import CSS
 from seedfast.report.theme import DARK, LIGHT
@@ -42,7 +39,6 @@ _SUBJECTS = {
     ),
     "diagnostics": ("Diagnostics", "Averages over the global batch, or over the validation examples."),
 }
-_EVENTS_SHOWN = 200
 
 
 def write(run_folder: Path) -> Path:
@@ -92,13 +88,11 @@ def render(folder: Folder, history: History, pictures: Mapping[str, bytes]) -> s
     )
     sections = [
         *_header(folder, history),
-        *_validation(folder, history),
+        *validations.section(folder, history),
         *costs.section(history, folder.measure.weight_unit, folder.events),
         *_plots(folder, history, pictures),
         *_samples(folder, history),
-        *_provenance(folder),
-        *_checkpoints(folder),
-        *_configuration(folder),
+        *provenance.section(folder),
         element("p", f"Written by seedfast {VERSION}.", class_="faint"),
     ]
     body = element("body", element("main", join(sections, "\n")))
@@ -127,7 +121,7 @@ def _header(folder: Folder, history: History) -> Iterator[Markup]:
     yield element("progress", value=str(min(history.step, steps)), max=str(steps))
     tiles = [
         ("Step", f"{history.step:,}", f"of {steps:,}"),
-        *_best_tile(folder, history),
+        *validations.tiles(folder, history),
         *costs.tiles(history),
     ]
     if len(history.skipped):
@@ -140,63 +134,6 @@ def _header(folder: Folder, history: History) -> Iterator[Markup]:
             for name, value, note in tiles
         ),
         class_="tiles",
-    )
-
-
-def _best_tile(folder: Folder, history: History) -> Iterator[tuple[str, str, str]]:
-    if not folder.best:
-        yield "Best validation", "none yet", "no validation has been saved"
-        return
-    weights, best = min(folder.best.items(), key=lambda item: float(item[1]["loss"]))
-    where = f"{weights_name(weights)}, step {best['step']:,}"
-    yield "Best validation loss", measured(best["loss"], best["standard_error"]), where
-    for unit, factor in list(history.units.items())[:1]:
-        yield (
-            f"Best {spaced(unit)}",
-            measured(best["loss"] * factor, _scaled(best["standard_error"], factor)),
-            where,
-        )
-
-
-def _validation(folder: Folder, history: History) -> Iterator[Markup]:
-    """Best and last validation of each kind of weights."""
-    yield element("h2", "Validation")
-    rows = [_score_row(w, "best saved", best["step"], best, history.units) for w, best in folder.best.items()]
-    rows += [_score_row(w, "last", step, score, history.units) for w, (step, score) in history.newest.items()]
-    if not rows:
-        yield element("p", "There has been no validation yet.", class_="faint")
-        return
-    order = {"raw weights": 0, "averaged weights": 1}
-    rows.sort(key=lambda row: order.get(row[0], 2))
-    yield table(["Weights", "Which", "Step", "Loss", *map(spaced, history.units), "Examples", "Draws"], rows, words=2)
-    yield element("p", "± one standard error, from the spread between validation examples.", class_="faint")
-    sources = [
-        (
-            weights_name(weights),
-            name,
-            f"{step:,}",
-            measured(each["loss"], each["standard_error"]),
-            f"{each['examples']:,}",
-        )
-        for weights, (step, score) in history.newest.items()
-        for name, each in score.get("sources", {}).items()
-    ]
-    if sources:
-        yield table(["Weights", "Source", "Step", "Loss", "Examples"], sources, words=2)
-
-
-def _score_row(
-    weights: str, which: str, step: int, score: Mapping[str, Any], units: Mapping[str, float]
-) -> tuple[str, ...]:
-    loss, error = score["loss"], score["standard_error"]
-    return (
-        weights_name(weights),
-        which,
-        f"{step:,}",
-        measured(loss, error),
-        *(measured(loss * factor, _scaled(error, factor)) for factor in units.values()),
-        f"{score['examples']:,}",
-        f"{score['draws']:,}",
     )
 
 
@@ -235,76 +172,6 @@ def _sample(sampled: SampleFile) -> Iterator[Markup]:
         yield element("img", src=_data_uri(sampled.picture, sampled.media), alt=sampled.name)
     else:
         yield element("pre", sampled.text or "")
-
-
-def _provenance(folder: Folder) -> Iterator[Markup]:
-    """Versions, machine and data of the newest checkpoint, and the events of the process."""
-    yield element("h2", "Provenance")
-    rows: list[tuple[str, object]] = []
-    if manifest := folder.manifest:
-        rows += [(spaced(name), value) for name, value in {**manifest.versions, **manifest.topology}.items()]
-        if manifest.fingerprint:
-            rows.append(("data fingerprint", element("code", manifest.fingerprint)))
-    if rows:
-        yield table(["Property", "Newest checkpoint"], rows, words=2)
-    if folder.events:
-        yield element("h3", "Events")
-        shown = folder.events[-_EVENTS_SHOWN:]
-        if len(shown) < len(folder.events):
-            yield element("p", f"The last {len(shown)} of {len(folder.events):,} events.", class_="faint")
-        yield table(["Time", "Event", "", "Version"], [_event_row(event) for event in shown], words=4)
-
-
-def _event_row(event: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    details = []
-    for name, value in event.items():
-        if name == "changes":
-            details += [f"{key}: {_change(pair)}" for key, pair in _entries(value)]
-        elif name not in ("event", "time", "version"):
-            details.append(f"{spaced(name)} {value:,}" if type(value) is int else f"{spaced(name)} {value}")
-    return (
-        str(event.get("time", "")).replace("T", " "),
-        str(event.get("event", "")),
-        "; ".join(details),
-        str(event.get("version", "")),
-    )
-
-
-def _change(pair: Any) -> str:
-    return f"{pair[0]} → {pair[1]}" if isinstance(pair, list) and len(pair) == 2 else str(pair)
-
-
-def _checkpoints(folder: Folder) -> Iterator[Markup]:
-    yield element("h2", "Checkpoints")
-    if not folder.manifests:
-        yield element("p", "No checkpoint has been committed yet.", class_="faint")
-        return
-    rows = []
-    for checkpoint, manifest in reversed(folder.manifests):
-        marks = ["latest"] if folder.latest.get("checkpoint") == checkpoint.folder.name else []
-        marks += [f"best {weights_name(w)}" for w, best in folder.best.items() if best.get("step") == checkpoint.step]
-        files = manifest.files if manifest is not None else {}
-        total = sum(digest["size"] for digest in files.values()) if manifest is not None else math.nan
-        remark = ", ".join(marks) if manifest is not None else "its manifest cannot be read"
-        name = element("code", f"checkpoints/{checkpoint.folder.name}")
-        rows.append((name, remark, f"{checkpoint.step:,}", f"{len(files)}", size(total)))
-    yield table(["Folder", "", "Step", "Files", "Size"], rows, words=2)
-
-
-def _configuration(folder: Folder) -> Iterator[Markup]:
-    yield element("h2", "Configuration")
-    yield element(
-        "p", "The resolved ", element("code", "run.yaml"), ", which rebuilds the run exactly.", class_="faint"
-    )
-    yield element("details", element("summary", "Show all settings"), element("pre", folder.text), open=True)
-
-
-def _entries(mapping: Any) -> list[tuple[str, Any]]:
-    return list(mapping.items()) if isinstance(mapping, Mapping) else []
-
-
-def _scaled(error: float | None, factor: float) -> float | None:
-    return None if error is None else error * factor
 
 
 def _data_uri(picture: bytes, media: str = "image/png") -> str:

@@ -17,7 +17,7 @@ p { margin: 0.4rem 0; max-width: 46rem; }
 .warning { color: var(--warn); font-weight: 600; }
 .head { display: flex; flex-wrap: wrap; gap: 0.5rem 0.9rem; align-items: center; }
 .state { font-size: 0.82rem; font-weight: 600; padding: 0.12rem 0.65rem; border-radius: 1rem;
-  border: 1px solid currentColor; color: var(--warn); }
+  border: 1px solid currentColor; color: var(--warn); white-space: nowrap; }
 .state.finished { color: var(--good); }
 .state.running { color: var(--accent); }
 progress { display: block; width: 100%; height: 0.4rem; margin: 1.1rem 0 1.3rem; appearance: none; border: 0;

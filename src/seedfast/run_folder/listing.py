@@ -45,13 +45,14 @@ class RunSummary:
 def runs_below(folders: Sequence[Path]) -> list[RunSummary]:
     """The runs in these folders and below them, by their paths. Links are not followed.
 
-    Raises UserError for a folder that does not exist.
+    A run that is removed meanwhile is left out. Raises UserError for a folder that does not exist.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"There is no folder {folder}.")
+            raise UserError(f"There is no folder {folder}: name one that holds runs; seedfast train begins a run.")
     paths = {path for folder in folders for path in _run_folders(folder)}
-    return [summary(path) for path in sorted(paths)]
+    found = [summary(path) for path in sorted(paths)]
+    return [each for each in found if each.path.exists()]
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
@@ -71,12 +72,15 @@ def summary(path: Path) -> RunSummary:
         problem = " ".join(f"{kind}{error}".split())
         return RunSummary(
             path=path, recipe="?", step=0, steps=0, state="unreadable", best=None, is_bound=False,
-            size=tree_size(path), changed=path.stat().st_mtime, problem=problem,
+            size=tree_size(path), changed=_modified(path), problem=problem,
         )  # fmt: skip
 
 
 def _summary(path: Path) -> RunSummary:
-    run = read_yaml(path / "run.yaml", root=path)
+    try:
+        run = read_yaml(path / "run.yaml", root=path)
+    except ValueError as error:
+        raise UserError(f"run.yaml cannot be read ({error}).") from None
     steps, recipe, newest = int(run["steps"]), str(run["recipe"]), 0
     with suppress(FileNotFoundError):
         newest = int(read_json(path / "latest.json", root=path)["step"])
@@ -94,8 +98,15 @@ def _summary(path: Path) -> RunSummary:
         best=min(records, key=lambda record: float(record["loss"])) if records else None,
         is_bound=_is_bound(path),
         size=tree_size(path),
-        changed=max(file.stat().st_mtime for file in (path, *path.glob("*.json*"))),
+        changed=max(map(_modified, (path, *path.glob("*.json*")))),
     )
+
+
+def _modified(path: Path) -> float:
+    """When a file was changed last; 0 for one that was removed meanwhile."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _state(path: Path, newest: int, steps: int) -> State:

@@ -8,16 +8,18 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from seedfast.errors import UserError
-from seedfast.serve import answers, requests
+from seedfast.serve import answers
 from seedfast.serve.answers import Answer
+from seedfast.serve.body import WireError, parsed
 from seedfast.serve.engine import CancelledRowError, FullError
 from seedfast.serve.events import Delta, Ended, Event, Plan, UnableError
+from seedfast.serve.json_response import ASCIIResponse
 from seedfast.serve.metrics import Metrics
-from seedfast.serve.requests import Asked, Chat, WireError
+from seedfast.serve.requests import Asked, Chat
 from seedfast.serve.service import Service, drawn_seed
 from seedfast.serve.writing import Writing
 
@@ -66,7 +68,7 @@ class Answering:
     async def answer(self, request: Request, body: bytes, planned: Planned, kind: type[Answer]) -> Response:
         """The answer to a body. kind: of the answer. Raises RefusedError."""
         try:
-            asked, plan_of = planned(requests.parsed(body))
+            asked, plan_of = planned(parsed(body))
             seed = drawn_seed() if asked.seed is None else asked.seed
             # Large images take a while; other requests are answered meanwhile.
             is_long = isinstance(asked, Chat) and asked.images
@@ -101,7 +103,7 @@ class Answering:
                 self._ended_early(writing)
         if asked.stream:
             return _Stream(_parts(found, events, answer), lambda: self._ended_early(writing))
-        return JSONResponse(answer.whole(found))
+        return ASCIIResponse(answer.whole(found))
 
     def _ended_early(self, writing: Writing) -> None:
         if writing.cancel():

@@ -7,13 +7,14 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from seedfast.serve import answers, requests
 from seedfast.serve.answering import Answering, RefusedError
 from seedfast.serve.answers import Answer, ChatAnswer
 from seedfast.serve.events import Plan
+from seedfast.serve.json_response import ASCIIResponse
 from seedfast.serve.metrics import Metrics
 from seedfast.serve.requests import Asked
 from seedfast.serve.service import Service
@@ -95,11 +96,11 @@ class Endpoint:
             )
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._card()]})
+        return ASCIIResponse({"object": "list", "data": [self._card()]})
 
     async def _model(self, request: Request) -> Response:
         self._check_model(request.path_params["name"])
-        return JSONResponse(self._card())
+        return ASCIIResponse(self._card())
 
     def _card(self) -> dict[str, Any]:
         return {"id": self.service.name, "object": "model", "created": self.service.created, "owned_by": "seedfast"}
@@ -117,7 +118,7 @@ class Endpoint:
         engine = self.service.engine
         state = {"model": self.service.name, "running": engine.running, "waiting": engine.waiting}
         status = "closing" if self.is_closing else "ok"
-        return JSONResponse({"status": status, **state}, 503 if self.is_closing else 200)
+        return ASCIIResponse({"status": status, **state}, 503 if self.is_closing else 200)
 
     async def _metrics(self, request: Request) -> Response:
         self.metrics.running.set(self.service.engine.running)
@@ -171,14 +172,14 @@ async def _on_error(request: Request, error: Exception) -> Response:
     """An error with a status, in the shape that clients read."""
     assert isinstance(error, HTTPException)
     if isinstance(error, RefusedError):
-        return JSONResponse(error.body, error.status_code, headers=error.headers)
+        return ASCIIResponse(error.body, error.status_code, headers=error.headers)
     sentence = {
         404: f"There is no {request.scope['path']!r:.80} here: there are {_PATHS}.",
         405: f"{request.scope['path']} does not take {request.method}.",
     }.get(error.status_code, str(error.detail))
-    return JSONResponse(answers.error(sentence), error.status_code, headers=error.headers)
+    return ASCIIResponse(answers.error(sentence), error.status_code, headers=error.headers)
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:
     """A mistake of this program, which the log has."""
-    return JSONResponse(answers.error("The server has failed; its log says why.", kind="server_error"), 500)
+    return ASCIIResponse(answers.error("The server has failed; its log says why.", kind="server_error"), 500)

@@ -10,13 +10,14 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from seedfast.errors import UserError
 from seedfast.report.animation.page import colours
 from seedfast.report.style import CSS
+from seedfast.serve.json_response import ASCIIResponse
 from seedfast.studio.guard import DOWNLOAD, Guard, body_of
 from seedfast.studio.jobs import BusyError, Emit, Jobs
 from seedfast.studio.room import Room
@@ -94,7 +95,7 @@ class Studio:
         return Response(self._static[name], media_type=_MEDIA[Path(name).suffix])
 
     async def _list(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self.runs.listed))
+        return ASCIIResponse(await run_in_threadpool(self.runs.listed))
 
     async def _curves(self, request: Request) -> Response:
         runs, name = _runs_of(request), request.query_params.get("name", "")
@@ -116,13 +117,13 @@ class Studio:
         tag = f'"{await run_in_threadpool(version)}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})
-        return JSONResponse(await run_in_threadpool(read), headers={"ETag": tag})
+        return ASCIIResponse(await run_in_threadpool(read), headers={"ETag": tag})
 
     async def _settings(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self.runs.settings, _runs_of(request)))
+        return ASCIIResponse(await run_in_threadpool(self.runs.settings, _runs_of(request)))
 
     async def _samples(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self.runs.samples, request.path_params["run"]))
+        return ASCIIResponse(await run_in_threadpool(self.runs.samples, request.path_params["run"]))
 
     async def _sample_file(self, request: Request) -> Response:
         run, name = request.path_params["run"], request.path_params["name"]
@@ -204,11 +205,11 @@ def _number(request: Request, name: str, otherwise: float, *, most: float = floa
 
 def _answer(status: int) -> Any:
     async def answer(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, status)
+        return ASCIIResponse({"error": str(error)}, status)
 
     return answer
 
 
 async def _on_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+    return ASCIIResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)

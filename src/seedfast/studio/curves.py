@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seedfast.data.names import is_utf8
 from seedfast.run_folder.journal import scalars
 from seedfast.run_folder.tail import Tail
 
@@ -75,7 +76,7 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
         float(entry["step"])
     except (RecursionError, OverflowError):
         return {}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {name: value for name, value in found.items() if math.isfinite(value) and is_utf8(name)}
 
 
 def running_mean(values: Floats, share: float) -> Floats:

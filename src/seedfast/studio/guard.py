@@ -14,8 +14,9 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seedfast.serve.json_response import ASCIIResponse
 
 _HEADERS = {
     # No inline scripts and nothing from elsewhere: text of a run folder that became HTML could still do nothing.
@@ -50,7 +51,7 @@ class Guard:
             return
         reason = self._why_not(Headers(scope=scope), scope["path"])
         if reason:
-            await JSONResponse({"error": reason}, 403)(scope, receive, send_guarded)
+            await ASCIIResponse({"error": reason}, 403)(scope, receive, send_guarded)
         else:
             await self._app(scope, receive, send_guarded)
 

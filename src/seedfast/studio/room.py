@@ -83,6 +83,7 @@ class Room:
                 facts = [fact for fact in (model.origin, model.decoding(request), f"seed {seed}") if fact]
             except UserError as error:
                 raise UserError(str(error).replace(f"{place}/", "").replace("--", "")) from None
+            text = str(samples).replace(f"{place}/", "")
         films = list(samples.films)
         files = {name: content for name, content in samples.files().items() if Path(name).suffix in MEDIA}
         attention = _attention(samples, files) if isinstance(samples, CaptionSamples) else None
@@ -92,7 +93,7 @@ class Room:
             "facts": facts,
             "films": [film_data(film) for film in films],
             "files": list(files),
-            "text": str(samples),
+            "text": text,
             "attention": attention,
         }
 

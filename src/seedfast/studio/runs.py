@@ -9,8 +9,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from seedfast.data.names import is_utf8
 from seedfast.errors import UserError
 from seedfast.evaluate.bare import is_bare
+from seedfast.files import tree_size
 from seedfast.loop.plain_config import flatten
 from seedfast.run_folder.listing import RunSummary, runs_below
 from seedfast.studio.curves import Curves
@@ -78,10 +80,10 @@ class Runs:
         """The files of samples of a run by their folder, newest step first. Raises UnknownError."""
         root = self.path(run)
         inside = [each for each in (root / "samples").glob("*/") if not leads_out(each, root)]
-        folders = sorted(inside, key=_number, reverse=True)
+        folders = sorted((each for each in inside if is_utf8(each.name)), key=_number, reverse=True)
         found = []
         for folder in folders:
-            names = sorted(file.name for file in folder.iterdir() if file.suffix in MEDIA)
+            names = sorted(file.name for file in folder.glob("*") if file.suffix in MEDIA and is_utf8(file.name))
             if names:
                 shown = [f"samples/{folder.name}/{name}" for name in names]
                 found.append({"name": folder.name, "files": shown})
@@ -110,8 +112,8 @@ def _as_json(each: RunSummary) -> dict[str, Any]:
 def _bare_summary(path: Path) -> RunSummary:
     """A model's own folder as a line of the list: it has no steps."""
     return RunSummary(
-        path=path, recipe="model", step=0, steps=0, state="finished", best=None, is_bound=False, size=0,
-        changed=path.stat().st_mtime,
+        path=path, recipe="model", step=0, steps=0, state="finished", best=None, is_bound=False,
+        size=tree_size(path), changed=path.stat().st_mtime,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
@@ -96,7 +96,7 @@ class ImageSamples(Samples):
 
     @property
     def _columns(self) -> int:
-        return self.columns or math.ceil(math.sqrt(len(self.names)))
+        return self.columns or _side(self.names)
 
     def files(self) -> dict[str, bytes]:
         """grid.png and, with classes, grid.txt; on request strip.png, an animation and each image."""
@@ -108,7 +108,7 @@ class ImageSamples(Samples):
             files["strip.png"] = _png(image_grid(rows_NFCSS.flatten(0, 1), columns=rows_NFCSS.shape[1]))
         if self.frames_FNCSS is not None and self.gif:
             name = "interpolation.gif" if self.interpolates else "denoising.gif"
-            files[name] = _gif([image_grid(frame, min(3, len(frame))) for frame in self.frames_FNCSS])
+            files[name] = _gif([image_grid(frame, _side(frame)) for frame in self.frames_FNCSS])
         return files | (self._each() if self.individual else {})
 
     @property
@@ -116,7 +116,7 @@ class ImageSamples(Samples):
         """The frames of the first images, as one film."""
         if self.frames_FNCSS is None:
             return []
-        grids = [_png(image_grid(frame, min(3, len(frame)))) for frame in self.frames_FNCSS]
+        grids = [_png(image_grid(frame, _side(frame))) for frame in self.frames_FNCSS]
         numbers = self.way or [(number, None) for number in range(len(grids))]
         return [tuple(ImageFrame(step, png, count) for png, (step, count) in zip(grids, numbers, strict=True))]
 
@@ -141,6 +141,11 @@ def _name(label: int, to_label: int, weight: float, classes: Sequence[str]) -> s
     if weight in (0, 1) or label == to_label:
         return names[weight == 1]
     return "→".join(name or NO_CLASS for name in names)
+
+
+def _side(images: Sized) -> int:
+    """The columns of a grid that is about as wide as high."""
+    return math.ceil(math.sqrt(len(images)))
 
 
 def image_grid(images_NCSS: Tensor, columns: int) -> Tensor:

@@ -24,6 +24,9 @@ export function CaptionPlay({ run, model }) {
     ${shown?.attention && html`<${Attention} key=${shown.result} shown=${shown} />`}`;
 }
 
+/** A token of spaces only is written with their sign, so that its button is not empty. */
+const shownAs = (token) => (token.trim() ? token : token.replaceAll(/\s/g, "␣") || "∅");
+
 /** The picture, covered where the chosen token does not attend to. */
 function Attention({ shown }) {
   const { tokens, weights } = shown.attention;
@@ -40,7 +43,7 @@ function Attention({ shown }) {
   }, [place]);
   return html`<h2>Attention</h2>
     <p class="tokens">${tokens.map((token, each) => html`<button type="button" key=${each} aria-pressed=${each === place}
-      onClick=${() => setPlace(each)} onFocus=${() => setPlace(each)} onMouseEnter=${() => setPlace(each)}>${token}</button>`)}</p>
+      onClick=${() => setPlace(each)} onFocus=${() => setPlace(each)} onMouseEnter=${() => setPlace(each)}>${shownAs(token)}</button>`)}</p>
     <div class="attention"><img src=${`api/results/${shown.result}/files/seen.png`} alt="the image as the model receives it" />
       <canvas id="attention" ref=${canvas} role="img" aria-label=${`where the token ${tokens[place]} attends to`}></canvas></div>
     <p class="faint">Bright: where the decoder attends to while it writes the token.</p>`;

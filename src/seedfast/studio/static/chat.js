@@ -57,8 +57,8 @@ export function Chat({ run, model }) {
       <button type="button" class="main" id="send" disabled=${Boolean(pending) || !text.trim()} onClick=${() => send(text, talk)}>Send</button>
       <button type="button" id="stop" disabled=${!pending} onClick=${() => ended.current?.abort()}>Stop</button>
       <button type="button" id="again" disabled=${Boolean(pending) || talk.messages.length < 2} onClick=${again}>Try again</button>
-      <button type="button" id="new" disabled=${Boolean(pending)} onClick=${() => setTalk(EMPTY)}>New chat</button>
+      <button type="button" id="new" disabled=${Boolean(pending) || !talk.messages.length} onClick=${() => setTalk(EMPTY)}>New chat</button>
       <label>seed <input type="number" id="seed" min="0" value=${seed} onInput=${(event) => setSeed(Math.max(0, Math.trunc(Number(event.target.value))))} /></label>
     </div>
-    <${Options} options=${model.options} values=${values} set=${setValues} without=${["num"]} />`;
+    <${Options} options=${model.options} values=${values} set=${setValues} without=${["num", "candidates"]} />`;
 }

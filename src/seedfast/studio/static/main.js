@@ -21,6 +21,7 @@ function Studio() {
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
   }, [named.join()]);
+  const lost = value ? named.length - chosen.length : 0;
   const Tab = { runs: Runs, compare: Compare, play: Play }[tab];
   return html`
     <header>
@@ -28,7 +29,9 @@ function Studio() {
       <nav>${Object.entries(TABS).map(([name, title]) => html`
         <a key=${name} href=${address(name, named)} aria-current=${tab === name ? "page" : null}>${title}</a>`)}</nav>
     </header>
-    <main><${Problem} text=${error} />${value && html`<${Tab} runs=${runs} chosen=${chosen} />`}</main>`;
+    <main><${Problem} text=${error} />
+      ${lost > 0 && html`<p class="warning" role="status">${lost === 1 ? "A chosen run is" : `${lost} chosen runs are`} no longer in these folders.</p>`}
+      ${value && html`<${Tab} runs=${runs} chosen=${chosen} />`}</main>`;
 }
 
 render(html`<${Studio} />`, document.getElementById("studio"));

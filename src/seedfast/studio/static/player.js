@@ -3,6 +3,7 @@ import { File } from "./compare.js";
 import { html, isTyping, useEffect, useRef, useState } from "./lib.js";
 
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
+const SHOWN = 12; // files of a panel at most
 const KINDS = ["confidence", "age", "none"];
 const LEGENDS = {
   confidence: ["probability from ", "c", ["below 0.1", "0.1", "0.3", "0.6", "0.9"]],
@@ -72,7 +73,9 @@ export function Player({ panels }) {
         <input type="radio" name="colour" value=${each} checked=${kind === each} onChange=${() => setKind(each)} />${each}</label>`)}</fieldset>`}
     </div>
     ${isText && html`<${Legend} kind=${kind} />`}
-    <p class="faint">Keys: space plays and pauses, ← and → step, Home and End jump, − and + change the speed${isText ? ", c colours by confidence, a by age, n not at all" : ""}.</p>`;
+    <p class="faint">Keys: space plays and pauses, ← and → step, Home and End jump, − and + change the speed${isText ? ", c colours by confidence, a by age, n not at all" : ""}.</p>
+    <div class="files">${panels.map((panel) => (panel.files || []).filter((name) => !name.endsWith(".txt")).slice(0, SHOWN).map((name) => html`
+      <${File} key=${panel.result + name} url=${`api/results/${panel.result}/files/${encodeURIComponent(name)}`} name=${name} />`))}</div>`;
 }
 
 function Panel({ panel, frames, at, kind }) {
@@ -85,7 +88,6 @@ function Panel({ panel, frames, at, kind }) {
     ${(panel.facts || []).map((fact) => html`<p key=${fact} class="faint">${fact}</p>`)}
     ${panel.result && html`<p class="bar"><a class="button" href=${`api/results/${panel.result}/animation.html`} download>HTML</a>
       <a class="button" href=${`api/results/${panel.result}/animation.gif`} download>GIF</a></p>`}
-    ${(panel.files || []).filter((name) => !name.endsWith(".txt")).slice(0, 4).map((name) => html`<${File} key=${panel.result + name} url=${`api/results/${panel.result}/files/${encodeURIComponent(name)}`} name=${name} />`)}
   </section>`;
 }
 

@@ -63,13 +63,13 @@ export function Runs({ runs, chosen }) {
 function Row({ run, name, isChosen, toggle }) {
   return html`<tr class=${isChosen ? "chosen" : ""}>
     <td><input type="checkbox" checked=${isChosen} aria-label=${`choose ${run.path}`} onChange=${() => toggle(run.id)} /></td>
-    <td><a href=${address("compare", [run.id])} title=${run.path}>${name}</a>${run.problem && html`<div class="warning">${run.problem}</div>`}</td>
-    <td>${run.recipe}</td>
-    <td class="number">${run.steps ? html`${run.step.toLocaleString("en")} / ${run.steps.toLocaleString("en")}
+    <td class="run"><a href=${address("compare", [run.id])} title=${run.path}>${name}</a>${run.problem && html`<div class="warning">${run.problem}</div>`}</td>
+    <td class="recipe">${run.recipe}</td>
+    <td class="number step">${run.steps ? html`${run.step.toLocaleString("en")} / ${run.steps.toLocaleString("en")}
       <progress max=${run.steps} value=${run.step} aria-label="steps"></progress>` : ""}</td>
-    <td class="number">${loss(run)}</td>
-    <td><span class=${`state ${isLive(run) ? "running" : run.state === "finished" ? "finished" : ""}`}>${run.state}</span></td>
-    <td class="number">${size(run.size)}</td>
-    <td class="number">${age(Date.now() / 1000 - run.changed)}</td>
+    <td class="number loss">${loss(run)}</td>
+    <td class="state-of"><span class=${`state ${isLive(run) ? "running" : run.state === "finished" ? "finished" : ""}`}>${run.state}</span></td>
+    <td class="number size">${size(run.size)}</td>
+    <td class="number changed">${age(Date.now() / 1000 - run.changed)}</td>
   </tr>`;
 }

@@ -61,7 +61,11 @@ class Subwords:
         return tokenizers.Tokenizer.from_str(self._core.to_str())
 
     def encode_chat(self, text: str) -> list[int]:
-        """The ids of a rendered chat. Only here are the names of special tokens encoded as these tokens."""
+        """The ids of a rendered chat. Only here are the names of special tokens encoded as these tokens.
+
+        Raises UserError for half a character, as `encode`.
+        """
+        utf8(text)
         ids: list[int] = self._with_special_tokens.encode(text, add_special_tokens=False).ids
         return ids
 
