@@ -99,7 +99,7 @@ class Study:
 
     @property
     def recommended(self) -> Family:
-        """The family with the fewest predicted bits per byte. One with an uncertain law may be the best in more draws."""
+        """The family with the best prediction. One with an uncertain law may be the best in more draws."""
         return min(self.families, key=lambda each: each.best.value)
 
     def record(self) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def verdict(found: Study) -> str:
     )
     often = max(others, key=lambda each: each.probability, default=best)
     if often.probability > best.probability:
-        sentence += f" {often.name.capitalize()} is the best in more of them ({often.probability:.0%}), since its law is less sure."
+        name, share = often.name.capitalize(), f"{often.probability:.0%}"
+        sentence += f" {name} is the best in more of them ({share}), since its law is less sure."
     bounds = [each.name for each in others if each.is_bound]
     if bounds and not best.is_bound:
         sentence += (
