@@ -187,6 +187,9 @@ def test_the_lower_bound_lies_below_the_upper_one(name: str, models: dict[str, T
 def test_a_wide_spread_is_warned_of() -> None:
     narrow = Bracketed(upper=1.0, upper_standard_error=0.1, lower=0.9, lower_standard_error=0.1, spread=0.5)
     assert narrow.warning is None
+    alone = replace(narrow, lower_standard_error=math.nan)
+    assert alone.table()[0] == "0.90000 ± unknown ≤ bits per byte ≤ 1.00000 ± 0.10000"
+    assert alone.record()["lower_standard_error"] is None
     assert replace(narrow, spread=5.0).table()[-1].startswith("The orders differ by 5.0 nats")
 
 

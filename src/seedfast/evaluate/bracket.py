@@ -66,6 +66,7 @@ class Bracketed:
 
     windows, orders: how many windows were measured for `lower`, each in how many random orders. spread: the standard
     deviation over orders of the log-probability of a window (of a block, for block diffusion), in nats.
+    lower_standard_error: NaN where all these windows lie in one block of neighbours.
     """
 
     upper: float
@@ -105,7 +106,8 @@ class Bracketed:
         upper = f"bits per byte ≤ {self.upper:.5f} ± {self.upper_standard_error:.5f}"
         if self.lower is None or self.lower_standard_error is None:
             return [upper]
-        line = f"{self.lower:.5f} ± {self.lower_standard_error:.5f} ≤ {upper}"
+        error = "unknown" if math.isnan(self.lower_standard_error) else f"{self.lower_standard_error:.5f}"
+        line = f"{self.lower:.5f} ± {error} ≤ {upper}"
         how = {"lower_windows": self.windows, "lower_orders": self.orders, "order_spread_nats": self.spread}
         return [line, *rows(how), *([self.warning] if self.warning else [])]
 

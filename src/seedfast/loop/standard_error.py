@@ -74,7 +74,7 @@ def error_of_difference(
     block_E = torch.arange(len(whole[0])) if documents_E is None else torch.from_numpy(blocks_of(documents_E))
     sums = []
     for (totals, weights), block in ((whole, block_E), (part, block_E[examples_P])):
-        count, weight = len(block.unique()), float(weights.sum())
+        count, weight = len(set(block.tolist())), float(weights.sum())
         if count < 2:
             return math.nan
         residuals = totals - float(totals.sum()) / weight * weights
