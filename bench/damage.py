@@ -14,12 +14,15 @@ from tests.helpers.processes import Command, start_ranks
 from tests.helpers.runs import FINETUNE, small_run, train_in, train_until
 
 from seedfast.errors import UserError
+from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
+from seedfast.loop.plain_config import to_yaml
 from seedfast.optim.ema import EMA
 from seedfast.run_folder.checkpoint import Checkpoints
 from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.resume import compare
+from seedfast.verify.saboteur import Plan
 
 REFUSED, STOPPED = 2, 3  # exit statuses
 
@@ -37,13 +40,16 @@ class Patient:
     """A run that was stopped half-way, and the same run as it ends. Each fault is done to a copy of it."""
 
     def __init__(self, story: Path, folder: Path, family: str = FINETUNE) -> None:
-        self.family, self.folder = family, folder
-        run = small_run(family, story, steps=16, save_every=3, eval_every=5, keep=2, ema=EMA(half_life=5.0))
+        self.story, self.family, self.folder = story, family, folder
         self.whole, self.half = folder / "whole", folder / "half"
+        self.prepare(small_run(family, story, steps=16, save_every=3, eval_every=5, keep=2, ema=EMA(half_life=5.0)))
+        self.known = {digest(read_tensors(each.folder)) for each in Checkpoints(self.half).committed()}
+
+    def prepare(self, run: Run) -> None:
+        """Train the run to its end, and half-way."""
         train_in(self.whole, run)
         with open_session(run, self.half) as opened:
             train_until(opened, 10)  # not saved again before a step that is not finite ends the training
-        self.known = {digest(read_tensors(each.folder)) for each in Checkpoints(self.half).committed()}
 
     @contextmanager
     def copy(self) -> Iterator[Path]:
@@ -74,6 +80,32 @@ class Patient:
         return Case(fault, f"continued to the same bits{older}", True)
 
 
+class ShardedPatient(Patient):
+    """A run of two processes, each of which has half of every tensor and writes its own files (FSDP)."""
+
+    def __init__(self, story: Path, folder: Path) -> None:
+        super().__init__(story, folder, "text-masked")
+
+    def prepare(self, run: Run) -> None:
+        self.folder.mkdir()
+        (config := self.folder / "run.yaml").write_text(to_yaml(replace(run, placement="fsdp")))
+        words = ["train", self.family, "--config", config, "--no-report", "--out"]
+        assert all(
+            not rank.finish().returncode for rank in start_ranks(2, "seedfast", [*words, self.whole], environment())
+        )
+        killed = [Plan("step", after=10).encode(), *words, self.half]
+        assert all(
+            rank.finish().returncode for rank in start_ranks(2, "seedfast.verify.saboteur", killed, environment())
+        )
+
+    def train(self, place: Path, *more: str, program: str = "seedfast") -> "subprocess.CompletedProcess[str]":
+        """The end of rank 0; every rank has to end as it does."""
+        words = ["train", self.family, "--out", place, *more]
+        first, *others = [rank.finish() for rank in start_ranks(2, program, words, environment())]
+        assert all(rank.returncode == first.returncode for rank in others), others[0].stderr
+        return first
+
+
 def environment() -> dict[str, str]:
     """One thread, so that sums keep their order."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -92,12 +124,33 @@ def flip(path: Path, place: int) -> None:
         path.write_bytes(content)
 
 
+def flip_middle(path: Path) -> None:
+    """Change one bit of the byte in the middle."""
+    flip(path, path.stat().st_size // 2)
+
+
+def cut(path: Path) -> None:
+    """Leave the first half."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
 def flipped_bytes(patient: Patient) -> Iterator[Case]:
     """A byte in the middle of each file."""
     for name in files(patient.half):
         with patient.copy() as place:
-            flip(place / name, (place / name).stat().st_size // 2)
+            flip_middle(place / name)
             yield patient.outcome(place, "a flipped byte in each file")
+
+
+def damaged_shards(patient: Patient) -> Iterator[Case]:
+    """The file of each process in each checkpoint of a run whose processes share the weights."""
+    sharded = ShardedPatient(patient.story, patient.folder / "sharded")
+    for name in files(sharded.half):
+        if name.name.startswith("shard-"):
+            for kind, damage in (("flipped byte in a", flip_middle), ("truncated", cut), ("missing", Path.unlink)):
+                with sharded.copy() as place:
+                    damage(place / name)
+                    yield sharded.outcome(place, f"a {kind} shard, each in turn (FSDP)")
 
 
 def missing_files(patient: Patient) -> Iterator[Case]:
@@ -113,7 +166,7 @@ def truncated_files(patient: Patient) -> Iterator[Case]:
     for name in files(patient.half):
         if name.suffix == ".safetensors":
             with patient.copy() as place:
-                os.truncate(place / name, (place / name).stat().st_size // 2)
+                cut(place / name)
                 yield patient.outcome(place, "truncated tensors, each file in turn")
 
 
@@ -217,6 +270,7 @@ FAULTS: dict[str, Callable[[Patient], Iterator[Case]]] = {
     "flipped": flipped_bytes,
     "missing": missing_files,
     "truncated": truncated_files,
+    "shards": damaged_shards,
     "all-damaged": every_checkpoint_damaged,
     "lock": lock_of_a_dead_owner,
     "clock": clock_backwards,

@@ -19,19 +19,30 @@ from seedfast.verify.saboteur import Moment, Plan
 
 @dataclass(frozen=True)
 class Placement:
-    """How a training is started. families: those that are trained in this way."""
+    """How a training is started. families: those that are trained in this way. beside: whether it saves beside the
+    training (`async_save`), for each run."""
 
     processes: int = 1
     torchrun: bool = False
     flags: tuple[str, ...] = ()
     families: tuple[str, ...] = FAMILIES
+    beside: tuple[bool, ...] = (False, True)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every process writes a part of each checkpoint."""
+        return "fsdp" in self.flags
+
+
+_FSDP: Any = {"processes": 2, "flags": ("--placement", "fsdp"), "beside": (False,)}
 
 
 PLACEMENTS = {
     "one process": Placement(),
     "DDP": Placement(2),
     "DDP, torchrun": Placement(2, torchrun=True, families=("text-masked",)),
-    "FSDP": Placement(2, flags=("--placement", "fsdp"), families=("text-autoregressive", "text-masked")),
+    "FSDP": Placement(**_FSDP),
+    "FSDP, torchrun": Placement(**_FSDP, torchrun=True, families=("text-masked",)),
 }
 """A placement is one line. "DDP" has the environment that torchrun gives, "torchrun" its agent too."""
 
@@ -74,7 +85,7 @@ def cells(kills: int, steps: int, families: tuple[str, ...], placements: tuple[s
         Cell(family, name, beside, 0, steps)
         for name in placements
         for family in PLACEMENTS[name].families
-        for beside in (False, True)
+        for beside in PLACEMENTS[name].beside
         if family in families
     ]
     each, more = divmod(kills, len(chosen))
@@ -87,13 +98,14 @@ def plans(cell: Cell, seed: int) -> Iterator[tuple[Plan, bool]]:
     chooser = random.Random(f"{cell.name} {seed}")
     phases = list[Moment](get_args(Moment))
     chooser.shuffle(phases)
-    processes = PLACEMENTS[cell.placement].processes
+    placement = PLACEMENTS[cell.placement]
     for number, after in enumerate(sorted(chooser.randrange(cell.steps * 2 // 3) for _ in range(cell.kills))):
         moment = phases[number % len(phases)]
-        own = moment in ("step", "validate")  # what every rank does; the other phases are those of rank 0
+        # What every rank does; the other phases are those of rank 0.
+        own = moment in ("step", "validate") or (moment == "write" and placement.is_sharded)
         delay = chooser.uniform(0, 0.02) if own or moment == "save" else 0.0
-        rank = chooser.randrange(processes) if own else 0
-        yield Plan(moment, after, delay, rank), processes == 1 or chooser.random() < 0.5
+        rank = chooser.randrange(placement.processes) if own else 0
+        yield Plan(moment, after, delay, rank), placement.processes == 1 or chooser.random() < 0.5
 
 
 def run_cell(cell: Cell, story: Path, folder: Path, seed: int) -> Result:

@@ -32,8 +32,9 @@ def first_host(hosts: str) -> str:
 
 
 def rank() -> int:
-    """The number of this process in its group; 0 without one."""
-    return int(os.environ.get("RANK", 0))
+    """The number of this process in its group; 0 without one, and for what is no number."""
+    found = os.environ.get("RANK", "")
+    return int(found) if found.isdecimal() else 0
 
 
 def is_first() -> bool:

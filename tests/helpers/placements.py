@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers.processes import ranks
+from tests.helpers.processes import LIMIT, start_ranks
 from tests.helpers.runs import small_run
 
 from seedfast.loop.plain_config import to_yaml
@@ -30,9 +30,16 @@ class Trainer:
         config = self.folder / f"{place.name}.yaml"
         config.write_text(to_yaml(run))
         own = ["--no-report", "--placement", placement, *words]
-        done = ranks(processes, "train", recipe, "--config", config, *own, "--out", place)
+        group = start_ranks(processes, "seedfast", ["train", recipe, "--config", config, *own, "--out", place])
+        done = [command.finish(LIMIT + 5 * run.steps) for command in group]
         assert [each.returncode for each in done] == [0] * processes, done[0].stderr
         return place
+
+
+def distance(one: Path, other: Path) -> float:
+    """The largest relative difference of the losses of two trainings, over all steps."""
+    losses, others = ([entry["loss"] for entry in journal.read(place) if "loss" in entry] for place in (one, other))
+    return max(abs(a / b - 1) for a, b in zip(losses, others, strict=True))
 
 
 def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4) -> None:

@@ -117,6 +117,26 @@ def test_a_resumed_compiled_run_has_the_bits_of_one_session(
         train_in(tmp_path / "split", replace(run, compile="off"))
 
 
+@pytest.mark.parametrize("recipe", slow_but(["text-block"], ["text-block", "image-diffusion"]))
+def test_blocks_that_are_gathered_one_by_one_are_compiled(
+    recipe: str, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole U-Net has its gathered blocks inside, which would be graph breaks."""
+    monkeypatch.setattr("seedfast.loop.build.compile_parts", partial(compile_parts, backend="aot_eager"))
+    run = small_run(recipe, story, steps=3, eval_every=2, eval_examples=2, placement="fsdp")
+    train_in(tmp_path / "plain", replace(run, compile="off"))
+    assert graphs() == 0
+    run = replace(run, compile="blocks")
+    train_in(tmp_path / "whole", run)
+    assert graphs() > 0
+    for compiled_loss, loss in zip(losses(tmp_path / "whole"), losses(tmp_path / "plain"), strict=True):
+        assert compiled_loss == pytest.approx(loss, rel=1e-4)
+    with open_session(run, tmp_path / "split") as opened:
+        train_until(opened, 1)
+    train_in(tmp_path / "split", run)
+    assert compare(tmp_path / "whole", tmp_path / "split")[0] is None
+
+
 def test_evaluation_and_copies_are_not_compiled() -> None:
     network = Transformer(layers=2, heads=2, width=16).build(vocabulary=9, context=8, causal=True)
     compile_parts(network, backend="aot_eager")

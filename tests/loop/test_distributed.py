@@ -1,7 +1,9 @@
 """Two real processes, in the environment that torchrun gives them, train as one does."""
 
 import json
+import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from safetensors.torch import load_file
 from tests.helpers.processes import ranks, seedfast, start_ranks
 from tests.helpers.runs import flags, small_run
 
+from seedfast.errors import UserError
+from seedfast.loop.distributed import DistributedContext
 from seedfast.run_folder import journal
 from seedfast.verify.resume import compare
 from seedfast.verify.saboteur import Plan
@@ -70,6 +74,43 @@ def test_a_process_without_a_validation_example_blocks_no_other(story: Path, tmp
     small = small_run("text-autoregressive", story, micro_batch=2, steps=3, eval_examples=1)
     done = ranks(2, "train", "text-autoregressive", *flags(small), "--out", tmp_path / "x")
     assert [each.returncode for each in done] == [0, 0]
+
+
+PLACE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29501"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"RANK": "2"},
+        {"RANK": "-1"},
+        {"RANK": None},
+        {"LOCAL_RANK": None},
+        {"WORLD_SIZE": "two"},
+        {"WORLD_SIZE": "0"},
+        {"WORLD_SIZE": None},
+        {"MASTER_ADDR": None},
+        {"MASTER_PORT": "http"},
+    ],
+)
+def test_an_environment_of_no_group_is_refused(changed: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (PLACE | changed).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"names no process of a group .*: start the processes with torchrun"):
+        DistributedContext.join("cpu", "fp32", 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [0, 1])
+def test_a_process_that_the_others_do_not_meet_ends_with_a_sentence(alone: int, story: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = PLACE | {"RANK": str(alone), "MASTER_PORT": str(free.getsockname()[1])}
+    words = ["train", "text-masked", *flags(small_run("text-masked", story)), "--rank-timeout", "0.01"]
+    done = seedfast(*words, "--out", tmp_path / "run", env=os.environ | place)
+    assert done.returncode == 3
+    assert f"Process {alone} of 2 does not meet the others at 127.0.0.1:" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 OWN = Path(__file__).with_name("uneven_diagnostics.py")

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers.processes import python
-from tests.helpers.runs import small_run, train_in, train_until
+from tests.helpers.processes import python, start_ranks
+from tests.helpers.runs import flags, small_run, train_in, train_until
 
 from seedfast.errors import TrainingStopped, UserError
 from seedfast.loop import memory, trial
@@ -150,6 +151,50 @@ def test_the_found_number_is_stored_and_kept(
     monkeypatch.setattr(trial, "largest_that_fits", None)  # which would be called by a search
     train_in(tmp_path, run)
     assert stored_run(run, tmp_path).micro_batch == 6
+
+
+UNEQUAL = """
+import os, runpy, sys
+from seedfast.loop import memory
+
+limits, peaks = [int(number) for number in sys.argv.pop(1).split(",")], iter([400, 700, 1000])
+own = limits[int(os.environ["RANK"])]
+
+
+def peak(device, work):
+    if not own:
+        raise memory.OutOfMemory("out of memory")
+    work()
+    return next(peaks)
+
+
+memory.limit, memory.peak = lambda device: own or 10**9, peak
+sys.argv[0] = "seedfast"
+runpy.run_module("seedfast", run_name="__main__", alter_sys=True)
+"""
+"""Trains in a group whose processes have these bytes of memory; 0: it lacks memory where that was not foreseen."""
+
+
+def unequal(limits: str, story: Path, folder: Path) -> list["CompletedProcess[str]"]:
+    """A training by two processes with such memory that share the weights."""
+    run = small_run("text-masked", story, batch_size=16, steps=2)
+    words = ["train", "text-masked", *flags(run), "--micro-batch", "auto", "--placement", "fsdp", "--out", folder]
+    return [rank.finish() for rank in start_ranks(2, "-c", [UNEQUAL, limits, *words])]
+
+
+def test_processes_that_share_the_weights_measure_together(story: Path, tmp_path: Path) -> None:
+    first, second = unequal("1000000,1000", story, tmp_path / "run")
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert "2 examples fit into a forward pass (4 for each step)" in first.stderr + first.stdout
+
+
+def test_a_lack_of_memory_in_one_of_them_ends_all_with_a_sentence(story: Path, tmp_path: Path) -> None:
+    first, second = unequal("1000000,0", story, tmp_path / "run")
+    assert all(done.returncode in (2, 3) for done in (first, second))
+    sentence = "1 examples in a forward pass need more memory than there is (out of memory)"
+    assert (first.stderr + second.stderr).count(sentence) == 1
+    assert "Traceback" not in first.stderr + second.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @contextmanager

@@ -4,14 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from tests.helpers.cli import Run as Command
-from tests.helpers.placements import Trainer, same_training
+from tests.helpers.placements import Trainer, distance, same_training
 from tests.helpers.processes import ranks
-from tests.helpers.runs import FAMILIES, flags, small_run, train_in
+from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in
 
 from seedfast.errors import UserError
 from seedfast.loop.open import open_session
@@ -133,8 +134,7 @@ def test_shards_are_joined_and_a_missing_one_is_an_error(tmp_path: Path) -> None
     ("words", "sentence"),
     [
         (("--placement", "hsdp", "--shard-degree", "3"), "shard_degree (3) does not divide the number of"),
-        (("--placement", "fsdp", "--compile", "blocks"), "gathers weights between the blocks"),
-        (("--placement", "fsdp", "--micro-batch", "auto"), "measured in one process with all weights"),
+        (("--placement", "fsdp", "--compile", "step"), "gathers the weights of each block in each step"),
     ],
 )
 def test_a_placement_that_a_run_cannot_have_is_one_sentence(
@@ -174,26 +174,46 @@ def test_the_needs_are_those_of_the_papers() -> None:
     assert needs.needs(model, 8, "hsdp") == needs.needs(model, 8, "fsdp")
 
 
+EVERY = (*FAMILIES, "image-transformer", "image-diffusers", FINETUNE, "dpo")
+"""The families, and the networks of each that are cut in another way."""
+
+
+LONG: dict[str, Any] = {"steps": 200, "eval_every": 100}
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def alone(request: pytest.FixtureRequest, trainer: Trainer) -> tuple[str, Path, float]:
+    """A recipe, its run of 200 steps by one process, and how far another order of additions moves the losses of that
+    process: training makes rounding grow, so that two micro-batches differ by 1e-7 to 1e-5."""
+    recipe = request.param
+    place = trainer.train(recipe, "auto", 1, out=f"{recipe}-alone", micro_batch=2, **LONG)
+    other = trainer.train(recipe, "auto", 1, out=f"{recipe}-other", micro_batch=1, **LONG)
+    return recipe, place, distance(place, other)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", FAMILIES)
-@pytest.mark.parametrize("placement", ["ddp", "fsdp", "hsdp"])
-def test_every_family_trains_the_same_on_two_and_four_processes(
+@pytest.mark.parametrize(
+    ("placement", "processes"), [("ddp", 2), ("ddp", 4), ("fsdp", 1), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4)]
+)
+def test_every_family_trains_the_same_in_every_topology(
+    placement: str, processes: int, alone: tuple[str, Path, float], trainer: Trainer
+) -> None:
+    """The same samples; losses that differ no more than those of two micro-batches of one process, or by 1e-6."""
+    words = ("--shard-degree", "2") if placement == "hsdp" else ()
+    recipe, one, rounding = alone
+    other = trainer.train(recipe, placement, processes, *words, micro_batch=2, **LONG)
+    same_training(one, other, loss=max(1e-6, 4 * rounding), norm=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["ddp", "fsdp"])
+@pytest.mark.parametrize("recipe", EVERY)
+def test_a_run_moves_from_four_processes_to_two_to_one_to_four(
     recipe: str, placement: str, story: Path, tmp_path: Path
 ) -> None:
     trainer = Trainer(story, tmp_path)
-    one = trainer.train(recipe, "auto", 1, steps=200, micro_batch=2, eval_every=100)
-    for processes in (2, 4):
-        words = ("--shard-degree", "2") if placement == "hsdp" else ()
-        other = trainer.train(recipe, placement, processes, *words, steps=200, micro_batch=2, eval_every=100)
-        same_training(one, other, norm=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", FAMILIES)
-def test_a_run_moves_from_four_processes_to_two_to_one_to_four(recipe: str, story: Path, tmp_path: Path) -> None:
-    trainer = Trainer(story, tmp_path)
     one = trainer.train(recipe, "auto", 1, steps=20)
-    for steps, processes, placement in ((5, 4, "fsdp"), (10, 2, "ddp"), (15, 1, "auto"), (20, 4, "fsdp")):
+    for steps, processes in ((5, 4), (10, 2), (15, 1), (20, 4)):
         moved = trainer.train(recipe, placement, processes, "--steps", str(steps), out="moved", steps=20)
     same_training(one, moved, norm=1e-3)
 

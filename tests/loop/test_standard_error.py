@@ -9,7 +9,14 @@ import torch
 
 from seedfast.data.joined_dataset import JoinedDataset
 from seedfast.data.text.windows import DocumentWindows, Windows
-from seedfast.loop.standard_error import Ratio, block_count, blocks_of, document_numbers, ratio_of_sums
+from seedfast.loop.standard_error import (
+    Ratio,
+    block_count,
+    blocks_of,
+    document_numbers,
+    error_of_difference,
+    ratio_of_sums,
+)
 
 SIZE, SEEDS = 1200, 400
 WITHIN = 2.045
@@ -87,6 +94,38 @@ def test_a_value_does_not_depend_on_its_blocks() -> None:
     parts = [totals[block == g].sum() - found.value * weights[block == g].sum() for g in range(30)]
     assert found.standard_error == pytest.approx(math.sqrt(30 / 29 * float(sum(p**2 for p in parts))) / weights.sum())
     assert math.isnan(ratio_of_sums(totals[:1], weights[:1], ONE_DOCUMENT[:1]).standard_error)
+
+
+@pytest.mark.parametrize("slope", [0.8, -0.8])
+@pytest.mark.parametrize("documents", [None, ONE_DOCUMENT])
+def test_the_error_of_a_difference_pairs_the_examples_of_both(slope: float, documents: np.ndarray | None) -> None:
+    """The losses of all windows, minus what a quarter of them was measured to differ by, which is `slope` of its loss:
+    the variance is (1 - 2 slope + 4 slope²) / n. Twin: the sum of both squared errors, without - 2 slope."""
+    draw, part, ones = np.random.default_rng(0), SIZE // 4, torch.ones(SIZE, dtype=torch.float64)
+    variance = (1 - 2 * slope + 4 * slope**2) / SIZE
+    squares, apart, inside = list[float](), list[float](), 0
+    for _ in range(SEEDS // 2):
+        losses = torch.from_numpy(draw.normal(size=SIZE))
+        chosen = torch.from_numpy(np.sort(draw.permutation(SIZE)[:part]))
+        few = slope * losses[chosen]
+        error = error_of_difference((losses, ones), (few, ones[:part]), chosen, documents)
+        inside += abs(float(losses.mean() - few.mean())) < WITHIN * error
+        squares.append(error**2)
+        own = ratio_of_sums(few, ones[:part], None if documents is None else documents[chosen])
+        apart.append(ratio_of_sums(losses, ones, documents).standard_error ** 2 + own.standard_error**2)
+    assert 0.9 < np.mean(squares) / variance < 1.1
+    assert 0.92 < inside / len(squares) < 0.98
+    assert not 0.8 < np.mean(apart) / variance < 1.25
+
+
+def test_the_error_of_a_difference_that_has_no_spread_is_that_of_the_whole() -> None:
+    losses, ones = torch.from_numpy(np.random.default_rng(2).normal(size=SIZE)), torch.ones(SIZE, dtype=torch.float64)
+    chosen = torch.arange(0, SIZE, 100)
+    flat = (torch.full((12,), 3.0, dtype=torch.float64), ones[:12])
+    found = error_of_difference((losses, ones), flat, chosen, ONE_DOCUMENT)
+    assert found == pytest.approx(ratio_of_sums(losses, ones, ONE_DOCUMENT).standard_error)
+    assert error_of_difference((losses, ones), (losses, ones), torch.arange(SIZE), ONE_DOCUMENT) == 0
+    assert math.isnan(error_of_difference((losses, ones), flat, torch.arange(12), ONE_DOCUMENT)), "in one block"
 
 
 def test_blocks_are_ten_to_thirty_of_equal_length() -> None:

@@ -48,6 +48,27 @@ def test_an_incomplete_last_line_is_skipped_and_a_damaged_one_refused(tmp_path: 
         list(journal.read(tmp_path))
 
 
+def test_the_last_line_may_be_long(tmp_path: Path) -> None:
+    """The validation of a mixture of a thousand sources has half a megabyte."""
+    scores = {f"source-{number:056}": {"loss": 1 / 3, "standard_error": 1 / 7, "weight": 9.0} for number in range(1000)}
+    validation = {"step": 1, "validation": {kind: {"loss": 1.0, "sources": scores} for kind in ("raw", "ema")}}
+    with Journal(tmp_path) as written:
+        written.record(entry(1))
+        written.record(validation)  # type: ignore[arg-type]
+        size = written.size
+    with Journal(tmp_path) as resumed:
+        resumed.rewind(1, size)
+    assert journal.last(tmp_path) == validation
+
+
+def test_an_event_that_cannot_be_written_ends_no_training(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    with Journal(tmp_path) as written:
+        written.event("warning", reason="the disk is full")
+        written.record(entry(1))
+    assert list(journal.read(tmp_path)) == [entry(1)]
+
+
 def test_following_a_journal_waits_for_whole_lines(tmp_path: Path) -> None:
     def written() -> Iterator[bool]:
         with (tmp_path / "journal.jsonl").open("ab", buffering=0) as file:

@@ -6,18 +6,23 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.helpers import past, processes
 from tests.helpers.cli import Run as Command
 
-from seedfast import UserError, study
+from seedfast import UserError, load, study
 from seedfast.cli.train import parse_run
+from seedfast.evaluate.held_out import HeldOut
+from seedfast.scaling import front, table
 from seedfast.scaling import plan as plans
-from seedfast.scaling import table
 from seedfast.scaling.plan import TooSmall, planned
+from seedfast.scaling.request import Request
+from seedfast.scaling.runs import known
 
 TINY = {"LADDER": (1, 2, 3, 4), "LENGTHS": (1, 2), "LEAST_STEPS": 3}
 """Small enough for seconds: six runs and a check, for each family."""
@@ -35,6 +40,15 @@ def _tiny() -> Iterator[None]:
         for name, value in TINY.items():
             patch.setattr(plans, name, value)
         yield
+
+
+@pytest.fixture(scope="module")
+def story(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text in documents of ten lines, each of which begins with a number of its own."""
+    path, lines = tmp_path_factory.mktemp("rows") / "story.jsonl", story.read_text().splitlines(keepends=True)
+    texts = [f"{start}: {''.join(lines[start : start + 10])}" for start in range(0, len(lines), 10)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
 
 
 def words(text: Path, out: Path, *families: str, flops: float = FLOPS) -> list[str | Path]:
@@ -94,6 +108,21 @@ def test_a_budget_that_is_too_small_names_the_least_one() -> None:
         planned(STEP_FLOPS, caught.value.flops * 0.999, tokens=1024, check=False)
 
 
+def test_a_budget_that_nobody_chose_grows_to_the_least_one(
+    story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = Request(data=(str(story),), families=("autoregressive",), minutes=1e-3, context=16)
+    with pytest.raises(UserError, match="give at least --minutes"):
+        plans.make(request)
+    assert min(run.steps for run in plans.make(request, may_grow=True).runs) == TINY["LEAST_STEPS"]
+    assert "this study has --minutes" in capsys.readouterr().err
+    asked = []
+    monkeypatch.setattr(front, "run_study", lambda *_, may_grow, **__: asked.append(may_grow))
+    for budget in ({}, {"minutes": 15.0}, {"flops": 1e9}):
+        study(story, "new", **budget)
+    assert asked == [True, False, False]
+
+
 def test_a_finished_study_is_judged_again_without_training(done: Path, story: Path, seedfast: Command) -> None:
     command = words(story, done, "autoregressive", "masked")
     before = {path: path.stat().st_mtime_ns for path in (done / "runs").rglob("*.safetensors")}
@@ -121,6 +150,32 @@ def test_a_finished_study_is_judged_again_without_training(done: Path, story: Pa
     larger = json.loads(seedfast(*command, "--json", "--for-flops", "1e12")[1])
     assert larger["flops"] == 1e12
     assert larger["families"][0]["prediction"]["value"] < record["families"][0]["prediction"]["value"]
+
+
+def test_a_result_knows_the_documents_of_its_windows(done: Path, story: Path, tmp_path: Path) -> None:
+    """So the bands draw whole documents, as the error of each run does. A result of an earlier version has none, and
+    counts as one text."""
+    request = Request(
+        data=(str(story),), families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16
+    )
+    plan = plans.read(done, request)
+    assert plan is not None
+    planned_run = plan.runs[0]
+    found = known(done, planned_run)
+    assert found is not None
+    cut = HeldOut(load(done / "runs" / found.name).corpus).cut
+    assert cut.documents_E is not None
+    assert len(set(cut.documents_E.tolist())) > 1
+    assert found.cut.documents_E is not None
+    assert np.array_equal(found.cut.documents_E, cut.documents_E)
+    assert found.cut.identity == cut.identity
+    stored = json.loads((done / "results" / f"{found.name}.json").read_text())
+    (tmp_path / "results").mkdir()
+    former = {**{key: value for key, value in stored.items() if key != "documents"}, "is_ordered": True}
+    (tmp_path / "results" / f"{found.name}.json").write_text(json.dumps(former))
+    before = known(tmp_path, planned_run)
+    assert before is not None
+    assert before == replace(found, documents=(0,) * len(found.sizes))
 
 
 def test_a_run_of_the_study_is_an_ordinary_run(done: Path, seedfast: Command) -> None:
@@ -159,6 +214,16 @@ def test_the_printed_command_trains_a_run_like_those_of_the_study(done: Path, st
     known = found.plan.request.run(best.name, best.size, best.steps, found.plan.validation)
     for part in ("recipe", "data", "model", "optimizer", "schedule", "ema", "batch_size", "steps", "seed"):
         assert getattr(asked, part) == getattr(known, part)
+
+
+def test_a_note_says_that_a_run_reads_its_text_more_than_once(done: Path, story: Path) -> None:
+    found = study(story, done, families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16)
+    best = found.recommended
+    once = max(run.tokens / run.epochs for run in found.runs)
+    for epochs, is_said in ((0.9, False), (3.0, True)):
+        longer = replace(best, best=replace(best.best, tokens=epochs * once))
+        notes = " ".join(table.notes(replace(found, families=(longer,))))
+        assert ("reads its training text 3.0 times" in notes) == is_said
 
 
 def test_the_bench_states_how_far_off_a_prediction_is(done: Path, story: Path, monkeypatch: pytest.MonkeyPatch) -> None:

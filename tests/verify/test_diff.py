@@ -172,6 +172,11 @@ def test_without_the_data_the_journals_say_what_they_can(base: Path, text: Path,
     assert (found.cause, found.step, found.start) == ("optimizer", 1, None)
     assert found.note is not None
     assert "cannot be computed again" in found.note
+    moved = book(tmp_path / "book.txt")
+    train_in(tmp_path / "other", replace(tiny(moved), seed=9))
+    moved.unlink()
+    found = diff(past(base), past(tmp_path / "other"))
+    assert (found.cause, found.step) == ("unknown", 1), "its examples differ, and a new network answers alike to all"
 
 
 def test_the_command_names_cause_and_settings(base: Path, text: Path, tmp_path: Path, seedfast: Command) -> None:

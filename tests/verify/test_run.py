@@ -25,6 +25,7 @@ from tests.helpers.runs import finished, train_in
 from seedfast.data.dataset import Corpus
 from seedfast.data.sample_order import Order
 from seedfast.loop import train as loop_train
+from seedfast.loop import validate
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
@@ -127,8 +128,11 @@ class Cheats:
         self.edited_average()
         the_past = past(self.copy)
         with the_past.session(the_past.stored(self.copy), the_past.checkpoints[-1]) as session:
-            session.journal = None
-            record, _ = loop_train._validate(session)
+            average = session.state.average
+            assert average is not None
+            networks = {"raw": session.state.network, "ema": average.network}
+            measure = session.family.objective.measure
+            record = {kind: validate.validate_session(session, each).record(measure) for kind, each in networks.items()}
         old = the_past.validations[BEST]
         edit_validation(self.copy, BEST, validation=record)
         for name in ("best.json", "checkpoints/step-00000008/state.json", "checkpoints/step-00000008/manifest.json"):
@@ -218,7 +222,7 @@ class Cheats:
 
     def easy_examples(self) -> None:
         """The validation scored only chosen examples."""
-        with mock.patch.object(loop_train, "chosen_examples", return_value=list(range(8))):
+        with mock.patch.object(validate, "chosen_examples", return_value=list(range(8))):
             self._trained(tiny(self.text))
 
     def edited_data(self) -> None:

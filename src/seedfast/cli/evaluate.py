@@ -43,7 +43,7 @@ class Evaluate(OfModel):
     upper), and deployed, the exact likelihood of `seedfast sample --order confidence` (docs/likelihood.md). Image runs
     add bits per dimension and fidelity, and captioners the caption metrics (`seedfast fidelity` and `seedfast captions`
     have their options). With --judge RUN, samples of the run are scored by another run instead (seedfast evaluate RUN
-    --judge RUN --help).
+    --judge RUN --help). Interrupted by Ctrl-C, the same command continues with the metric that was interrupted.
     """
 
     only: tuple[str, ...] = ()
@@ -112,11 +112,11 @@ def evaluate(words: list[str]) -> int:
     if any(word.split("=")[0] in ("--samples", "--judge") for word in words):
         return _judge(words)
     asked: Evaluate = parse(Evaluate, words, prog="seedfast evaluate")
-    from seedfast.evaluate.evaluator import evaluate as measure
+    from seedfast.evaluate.noted import evaluated
 
     options = {name: value for name in _OPTIONS if (value := getattr(asked, name)) is not None}
     model = asked.chosen.load(asked.run, data=asked.data)
-    return show(measure(model, asked.only, options), model, as_json=asked.json)
+    return show(evaluated(model, asked.only, options), model, as_json=asked.json)
 
 
 def _judge(words: list[str]) -> int:

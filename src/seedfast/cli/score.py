@@ -70,7 +70,10 @@ def score(words: list[str]) -> int:
 
     if not asked.file.is_file():
         raise UserError(f"{asked.file} is no file: name one that holds the documents.")
-    documents = [(each.name, "".join(each.texts)) for each in file_source(asked.file, asked.field).documents()]
+    try:
+        documents = [(each.name, "".join(each.texts)) for each in file_source(asked.file, asked.field).documents()]
+    except UnicodeDecodeError:
+        raise UserError(f"{asked.file} is not UTF-8: name a file of text in UTF-8.") from None
     if not documents:
         raise UserError(f"{asked.file} holds no documents, so there is nothing to score.")
     model = asked.chosen.load(asked.run)

@@ -34,7 +34,8 @@ class StudyOptions:
     out: Path
     """The folder of the study: a new one, or one to continue."""
     minutes: Annotated[float | None, MoreThan(0)] = None
-    """Time of the whole study on this machine (default: 15). It is turned into FLOPs once, when the study begins."""
+    """Time of the whole study on this machine (default: 15, and more where its smallest runs need more). It is turned
+    into FLOPs once, when the study begins."""
     flops: Annotated[float | None, MoreThan(0)] = None
     """Instead of --minutes: training FLOPs of all runs together, in equal parts for the families."""
     families: tuple[FamilyName, ...] = ()

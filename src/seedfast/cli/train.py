@@ -129,7 +129,7 @@ def _train(asked: Train) -> int:
 
 def _estimate(asked: Train) -> int:
     """Print what the run needs."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("--dry-run measures one process: run it without torchrun.")
     if asked.at is not None:
         raise UserError("--dry-run estimates what is left from the newest checkpoint on: leave --at out.")

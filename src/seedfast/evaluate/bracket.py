@@ -8,7 +8,8 @@ p(x|π) is the chain rule along the order π. Its negative log-likelihood cannot
 
 in which c may depend on everything but π: it comes from the other orders that were drawn. With u = p(x|π)/c the two
 differ by E[u - 1 - log u], which is never negative in any single draw: so it is measured on a few windows with a few
-orders, and subtracted from the bound over the whole split. The blocks of block diffusion are mixtures of their own,
+orders, and subtracted from the bound over the whole split; the error of the difference is paired, since a window with
+a large bound has a gap of its own. The blocks of block diffusion are mixtures of their own,
 each given the blocks before it (docs/identities.md#bracket).
 """
 
@@ -23,13 +24,14 @@ from torch.nn import functional as F
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
 from seedfast.evaluate.evaluator import no_validation, rows
+from seedfast.evaluate.held_out import batches_of
 from seedfast.evaluate.loss import Likelihood, Loss
 from seedfast.evaluate.trained import Trained
 from seedfast.evaluate.unmasking import BUDGET, documents_of, log_probs, policy, row_cost, why_not, windows_of
 from seedfast.families.text.base import likelihood_conversions
 from seedfast.families.text.block_diffusion import BlockGenerator
 from seedfast.files import finite
-from seedfast.loop.standard_error import document_numbers, ratio_of_sums
+from seedfast.loop.standard_error import document_numbers, error_of_difference
 from seedfast.loop.validate import chosen_examples
 from seedfast.options import AtLeast, check
 
@@ -64,6 +66,7 @@ class Bracketed:
 
     windows, orders: how many windows were measured for `lower`, each in how many random orders. spread: the standard
     deviation over orders of the log-probability of a window (of a block, for block diffusion), in nats.
+    lower_standard_error: NaN where all these windows lie in one block of neighbours.
     """
 
     upper: float
@@ -103,7 +106,8 @@ class Bracketed:
         upper = f"bits per byte ≤ {self.upper:.5f} ± {self.upper_standard_error:.5f}"
         if self.lower is None or self.lower_standard_error is None:
             return [upper]
-        line = f"{self.lower:.5f} ± {self.lower_standard_error:.5f} ≤ {upper}"
+        error = "unknown" if math.isnan(self.lower_standard_error) else f"{self.lower_standard_error:.5f}"
+        line = f"{self.lower:.5f} ± {error} ≤ {upper}"
         how = {"lower_windows": self.windows, "lower_orders": self.orders, "order_spread_nats": self.spread}
         return [line, *rows(how), *([self.warning] if self.warning else [])]
 
@@ -151,11 +155,18 @@ class Bracket:
         log_p_REK = self._log_probs(model, batch)
         parts_RP = log_p_REK.flatten(1)
         gaps_E = gaps(parts_RP, reference(parts_RP)).view(len(canvases), -1).sum(dim=1)
-        gap, error, _ = ratio_of_sums(gaps_E, weights_E, document_numbers(corpus.validation, examples))
+        gap = float(gaps_E.sum() / weights_E.sum())
+        scored = torch.cat([each["scored"].sum(dim=1).double() for each in batches_of(corpus)])
+        error = error_of_difference(
+            (torch.tensor(loss.totals, dtype=torch.float64), scored),
+            (gaps_E, weights_E),
+            torch.tensor(list(examples)),
+            document_numbers(corpus.validation, range(len(scored))),
+        )
         return Bracketed(
             **upper,
             lower=(loss.loss - gap) * bits,
-            lower_standard_error=math.hypot(loss.standard_error, error) * bits,
+            lower_standard_error=error * bits,
             windows=len(canvases),
             orders=self.orders,
             spread=float(parts_RP.var(dim=0).mean().sqrt()),

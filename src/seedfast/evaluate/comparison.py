@@ -64,7 +64,7 @@ class Row:
     def lower(self) -> Value | None:
         """The bound from below."""
         record = self.metrics.get("bracket", {})
-        return None if record.get("lower") is None else Value(record["lower"], record["lower_standard_error"])
+        return None if record.get("lower") is None else _value(record["lower"], record["lower_standard_error"])
 
     def record(self) -> dict[str, Any]:
         """As JSON values; null where there is no number."""

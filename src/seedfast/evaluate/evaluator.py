@@ -5,7 +5,7 @@ model to numbers by name.
 """
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from numbers import Real
@@ -161,10 +161,16 @@ def _refuse_unknown(name: str) -> None:
         raise UserError(f"There is no metric called {name}; {hint}")
 
 
-def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any] | None = None) -> Evaluation:
+def evaluate(
+    model: Trained,
+    only: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+    *,
+    measure: Callable[[Evaluator, Trained], Result] = lambda each, model: each(model),
+) -> Evaluation:
     """Run the metrics that are named, or all that fit, with these options of the one metric that has them.
 
-    Raises UserError for an unknown metric or option.
+    measure: runs a metric. Raises UserError for an unknown metric or option.
     """
     names = tuple(only)
     if not names and (reason := no_validation(model)):
@@ -186,7 +192,7 @@ def evaluate(model: Trained, only: Iterable[str] = (), options: Mapping[str, Any
     for name, each in chosen(model, names, own).items():
         if (before := getattr(each, "builds_on", "")) in results:
             each = replace(cast("Any", each), **{before: results[before]})
-        results[name] = each(model)
+        results[name] = measure(each, model)
     return Evaluation(results, weights=model.weights, step=model.step)
 
 

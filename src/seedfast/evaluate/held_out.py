@@ -87,7 +87,7 @@ class HeldOut:
         if not isinstance(self.corpus.assets, TextAssets):
             return Cut(np.ones(len(self.corpus.validation), np.int64))
         tokenizer, sizes, contents = self.corpus.assets.tokenizer, list[int](), hashlib.sha256()
-        for batch in _batches(self.corpus):
+        for batch in batches_of(self.corpus):
             for ids in _scored(batch):
                 sizes.append(tokenizer.byte_count(ids))
                 contents.update(np.array([len(ids), *ids], "<i8").tobytes())
@@ -123,7 +123,8 @@ def _shown(document: bytes | None, byte: int) -> str:
     return repr(document[byte : byte + _SHOWN].decode(errors="replace"))
 
 
-def _batches(corpus: Corpus) -> Iterator[Batch]:
+def batches_of(corpus: Corpus) -> Iterator[Batch]:
+    """All examples of the split, in order."""
     count = len(corpus.validation)
     return (
         corpus.validation.batch(list(range(start, min(start + _BATCH, count)))) for start in range(0, count, _BATCH)
@@ -140,7 +141,7 @@ def _scored(batch: Batch) -> Iterator[list[int]]:
 def _texts(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[bytes]:
     if corpus.assets.preferences:
         raise UserError("Runs on pairs of answers have no text in common with other runs: compare their reports.")
-    batches = _batches(corpus)
+    batches = batches_of(corpus)
     first = next(batches, None)
     if first is None:
         return iter(())
@@ -175,7 +176,7 @@ def _answers(batch: Batch, tokenizer: Tokenizer) -> Iterator[bytes]:
 
 def _images(corpus: Corpus) -> Iterator[bytes]:
     classes = corpus.assets.classes
-    for batch in _batches(corpus):
+    for batch in batches_of(corpus):
         for pixels_CSS, label in zip(batch["pixels"].numpy(), batch["labels"].tolist(), strict=True):
             yield f"{pixels_CSS.shape} {classes[label]} ".encode() + pixels_CSS.tobytes()
 

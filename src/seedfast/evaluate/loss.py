@@ -50,7 +50,7 @@ class Likelihood:
         """The names of the command's contract: nats per token, bits per byte, their error, and what was counted."""
         measure = self.measure
         record = {
-            f"{measure.loss_unit}_per_{measure.weight_unit.removesuffix('s')}": self.loss,
+            measure.per_weight: self.loss,
             "standard_error": self.standard_error,
             **{name: self.loss * factor for name, factor in measure.conversions.items()},
             **({"perplexity": measure.perplexity(self.loss)} if measure.has_perplexity else {}),

@@ -1,8 +1,9 @@
 """The numbers of a run, measured once: each result is noted in the cache under all that it depends on,
-the code of seedfast among it."""
+the code of seedfast among it. A comparison keeps its notes, an evaluation until it is finished."""
 
+import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -16,14 +17,16 @@ from seedfast.evaluate.bits_per_dimension import BitsPerDimension, ImageBound
 from seedfast.evaluate.bracket import Bracket
 from seedfast.evaluate.caption_quality import CaptionQuality
 from seedfast.evaluate.deployed import Deployed, DeployedLikelihood
-from seedfast.evaluate.evaluator import Evaluator
+from seedfast.evaluate.evaluator import Evaluation, Evaluator, OwnMetric, Result, evaluate
 from seedfast.evaluate.fidelity import Fidelity
 from seedfast.evaluate.frontier import TEMPERATURES, Frontier
 from seedfast.evaluate.loss import Likelihood, Loss
 from seedfast.evaluate.pairing import Cut, Scored
 from seedfast.evaluate.speed import Speed
 from seedfast.evaluate.trained import Trained
+from seedfast.families.measure import Measure
 from seedfast.files import finite
+from seedfast.loop.validate import SourceScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +115,52 @@ def measured(name: str, model: Trained, options: Options) -> dict[str, Noted]:
     return found
 
 
+@dataclass(frozen=True)
+class _Noted:
+    """A result that was noted: its record, and its lines for a terminal."""
+
+    values: Mapping[str, Any]
+    lines: Sequence[str]
+
+    def record(self) -> dict[str, Any]:
+        return dict(self.values)
+
+    def table(self) -> list[str]:
+        return list(self.lines)
+
+
+def evaluated(model: Trained, only: Iterable[str], options: Mapping[str, Any]) -> Evaluation:
+    """`evaluate`, in which a metric that was finished before an interruption is not measured again."""
+    notes: list[Note] = []
+
+    def measure(evaluator: Evaluator, model: Trained) -> Result:
+        if isinstance(evaluator, OwnMetric) or model.checkpoint is None:  # they depend on what no note knows
+            return evaluator(model)
+        note = _note(model, f"evaluation, {evaluator.name}", evaluator)
+        notes.append(note)
+        if (known := note.read()) is not None:
+            if isinstance(evaluator, Loss):
+                return _likelihood(model, Noted(known["record"], tuple(known["totals"])))
+            return _Noted(known["record"], known["table"])
+        result = evaluator(model)
+        totals = result.totals if isinstance(result, Likelihood) else ()
+        note.write(finite({"record": result.record(), "table": result.table(), "totals": totals}))
+        return result
+
+    try:
+        found = evaluate(model, only, options, measure=measure)
+    except KeyboardInterrupt:
+        say("What is measured is kept, and the same command continues.")
+        raise
+    for note in notes:
+        note.file.unlink(missing_ok=True)
+    return found
+
+
 def _note(model: Trained, metric: str, evaluator: Evaluator) -> Note:
     """The note of a metric: its name is a hash of all that the numbers depend on."""
-    options = {f.name: repr(getattr(evaluator, f.name)) for f in fields(cast("Any", evaluator))}
+    names = [f.name for f in fields(cast("Any", evaluator)) if f.name != getattr(evaluator, "builds_on", "")]
+    options = {name: repr(getattr(evaluator, name)) for name in names}
     if isinstance(evaluator, Frontier):
         options["by"] = f"{evaluator.by.committed.manifest.seal} {evaluator.by.weights}"
     where = [torch.__version__, str(model.distributed.device), model.committed.fingerprint.digest]
@@ -142,16 +188,36 @@ def _plain(evaluator: Evaluator, model: Trained) -> dict[str, Any]:
 
 
 def _likelihood(model: Trained, noted: Noted) -> Likelihood:
-    """A noted loss of text as it was measured."""
-    record, measure = noted.record, model.family.evaluated.measure
+    """A noted loss as it was measured."""
+    evaluated = _stored(model, noted.record, model.family.evaluated.measure)
+    of_training = noted.record.get("objective")
+    trained_on = None if of_training is None else _stored(model, of_training, model.family.objective.measure)
+    return replace(evaluated, totals=noted.totals, trained_on=trained_on)
+
+
+def _stored(model: Trained, record: Mapping[str, Any], measure: Measure) -> Likelihood:
+    """The loss with this record."""
+    sources = {name: SourceScore(**_numbers(each)) for name, each in record.get("sources", {}).items()}
     return Likelihood(
-        loss=record["nats_per_token"],
-        standard_error=record["standard_error"],
+        loss=_number(record[measure.per_weight]),
+        standard_error=_number(record["standard_error"]),
         measure=measure,
-        weight=record["tokens"],
+        weight=record[measure.weight_unit],
         examples=record["examples"],
         draws=record["draws"],
         weights=model.weights,
         step=model.step,
-        bytes=record["bytes"],
+        bytes=record.get("bytes"),
+        blocks=record.get("blocks"),
+        diagnostics=_numbers(record.get("diagnostics", {})),
+        sources=sources,
     )
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _number(value) for name, value in record.items()}
+
+
+def _number(value: float | None) -> float:
+    """A number of a record, in which one that is not finite is None."""
+    return math.nan if value is None else value

@@ -43,6 +43,11 @@ class Measure:
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
     @property
+    def per_weight(self) -> str:
+        """The name of the loss in records, such as "nats_per_token"."""
+        return f"{self.loss_unit}_per_{self.weight_unit.removesuffix('s')}"
+
+    @property
     def has_perplexity(self) -> bool:
         """Whether the loss is the likelihood of tokens itself, so that its exponential is a perplexity."""
         return not self.is_bound and self.loss_unit == "nats" and self.weight_unit == "tokens"

@@ -110,7 +110,7 @@ def _leave(place: DistributedContext, store: Store) -> None:
         dist.destroy_process_group()
     if place.is_main:
         with suppress(RuntimeError):
-            _comes(store, [f"{_LEFT} {rank}" for rank in range(1, place.world_size)], seconds=1.0)
+            _comes(store, [f"{_LEFT} {rank}" for rank in range(1, place.world_size)], seconds=3.0)
         return
 
     def note() -> None:

@@ -73,12 +73,12 @@ def build(
         optimizer=run.optimizer.build(network),
         average=Average(network, copied) if copied is not None else None,
         scaler=torch.amp.GradScaler(distributed.device.type, enabled=run.precision == "fp16"),
-        family={name: tensor.to(distributed.device) for name, tensor in family.initial_state().items()},
+        family={name: tensor.to(distributed.device, copy=True) for name, tensor in family.initial_state().items()},
     )
     summed = summation(run, placement)
     what = compiled(run.compile, network, family.objective, placement)
     if what != "off":
-        compile_parts(network)
+        compile_parts(network, by_block=placement.is_sharded)
     return Session(
         run=run,
         folder=checkpoints.run_folder,

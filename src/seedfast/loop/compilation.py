@@ -18,14 +18,13 @@ from seedfast.console import warn
 from seedfast.data.cache import cache_folder
 from seedfast.errors import UserError
 from seedfast.families.family import Objective
-from seedfast.loop.distributed import DistributedContext
 from seedfast.loop.placement.placement import Placement
-from seedfast.models.network import CompiledInTraining, Network
+from seedfast.models.network import Network
 
 Compiled = Literal["off", "blocks", "step"]
 Compile = Literal["auto", "off", "blocks", "step"]
 
-_MOST_VARIANTS = 64
+_MOST_VARIANTS = 128
 """Shapes and kinds of inputs for which one piece of code may be compiled."""
 
 
@@ -43,14 +42,7 @@ def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], plac
             warn(f"training is not compiled, because {missing}; compiled it is faster, and has other bits")
             return "off"
         return "blocks"
-    if placement.is_sharded:
-        if asked in ("blocks", "step"):
-            raise UserError(
-                f"compile is {asked}, but placement is {placement.name}, which gathers weights between the blocks: "
-                "pass --compile off."
-            )
-        return "off"
-    if asked == "step" and (reason := _not_captured(network, objective, place)):
+    if asked == "step" and (reason := _not_captured(network, objective, placement)):
         raise UserError(f"compile is step, but {reason}: pass --compile blocks or off.")
     if asked != "off" and not is_compiled:
         raise UserError(
@@ -62,15 +54,26 @@ def compiled(asked: Compile, network: nn.Module, objective: Objective[Any], plac
     return asked
 
 
-def compiled_parts(network: nn.Module) -> Sequence[CompiledInTraining]:
-    """The modules of a network that training compiles."""
-    return network.compiled_parts if isinstance(network, Network) else ()
+def compiled_parts(network: nn.Module, *, by_block: bool = False) -> Sequence[nn.Module]:
+    """The modules of a network that training compiles.
+
+    by_block: those inside of which no block's weights are gathered: the blocks in the place of a module that has some.
+    """
+    if not isinstance(network, Network):
+        return ()
+    if not by_block:
+        return network.compiled_parts
+    parts = list[nn.Module]()
+    for part in network.compiled_parts:
+        inside = set(part.modules()) - {part}
+        parts += [block for block in network.blocks_in_order if block in inside] or [part]
+    return parts
 
 
-def compile_parts(network: nn.Module, *, backend: str = "inductor") -> None:
+def compile_parts(network: nn.Module, *, by_block: bool = False, backend: str = "inductor") -> None:
     """Compile the parts of a network, in place: each when it is first trained, and no name of a tensor changes.
 
-    backend: a backend of torch.compile.
+    by_block: as in `compiled_parts`. backend: a backend of torch.compile.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "kernels" / f"torch-{torch.__version__}"))
     import torch._dynamo.config as tracing  # seconds: only where something is compiled
@@ -80,12 +83,15 @@ def compile_parts(network: nn.Module, *, backend: str = "inductor") -> None:
     tracing.recompile_limit = _MOST_VARIANTS
     tracing.optimize_ddp = False  # splits graphs that are larger than a bucket; the blocks are small enough
     generating.deterministic = True
-    for part in compiled_parts(network):
+    for part in compiled_parts(network, by_block=by_block):
         part.compile(fullgraph=True, dynamic=False, backend=backend)
 
 
-def _not_captured(network: nn.Module, objective: Objective[Any], place: DistributedContext) -> str | None:
+def _not_captured(network: nn.Module, objective: Objective[Any], placement: Placement) -> str | None:
     """Why the step of this training cannot be a CUDA graph, as a clause; None if it can."""
+    place = placement.distributed
+    if placement.is_sharded:
+        return f"placement {placement.name} gathers the weights of each block in each step"
     if place.device.type != "cuda":
         return f"only a GPU captures steps, and the device is {place.device.type}"
     if place.world_size > 1:

@@ -19,6 +19,7 @@ from seedfast.loop import lost_ranks
 
 Precision = Literal["fp32", "bf16", "fp16"]
 T = TypeVar("T")
+_MEETING = timedelta(minutes=1)  # that processes wait for each other's start at least, whatever their time limit is
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The type of products in each mixed precision."""
 
@@ -39,6 +40,11 @@ def _device(name: str, *, local_rank: int) -> torch.device:
         return torch.device("cpu")
     # cuBLAS is only deterministic with a fixed workspace; it reads this at its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if local_rank >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"This machine has {count} GPUs, and LOCAL_RANK is {local_rank}: start at most {count} processes on it "
+            "(--nproc-per-node)."
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 
@@ -48,14 +54,38 @@ def _backend(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
-def _store() -> Store:
-    """The store by which the processes of this start of the group find each other.
+def _place_in_group() -> tuple[int, int, int]:
+    """The rank of this process, the number of processes, and the rank on this machine; 0, 1, 0 without a launcher.
+
+    Raises UserError for variables of a launcher that do not name a process of a group.
+    """
+    world = _number("WORLD_SIZE", "1")
+    rank, local_rank = (_number(name, "0" if world == 1 else "") for name in ("RANK", "LOCAL_RANK"))
+    has_address = world == 1 or (os.environ.get("MASTER_ADDR") and _number("MASTER_PORT", "") > 0)
+    if not (has_address and 0 <= rank < world and local_rank >= 0):
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        found = ", ".join(f"{name}={os.environ[name]}" if name in os.environ else f"no {name}" for name in names)
+        raise UserError(
+            f"The environment names no process of a group ({found}): start the processes with torchrun, which sets "
+            "these variables, or unset them to train in one process."
+        )
+    return rank, world, local_rank
+
+
+def _number(name: str, default: str) -> int:
+    """A variable of the environment as a whole number; -1 if it is none."""
+    value = os.environ.get(name, default)
+    return int(value) if value.isdecimal() else -1
+
+
+def _store(limit: timedelta) -> Store:
+    """The store by which the processes of this start of the group find each other. limit: how long one waits there.
 
     torchrun's static rendezvous keeps one store over restarts (`--max-restarts`): without a prefix the processes would
     find the addresses of dead ones in it and wait for them. The count of restarts is one agent's, so it is no common
     prefix where there are several.
     """
-    store: Store = next(rendezvous("env://"))[0]
+    store: Store = next(rendezvous("env://", timeout=limit))[0]
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
     return PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
@@ -83,15 +113,25 @@ class DistributedContext:
 
         timeout: minutes that a process waits for the others. group: whether a single process too is a group, of one.
         """
-        world, limit = int(os.environ.get("WORLD_SIZE", 1)), timedelta(minutes=timeout)
+        (rank, world, local_rank), limit = _place_in_group(), timedelta(minutes=timeout)
         if world == 1:
             context = replace(cls.single(device, precision), timeout=timeout)
             if group:
                 dist.init_process_group(_backend(context.device), store=HashStore(), rank=0, world_size=1)
             return context
-        place = _device(device, local_rank=int(os.environ["LOCAL_RANK"]))
-        rank = int(os.environ["RANK"])
-        dist.init_process_group(_backend(place), store=_store(), rank=rank, world_size=world, timeout=limit)
+        place = _device(device, local_rank=local_rank)
+        try:
+            dist.init_process_group(
+                _backend(place), store=_store(max(limit, _MEETING)), rank=rank, world_size=world, timeout=limit
+            )
+        except (RuntimeError, ValueError) as error:
+            address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise TrainingStopped(
+                f"Process {rank} of {world} does not meet the others at {address}: {reason}. Start all of them, each "
+                "with another RANK and the same address, as torchrun does.",
+                speaker=rank,
+            ) from error
         return cls(place, precision, rank, world, timeout)
 
     @property

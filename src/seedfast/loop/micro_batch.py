@@ -29,23 +29,28 @@ def largest_that_fits(session: Session, most: int) -> int:
 
     It takes steps of growing micro-batches until one does not fit, or would not by how the memory has grown so far:
     where the operating system promises more memory than it has, no error would come before the end of the process.
-    Raises UserError if not even one example fits.
+    Processes that share the weights measure together: what does not fit into one of them does not fit.
+    Raises UserError if not even one example fits, or if one of these processes runs out of memory in the middle of a
+    step, in which the others wait for it.
     """
-    device = session.distributed.device
+    distributed = session.distributed
+    device = distributed.device
     limit = memory.limit(device)
     usable = math.inf if limit is None else _USABLE * limit
     peaks: dict[int, int] = {}
 
     def fits(size: int) -> bool:
-        if predicted(peaks, size) > usable:
+        if not all(distributed.all_gather(predicted(peaks, size) <= usable)):
             return False
         try:
             with memory.noticed():
                 peaks[size] = memory.peak(device, lambda: _work(session, size, rest=most - size))
-        except OutOfMemory:
+        except OutOfMemory as error:
+            if distributed.world_size > 1:
+                raise _too_early(size, error) from None
             memory.release()
             return False
-        return peaks[size] <= usable
+        return all(distributed.all_gather(peaks[size] <= usable))
 
     size = search(even_parts(most), fits)
     if not size:
@@ -55,6 +60,13 @@ def largest_that_fits(session: Session, most: int) -> int:
             "give it more memory."
         )
     return size
+
+
+def _too_early(size: int, error: OutOfMemory) -> UserError:
+    return UserError(
+        f"{size} examples in a forward pass need more memory than there is ({error}), which was not foreseen from "
+        "smaller ones: pass a number as --micro-batch, or make the network smaller (--size, --data.context)."
+    )
 
 
 def even_parts(most: int) -> list[int]:

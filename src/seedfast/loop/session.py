@@ -196,8 +196,8 @@ class Session:
     def _write(self, snapshot: Snapshot, folder: Path) -> Mapping[str, FileDigest]:
         sys.audit(phases.SAVE, snapshot.state.saved.step)
         shared = snapshot.state.write(folder, self.placement)
-        (folder / "run.yaml").write_text(snapshot.run_yaml)
-        (folder / "data.json").write_text(to_json(asdict(self.corpus.fingerprint)))
+        (folder / "run.yaml").write_text(snapshot.run_yaml, "utf-8")
+        (folder / "data.json").write_text(to_json(asdict(self.corpus.fingerprint)), "utf-8")
         (folder / "assets").mkdir()
         self.corpus.assets.save(folder / "assets")
         self.state.shared = dict(shared)

@@ -61,6 +61,28 @@ def ratio_of_sums(totals_E: Tensor, weights_E: Tensor, documents_E: Integers | N
     return Ratio(value, math.sqrt(spread * count / (count - 1)) / weight if count > 1 else math.nan, blocks)
 
 
+def error_of_difference(
+    whole: tuple[Tensor, Tensor], part: tuple[Tensor, Tensor], examples_P: Tensor, documents_E: Integers | None = None
+) -> float:
+    """The standard error of Σ totals / Σ weights over a whole split, minus such a ratio over a part of its examples.
+
+    What makes an example hard moves both ratios, so their errors are not independent: the residuals of both are
+    subtracted in each block, and then squared. NaN where all examples of one ratio lie in a single block.
+    whole, part: totals and weights [E] and [P]. examples_P: the places of the part in the split. documents_E: of
+    `ratio_of_sums`, for the whole split.
+    """
+    block_E = torch.arange(len(whole[0])) if documents_E is None else torch.from_numpy(blocks_of(documents_E))
+    sums = []
+    for (totals, weights), block in ((whole, block_E), (part, block_E[examples_P])):
+        count, weight = len(set(block.tolist())), float(weights.sum())
+        if count < 2:
+            return math.nan
+        residuals = totals - float(totals.sum()) / weight * weights
+        sum_G = torch.zeros(int(block_E[-1]) + 1, dtype=torch.float64).index_add_(0, block, residuals)
+        sums.append(sum_G * math.sqrt(count / (count - 1)) / weight)
+    return float((sums[0] - sums[1]).square().sum().sqrt())
+
+
 def document_numbers(dataset: Dataset, examples: npt.ArrayLike) -> Integers | None:
     """The document of each of these examples, int64 [E]; None where examples of the data set are independent."""
     return dataset.documents(np.asarray(examples, np.int64)) if isinstance(dataset, InDocuments) else None

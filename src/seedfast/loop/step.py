@@ -111,7 +111,9 @@ def update(session: Session, step: int, tasks: list[Task], weight: Number, decay
         state.average.update(decay, finite)
     if session.family.adaptive:
         adapted = session.family.adapt(state.family, sums.ratios())
-        state.family = {name: torch.where(finite, new, state.family[name]) for name, new in adapted.items()}
+        kept = {name: torch.where(finite, new, state.family[name]) for name, new in adapted.items()}
+        for name, new in kept.items():  # in place: a captured step reads and writes the same memory every time
+            state.family[name].copy_(new)
     return sums, torch.stack([norm.double(), scale.double()])
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from seedfast.console import say
-from seedfast.errors import UserError
 from seedfast.loop import memory
 from seedfast.loop.budget import Speed, measure
 from seedfast.loop.build import build
@@ -61,17 +60,11 @@ def resolved(
 
 def with_micro_batch(run: Run, placement: Placement, initialise: Initialise | None = None) -> Run:
     """The run with the largest micro-batch that fits into the memory of every process."""
-    if placement.is_sharded:
-        raise UserError(
-            f"micro_batch is {AUTO}, which is measured in one process with all weights, and placement is "
-            f"{placement.name}: pass a number."
-        )
     distributed = placement.distributed
     per_process = run.batch_size // distributed.world_size
-    alone = Placement(
-        replace(distributed, rank=0, world_size=1)
-    )  # a process without enough memory must not leave others waiting
-    with trial(replace(run, micro_batch=None), None, alone, initialise) as session:
+    # Where each process has all weights it measures alone: one without enough memory must not leave others waiting.
+    measured = placement if placement.is_sharded else Placement(replace(distributed, rank=0, world_size=1))
+    with trial(replace(run, micro_batch=None), None, measured, initialise) as session:
         size = min(distributed.all_gather(largest_that_fits(session, per_process)))
     passes = math.ceil(per_process / size)
     say(f"{size} examples fit into a forward pass ({passes} for each step); --micro-batch {size} gives the same bits.")

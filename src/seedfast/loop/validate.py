@@ -185,9 +185,9 @@ def score_examples(
     mine = [row for row in range(len(examples)) if row // together % distributed.world_size == distributed.rank]
     for number, rows, task in _tasks(objective, dataset, examples, mine, seed=seed, batch_size=batch_size, draws=draws):
         with distributed.autocast():
-            task = task.to(distributed.device)
-            terms = objective.loss(network, task, state)
-            measured = {**terms.diagnostics, **objective.metrics(network, task, state)}
+            there = task.to(distributed.device)
+            terms = objective.loss(network, there, state)
+            measured = {**terms.diagnostics, **objective.metrics(network, there, state)}
         totals_E.index_add_(0, rows, terms.total_B.double().cpu())
         weights_E.index_add_(0, rows, task.weight_B.double())
         totals.add(number, {name: pair.double().cpu() for name, pair in measured.items()})

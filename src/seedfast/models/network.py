@@ -1,6 +1,7 @@
 """The base class of networks, and what training compiles of them."""
 
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -17,11 +18,23 @@ class CompiledInTraining(nn.Module):
     estimates have many shapes, and the loss that a validation reports is the one that `seedfast evaluate` finds.
     """
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """The module's output."""
-        if self.training and torch.is_grad_enabled():
-            return super().__call__(*inputs, **named)
-        return self._call_impl(*inputs, **named)  # type: ignore[no-untyped-call]
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile `forward`, in place; the arguments are those of torch.compile.
+
+        The hooks around it, by which FSDP gathers and releases the weights, stay outside of the compiled code.
+        """
+        plain = MethodType(type(self).forward, self)
+        compiled = torch.compile(plain, *arguments, **options)
+
+        def forward(*inputs: Any, **named: Any) -> Any:
+            return (compiled if self.training and torch.is_grad_enabled() else plain)(*inputs, **named)
+
+        self.forward = forward
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies are not compiled."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "forward"}
 
 
 def recomputed(block: nn.Module, *inputs: Any) -> Any:
@@ -58,7 +71,9 @@ class Network(nn.Module):
 
     @property
     def compiled_parts(self) -> Sequence[CompiledInTraining]:
-        """The modules that training compiles, each without a graph break; none for networks of other libraries."""
+        """The modules that training compiles, each without a graph break; none for networks of other libraries.
+
+        A placement that gathers each block by itself has the blocks compiled of a module that contains some."""
         return ()
 
     @property

@@ -202,7 +202,7 @@ class UNetNetwork(CompiledInTraining, Network):
         return y
 
 
-class Residual(nn.Module):
+class Residual(CompiledInTraining):
     """Twice GroupNorm, SiLU, convolution, plus the input; the time shifts and scales the second norm."""
 
     def __init__(self, inputs: int, outputs: int, embed: int, config: UNet) -> None:
@@ -228,7 +228,7 @@ class Residual(nn.Module):
         return total
 
 
-class Attention(nn.Module):
+class Attention(CompiledInTraining):
     """Self-attention over all positions, plus the input."""
 
     def __init__(self, width: int, config: UNet) -> None:
@@ -248,7 +248,7 @@ class Attention(nn.Module):
         return x + output
 
 
-class Stage(nn.Module):
+class Stage(CompiledInTraining):
     """A residual block, followed by attention at the levels that have it."""
 
     def __init__(self, residual: Residual, attention: Attention | None) -> None:
@@ -261,7 +261,7 @@ class Stage(nn.Module):
         return x if self.attention is None else self.attention(x, time_BE)
 
 
-class Down(nn.Module):
+class Down(CompiledInTraining):
     """Half the height and width, by a convolution with stride 2."""
 
     def __init__(self, width: int) -> None:
@@ -274,7 +274,7 @@ class Down(nn.Module):
         return half
 
 
-class Up(nn.Module):
+class Up(CompiledInTraining):
     """Twice the height and width: nearest neighbours, then a convolution."""
 
     def __init__(self, width: int) -> None:

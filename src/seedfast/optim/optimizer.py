@@ -201,7 +201,7 @@ class Optimizer:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `state` returned.
+        """Restore what `state` returned, except that of parameters which are not trained any more.
 
         Raises ValueError for an unknown parameter, and for a tensor that belongs to another kind of optimizer.
         """
@@ -213,6 +213,8 @@ class Optimizer:
             if name not in self._parameters:
                 raise ValueError(f"the optimizer state {key} belongs to no parameter of this network")
             parameter = self._parameters[name]
+            if not parameter.requires_grad:
+                continue
             part = owner[id(parameter)]
             if quantity not in part.quantities:
                 raise ValueError(f"{type(part).__name__} has no {quantity}, which the checkpoint has for {name}")

@@ -137,8 +137,10 @@ class Checkpoint:
 
     def network_tensors(self, weights: str) -> "dict[str, Tensor]":
         """Every tensor of the network by name, with the "raw" or the averaged ("ema") weights."""
-        groups = self.tensors("ema" if weights == "ema" else "model", "frozen")
-        return {name: tensor for tensors in groups.values() for name, tensor in tensors.items()}
+        group = "ema" if weights == "ema" else "model"
+        groups = self.tensors(group, "frozen")
+        # Checkpoints of earlier versions can list weights as frozen that have been trained since.
+        return groups.get("frozen", {}) | groups.get(group, {})
 
     def problems(self) -> list[str]:
         """Hash every file; one sentence for each that is not as it was committed. Empty if the checkpoint is intact."""

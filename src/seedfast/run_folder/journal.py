@@ -19,8 +19,8 @@ from seedfast.files import finite
 from seedfast.untrusted import regular
 from seedfast.version import VERSION
 
-_LONGEST = 16 << 20  # bytes of a line
-_END = 1 << 18  # bytes in which the last line is looked for
+_LONGEST = 16 << 20  # bytes of a line: a validation has the scores of each source of a mixture, up to a thousand
+_END = 1 << 18  # bytes in which the last line is looked for at first
 
 
 class ScoreEntry(TypedDict):
@@ -134,7 +134,7 @@ class Journal:
         Raises UserError if this is not the journal that the checkpoint was committed with.
         """
         with self.path.open("rb") as file:
-            start = max(0, size - (1 << 16))
+            start = max(0, size - _LONGEST)
             file.seek(start)
             tail = file.read(size - start)
         try:
@@ -156,14 +156,17 @@ class Journal:
         self.size = size
 
     def event(self, name: str, **details: Any) -> None:
-        """Append an event of the process (not of the run) to `events.jsonl`."""
+        """Append an event of the process (not of the run) to `events.jsonl`.
+
+        One that cannot be written is lost: a full disk does not end the training, and is reported where a save fails.
+        """
         line = {
             "event": name,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "version": VERSION,
             **details,
         }
-        with self._events.open("a") as file:
+        with suppress(OSError), self._events.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
@@ -215,11 +218,15 @@ def last(run_folder: Path, file: str = "journal.jsonl") -> dict[str, Any]:
     Raises OSError, or ValueError for a file that is no regular one.
     """
     with regular(run_folder / file, run_folder).open("rb") as lines:
-        lines.seek(max(0, os.fstat(lines.fileno()).st_size - _END))
-        for line in reversed(lines.read(_END).split(b"\n")[:-1]):
-            with suppress(ValueError, RecursionError):
-                if isinstance(entry := json.loads(line), dict) and isinstance(entry.get("step"), int):
-                    return entry
+        size = os.fstat(lines.fileno()).st_size
+        for end in (_END, _LONGEST):
+            lines.seek(max(0, size - end))
+            for line in reversed(lines.read(end).split(b"\n")[:-1]):
+                with suppress(ValueError, RecursionError):
+                    if isinstance(entry := json.loads(line), dict) and isinstance(entry.get("step"), int):
+                        return entry
+            if end >= size:
+                break
     return {}
 
 

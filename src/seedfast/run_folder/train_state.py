@@ -78,7 +78,7 @@ class StateSnapshot:
         if frozen := groups.pop(FROZEN, None):
             shared = dict([save_shared(writer.gathered(frozen), folder.parent)])
         writer.save(groups, folder)
-        (folder / STATE).write_text(to_json(replace(self.saved, shared=shared).as_json()))
+        (folder / STATE).write_text(to_json(replace(self.saved, shared=shared).as_json()), "utf-8")
         return shared
 
 
@@ -141,19 +141,26 @@ class TrainState:
         return StateSnapshot(groups=groups, saved=saved)
 
     def read(self, checkpoint: Checkpoint) -> None:
-        """Restore what `StateSnapshot.write` wrote. Raises ValueError if the stored weights do not fit this network."""
+        """Restore what `StateSnapshot.write` wrote. Raises ValueError if the stored weights do not fit this network.
+
+        Other weights may be frozen now than then: a run can be allowed to freeze, or to train, a part of its network.
+        """
         groups, saved = checkpoint.stored(), checkpoint.state
-        frozen = groups.get("frozen", {})
-        load_network(self.network, groups["model"] | frozen)
+        then, now = groups.get(FROZEN, {}), self.frozen()
+        weights = then | groups["model"]
+        load_network(self.network, weights)
         own = dict(self.network.named_parameters())
         self.optimizer.load_state(
             {key: each.like(own.get(key.rpartition("/")[0])) for key, each in groups.get("optimizer", {}).items()}
         )
-        if self.average:  # an average that is new to this run starts at the raw weights
-            load_network(self.average.network, groups.get("ema", groups["model"]) | frozen)
+        if self.average:  # an average that is new to this run starts at the raw weights, which it shares where frozen
+            shared = {name: weights[name] for name in now}
+            load_network(self.average.network, then | groups.get("ema", groups["model"]) | shared)
         device = next(self.network.parameters()).device
-        self.family = {name: each.whole().to(device) for name, each in groups.get("family", {}).items()}
-        self.step, self.skipped, self.shared = saved.step, saved.skipped, checkpoint.shared
+        adapted = {name: each.whole().to(device) for name, each in groups.get("family", {}).items()}
+        self.family = {name: adapted.get(name, initial) for name, initial in self.family.items()}
+        self.step, self.skipped = saved.step, saved.skipped
+        self.shared = checkpoint.shared if then.keys() == now.keys() else {}  # else the next save writes another file
         self.plateau, self.best = Plateau(**saved.plateau), dict(saved.best)
         if saved.scaler:
             self.scaler.load_state_dict(dict(saved.scaler))

@@ -33,7 +33,8 @@ def study(
     `.record()`.
 
     data: paths or named sources, as in `seedfast train --data`. out: the folder of the study.
-    minutes: time of the whole study on this machine (default 15), or flops: training FLOPs of all runs together.
+    minutes: time of the whole study on this machine (default 15, and more where its smallest runs need more), or flops:
+    training FLOPs of all runs together.
     families: of "autoregressive", "masked", "block", "proofreading", "embedding" (default: all).
     check: train one more run of each family, with four times the FLOPs of any other, which checks the predictions.
     for_flops: training FLOPs of the run to recommend for, or scale: as many times those of the largest run (default 4).
@@ -62,4 +63,6 @@ def study(
         context=context,
         seed=seed,
     )
-    return run_study(request, Path(out), for_flops=for_flops, scale=_SCALE if scale is None else scale)
+    is_usual = minutes is None and flops is None
+    scale = _SCALE if scale is None else scale
+    return run_study(request, Path(out), for_flops=for_flops, scale=scale, may_grow=is_usual)

@@ -117,9 +117,12 @@ class Study:
         }
 
 
-def study(request: Request, folder: Path, *, for_flops: float | None = None, scale: float = 4.0) -> Study:
+def study(
+    request: Request, folder: Path, *, for_flops: float | None = None, scale: float = 4.0, may_grow: bool = False
+) -> Study:
     """Plan a study in a folder, or continue the one that it holds, and judge its runs.
 
+    may_grow: whether a budget that is too small becomes the least one.
     for_flops: training FLOPs of the run to recommend for; scale: as many times those of the largest run.
     Raises UserError for a folder of something else, data that cannot be used, or too small a budget. Ctrl-C raises
     KeyboardInterrupt: the same call continues.
@@ -129,7 +132,7 @@ def study(request: Request, folder: Path, *, for_flops: float | None = None, sca
         if folder.exists() and not (folder.is_dir() and all(UNFINISHED in each.name for each in folder.iterdir())):
             raise UserError(f"{folder} exists, and holds no study: give another --out.")
         say(f"Timing {len(request.families)} families …" if request.minutes else "Counting FLOPs …")
-        plan = make(request)
+        plan = make(request, may_grow=may_grow)
         folder.mkdir(parents=True, exist_ok=True)
         plan.write(folder)
         each = sum(run.flops for run in plan.runs) / len(request.families)

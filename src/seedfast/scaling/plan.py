@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from seedfast.console import say
 from seedfast.data.text.config import TextData
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
@@ -51,6 +52,7 @@ DRAWS = 2
 _SIZES = 3
 _TOKENS_FOR_EACH = 20.0
 _HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
+_MORE = 1.001  # times the least budget, in which every run fits in spite of rounding
 _MARGIN = 0.85  # of the minutes, for what was measured too short
 _OPENING = 2.0  # seconds of a run before its first step and after its last
 _TIMED_SIZE = 3  # of the runs by which the speed is measured
@@ -129,10 +131,11 @@ def _shown(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple | list) else str(value)
 
 
-def make(request: Request) -> Plan:
+def make(request: Request, *, may_grow: bool = False) -> Plan:
     """Plan a new study. Nothing is trained, but a few steps of each family are timed for a budget in minutes.
 
-    Raises UserError for data without held-out text, and a budget too small for 200 steps of each run.
+    may_grow: whether a budget too small for 200 steps of each run becomes the least one; otherwise it raises UserError,
+    as data without held-out text does.
     """
     began = time.perf_counter()
     validation = _validation(request)
@@ -159,9 +162,12 @@ def make(request: Request) -> Plan:
         if request.minutes is not None:
             minutes = (error.flops * seconds + opening) / 60 / _MARGIN
             needed = f"--minutes {math.ceil(minutes + (time.perf_counter() - began) / 60)}"
-        raise UserError(
-            f"The budget leaves a run fewer than {LEAST_STEPS} steps: give at least {needed} or fewer --families."
-        ) from None
+        if not may_grow:
+            raise UserError(
+                f"The budget leaves a run fewer than {LEAST_STEPS} steps: give at least {needed} or fewer --families."
+            ) from None
+        say(f"{request.minutes:g} minutes leave a run fewer than {LEAST_STEPS} steps here, so this study has {needed}.")
+        runs = planned(flops, _MORE * error.flops, tokens=BATCH * request.context, check=request.check)
     return Plan(request=request, validation=validation, step_flops=flops, runs=runs)
 
 

@@ -34,7 +34,7 @@ class Measured:
     """A trained run on the held-out text.
 
     value, standard_error: bits per byte; is_bound: from above. flops, tokens: of its training. totals: nats of each
-    window, and sizes, is_ordered, contents: how the windows cut the text (see `Cut`). digest: of the text. seal: of the
+    window, and sizes, documents, contents: how the windows cut the text (see `Cut`). digest: of the text. seal: of the
     checkpoint that was measured.
     """
 
@@ -55,7 +55,7 @@ class Measured:
     digest: str
     totals: tuple[float, ...]
     sizes: tuple[int, ...]
-    is_ordered: bool
+    documents: tuple[int, ...] | None
     contents: str
 
     @property
@@ -65,8 +65,8 @@ class Measured:
 
     @property
     def cut(self) -> Cut:
-        """How the windows cut the text, as if that were one document."""
-        documents = np.zeros(len(self.sizes), np.int64) if self.is_ordered else None
+        """How the windows cut the text."""
+        documents = None if self.documents is None else np.array(self.documents, np.int64)
         return Cut(np.array(self.sizes, np.int64), documents, bytes.fromhex(self.contents))
 
     @property
@@ -76,7 +76,7 @@ class Measured:
 
     def record(self) -> dict[str, Any]:
         """As JSON values, without the windows."""
-        hidden = ("totals", "sizes", "is_ordered", "contents")
+        hidden = ("totals", "sizes", "documents", "contents")
         return {"n": self.n, **{key: value for key, value in asdict(self).items() if key not in hidden}}
 
 
@@ -87,7 +87,10 @@ def known(folder: Path, planned: PlannedRun) -> Measured | None:
         return None
     try:
         stored = read_json(path)
-        return Measured(**{**stored, "totals": tuple(stored["totals"]), "sizes": tuple(stored["sizes"])})
+        if "is_ordered" in stored:  # formerly, without the documents: as if the text were one
+            stored["documents"] = [0] * len(stored["sizes"]) if stored.pop("is_ordered") else None
+        tuples = {name: stored[name] and tuple(stored[name]) for name in ("totals", "sizes", "documents")}
+        return Measured(**{**stored, **tuples})
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}): remove it, and the run is measured again.") from error
 
@@ -140,7 +143,7 @@ def _measured(planned: PlannedRun, model: Trained) -> Measured:
         digest=held_out.digest,
         totals=loss.totals,
         sizes=tuple(cut.sizes_E.tolist()),
-        is_ordered=cut.documents_E is not None,
+        documents=None if cut.documents_E is None else tuple(cut.documents_E.tolist()),
         contents=cut.contents.hex(),
     )
 

@@ -15,7 +15,6 @@ from seedfast.scaling.request import BATCH, LEARNING_RATE, shape_flags, warmup
 
 Table = tuple[str, list[str], list[list[str]]]
 """A caption, the header, and rows, whose first cell is a name."""
-_MANY_EPOCHS = 4  # up to which repeated text is worth about as much as new text
 _POINTS = 40  # of the line of a law
 _SAFE = 0.01  # relative error of a prediction, and spread of a run, up to which there is no warning
 _FORMS: dict[Form, str] = {
@@ -187,14 +186,15 @@ def notes(found: Study) -> Iterator[str]:
             "over these sizes and lengths. With more --minutes runs are longer, and follow it better."
         )
     best = found.recommended
-    rate = max(each.epochs / each.tokens for each in found.runs if each.family == best.name)
-    if (epochs := rate * best.best.tokens) > _MANY_EPOCHS:
+    own = [each for each in found.runs if each.family == best.name]
+    if (epochs := max(each.epochs / each.tokens for each in own) * best.best.tokens) > 1:
         yield (
-            f"The recommended run reads its training text {epochs:.0f} times. The law takes repeated text for new, "
-            "which holds up to about four times (Muennighoff et al. 2023); beyond, autoregressive models overfit first."
+            f"The recommended run reads its training text {epochs:.1f} times, and the runs of the study at most "
+            f"{max(each.epochs for each in own):.1f} times. The law takes repeated text for new, so its prediction is "
+            "too good where a model begins to know the text by heart: a little up to about four times (Muennighoff et "
+            "al. 2023), and far more beyond, where autoregressive models overfit first."
         )
-    sizes = [each.size for each in found.runs if each.family == best.name]
-    if best.size == max(sizes):
+    if best.size == max(each.size for each in own):
         yield (
             f"{best.size} layers are the most that were trained, and sizes beyond are not recommended: a larger model "
             "may be better. A study with more --minutes trains larger ones."

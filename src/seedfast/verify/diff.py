@@ -272,8 +272,10 @@ def _by_journal(one: Line | None, other: Line | None) -> dict[str, Any]:
     cause: Cause = "unknown"
     if one and other:
         if one["loss"] == other["loss"] and one["weight"] == other["weight"]:
-            cause = "gradient" if one["gradient_norm"] != other["gradient_norm"] else "optimizer"
-            cause = "examples" if cause == "optimizer" and one["lr"] == other["lr"] else cause
+            if one["gradient_norm"] == other["gradient_norm"]:
+                cause = "examples" if one["lr"] == other["lr"] else "optimizer"
+            elif one["step"] > 1:  # a new network may answer alike to all examples, so equal losses tell nothing yet
+                cause = "gradient"
         elif one["weight"] != other["weight"]:
             cause = "examples"
     return {"cause": cause, "differs": [cause]}

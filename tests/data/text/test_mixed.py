@@ -105,6 +105,26 @@ def test_a_source_has_options_of_its_own(folder: Path) -> None:
         load(folder, "sources: {cats: {path: ., mode: all}}")
 
 
+def test_a_learned_tokenizer_depends_on_no_data_that_was_prepared_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same files have other documents if another field holds the text."""
+    lines = [json.dumps({"text": f"word {n} " * 9, "other": f"QXZ {n * n};" * 9}) for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    mixture = "sources: {one: {path: rows.jsonl, field: FIELD}}"
+
+    def prepared(cache: str, field: str, *, by_shard: bool) -> str:
+        monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / cache))
+        if not by_shard:
+            return load(tmp_path, mixture.replace("FIELD", field), tokenizer="bpe", vocabulary=270).fingerprint.digest
+        data = TextData(path=str(tmp_path / "rows.jsonl"), field=field, by_shard=True, tokenizer="bpe", context=16)
+        return data.load().fingerprint.digest
+
+    for by_shard in (False, True):
+        other = prepared("used", "other", by_shard=by_shard)
+        assert prepared("new", "text", by_shard=by_shard) == prepared("used", "text", by_shard=by_shard) != other
+
+
 def test_several_paths_are_one_source(folder: Path) -> None:
     corpus = load(folder, "sources: {pets: {path: [cats.jsonl, dogs.jsonl]}}")
     together = TextData(

@@ -66,7 +66,7 @@ def test_long_documents_are_tokenised_in_pieces_as_if_whole(write: Writer, monke
     monkeypatch.setattr("seedfast.data.text.tokenize._PIECE", 777)
     monkeypatch.setattr("seedfast.data.text.tokenize._BATCH", 5000)
     monkeypatch.setattr("seedfast.data.text.sources._BLOCK", 1009)
-    monkeypatch.setattr("seedfast.data.text.config._FORMAT", "in pieces")
+    monkeypatch.setattr("seedfast.data.text.tokenize._FORMAT", "in pieces")
     in_pieces = TextData(path=str(folder), vocabulary=400, context=9).load()
     assert in_pieces.fingerprint == whole.fingerprint
     end = whole.assets.tokenizer.end_of_text

@@ -62,7 +62,7 @@ def test_a_document_is_cut_in_blocks_as_if_whole(write: Writer, monkeypatch: pyt
     whole = load(folder).fingerprint.digest
     for block in (1, 7, int(len(BOOK) * 0.9), 1 << 20):
         monkeypatch.setattr("seedfast.data.text.sources._BLOCK", block)
-        monkeypatch.setattr("seedfast.data.text.config._FORMAT", f"in blocks of {block}")
+        monkeypatch.setattr("seedfast.data.text.tokenize._FORMAT", f"in blocks of {block}")
         assert load(folder).fingerprint.digest == whole
 
 

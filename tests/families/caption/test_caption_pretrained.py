@@ -152,6 +152,28 @@ def test_an_unfrozen_encoder_is_trained(story: Path, tmp_path: Path) -> None:
         assert all(part.training for part in opened.state.network.encoder.modules())  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("frozen", [None, False], ids=["frozen first", "trained first"])
+def test_the_trained_part_can_change_in_the_middle_of_a_run(frozen: bool | None, story: Path, tmp_path: Path) -> None:
+    """Stages are allowed by name: a checkpoint has each weight once, and a resumed run goes on with what it holds."""
+    run = replace(run_of(story, encoder("clip", tmp_path / "clip"), frozen=frozen), steps=2, eval_every=0).located()
+    train_in(tmp_path / "run", run)
+    other = replace(run, steps=4, model=replace(run.model, frozen=None if frozen is False else False))
+    train_in(tmp_path / "run", other, allow_change=("model.frozen",))
+    newest = find(tmp_path / "run", at="newest")
+    groups = read_tensors(newest.folder)
+    assert not groups["model"].keys() & groups.get("frozen", {}).keys()
+    with open_session(replace(other, steps=5), tmp_path / "run") as opened:
+        assert opened.state.average is not None
+        for weights, network in (("raw", opened.state.network), ("ema", opened.state.average.network)):
+            held, stored = network.state_dict(), newest.network_tensors(weights)
+            assert all(torch.equal(held[name], tensor) for name, tensor in stored.items())
+    before, after = (read_tensors(tmp_path / f"run/checkpoints/step-0000000{n}") for n in (2, 4))
+    name = next(name for name in before["model"] | before.get("frozen", {}) if "encoder" in name)
+    where = ("frozen", "model") if frozen is None else ("model", "frozen")
+    moved = not torch.equal(before[where[0]][name], after[where[1]][name])
+    assert moved == (frozen is None), "the encoder goes on from its raw weights, and only a trained one moves"
+
+
 def test_a_decoder_starts_from_a_language_model(story: Path, tmp_path: Path) -> None:
     words = Path(small_run("image-caption", story).data.path).read_text()
     tiny_models.folder(tmp_path / "gpt2", "gpt2", words)

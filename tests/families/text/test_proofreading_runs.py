@@ -130,6 +130,15 @@ def test_the_adaptive_bias_is_part_of_the_checkpoint_and_used_by_the_sampler(
     assert still_open[0] == 0 < still_open[1]
 
 
+def test_the_adaptive_bias_stays_in_the_memory_that_a_captured_step_reads(story: Path, tmp_path: Path) -> None:
+    with open_session(run_of(story, version="mask", bias=Bias(kind="unmask-rate")), tmp_path) as opened:
+        bias = opened.state.family["mask_bias"]
+        first = float(bias)
+        train_until(opened, 2)
+        assert opened.state.family["mask_bias"] is bias
+        assert float(bias) != first
+
+
 def test_the_sum_and_the_mean_of_the_weights_are_journalled(story: Path, tmp_path: Path) -> None:
     train_in(tmp_path, run_of(story))
     first = next(iter(journal.read(tmp_path)))

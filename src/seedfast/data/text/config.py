@@ -23,7 +23,7 @@ from seedfast.data.text.prepared_splits import Cut, Packed, read_splits, text_co
 from seedfast.data.text.sharded_corpus import sharded_corpus
 from seedfast.data.text.shards import MANY, is_large
 from seedfast.data.text.sources import TextSource
-from seedfast.data.text.tokenize import fill_folder
+from seedfast.data.text.tokenize import fill_folder, reading
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.data.text.tokenizers.chat import checked_day
 from seedfast.data.text.windows import Windows
@@ -32,7 +32,6 @@ from seedfast.options import AtLeast, Between, Example, Formerly, MayChange, Not
 
 STORED = "seedfast"
 """The folder in an exported model that holds the assets of `TextAssets.save`."""
-_FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _VOCABULARY = 2048
 _BUILT_IN = ("characters", "bytes", "bpe")
 _NOT_PATHS = (*_BUILT_IN, "model")
@@ -169,11 +168,7 @@ class TextData(DataConfig):
         if self.by_shard:
             return sharded_corpus(self, source, given, validation, cut), ()
         options = {
-            "format": _FORMAT,
-            "plain": source.is_one_text,
-            "field": self.field or TEXT,
-            "dialogues": isinstance(source, ChatSource),
-            **({"split": "given"} if source.has_split else {}),
+            **reading(source, self.field or TEXT),
             "validation": validation,
             "tokenizer": self.tokenizer if given is None else tokenizers.digest(given),
             "vocabulary": self.most_tokens,

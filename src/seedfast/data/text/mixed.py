@@ -12,6 +12,7 @@ from seedfast.data.mixture import MixedSource, Mixture, read_mixture
 from seedfast.data.mixture_order import Source
 from seedfast.data.prepare import SPLITS, json_digest
 from seedfast.data.text.corpus import TextCorpus
+from seedfast.data.text.fields import TEXT
 from seedfast.data.text.folders import Mode
 from seedfast.data.text.packing import JoinedPacked, PackedDataset
 from seedfast.data.text.preferences import PreferenceDataset
@@ -44,6 +45,7 @@ def mixed_corpus(data: "TextData") -> TextCorpus:
         configurations = {name: _sharded(each, sources[name]) for name, each in configurations.items()}
         tokenizer = given or learned_tokenizer(
             list(sources.values()),
+            fields=[each.field or TEXT for each in configurations.values()],
             kind=data.tokenizer,
             vocabulary=data.most_tokens,
             validation=data.validation,

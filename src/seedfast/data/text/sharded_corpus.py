@@ -44,6 +44,7 @@ def sharded_corpus(
     found = shards.shards_of(source)
     tokenizer = given or learned_tokenizer(
         [source],
+        fields=[options.field],
         kind=data.tokenizer,
         vocabulary=data.most_tokens,
         validation=validation,

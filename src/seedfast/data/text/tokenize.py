@@ -19,6 +19,7 @@ from seedfast.data.text.split import TRAIN, Passage, Split, passages, split_docu
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 
+_FORMAT = 2  # version of the prepared data: increase it when the same input is prepared differently
 _PIECE = 1 << 17  # characters that are encoded as one
 _BATCH = 1 << 21  # characters that are encoded together
 
@@ -30,6 +31,20 @@ class Piece(NamedTuple):
     name: str
     text: str
     ends: bool
+
+
+def reading(source: TextSource, field: str) -> dict[str, Any]:
+    """What besides the contents of its files decides the documents of a source, as JSON: a part of every cache key.
+
+    field: that of the text, in rows.
+    """
+    return {
+        "format": _FORMAT,
+        "plain": source.is_one_text,
+        "field": field,
+        "dialogues": isinstance(source, ChatSource),
+        **({"split": "given"} if source.has_split else {}),
+    }
 
 
 def fill_folder(
@@ -68,6 +83,7 @@ Sample = Callable[[], Iterator[str]]
 def learned_tokenizer(
     sources: Sequence[TextSource],
     *,
+    fields: Sequence[str],
     kind: str,
     vocabulary: int,
     validation: float,
@@ -75,8 +91,9 @@ def learned_tokenizer(
 ) -> Tokenizer:
     """One tokenizer for several sources, learned from the training split of each. It is kept in the cache.
 
-    samples: of the sources, by their number, that are not read as a whole. Raises UserError for an alphabet of
-    characters with some of them, for which all documents would have to be read.
+    fields: that of the text in the rows of each source. samples: of the sources, by their number, that are not read as
+    a whole. Raises UserError for an alphabet of characters with some of them, for which all documents would have to be
+    read.
     """
     if kind == "bytes":
         return tokenizers.Bytes()
@@ -87,7 +104,11 @@ def learned_tokenizer(
             "choose bpe, bytes or a pretrained tokenizer."
         )
     options = {"kind": kind, "vocabulary": vocabulary, "validation": validation, "sampled": sorted(samples)}
-    identity = {**options, "contents": [source.contents for source in sources]}
+    identity = {
+        **options,
+        "contents": [source.contents for source in sources],
+        "reading": [reading(source, field) for source, field in zip(sources, fields, strict=True)],
+    }
 
     def fill(folder: Path) -> dict[str, Any]:
         needed = kind == "characters"
