@@ -23,7 +23,6 @@ from seedfast.evaluate import score as scoring
 from seedfast.evaluate import trained
 from seedfast.evaluate.bracket import Bracket, Bracketed
 from seedfast.evaluate.deployed import Deployed
-from seedfast.evaluate.loss import Loss
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.masked import Masked
@@ -305,34 +304,6 @@ def test_scoring_continues_after_ctrl_c(
     file.write_text(file.read_text()[:3000])
     alone = json.loads(seedfast(*words)[1])["documents"][0]["tokens"]
     assert json.loads(continued)["documents"][0]["tokens"][: len(alone) - 16] == alone[:-16]
-
-
-@pytest.mark.parametrize("name", ["masked", "autoregressive"])
-def test_an_evaluation_continues_after_ctrl_c(
-    name: str, folders: dict[str, Path], tmp_path: Path, seedfast: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SEEDFAST_CACHE", str(tmp_path / "cache"))
-    own = tmp_path / "own.py"
-    own.write_text("def last(model):\n    raise KeyboardInterrupt\n")
-    flags = ("--windows", "4", "--orders", "4", "--steps", "8") if name == "masked" else ()
-    metrics = ("loss", "bracket", "deployed") if name == "masked" else ("loss",)
-    words = ("evaluate", folders[name], "--json", *flags, "--only", *metrics)
-    whole = json.loads(seedfast(*words)[1])
-    notes = tmp_path / "cache" / "measured"
-    assert not list(notes.iterdir()), "nothing is kept of what is finished"
-    status, _, said = seedfast(*words, f"{own}:last")
-    assert status == 130
-    assert "the same command continues" in said
-    assert len(list(notes.iterdir())) == len(metrics)
-    table = seedfast(*(word for word in words if word != "--json"))[1]
-    with monkeypatch.context() as patch:
-        seedfast(*words, f"{own}:last")
-        for metric in (Loss, Bracket, Deployed):
-            patch.setattr(metric, "__call__", lambda *_: pytest.fail("this was measured before"))
-        own.write_text("def last(model):\n    return {'length': 3.5}\n")
-        assert json.loads(seedfast(*words, f"{own}:last")[1]) == whole | {"last": {"length": 3.5}}
-    assert not list(notes.iterdir())
-    assert seedfast(*(word for word in words if word != "--json"))[1] == table
 
 
 def test_tokens_that_share_a_character_are_one_span_of_the_explanation() -> None:

@@ -216,6 +216,16 @@ def test_the_printed_command_trains_a_run_like_those_of_the_study(done: Path, st
         assert getattr(asked, part) == getattr(known, part)
 
 
+def test_the_recommended_family_has_the_best_prediction_not_the_widest_band(done: Path, story: Path) -> None:
+    found = study(story, done, families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16)
+    first, second = found.families
+    assert first.best.value < second.best.value
+    unsure = replace(found, families=(replace(first, probability=0.3), replace(second, probability=0.7)))
+    assert unsure.recommended.name == first.name
+    assert f"{second.name.capitalize()} is the best in more of them (70%)" in table.verdict(unsure)
+    assert "is the best in more of them" not in table.verdict(replace(found, families=(first,)))
+
+
 def test_a_note_says_that_a_run_reads_its_text_more_than_once(done: Path, story: Path) -> None:
     found = study(story, done, families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16)
     best = found.recommended

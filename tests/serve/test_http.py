@@ -103,6 +103,13 @@ def test_messages_that_are_none_are_refused(chat: Running, messages: Any) -> Non
     error_of(response)
 
 
+def test_a_prompt_that_is_much_too_long_is_refused(causal: Running) -> None:
+    response = post(causal, prompt="the cat " * 100_000)
+    assert response.status_code == 400
+    assert "800000 tokens, but this model reads 16 at most" in error_of(response)["message"]
+    assert post(causal, prompt="the cat " * 100_000, model="x").status_code == 404
+
+
 def test_a_wrong_model_path_type_or_method_is_refused(causal: Running) -> None:
     response = post(causal, model="gpt-9")
     assert (response.status_code, error_of(response)["code"]) == (404, "model_not_found")

@@ -99,8 +99,8 @@ class Study:
 
     @property
     def recommended(self) -> Family:
-        """The family that is the best in most draws."""
-        return max(self.families, key=lambda each: each.probability)
+        """The family with the best prediction. One with an uncertain law may be the best in more draws."""
+        return min(self.families, key=lambda each: each.best.value)
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""

@@ -143,9 +143,13 @@ def verdict(found: Study) -> str:
     best = found.recommended
     others = [each for each in found.families if each is not best]
     sentence = (
-        f"Recommended for {found.flops:.3g} FLOPs: {best.name}, the best in {best.probability:.0%} of {COUNT} draws, "
-        f"with {'at most ' * best.is_bound}{best.best.value:.3f} bits per byte."
+        f"Recommended for {found.flops:.3g} FLOPs: {best.name}, with {'at most ' * best.is_bound}{best.best.value:.3f} "
+        f"predicted bits per byte, and the best in {best.probability:.0%} of {COUNT} draws."
     )
+    often = max(others, key=lambda each: each.probability, default=best)
+    if often.probability > best.probability:
+        name, share = often.name.capitalize(), f"{often.probability:.0%}"
+        sentence += f" {name} is the best in more of them ({share}), since its law is less sure."
     bounds = [each.name for each in others if each.is_bound]
     if bounds and not best.is_bound:
         sentence += (

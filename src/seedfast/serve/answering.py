@@ -25,6 +25,8 @@ from seedfast.serve.writing import Writing
 
 Planned = Callable[[Mapping[str, Any]], tuple[Asked, Callable[[int], Plan]]]
 """A body → what it asks for, and its plan under a seed."""
+_LONG = 1 << 16
+"""Bytes of a body from which its prompt takes long to be read as tokens."""
 
 
 class RefusedError(HTTPException):
@@ -70,8 +72,8 @@ class Answering:
         try:
             asked, plan_of = planned(parsed(body))
             seed = drawn_seed() if asked.seed is None else asked.seed
-            # Large images take a while; other requests are answered meanwhile.
-            is_long = isinstance(asked, Chat) and asked.images
+            # Images and long prompts take a while; other requests are answered meanwhile.
+            is_long = asked.images if isinstance(asked, Chat) else len(body) > _LONG
             plan = await asyncio.to_thread(plan_of, seed) if is_long else plan_of(seed)
         except UserError as error:
             raise refusal(error, 400) from None

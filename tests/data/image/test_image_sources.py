@@ -215,6 +215,8 @@ def test_rows_without_image_or_class_are_named_and_left_out(
 
 
 OWN = """
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -235,6 +237,18 @@ def floats():
 
 def triples():
     yield 1, 2, 3
+
+def read():
+    for number in range(6):
+        level = int((Path(__file__).parent / "level").read_text())
+        yield np.full((8, 8), level + number, np.uint8), None
+
+def restless():
+    for number in range(6):
+        calls.append(number)
+        yield np.full((8, 8), len(calls), np.uint8), None
+
+calls = []
 """
 
 
@@ -263,6 +277,19 @@ def test_a_change_of_the_function_s_file_is_a_change_of_the_data(own: Path) -> N
     after = config.load().fingerprint
     assert describe_difference(before, after) == "changed: own.py"
     assert after.digest != before.digest
+
+
+def test_a_function_that_reads_other_files_is_read_again_when_they_change(own: Path) -> None:
+    digests = set()
+    for level in ("1", "2", "1"):
+        (own.parent / "level").write_text(level)
+        digests.add(ImageData(path=f"{own}:read", size=8, channels=1, validation=0.25).load().fingerprint.digest)
+    assert len(digests) == 2
+
+
+def test_a_function_that_yields_other_images_each_time_is_refused(own: Path) -> None:
+    with pytest.raises(UserError, match="yields other images when it is called again"):
+        ImageData(path=f"{own}:restless", size=8, validation=0.25).load()
 
 
 def test_a_function_is_found_from_any_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -231,26 +233,49 @@ def hub_source(name: str, image: str, label: str | None) -> ImageSource:
 
 @dataclass(frozen=True)
 class ImageFunctionSource(ImageSource):
-    """The images that a function of your own yields. A change of its file is a change of the data."""
+    """The images that a function of your own yields.
+
+    The function is called whenever the data is loaded, to find their digest, and again when they are read. Every call
+    must yield the same images in the same order.
+    """
 
     function: Callable[[], Iterable[Any]] = tuple
     function_name: str = ""
 
     def images(self) -> Iterator[ImageEntry]:
-        first_of = FirstOf()
-        for number, pair in enumerate(self.function()):
-            if not isinstance(pair, tuple) or len(pair) != 2:
-                raise UserError(f"{self.title} must yield pairs (image, class or None), but item {number} is {pair!r}.")
-            image, label = _as_image(pair[0], f"image {number} of {self.title}"), _text(pair[1], ONE_CLASS)
+        first_of, total = FirstOf(), hashlib.sha256()
+        for number, (image, label, content) in enumerate(self._pairs(total)):
 
             def read(size: int, channels: int, image: Image.Image = image) -> PixelArray:
                 return to_pixels(image, size, channels)
 
-            key = first_of(hashlib.sha256(image.tobytes()).hexdigest(), str(number))
-            yield ImageEntry(f"image {number}", key, label, label, None, read)
+            yield ImageEntry(f"image {number}", first_of(content, str(number)), label, label, None, read)
+        if total.hexdigest() != self._digest:
+            raise UserError(
+                f"{self.title} yields other images when it is called again: every call must yield the same images in "
+                "the same order (give random numbers a seed, and sort what you list)."
+            )
 
     def identity(self) -> Any:
-        return self.function_name
+        return [self.function_name, self._digest]
+
+    @cached_property
+    def _digest(self) -> str:
+        """SHA-256 of all images and their classes."""
+        total = hashlib.sha256()
+        for _ in self._pairs(total):
+            pass
+        return total.hexdigest()
+
+    def _pairs(self, total: "hashlib._Hash") -> Iterator[tuple[Image.Image, str, str]]:
+        """The image, the class and the digest of the pixels of each pair of one call, which are added to `total`."""
+        for number, pair in enumerate(self.function()):
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise UserError(f"{self.title} must yield pairs (image, class or None), but item {number} is {pair!r}.")
+            image, label = _as_image(pair[0], f"image {number} of {self.title}"), _text(pair[1], ONE_CLASS)
+            content = hashlib.sha256(image.tobytes()).hexdigest()
+            total.update(f"{json.dumps([image.mode, image.size, label])} {content}\n".encode())
+            yield image, label, content
 
 
 def _as_image(value: Any, where: str) -> Image.Image:
