@@ -1,8 +1,8 @@
 """A CUDA device for machines that have none: its tensors say that they are there, and hold their numbers on the host.
 
 It refuses what a real one refuses: to compute with tensors of two devices, to give a tensor to NumPy, an operation that
-has no deterministic implementation, and, where `torch.cuda.set_sync_debug_mode` or a capture asks for it, whatever makes
-the host wait. A captured graph is the list of its operations; a replay does them again, into the same memory.
+has no deterministic implementation, and, within a capture or `torch.cuda.set_sync_debug_mode`, whatever makes the host
+wait. A captured graph is the list of its operations; a replay does them again, into the same memory.
 
 It says nothing of speed, memory, streams and the bits of a real device.
 """
@@ -126,14 +126,15 @@ class _Constructors(TorchFunctionMode):
         return function(*args, **options)
 
 
-class State:
-    """What the device is doing. sync_debug: 0, or 2 to refuse that the host waits. recorded: of a capture."""
+class State(threading.local):
+    """What the device does for a thread. recorded: the operations of a capture. before: memory that they have changed,
+    with what it held."""
+
+    sync_debug = 0  # of all threads; 2 refuses that the host waits
 
     def __init__(self) -> None:
-        self.sync_debug, self.recorded = 0, None
-        self.pinned = set[int]()
-
-    recorded: list[Callable[[], object]] | None
+        self.recorded: list[Callable[[], object]] | None = None
+        self.before = dict[int, tuple[Any, Any]]()
 
     def waits(self, what: str) -> None:
         """Called for what makes the host wait."""
@@ -148,8 +149,11 @@ class State:
         on_gpu = [each for each in tensors if isinstance(each, OnGPU)]
         name = function._schema.name.partition("::")[2]
         asked = kwargs.get("device")
+        if name == "copy_":  # to the host or to the device, from either
+            on_gpu = [each for each in on_gpu if each is args[0]]
+            self._check(function, name, args, kwargs, tensors, bool(on_gpu))
         there = bool(on_gpu) if asked is None else torch.device(asked).type in ("cuda", "lazy")
-        if on_gpu or there:
+        if name != "copy_" and (on_gpu or there):
             self._check(function, name, args, kwargs, tensors, there)
         arguments, options = tree_map_only(OnGPU, lambda each: each.there, (args, kwargs))
         if asked is not None:
@@ -157,6 +161,11 @@ class State:
             options.pop("pin_memory", None)
         if name == "_fused_sdp_choice" and on_gpu:
             return 0  # the kernels of a real device are not there: plain operations
+        if self.recorded is not None and function._schema.is_mutable:
+            for each in tree_leaves((arguments, options)):
+                if isinstance(each, Tensor):
+                    memory = each.untyped_storage()
+                    self.before.setdefault(memory.data_ptr(), (memory, memory.clone()))
         with _disable_current_modes():
             moves = name == "_to_copy" and there != bool(on_gpu)
             result = function(*arguments, **options)
@@ -173,7 +182,10 @@ class State:
         on_host = [each for each in tensors if not isinstance(each, OnGPU)]
         if name in _COPIES:
             blocks = not kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False)
-            if (on_host or not there) and (blocks or (self.recorded is not None)):
+            moves = (
+                bool(on_host or not there) and any(isinstance(each, OnGPU) for each in tensors) or name == "_to_copy"
+            )
+            if moves and (on_host or not there) and (blocks or (self.recorded is not None)):
                 self.waits(name)
             return
         if on_host and (name.rstrip("_") in _TAKES_NUMBERS_OF_THE_HOST or name.startswith("_foreach")):
@@ -254,7 +266,9 @@ def _capture(graph: _Graph, **options: Any) -> Iterator[None]:
         yield
     finally:
         STATE.recorded = None
-    graph.replay()  # unlike a real one, this has changed memory already; see `_undo`
+    for memory, content in STATE.before.values():  # a capture runs nothing
+        memory.copy_(content)
+    STATE.before.clear()
 
 
 def _pinned(tensor: Tensor, *args: object) -> Tensor:
@@ -286,12 +300,13 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[None]:
         "synchronize": lambda device=None: None, "current_stream": lambda device=None: _Stream(),
         "Stream": _Stream, "Event": _Stream, "CUDAGraph": _Graph, "graph": _capture,
         "stream": lambda stream: nullcontext(), "device": lambda device: nullcontext(),
-        "is_bf16_supported": lambda *given: True, "is_current_stream_capturing": lambda: STATE.recorded is not None,
+        "is_bf16_supported": lambda *given: True,
+        "is_current_stream_capturing": lambda: STATE.recorded is not None,
         "get_device_name": lambda device=None: "NVIDIA H100 80GB HBM3", "empty_cache": lambda: None,
         "mem_get_info": lambda device=None: (1 << 36, 1 << 36), "memory_reserved": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None, "max_memory_allocated": lambda device=None: 1 << 20,
         "get_rng_state": lambda device=None: torch.get_rng_state(), "set_rng_state": lambda *state: None,
-        "set_sync_debug_mode": lambda mode: setattr(STATE, "sync_debug", 2 if mode in (2, "error") else 0),
+        "set_sync_debug_mode": lambda mode: setattr(State, "sync_debug", 2 if mode in (2, "error") else 0),
     }.items():  # fmt: skip
         patch.setattr(cuda, name, value)
     patch.setattr(Tensor, "pin_memory", _pinned)
@@ -299,5 +314,9 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setattr(torch.utils, "swap_tensors", _swap)
     patch.setattr(Tensor, "is_pinned", lambda tensor, *args: False)
     patch.setattr(threading.Thread, "run", _in_every_thread(threading.Thread.run))
-    with torch.autograd.set_multithreading_enabled(False), _Constructors(), _Everywhere():  # the engine has no thread for this device
+    with (
+        torch.autograd.set_multithreading_enabled(False),
+        _Constructors(),
+        _Everywhere(),
+    ):  # the engine has no thread for this device
         yield
