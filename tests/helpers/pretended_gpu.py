@@ -149,11 +149,11 @@ class State(threading.local):
         on_gpu = [each for each in tensors if isinstance(each, OnGPU)]
         name = function._schema.name.partition("::")[2]
         asked = kwargs.get("device")
-        if name == "copy_":  # to the host or to the device, from either
-            on_gpu = [each for each in on_gpu if each is args[0]]
-            self._check(function, name, args, kwargs, tensors, bool(on_gpu))
-        there = bool(on_gpu) if asked is None else torch.device(asked).type in ("cuda", "lazy")
-        if name != "copy_" and (on_gpu or there):
+        if asked is not None:
+            there = torch.device(asked).type in ("cuda", "lazy")
+        else:
+            there = isinstance(args[0], OnGPU) if name == "copy_" else bool(on_gpu)
+        if on_gpu or there:
             self._check(function, name, args, kwargs, tensors, there)
         arguments, options = tree_map_only(OnGPU, lambda each: each.there, (args, kwargs))
         if asked is not None:
@@ -181,11 +181,8 @@ class State(threading.local):
     def _check(self, function: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], there: bool) -> None:
         on_host = [each for each in tensors if not isinstance(each, OnGPU)]
         if name in _COPIES:
-            blocks = not kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False)
-            moves = (
-                bool(on_host or not there) and any(isinstance(each, OnGPU) for each in tensors) or name == "_to_copy"
-            )
-            if moves and (on_host or not there) and (blocks or (self.recorded is not None)):
+            ahead = args[2] if name == "copy_" and len(args) > 2 else kwargs.get("non_blocking", False)
+            if (on_host or not there) and not (ahead and self.recorded is None):
                 self.waits(name)
             return
         if on_host and (name.rstrip("_") in _TAKES_NUMBERS_OF_THE_HOST or name.startswith("_foreach")):
