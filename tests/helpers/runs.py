@@ -24,7 +24,7 @@ from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
 from seedfast.loop.sampling import Sampling
 from seedfast.loop.session import Session
-from seedfast.loop.train import Outcome, run_training
+from seedfast.loop.train import Outcome, most_ahead, run_training
 from seedfast.models.adapter import Adapter
 from seedfast.models.causal_lm import PretrainedLM
 from seedfast.models.config import ImageModel
@@ -162,8 +162,8 @@ class StopAt(Silent):
 
 
 def train_until(opened: Session, step: int) -> None:
-    """Train an open session up to a step and be stopped there as by a signal."""
-    assert run_training(opened, StopAt(step)).step == step
+    """Train an open session up to a step and be stopped there as by a signal; on a GPU the host is a step ahead."""
+    assert run_training(opened, StopAt(step)).step == step + most_ahead(opened.distributed.device)
 
 
 def flags(run: Run) -> list[str]:

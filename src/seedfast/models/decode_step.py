@@ -41,7 +41,7 @@ class DecodeStep:
             scale = (config.width // config.heads) ** 0.5 if config.qk_norm else 1.0
             self.rope = torch.view_as_complex(network.rotary.view(torch.float32)) * scale
         self.layers = [_Layer(cast("TransformerBlock", block)) for block in network.blocks]
-        self.norm, scale = _norm(network.norm)
+        self.norm, scale = _norm(network.norm, self.embedding.device)
         self.head_WV = network.head.weight.t() if scale == 1 else (scale * network.head.weight).t()
 
     @torch.inference_mode()
@@ -81,11 +81,11 @@ class _Layer:
         attention, mlp, qkv = block.attention, block.mlp, block.attention.qkv
         self.ngrams = None if block.ngrams is None else block.ngrams.weight.t()
         self.heads, self.size, self.qk_norm = attention.heads, attention.size, attention.qk_norm
-        self.qk_rest = _rest(self.size)
-        self.norm_attention, scale = _norm(block.norm_attention)
+        self.qk_rest = _rest(self.size, qkv.q.device)
+        self.norm_attention, scale = _norm(block.norm_attention, qkv.q.device)
         self.qkv, self.qkv_bias = _merged([qkv.q, qkv.k, qkv.v], scale), qkv.bias
         self.out, self.out_bias = attention.out.weight.t(), attention.out.bias
-        self.norm_mlp, scale = _norm(block.norm_mlp)
+        self.norm_mlp, scale = _norm(block.norm_mlp, qkv.q.device)
         self.bend, bend_scale = _bend(mlp)
         reading = [mlp.up] if mlp.gate is None else [mlp.up, mlp.gate]
         self.up = _merged([linear.weight for linear in reading], scale * bend_scale)
@@ -144,19 +144,19 @@ def _merged(weights: list[Tensor], scale: float) -> Tensor:
     return (merged if scale == 1 else scale * merged).contiguous()
 
 
-def _norm(norm: nn.Module) -> tuple[Function, float]:
+def _norm(norm: nn.Module, device: torch.device) -> tuple[Function, float]:
     """The norm of a block as a function, and the factor that its result lacks."""
     if isinstance(norm, RMSNorm):
-        rest = _rest(norm.width)
+        rest = _rest(norm.width, device)
         return lambda x: x / _length(x, rest), norm.width**0.5
     assert isinstance(norm, nn.LayerNorm)
     shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps), 1.0
 
 
-def _rest(size: int) -> Tensor:
-    """√(size · ε)."""
-    return torch.tensor((size * EPSILON) ** 0.5)
+def _rest(size: int, device: torch.device) -> Tensor:
+    """√(size · ε), on the device, where `hypot` takes no number of the host."""
+    return torch.tensor((size * EPSILON) ** 0.5, device=device)
 
 
 def _length(x: Tensor, rest: Tensor) -> Tensor:

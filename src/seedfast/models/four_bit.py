@@ -4,6 +4,7 @@ A weight is an index into 16 quantiles of the normal distribution, and each bloc
 magnitude in float32: 4.5 bits for each weight. The bits are those of bitsandbytes' nf4 without double quantisation.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,6 +21,12 @@ CODE = (
 """The values of the 16 indices, in units of the largest magnitude of a block (appendix E of the paper)."""
 
 
+@lru_cache
+def _code(device: torch.device) -> Tensor:
+    """The values on a device, copied there once: the host waits for a copy."""
+    return torch.tensor(CODE, device=device)
+
+
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest values in 4 bits: two indices in each byte, uint8 [N / 2], and the scales, float32 [N / 64].
 
@@ -27,7 +34,7 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     blocks_KB = F.pad(weight.flatten().float(), (0, -weight.numel() % BLOCK)).view(-1, BLOCK)
     scale_K = blocks_KB.abs().amax(dim=1)
-    code = torch.tensor(CODE, device=weight.device)
+    code = _code(weight.device)
     # A block of zeros has no scale; its elements are zero in any.
     relative_KB = blocks_KB / torch.where(scale_K > 0, scale_K, 1.0)[:, None]
     index_N2 = torch.bucketize(relative_KB, (code[1:] + code[:-1]) / 2, out_int32=True).view(-1, 2)
@@ -36,7 +43,7 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def dequantise(packed: Tensor, scale_K: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """The values that `quantise` stored, in this shape and type."""
-    code = torch.tensor(CODE, device=packed.device)
+    code = _code(packed.device)
     # Both values of a byte are looked up as one number of 64 bits.
     pairs = torch.stack([code.repeat_interleave(16), code.repeat(16)], dim=1).view(torch.int64).flatten()
     blocks_KB = pairs.index_select(0, packed.int()).view(torch.float32).view(-1, BLOCK)

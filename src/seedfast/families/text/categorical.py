@@ -14,6 +14,8 @@ from seedfast.errors import UserError
 
 _RANKED = 128
 """Tokens that top-p ranks at first."""
+_UNIT = 2.0**-51
+"""What running sums on a GPU are multiples of: sums of probabilities below 4 are exact in float64."""
 
 
 def check_shaping(temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -58,7 +60,7 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     count = min(_RANKED, size)
     while True:
         ranked = probabilities.topk(count, dim=-1).values
-        cumulative = ranked.cumsum(dim=-1)
+        cumulative = running_sum(ranked)
         if count == size or bool((cumulative[..., -1] >= top_p).all()):
             break
         count = min(4 * count, size)
@@ -93,7 +95,19 @@ def draw(probabilities: Tensor, u: Tensor) -> Tensor:
 
     Never a category of probability zero.
     """
-    cumulative = probabilities.cumsum(dim=-1)
+    cumulative = running_sum(probabilities)
     target = u.unsqueeze(-1) * cumulative[..., -1:]
     # A 53-bit u below 1 times the total stays below it, so some cumulative sum always exceeds the target.
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+
+
+def running_sum(probabilities: Tensor) -> Tensor:
+    """Cumulative sums over the last dimension of float64 probabilities, [..., V], which never fall.
+
+    On a CPU they are added up one after the other. A GPU adds in parallel and rounds differently at each place, so that
+    sums of numbers ≥ 0 can fall, and of a single row in another order each time. Whole multiples of one unit have
+    exact sums: there the probabilities are rounded down to some first.
+    """
+    if probabilities.device.type == "cpu":
+        return probabilities.cumsum(dim=-1)
+    return (probabilities / _UNIT).long().cumsum(dim=-1) * _UNIT
