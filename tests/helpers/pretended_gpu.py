@@ -90,6 +90,9 @@ class OnGPU(Tensor):
     def __array__(self, *args: Any) -> Any:
         return self.numpy()
 
+    def __getitem__(self, index: Any) -> Tensor:
+        return super().__getitem__(torch.tensor(index) if isinstance(index, list) else index)  # from the host
+
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.dim() == 0 else object.__format__(self, spec)
 
@@ -145,6 +148,8 @@ class State(threading.local):
 
     def do(self, function: Any, args: Any, kwargs: Any) -> Any:
         """An operation, on the host if none of its tensors is or will be on the device."""
+        if function is _aten._conj.default:  # a view that the plain operations below would take for the numbers
+            function = _aten.conj_physical.default
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         on_gpu = [each for each in tensors if isinstance(each, OnGPU)]
         name = function._schema.name.partition("::")[2]
