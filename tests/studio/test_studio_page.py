@@ -1,6 +1,7 @@
 """The list of runs and their comparison in a real browser: clicks, keys, live runs, a phone, the dark."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,10 @@ def test_a_chosen_run_that_is_removed_is_named_as_gone(visit: Callable[..., Any]
     with studio_of(runs) as studio:
         shown = visit(studio, f"#compare/{studio.id(runs / 'a')},{studio.id(runs / 'b')}")
         expect(shown.locator(".legend li")).to_have_count(2)
-        (runs / "b").rename(tmp_path / "b")  # at once: of a run without its run.yaml the settings are refused
+        expect(shown.locator("main")).to_contain_text("No setting differs.")
+        expect(shown.locator("main")).to_contain_text("No samples yet.")
+        with shown.expect_response(re.compile(r"api/settings")):  # of the other run alone
+            (runs / "b").rename(tmp_path / "b")
         expect(shown.locator("[role=status]")).to_have_text("A chosen run is no longer in these folders.")
         expect(shown.locator(".legend li")).to_have_count(1)
         expect(shown.locator("main")).to_contain_text("No setting differs.")
