@@ -26,7 +26,7 @@ from seedfast.models.transformer import Transformer
 from seedfast.optim.ema import EMA
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.train_state import digest, read_tensors
 
 

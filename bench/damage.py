@@ -18,7 +18,7 @@ from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.plain_config import to_yaml
 from seedfast.optim.ema import EMA
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.choice import find
 from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.resume import compare

@@ -19,7 +19,7 @@ from tests.helpers.runs import small_run, train_in
 import seedfast as seedfast_api
 from seedfast.errors import UserError
 from seedfast.report.run_folder import read
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.choice import Weights
 from seedfast.run_folder.listing import RunSummary, runs_below, summary
 

@@ -31,7 +31,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
 from seedfast.optim.lr_schedule import Schedule
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 
 Values = dict[str, Any]
 

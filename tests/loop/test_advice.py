@@ -22,7 +22,7 @@ from seedfast.optim.lr_schedule import Schedule
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.report import page
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.choice import find
 from seedfast.run_folder.records import BestRecord
 

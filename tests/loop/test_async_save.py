@@ -22,7 +22,7 @@ from seedfast.loop.progress import Silent
 from seedfast.loop.session import Session
 from seedfast.loop.train import run_training
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.tensors import Staging
 from seedfast.run_folder.train_state import TrainState, digest, read_tensors
 

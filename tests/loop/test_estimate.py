@@ -12,7 +12,7 @@ from seedfast.errors import UserError
 from seedfast.files import sha256
 from seedfast.loop import budget
 from seedfast.loop.estimate import Estimate, estimate
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,7 +7,7 @@ from tests.helpers.processes import ranks, start_ranks
 from tests.helpers.quick import slow_but
 from tests.helpers.runs import flags, small_run
 
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.verify.resume import compare
 
 FULL = """

@@ -17,7 +17,7 @@ from seedfast.loop.session import Session
 from seedfast.loop.step import gradient
 from seedfast.loop.tasks import step_tasks
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from seedfast.loop.open import open_session
 from seedfast.loop.plain_config import from_mapping, read_yaml
 from seedfast.loop.plan import Plan, with_steps
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.verify.resume import compare
 
 RUN = recipes.make("text-masked")

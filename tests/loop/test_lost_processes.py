@@ -17,7 +17,7 @@ import pytest
 from tests.helpers.processes import LIMIT, ranks, start_ranks
 from tests.helpers.runs import flags, small_run
 
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.verify.resume import compare
 
 LOST = "Another process of this training has ended, so process"

@@ -18,7 +18,8 @@ from seedfast.cli import main
 from seedfast.errors import UserError
 from seedfast.files import FileDigest, file_digest, to_json
 from seedfast.run_folder import tensors
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints, step_name
+from seedfast.run_folder.checkpoint import Checkpoint, step_name
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.records import BestRecord
 from seedfast.run_folder.tensors import save_shared, save_tensors
 from seedfast.run_folder.train_state import read_tensors
@@ -252,7 +253,7 @@ class TestRetention:
         store = Checkpoints(tmp_path, keep=1)
         save(store, 1)
         reader = python(
-            "import pathlib, sys, time\nfrom seedfast.run_folder.checkpoint import Checkpoints\n"
+            "import pathlib, sys, time\nfrom seedfast.run_folder.checkpoints import Checkpoints\n"
             "Checkpoints(pathlib.Path(sys.argv[1])).newest()\nprint('open', flush=True)\ntime.sleep(600)",
             tmp_path,
         )

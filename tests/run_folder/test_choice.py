@@ -13,7 +13,7 @@ from tests.helpers.runs import small_run, train_in
 import seedfast
 from seedfast.errors import UserError
 from seedfast.optim.optimizer import OptimizerConfig
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.choice import find, is_checkpoint, run_folder_of
 
 

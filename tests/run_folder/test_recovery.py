@@ -17,7 +17,7 @@ from seedfast.loop import save as save_module
 from seedfast.loop import train as train_module
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.records import BestRecord
 from seedfast.verify.resume import compare
 

@@ -143,7 +143,7 @@ def _identities(words: list[str]) -> int:
 
 def _checkpoint(words: list[str]) -> int:
     asked = parse(CheckpointProof, words, prog="seedfast verify checkpoint")
-    from seedfast.run_folder.checkpoint import Checkpoints
+    from seedfast.run_folder.checkpoints import Checkpoints
 
     committed = Checkpoints(asked.run).committed()
     if not committed:

@@ -12,7 +12,7 @@ from seedfast.export.card import portable, simple_card
 from seedfast.export.export import writer
 from seedfast.files import FileDigest
 from seedfast.loop.plain_config import to_yaml
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.sealed_folder import file_in
 from seedfast.untrusted import regular
 

@@ -8,7 +8,7 @@ from seedfast.console import say
 from seedfast.files import commit, to_json
 from seedfast.listeners.background import BackgroundProcess
 from seedfast.listeners.base import Listener, Warn
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.journal import Entry
 from seedfast.untrusted import read_json
 

@@ -24,7 +24,8 @@ from seedfast.loop.summation import summation
 from seedfast.models.token_network import TokenNetwork
 from seedfast.optim.ema import Average, copy_of
 from seedfast.options import refuse_unused
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.journal import Journal
 from seedfast.run_folder.train_state import NoLargerThan, TrainState
 

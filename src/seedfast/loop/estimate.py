@@ -19,7 +19,7 @@ from seedfast.loop.step import launch
 from seedfast.loop.tasks import step_tasks
 from seedfast.loop.trial import resolved, trial
 from seedfast.report.format import duration, size
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 
 _MEASURED = 250.0  # seconds of a budget by which the time of a step is measured in five
 

@@ -27,7 +27,8 @@ from seedfast.loop.placement.choose import choose
 from seedfast.loop.sample import showcase_request
 from seedfast.loop.session import Session, stored_run
 from seedfast.loop.trial import resolved
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.choice import is_checkpoint
 from seedfast.run_folder.lock import locked
 

@@ -32,7 +32,8 @@ from seedfast.loop.plain_config import from_mapping, read_yaml, to_yaml
 from seedfast.loop.plan import Plan
 from seedfast.loop.summation import Summation
 from seedfast.options import classes
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.journal import Entry, Journal, ScoreEntry
 from seedfast.run_folder.records import BestRecord
 from seedfast.run_folder.tensors import Staging

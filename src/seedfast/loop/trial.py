@@ -20,7 +20,8 @@ from seedfast.loop.config import AUTO, Run
 from seedfast.loop.micro_batch import largest_that_fits
 from seedfast.loop.placement.placement import Placement
 from seedfast.loop.session import Session, stored_run
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 
 Initialise = Callable[[Any], None]
 

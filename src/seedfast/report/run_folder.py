@@ -9,7 +9,8 @@ from typing import Any
 
 from seedfast.errors import UserError
 from seedfast.families.measure import Measure
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.lock import owner_is_alive
 from seedfast.run_folder.records import CheckpointManifest, read_best
 from seedfast.untrusted import read_bytes, read_json, read_yaml

@@ -1,4 +1,4 @@
-"""Checkpoints: sealed folders `checkpoints/step-00002000/` in a run folder, and pointers to the latest and the best.
+"""A checkpoint: a sealed folder `checkpoints/step-00002000/` in a run folder.
 
 A checkpoint is either whole or absent, whatever kills the process (see `sealed_folder.py`), and it is verified against
 the hashes of its manifest before it is used. It holds everything that is needed to use it alone.
@@ -12,19 +12,15 @@ the hashes of its manifest before it is used. It holds everything that is needed
 
 import fcntl
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from seedfast import sealed_folder
-from seedfast.console import warn
-from seedfast.errors import UserError
-from seedfast.files import FileDigest, commit, sync, to_json
-from seedfast.run_folder.links import refuse_links
+from seedfast.files import FileDigest
 from seedfast.run_folder.records import BestRecord, CheckpointManifest, SavedState
-from seedfast.run_folder.tidying import Tidying
 from seedfast.sealed_folder import MANIFEST
 from seedfast.untrusted import leads_out, read_json, regular
 
@@ -36,7 +32,6 @@ if TYPE_CHECKING:  # the report reads checkpoints without torch
 
 _SHARED = re.compile(r"frozen-[0-9a-f]{16}\.safetensors")
 _TENSORS = re.compile(r"(\w+)(?:/shard-\d+-model-\d+-of-\d+)?\.safetensors")
-_COMMITTED = re.compile(r"step-(\d{8,})")
 _FINGERPRINT_LIMIT = 1 << 30  # bytes; it has a line for each source file
 
 
@@ -218,117 +213,6 @@ class _Open:
 
 
 _OPEN: dict[Path, _Open] = {}  # a lock lasts until its file is closed or the process ends
-
-
-class Checkpoints:
-    """The checkpoints of one run folder."""
-
-    def __init__(self, run_folder: Path, *, keep: int = 2) -> None:
-        """keep: number of the newest committed checkpoints that are retained, besides the best ones."""
-        self.run_folder = run_folder
-        self.folder = run_folder / "checkpoints"
-        self.keep = keep
-        self._tidying = Tidying()
-
-    def committed(self) -> list[Checkpoint]:
-        """Every committed checkpoint, oldest first. Raises UserError for a link that leads out of the run folder."""
-        if not self.folder.is_dir():
-            return []
-        refuse_links(self.run_folder, self.folder.name)
-        matches = ((path, _COMMITTED.fullmatch(path.name)) for path in self.folder.iterdir())
-        return sorted((Checkpoint(path, int(m[1])) for path, m in matches if m), key=lambda c: c.step)
-
-    def at(self, step: int) -> Checkpoint | None:
-        """The committed checkpoint of a step, unverified."""
-        folder = self.folder / step_name(step)
-        return Checkpoint(folder, step) if folder.is_dir() else None
-
-    def newest(self, *, at: int | None = None) -> Checkpoint | None:
-        """Open the newest intact checkpoint, or the one at step `at`; None where nothing was ever committed.
-
-        It is verified, and not removed while this process lives. A damaged one is named on stderr, and the next older
-        one is taken. Raises UserError if none is intact.
-        """
-        committed = self.committed()
-        candidates = [c for c in reversed(committed) if at is None or c.step == at]
-        for candidate in candidates:
-            problems = candidate.open()
-            if problems is None:
-                return self.newest(at=at)  # training has removed it a moment ago
-            if not problems:
-                return candidate
-            found = f"checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}"
-            if at is not None:
-                raise UserError(f"The {found}; {self._others(committed, at)}.")
-            warn(found)
-        if at is not None:
-            raise UserError(f"{self.folder} has no checkpoint at step {at}; {self._others(committed, at)}.")
-        if candidates:
-            raise UserError(
-                f"None of the {len(candidates)} checkpoints in {self.folder} is intact; restore one from a backup, "
-                "or train in another folder. Nothing has been changed."
-            )
-        return None
-
-    def _others(self, committed: Sequence[Checkpoint], at: int) -> str:
-        """Which checkpoints besides that of a step are intact, and why others are not, as a clause."""
-        problems = {each.step: each.problems() for each in committed if each.step != at}
-        intact = [str(step) for step, found in problems.items() if not found]
-        damaged = [f"that of step {step} is damaged ({'; '.join(found)})" for step, found in problems.items() if found]
-        found = [f"intact are those of the steps {', '.join(intact)} (name one with --at)"] if intact else []
-        return ", and ".join([*found, *damaged]) or "there is no other"
-
-    def save(
-        self, step: int, write: Callable[[Path], Mapping[str, FileDigest] | None], facts: Mapping[str, Any]
-    ) -> None:
-        """Commit a checkpoint, unless this step is committed already.
-
-        write: fills the folder that it receives; returns the digests of the shared files, which lie beside the
-            checkpoints, by name. facts: further keys of the manifest.
-        Raises OSError (disk full, I/O) with nothing committed and nothing left behind.
-        """
-        folder = self.folder / step_name(step)
-        if folder.exists():
-            return  # a validation and the saving interval can fall on the same step
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._tidying.sweep(self.folder)
-        with sealed_folder.committing(folder) as attempt:
-            attempt.outside.update(write(attempt.folder) or {})
-            attempt.entries.update(facts, step=step)
-
-    def update_pointers(self, step: int, best: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write `latest.json` and `best.json` for the state at `step`, and remove the checkpoints not retained.
-
-        best: the best validation by kind of weights. Retained are the newest `keep`, the best ones of this state and of
-        each retained one (as a run may be resumed from it), and those that another process has open. One that cannot be
-        removed is named once on stderr and stays. Idempotent. Raises OSError if a pointer cannot be written.
-        """
-        commit(self.run_folder / "latest.json", to_json({"step": step, "checkpoint": step_name(step)}))
-        commit(self.run_folder / "best.json", to_json(best))
-        committed = self.committed()
-        retained = {record["step"] for record in best.values()}
-        for checkpoint in committed[-self.keep :]:
-            retained |= best_steps(checkpoint)
-        for old in committed[: -self.keep]:
-            if old.step not in retained and not old.is_in_use():
-                self._tidying.discard(old.folder)
-        self._tidying.sweep(self.folder)
-
-    def quarantine_after(self, step: int) -> list[Path]:
-        """Rename the checkpoints later than `step` (damaged ones, or those that a rewind abandons) to `*.aside-N`.
-
-        Renamed checkpoints are neither read nor removed any more. Returns their new paths.
-        """
-        moved = []
-        for later in reversed(self.committed()):  # the newest first, so that a kill leaves no gap below the newest
-            if later.step > step:
-                earlier = self.folder.glob(f"{later.folder.name}.aside-*")
-                numbers = (path.suffix.removeprefix(".aside-") for path in earlier)
-                number = max((int(number) for number in numbers if number.isdigit()), default=0) + 1
-                moved.append(later.folder.rename(later.folder.with_name(f"{later.folder.name}.aside-{number}")))
-        if moved:
-            sync(self.folder)
-        return moved
 
 
 def best_steps(checkpoint: Checkpoint) -> set[int]:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from seedfast.errors import UserError
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.records import read_best
 from seedfast.sealed_folder import MANIFEST
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from seedfast import sealed_folder
 from seedfast.errors import UserError
 from seedfast.files import UNFINISHED, tree_size
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints, best_steps
+from seedfast.run_folder.checkpoint import Checkpoint, best_steps
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.links import refuse_links
 from seedfast.run_folder.lock import locked
 

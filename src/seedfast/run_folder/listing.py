@@ -10,7 +10,7 @@ from typing import Any, Literal
 from seedfast.errors import UserError
 from seedfast.files import tree_size
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.lock import owner_is_alive
 from seedfast.run_folder.records import read_best
 from seedfast.untrusted import read_json, read_yaml

@@ -29,7 +29,8 @@ from seedfast.loop.step import launch
 from seedfast.loop.tasks import step_tasks
 from seedfast.optim.ema import Average
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.records import CheckpointManifest
 from seedfast.run_folder.tensors import FROZEN, Groups

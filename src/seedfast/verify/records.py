@@ -10,7 +10,7 @@ from seedfast.loop.step import digest
 from seedfast.optim.lr_schedule import Plateau
 from seedfast.options import may_change
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoints
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.untrusted import regular
 from seedfast.verify.finding import Finding
 from seedfast.verify.past import Past

@@ -15,7 +15,8 @@ import torch
 
 from seedfast.errors import UserError
 from seedfast.run_folder import journal
-from seedfast.run_folder.checkpoint import Checkpoint, Checkpoints
+from seedfast.run_folder.checkpoint import Checkpoint
+from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.train_state import digest, read_tensors
 from seedfast.verify.saboteur import Moment, Plan
 
