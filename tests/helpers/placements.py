@@ -51,7 +51,8 @@ def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1
     for step, a in steps.items():
         b = others[step]
         assert a["weight"] == b["weight"]
-        assert a["loss"] == pytest.approx(b["loss"], rel=loss)
+        # A self-critical loss is a difference of two sums of about one, and can be near 0.
+        assert a["loss"] == pytest.approx(b["loss"], rel=loss, abs=loss)
         assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=norm)
     validations, others = (
         {entry["step"]: entry["validation"] for entry in journal.read(place) if "validation" in entry}

@@ -130,6 +130,12 @@ def test_rotary_scores_depend_on_distance_only_and_are_a_rotation() -> None:
     assert rotate(q, rope_CP2[None, 5:6]).norm().item() == pytest.approx(q.norm().item(), abs=1e-6)
 
 
+def test_a_batch_of_no_rows_is_rotated() -> None:
+    """A process without rows of its own makes the same passes as the others, which share its weights."""
+    nothing = torch.zeros(0, 3, 2, 2, 8)
+    assert rotate(nothing, rotary_table(3, 8).view(torch.float32)[None]).shape == nothing.shape
+
+
 def test_shifting_all_positions_changes_learned_embeddings_and_not_rotary_ones() -> None:
     x_BL, shifted_BL = tokens(2, 8), torch.arange(8, 16).expand(2, 8)
     rope = build()
