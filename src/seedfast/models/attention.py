@@ -30,7 +30,8 @@ def rotate(x_BLNHD: Tensor, rope_BLP2: Tensor) -> Tensor:
     One complex product takes a quarter of the time of the equivalent real products and concatenation. Compiled, the
     real products are one kernel with the norm before them, and complex numbers would be none.
     """
-    pairs = x_BLNHD.float().unflatten(-1, (-1, 2))  # which a batch of no rows can be, unlike a view of unknown size
+    # No size is left to be inferred: there may be no rows.
+    pairs = x_BLNHD.float().view(*x_BLNHD.shape[:-1], x_BLNHD.shape[-1] // 2, 2)
     rope = rope_BLP2[:, :, None, None]
     if torch.compiler.is_compiling():
         (x, y), (cos, sin) = pairs.unbind(-1), rope.unbind(-1)
