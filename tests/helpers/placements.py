@@ -37,9 +37,9 @@ class Trainer:
 
 
 def distance(one: Path, other: Path) -> float:
-    """The largest relative difference of the losses of two trainings, over all steps."""
+    """The largest difference of the losses of two trainings over all steps: relative, and absolute below 1."""
     losses, others = ([entry["loss"] for entry in journal.read(place) if "loss" in entry] for place in (one, other))
-    return max(abs(a / b - 1) for a, b in zip(losses, others, strict=True))
+    return max(abs(a - b) / max(1, abs(b)) for a, b in zip(losses, others, strict=True))
 
 
 def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4) -> None:
