@@ -9,14 +9,13 @@ import pytest
 import torch
 from tests.helpers.outcome import outcome
 from tests.helpers.runs import TEXTS, small_run, train_in, train_until
+from tests.helpers.waiting import check_that_no_step_waits, no_waiting
 
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.step import launch
-from seedfast.loop.tasks import prefetched_tasks
-from seedfast.loop.train import agree, run_training
+from seedfast.loop.train import run_training
 from seedfast.models.transformer import Transformer
 from seedfast.optim.optimizer import OptimizerConfig
 from seedfast.verify.resume import compare
@@ -39,26 +38,12 @@ def gpu_run(recipe: str, text: Path, **changes: Any) -> Run:
 @pytest.mark.parametrize("recipe", [*TEXTS, "image-diffusion", "image-transformer"])
 def test_no_step_waits_for_the_device(recipe: str, choice: Any, kind: Any, story: Path, tmp_path: Path) -> None:
     run = gpu_run(recipe, story, compile=choice, optimizer=OptimizerConfig(kind=kind))
-    with open_session(run, tmp_path) as opened:
-        for step, prepared in prefetched_tasks(opened, 0, 8):
-            # The first steps compile, and allocate the state of the optimizer.
-            torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
-            try:
-                weight, _, _ = agree(opened, prepared.weight, None, False)
-                prepared.wait()
-                launched = launch(opened, step, prepared.tasks, weight)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-        assert launched.entry(opened)["loss"] is not None
+    check_that_no_step_waits(run, tmp_path, steps=8, first=2)
 
 
 def test_twin_a_step_that_reads_a_number_waits_for_the_device() -> None:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with pytest.raises(RuntimeError, match="synchroniz"):
-            torch.ones((), device="cuda").item()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with no_waiting(), pytest.raises(RuntimeError, match="synchroniz"):
+        torch.ones((), device="cuda").item()
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -14,6 +14,7 @@ from tests.helpers.outcome import outcome
 from tests.helpers.pretended_gpu import GPU, pretended_gpu
 from tests.helpers.quick import slow_but
 from tests.helpers.runs import TEXTS, small_run, train_in
+from tests.helpers.waiting import check_that_no_step_waits, no_waiting
 
 import seedfast
 from seedfast.evaluate.trained import Trained
@@ -22,9 +23,7 @@ from seedfast.families.text.categorical import draw
 from seedfast.loop.captured import CapturedStep
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
-from seedfast.loop.step import launch
-from seedfast.loop.tasks import prefetched_tasks
-from seedfast.loop.train import agree, run_training
+from seedfast.loop.train import run_training
 from seedfast.optim.optimizer import OptimizerConfig
 
 IMAGES = ("image-diffusion", "image-transformer", "image-diffusers")
@@ -88,16 +87,7 @@ def test_every_family_runs_on_a_gpu(recipe: str, story: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("recipe", slow_but(QUICK, (*TEXTS, "image-transformer", "image-diffusion")))
 def test_no_step_waits_for_the_device(recipe: str, kind: Any, story: Path, tmp_path: Path) -> None:
     run = small_run(recipe, story, optimizer=OptimizerConfig(kind=kind), compile="off", workers=0)
-    with open_session(replace(run, device="cuda"), tmp_path) as opened:
-        for step, prepared in prefetched_tasks(opened, 0, 2):
-            torch.cuda.set_sync_debug_mode("error" if step else "default")  # the first allocates the optimizer's state
-            try:
-                weight, _, _ = agree(opened, prepared.weight, None, False)
-                prepared.wait()
-                launched = launch(opened, step, prepared.tasks, weight)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-        assert launched.entry(opened)["loss"] is not None
+    check_that_no_step_waits(replace(run, device="cuda"), tmp_path, steps=2, first=1)
 
 
 @pytest.mark.parametrize("recipe", slow_but(("text-masked",), ("text-masked", "text-block", "image-transformer")))
@@ -136,12 +126,8 @@ def test_twin_tensors_of_two_devices_are_refused() -> None:
 
 
 def test_twin_a_number_that_is_read_makes_the_host_wait() -> None:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with pytest.raises(RuntimeError, match="synchroniz"):
-            torch.ones((), device=GPU).item()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with no_waiting(), pytest.raises(RuntimeError, match="synchroniz"):
+        torch.ones((), device=GPU).item()
 
 
 def test_a_draw_on_a_gpu_is_that_of_the_host() -> None:
