@@ -11,12 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from tests.helpers.processes import LIMIT, ranks, start_ranks
 from tests.helpers.runs import flags, small_run
 
+from seedfast.loop import lost_ranks
 from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.verify.resume import compare
 
@@ -162,6 +167,21 @@ def test_a_rank_that_hangs_is_named_and_every_rank_ends(hung: int, words: list[s
         for command in group:
             command.process.kill()
     assert Checkpoints(folder).newest() is not None
+
+
+def test_every_error_of_a_collective_without_an_answer_is_one_of_the_group() -> None:
+    """Gloo says it in two ways: of the operation whose time was over, and of those beside it."""
+    store, limit = dist.HashStore(), timedelta(seconds=0.3)
+    with ThreadPoolExecutor(2) as pool:
+        waiting, silent = pool.map(lambda rank: dist.ProcessGroupGloo(store, rank, 2, limit), range(2))
+    operations = [waiting.recv([torch.zeros(1)], 1, tag) for tag in range(2)]
+    for operation in operations:
+        with pytest.raises(RuntimeError) as error:
+            operation.wait()
+        assert lost_ranks.is_of_group(error.value)
+        assert lost_ranks.has_waited(error.value)
+    assert not lost_ranks.is_of_group(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    del silent
 
 
 @pytest.mark.slow

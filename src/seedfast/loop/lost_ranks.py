@@ -12,11 +12,19 @@ from torch._C._distributed_c10d import Store
 _REPORT = 3.0
 """Seconds in which the others report: a failed collective ends those of all ranks that wait in it."""
 _WAITED, _LOST = "waited", "lost"
+_OF_GLOO = "gloo", "Application timeout caused pair closure"
+"""What its errors contain: their source file, or of operations beside one that had no answer in time, this sentence."""
+_TIMED_OUT = "timed out", "timeout"
 
 
 def is_of_group(error: RuntimeError) -> bool:
-    """Whether an error is that of a collective: gloo raises plain RuntimeErrors that name its source files."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    """Whether an error is that of a collective: gloo raises plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or any(words in str(error) for words in _OF_GLOO)
+
+
+def has_waited(error: RuntimeError) -> bool:
+    """Whether a collective had no answer within its time limit."""
+    return any(words in str(error).lower() for words in _TIMED_OUT)
 
 
 def reason(error: RuntimeError, rank: int, world_size: int, minutes: float) -> tuple[str, int]:
@@ -24,7 +32,7 @@ def reason(error: RuntimeError, rank: int, world_size: int, minutes: float) -> t
 
     Another process has ended, or some that are named did not arrive within the time limit of a collective, in minutes.
     """
-    missing, waited = _reports(rank, world_size, timed_out="timed out" in str(error).lower())
+    missing, waited = _reports(rank, world_size, timed_out=has_waited(error))
     first = min((each for each in range(world_size) if each not in missing), default=rank)
     if not waited:
         return f"Another process of this training has ended, so process {rank} of {world_size} stops too", first
