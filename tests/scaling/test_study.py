@@ -23,6 +23,7 @@ from seedfast.scaling import plan as plans
 from seedfast.scaling.plan import TooSmall, planned
 from seedfast.scaling.request import Request
 from seedfast.scaling.runs import known
+from seedfast.scaling.worker import working
 
 TINY = {"LADDER": (1, 2, 3, 4), "LENGTHS": (1, 2), "LEAST_STEPS": 3}
 """Small enough for seconds: six runs and a check, for each family."""
@@ -112,9 +113,10 @@ def test_a_budget_that_nobody_chose_grows_to_the_least_one(
     story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = Request(data=(str(story),), families=("autoregressive",), minutes=1e-3, context=16)
-    with pytest.raises(UserError, match="give at least --minutes"):
-        plans.make(request)
-    assert min(run.steps for run in plans.make(request, may_grow=True).runs) == TINY["LEAST_STEPS"]
+    with working(request, story.parent / "new", jobs=1) as workers:
+        with pytest.raises(UserError, match="give at least --minutes"):
+            plans.make(request, workers)
+        assert min(run.steps for run in plans.make(request, workers, may_grow=True).runs) == TINY["LEAST_STEPS"]
     assert "this study has --minutes" in capsys.readouterr().err
     asked = []
     monkeypatch.setattr(front, "run_study", lambda *_, may_grow, **__: asked.append(may_grow))

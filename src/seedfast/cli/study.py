@@ -53,6 +53,9 @@ class StudyOptions:
     """Tokens of a window."""
     seed: int = 1
     """Seed of all runs and draws."""
+    jobs: Annotated[int | None, AtLeast(1)] = None
+    """Runs that are trained at a time, each by one thread (default: as many as PyTorch has threads, at most 8, and one
+    on a GPU). Their number changes no bit."""
     json: bool = False
     """Print one JSON object instead of tables."""
     markdown: bool = False

@@ -26,6 +26,7 @@ def study(
     tokenizer: str = "bytes",
     context: int = 128,
     seed: int = 1,
+    jobs: int | None = None,
 ) -> Study:
     """Which kind of model suits a text and a budget: runs of several families, a law for each, a recommendation.
 
@@ -38,7 +39,8 @@ def study(
     families: of "autoregressive", "masked", "block", "proofreading", "embedding" (default: all).
     check: train one more run of each family, with four times the FLOPs of any other, which checks the predictions.
     for_flops: training FLOPs of the run to recommend for, or scale: as many times those of the largest run (default 4).
-    tokenizer, context, seed: of all runs.
+    tokenizer, context, seed: of all runs. jobs: runs that are trained at a time, each by one thread (default: as many
+    as PyTorch has threads, at most 8, and one on a GPU). Their number changes no bit.
     Raises UserError for a folder of something else, data that cannot be used, or too small a budget. Ctrl-C raises
     KeyboardInterrupt: the same call continues.
     """
@@ -49,6 +51,8 @@ def study(
         raise UserError(f"families has {unknown[0]!r}; a study knows {', '.join(FAMILIES)}.")
     if len(set(families)) < len(families):
         raise UserError(f"families ({' '.join(families)}) must name each family once.")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"jobs is {jobs}: give at least 1.")
     places = [str(each) for each in ([data] if isinstance(data, str | Path) else data)]
     if not places:
         raise UserError("Name the text to study: its path, or the name of a source.")
@@ -65,4 +69,4 @@ def study(
     )
     is_usual = minutes is None and flops is None
     scale = _SCALE if scale is None else scale
-    return run_study(request, Path(out), for_flops=for_flops, scale=scale, may_grow=is_usual)
+    return run_study(request, Path(out), for_flops=for_flops, scale=scale, may_grow=is_usual, jobs=jobs)

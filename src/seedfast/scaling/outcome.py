@@ -11,14 +11,14 @@ import numpy as np
 from seedfast.console import say
 from seedfast.errors import UserError
 from seedfast.files import UNFINISHED, finite
-from seedfast.report.format import duration, measured
 from seedfast.run_folder.lock import locked
 from seedfast.scaling.choice import Choice, choose, smaller
 from seedfast.scaling.draws import FittedLaw, Miss, Sample, band, fitted, other_texts
 from seedfast.scaling.law import Floats
 from seedfast.scaling.plan import FILE, Plan, make, read
 from seedfast.scaling.request import Request
-from seedfast.scaling.runs import Measured, exact, known, refuse_other_texts, train_and_measure
+from seedfast.scaling.runs import Measured, exact, refuse_other_texts
+from seedfast.scaling.worker import measured_runs, working
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,40 +118,36 @@ class Study:
 
 
 def study(
-    request: Request, folder: Path, *, for_flops: float | None = None, scale: float = 4.0, may_grow: bool = False
+    request: Request,
+    folder: Path,
+    *,
+    for_flops: float | None = None,
+    scale: float = 4.0,
+    may_grow: bool = False,
+    jobs: int | None = None,
 ) -> Study:
     """Plan a study in a folder, or continue the one that it holds, and judge its runs.
 
-    may_grow: whether a budget that is too small becomes the least one.
     for_flops: training FLOPs of the run to recommend for; scale: as many times those of the largest run.
-    Raises UserError for a folder of something else, data that cannot be used, or too small a budget. Ctrl-C raises
-    KeyboardInterrupt: the same call continues.
+    may_grow: whether a budget that is too small becomes the least one. jobs: runs that are trained at a time.
+    Raises UserError for a folder of something else, data that cannot be used, too small a budget, or if a process of
+    the study ends. Ctrl-C raises KeyboardInterrupt: the same call continues.
     """
-    plan = read(folder, request)
-    if plan is None:
-        if folder.exists() and not (folder.is_dir() and all(UNFINISHED in each.name for each in folder.iterdir())):
-            raise UserError(f"{folder} exists, and holds no study: give another --out.")
-        say(f"Timing {len(request.families)} families …" if request.minutes else "Counting FLOPs …")
-        plan = make(request, may_grow=may_grow)
-        folder.mkdir(parents=True, exist_ok=True)
-        plan.write(folder)
-        each = sum(run.flops for run in plan.runs) / len(request.families)
-        say(f"{len(plan.runs)} runs, {each:.3g} FLOPs for each family; the plan is in {folder / FILE}.")
-    with locked(folder):
-        found = [_run(folder, plan, number) for number in range(len(plan.runs))]
-    refuse_other_texts(folder, found)
-    return judged(folder, plan, found, for_flops=for_flops, scale=scale)
-
-
-def _run(folder: Path, plan: Plan, number: int) -> Measured:
-    """A run of the plan: its result where there is one."""
-    planned = plan.runs[number]
-    if (found := known(folder, planned)) is not None:
-        return found
-    found = train_and_measure(folder, plan, planned)
-    value = "≤ " * found.is_bound + measured(found.value, found.standard_error)
-    say(f"{number + 1}/{len(plan.runs)}  {found.name}  {value} bits per byte  {duration(found.seconds)}")
-    return found
+    with working(request, folder, jobs) as workers:
+        plan = read(folder, request)
+        if plan is None:
+            if folder.exists() and not (folder.is_dir() and all(UNFINISHED in each.name for each in folder.iterdir())):
+                raise UserError(f"{folder} exists, and holds no study: give another --out.")
+            say(f"Timing {len(request.families)} families …" if request.minutes else "Counting FLOPs …")
+            plan = make(request, workers, may_grow=may_grow)
+            folder.mkdir(parents=True, exist_ok=True)
+            plan.write(folder)
+            each = sum(run.flops for run in plan.runs) / len(request.families)
+            say(f"{len(plan.runs)} runs, {each:.3g} FLOPs for each family; the plan is in {folder / FILE}.")
+        with locked(folder):
+            found = measured_runs(folder, plan, workers)
+            refuse_other_texts(folder, found)
+            return judged(folder, plan, found, for_flops=for_flops, scale=scale)
 
 
 def judged(

@@ -16,28 +16,20 @@ N-gram tables are left out: they take no FLOPs, and a family that reads vectors 
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from seedfast.console import say
 from seedfast.data.text.config import TextData
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
-from seedfast.evaluate.effort import step_flops
 from seedfast.files import commit, to_json
-from seedfast.loop.budget import Speed, measure
 from seedfast.loop.config import Run
-from seedfast.loop.distributed import DistributedContext
-from seedfast.loop.placement.placement import Placement
-from seedfast.loop.session import Session
-from seedfast.loop.trial import trial
-from seedfast.models.transformer import Transformer
-from seedfast.scaling.request import BATCH, EXAMPLES, Request
+from seedfast.scaling.request import BATCH, Request
 from seedfast.untrusted import read_json
+from seedfast.workers import Workers
 
 FILE = "study.json"
 LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
@@ -47,16 +39,12 @@ LEAST_STEPS = 200
 LENGTHS = (1, 2, 4)
 CHECK = 4
 """FLOPs of the run that checks the law, over those of the largest run of the fit."""
-DRAWS = 2
-"""Random tasks for each window, by which bounds are measured: the same for all runs, since these share a seed."""
 _SIZES = 3
 _TOKENS_FOR_EACH = 20.0
 _HELD_OUT = 1 << 16  # bytes that all runs are measured on, at most, where the split is not the data's own
 _MORE = 1.001  # times the least budget, in which every run fits in spite of rounding
 _MARGIN = 0.85  # of the minutes, for what was measured too short
 _OPENING = 2.0  # seconds of a run before its first step and after its last
-_TIMED_SIZE = 3  # of the runs by which the speed is measured
-_TIMED = 60.0  # seconds of a budget by which the speed is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +78,10 @@ class Plan:
         """Commit it as the study's file."""
         commit(folder / FILE, to_json(asdict(self)))
 
+    def named(self, name: str) -> PlannedRun:
+        """The planned run of a name."""
+        return next(run for run in self.runs if run.name == name)
+
     def run(self, planned: PlannedRun) -> Run:
         """A planned run as the value that is trained."""
         return self.request.run(planned.family, planned.size, planned.steps, self.validation)
@@ -105,9 +97,8 @@ def read(folder: Path, request: Request) -> Plan | None:
         return None
     try:
         stored = read_json(path)
-        asked = {**stored["request"], **{key: tuple(stored["request"][key]) for key in ("data", "families")}}
         plan = Plan(
-            request=Request(**asked),
+            request=Request.of(stored["request"]),
             validation=float(stored["validation"]),
             step_flops={
                 family: {int(size): float(flops) for size, flops in each.items()}
@@ -131,24 +122,28 @@ def _shown(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple | list) else str(value)
 
 
-def make(request: Request, *, may_grow: bool = False) -> Plan:
+def make(request: Request, workers: Workers, *, may_grow: bool = False) -> Plan:
     """Plan a new study. Nothing is trained, but a few steps of each family are timed for a budget in minutes.
 
+    workers: those that train the runs; the families are timed side by side, as they will be trained.
     may_grow: whether a budget too small for 200 steps of each run becomes the least one; otherwise it raises UserError,
     as data without held-out text does.
     """
     began = time.perf_counter()
     validation = _validation(request)
-    flops: dict[str, dict[int, float]] = {}
-    seconds, opening = 0.0, 0.0
-    for family in request.families:
-        run = request.run(family, _TIMED_SIZE, 1000, validation)
-        with trial(run, None, Placement(DistributedContext.single(run.device, run.precision))) as session:
-            flops[family] = dict(_counted(request, session, family, validation))
-            if request.minutes is not None:
-                speed = measure(session, _TIMED)
-                seconds += speed.step_seconds / flops[family][_TIMED_SIZE]
-                opening += (_OPENING + _ending(session, speed)) * (_SIZES * len(LENGTHS) + request.check)
+    tasks = [
+        {"time": family, "sizes": LADDER, "validation": validation, "is_timed": request.minutes is not None}
+        for family in request.families
+    ]
+    answers = dict(workers.results(tasks))
+    timings = [answers[number] for number in range(len(tasks))]
+    flops = {
+        family: {int(size): value for size, value in each["flops"].items()}
+        for family, each in zip(request.families, timings, strict=True)
+    }
+    seconds = sum(each["seconds_per_flop"] for each in timings) / workers.processes
+    opening = sum(_OPENING + each["ending"] for each in timings) * (_SIZES * len(LENGTHS) + request.check)
+    opening /= workers.processes
     if request.minutes is None:
         assert request.flops is not None
         each = request.flops / len(request.families)
@@ -226,13 +221,6 @@ def planned(
     return tuple(sorted(runs, key=lambda run: run.budget))
 
 
-def _ending(session: Session, speed: Speed) -> float:
-    """Seconds from the last step of a run to its result: a validation of two kinds of weights, samples, the result."""
-    windows, draws = len(session.corpus.validation), session.family.evaluated.measure.draws or 1
-    passes = windows * min(DRAWS, draws) / (2 * min(windows, EXAMPLES) * draws)  # over those of the validation
-    return speed.sampling_seconds + speed.validation_seconds * (1 + passes)
-
-
 def _validation(request: Request) -> float:
     """The part of the text that is held out: that of the recipe, and less of a long text."""
     run = request.run(request.families[0], LADDER[0], 1000, 0.1)
@@ -246,21 +234,3 @@ def _validation(request: Request) -> float:
             "or lower --context."
         )
     return float(f"{run.data.validation * min(1.0, _HELD_OUT / assets.validation_bytes):.3g}")
-
-
-def _counted(request: Request, session: Session, family: str, validation: float) -> Iterator[tuple[int, float]]:
-    """Each size with the FLOPs of a step. Raises UserError for a family whose FLOPs cannot be counted."""
-
-    def count(size: int, layers: int) -> float:
-        run = request.run(family, size, 1000, validation)
-        assert isinstance(run.model, Transformer)
-        with torch.device("meta"):
-            network = session.family.objective.network(replace(run.model, layers=layers))
-        found = step_flops(run, session.family.objective, session.corpus, network, session.state.family)
-        if not found:
-            raise UserError(f"FLOPs of {family} cannot be counted: leave it out of --families.")
-        return found
-
-    for size in LADDER:
-        one, two = count(size, 1), count(size, 2)
-        yield size, one + (size - 1) * (two - one)  # all layers take the same

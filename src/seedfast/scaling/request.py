@@ -1,6 +1,8 @@
 """What a study is asked for, and the runs that this makes: those of the recipes, in the sizes of a study."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from seedfast import recipes
 from seedfast.data.text.config import TextData
@@ -15,6 +17,8 @@ LEARNING_RATE = 0.02
 """Twice that of the recipes, which are larger than most runs of a study."""
 EXAMPLES = 8
 """Of the validation that ends a training."""
+DRAWS = 2
+"""Random tasks for each window, by which bounds are measured: the same for all runs, since these share a seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,11 @@ class Request:
     tokenizer: str = "bytes"
     context: int = 128
     seed: int = 1
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """The request of JSON values. Raises KeyError or TypeError for those of something else."""
+        return cls(**{**stored, **{key: tuple(stored[key]) for key in ("data", "families")}})
 
     def run(self, family: str, size: int, steps: int, validation: float) -> Run:
         """The run of a family in a size. Raises UserError for options that do not fit the data."""

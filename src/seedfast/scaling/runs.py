@@ -4,6 +4,7 @@ What is known of a run is committed beside the run folders, so a study that was 
 was at, and a run in the middle with its own checkpoint: with the same bits as a study that was not killed.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from seedfast import api
-from seedfast.console import Bar, silenced
+from seedfast.console import silenced
 from seedfast.errors import UserError
 from seedfast.evaluate.comparison import refuse_other_bytes
 from seedfast.evaluate.effort import effort
@@ -22,7 +23,8 @@ from seedfast.evaluate.trained import Trained
 from seedfast.files import commit, to_json
 from seedfast.run_folder.journal import Entry
 from seedfast.scaling.law import Floats
-from seedfast.scaling.plan import DRAWS, Plan, PlannedRun
+from seedfast.scaling.plan import Plan, PlannedRun
+from seedfast.scaling.request import DRAWS
 from seedfast.untrusted import read_json
 
 RUNS, RESULTS, DEPLOYED = "runs", "results", "deployed"
@@ -95,25 +97,23 @@ def known(folder: Path, planned: PlannedRun) -> Measured | None:
         raise UserError(f"{path} cannot be read ({error}): remove it, and the run is measured again.") from error
 
 
-def train_and_measure(folder: Path, plan: Plan, planned: PlannedRun) -> Measured:
-    """Train a run to its end, or the rest of it, measure it, and commit the result.
+def train_and_measure(folder: Path, plan: Plan, planned: PlannedRun, tell: Callable[[int], None]) -> None:
+    """Train a run to its end, or the rest of it, measure it, and commit the result. tell: called with 1 at each step.
 
     Raises as `seedfast.train` does: KeyboardInterrupt after a checkpoint is saved.
     """
     place = folder / RUNS / planned.name
     place.parent.mkdir(parents=True, exist_ok=True)
-    with Bar(planned.name, planned.steps) as bar:
 
-        def advance(entry: Entry) -> None:
-            if "validation" not in entry:
-                bar.advance(1)
+    def advance(entry: Entry) -> None:
+        if "validation" not in entry:
+            tell(1)
 
-        api.train(plan.run(planned), place, progress=advance)
+    api.train(plan.run(planned), place, progress=advance)
     model = api.load(place, step="newest")  # the weights at the end, by the schedule that led there
     found = _measured(planned, model)
     (folder / RESULTS).mkdir(exist_ok=True)
     commit(folder / RESULTS / f"{planned.name}.json", to_json(asdict(found)))
-    return found
 
 
 def _measured(planned: PlannedRun, model: Trained) -> Measured:
@@ -146,6 +146,12 @@ def _measured(planned: PlannedRun, model: Trained) -> Measured:
         documents=None if cut.documents_E is None else tuple(cut.documents_E.tolist()),
         contents=cut.contents.hex(),
     )
+
+
+def needs_exact(folder: Path, planned: PlannedRun) -> bool:
+    """Whether the exact likelihood of the sampler of a run is to be measured: its value is a bound."""
+    found = known(folder, planned)
+    return found is not None and found.is_bound and not (folder / DEPLOYED / f"{planned.name}.json").is_file()
 
 
 def exact(folder: Path, found: Measured) -> tuple[float, float] | None:
