@@ -159,3 +159,20 @@ def _run(words: list[str], cwd: Path, env: dict[str, str], stdout: Path, stderr:
     else:
         sys.path.insert(0, str(cwd))
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.02)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tests.helpers.processes import LIMIT, ranks, start_ranks
+from tests.helpers.processes import LIMIT, is_alive, ranks, start_ranks, wait_until
 from tests.helpers.runs import flags, small_run
 
 from seedfast.loop import lost_ranks
@@ -63,23 +61,6 @@ class Group:
 def lines(path: Path) -> int:
     """The number of lines; 0 of a missing file."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.02)
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process is there and is no zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes of torchrun in /proc")

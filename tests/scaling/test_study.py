@@ -63,7 +63,7 @@ def done(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "done"
     from tests.helpers import cli
 
-    assert cli.seedfast(*words(story, folder, "autoregressive", "masked")) == 0
+    assert cli.seedfast(*words(story, folder, "autoregressive", "masked"), "--jobs", "2") == 0
     return folder
 
 
@@ -252,7 +252,7 @@ def test_an_interrupted_and_killed_study_continues_with_the_same_bits(
     done: Path, story: Path, tmp_path: Path, seedfast: Command
 ) -> None:
     folder = tmp_path / "killed"
-    command = words(story, folder, "autoregressive")
+    command = [*words(story, folder, "autoregressive"), "--jobs", "1"]
     code = "import sys\nfrom seedfast.scaling import plan\n"
     code += "".join(f"plan.{name} = {value!r}\n" for name, value in TINY.items())
     code += "from seedfast.cli import main\nmain(sys.argv[1:])\n"
