@@ -122,6 +122,7 @@ def evaluate(words: list[str]) -> int:
 def _judge(words: list[str]) -> int:
     """Score the samples of a run."""
     from seedfast import api
+    from seedfast.evaluate import noted
     from seedfast.evaluate.frontier import TEMPERATURES, Frontier
     from seedfast.files import commit
 
@@ -140,7 +141,7 @@ def _judge(words: list[str]) -> int:
     if asked.plot:
         checked_plot(asked.plot)
     judge = asked.chosen.load(asked.judge, weights=None, step="best")
-    frontier = Frontier(
+    evaluator = Frontier(
         by=judge,
         request=asked.sampling,
         temperatures=_swept(asked, "temperature", asked.temperatures) or TEMPERATURES,
@@ -149,7 +150,7 @@ def _judge(words: list[str]) -> int:
         seed=asked.seed,
     )
     model = asked.chosen.load(asked.run, data=asked.data)
-    result = frontier(model)
+    result = noted.frontier(model, evaluator)
     if asked.plot:
         from seedfast.report.frontier import draw
 

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -198,8 +198,8 @@ class Frontier:
         """Text models."""
         return Judge(by=self.by, request=self.request).fits(model)
 
-    def __call__(self, model: Trained) -> FrontierResult:
-        """Sample and score. Raises UserError as the judge does, and for steps where the model has none."""
+    def __call__(self, model: Trained, draw: Callable[[Trained, Request, int], Timed] = timed) -> FrontierResult:
+        """Sample by `draw`, and score. Raises UserError as the judge does, and for steps where the model has none."""
         if reason := self.fits(model):
             raise UserError(reason)
         judge = Judge(by=self.by, request=self.request, seed=self.seed)
@@ -214,7 +214,7 @@ class Frontier:
         drawn = list[Timed]()
         for asked in track("Sampling", requests, len(requests)):
             with silenced():
-                drawn.append(timed(model, asked, seed=self.seed))
+                drawn.append(draw(model, asked, self.seed))
         texts = [written_texts(each.samples, model) for each in drawn]
         length = max(len(tokens) for each in texts for tokens in each.tokens)
         number = requests[0].count

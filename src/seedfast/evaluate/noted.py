@@ -19,14 +19,18 @@ from seedfast.evaluate.caption_quality import CaptionQuality
 from seedfast.evaluate.deployed import Deployed, DeployedLikelihood
 from seedfast.evaluate.evaluator import Evaluation, Evaluator, OwnMetric, Result, evaluate
 from seedfast.evaluate.fidelity import Fidelity
-from seedfast.evaluate.frontier import TEMPERATURES, Frontier
+from seedfast.evaluate.frontier import TEMPERATURES, Frontier, FrontierResult
 from seedfast.evaluate.loss import Likelihood, Loss
 from seedfast.evaluate.pairing import Cut, Scored
-from seedfast.evaluate.speed import Speed
+from seedfast.evaluate.speed import Speed, Timed, timed
 from seedfast.evaluate.trained import Trained
+from seedfast.families.generator import Request
 from seedfast.families.measure import Measure
+from seedfast.families.text.request import TextSamples
 from seedfast.files import finite
 from seedfast.loop.validate import SourceScore
+
+KEPT = "What is measured is kept, and the same command continues."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,35 @@ def evaluated(model: Trained, only: Iterable[str], options: Mapping[str, Any]) -
     try:
         found = evaluate(model, only, options, measure=measure)
     except KeyboardInterrupt:
-        say("What is measured is kept, and the same command continues.")
+        say(KEPT)
+        raise
+    for note in notes:
+        note.file.unlink(missing_ok=True)
+    return found
+
+
+def frontier(model: Trained, evaluator: Frontier) -> FrontierResult:
+    """The frontier of a model's samples, in which what was sampled before an interruption is not sampled again."""
+    if model.checkpoint is None:
+        return evaluator(model)
+    notes: list[Note] = []
+
+    def draw(model: Trained, request: Request, seed: int) -> Timed:
+        note = Note.of("measured", "samples", *_of(model), repr(request), seed, *_here(model), *_timing())
+        notes.append(note)
+        if (known := note.read()) is not None:
+            return Timed(TextSamples(**known.pop("samples")), **known)
+        taken = timed(model, request, seed)
+        if isinstance(taken.samples, TextSamples):
+            texts = {name: getattr(taken.samples, name) for name in ("texts", "tokens", "pieces", "fixed")}
+            note.write({**vars(taken), "samples": texts})
+        return taken
+
+    try:
+        found = evaluator(model, draw)
+    except KeyboardInterrupt:
+        if notes:
+            say(KEPT)
         raise
     for note in notes:
         note.file.unlink(missing_ok=True)
@@ -163,10 +195,25 @@ def _note(model: Trained, metric: str, evaluator: Evaluator) -> Note:
     options = {name: repr(getattr(evaluator, name)) for name in names}
     if isinstance(evaluator, Frontier):
         options["by"] = f"{evaluator.by.committed.manifest.seal} {evaluator.by.weights}"
-    where = [torch.__version__, str(model.distributed.device), model.committed.fingerprint.digest]
-    if metric in ("speed", "frontier"):  # they hold times
-        where += [platform.node(), str(torch.get_num_threads())]
-    return Note.of("measured", metric, model.committed.manifest.seal, model.weights, options, *where)
+    where = [*_here(model), model.committed.fingerprint.digest]
+    if metric in ("speed", "frontier"):
+        where += _timing()
+    return Note.of("measured", metric, *_of(model), options, *where)
+
+
+def _of(model: Trained) -> list[Any]:
+    """What tells the weights of a model from others."""
+    return [model.committed.manifest.seal, model.weights]
+
+
+def _here(model: Trained) -> list[str]:
+    """What numbers are computed by."""
+    return [torch.__version__, str(model.distributed.device)]
+
+
+def _timing() -> list[str]:
+    """What times depend on besides."""
+    return [platform.node(), str(torch.get_num_threads())]
 
 
 def _plain(evaluator: Evaluator, model: Trained) -> dict[str, Any]:
@@ -174,7 +221,7 @@ def _plain(evaluator: Evaluator, model: Trained) -> dict[str, Any]:
     totals: tuple[float, ...] = ()
     examples = None
     try:
-        result = evaluator(model)
+        result = frontier(model, evaluator) if isinstance(evaluator, Frontier) else evaluator(model)
     except UserError as error:
         if not isinstance(evaluator, Frontier):
             raise

@@ -36,7 +36,7 @@ class Timed:
         return self.count / self.seconds
 
 
-def timed(model: Trained, request: Request, *, seed: int) -> Timed:
+def timed(model: Trained, request: Request, seed: int) -> Timed:
     """Generate, with the time that it takes. Raises UserError as `model.sample` does."""
     began = time.perf_counter()
     samples = model.sample(request, seed=seed)
@@ -109,6 +109,6 @@ class Speed:
             found = []
             for steps in step_counts(model, request):
                 asked = replace(request, steps=steps) if takes_steps(model) else request
-                taken = timed(model, asked, seed=1)
+                taken = timed(model, asked, 1)
                 found.append((model.decoding(asked), taken.evaluations, taken.rate))
         return Speeds("tokens" if is_text else "images", TEXTS, tuple(found))
