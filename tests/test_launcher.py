@@ -42,6 +42,20 @@ def test_an_address_that_is_given_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "level"),
+    [
+        ({}, None),
+        ({"WORLD_SIZE": "1"}, None),
+        ({"WORLD_SIZE": "2"}, "ERROR"),
+        ({"WORLD_SIZE": "2", "TORCH_CPP_LOG_LEVEL": "INFO"}, "INFO"),
+    ],
+)
+def test_a_group_is_spared_warnings_of_pytorch(environment: dict[str, str], level: str | None) -> None:
+    launcher.quiet_engine(environment)
+    assert environment.get("TORCH_CPP_LOG_LEVEL") == level
+
+
+@pytest.mark.parametrize(
     ("hosts", "first"),
     [("alone", "alone"), ("a1,a2", "a1"), ("n[1,3]", "n1"), ("n[08-10]-ib,m1", "n08-ib"), ("r1,n[2-3]", "r1")],
 )

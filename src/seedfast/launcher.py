@@ -25,6 +25,15 @@ def adopt(environment: MutableMapping[str, str] = os.environ) -> None:
     environment.setdefault("MASTER_PORT", str(_PORTS[job % len(_PORTS)]))
 
 
+def quiet_engine(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keep the warnings of PyTorch's C++ code off the terminal of a group, before PyTorch is loaded.
+
+    Each has a page of stack frames, and they come where another process has ended, which is told by one sentence.
+    """
+    if environment.get("WORLD_SIZE", "1") != "1":
+        environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def first_host(hosts: str) -> str:
     """The first host of a SLURM list such as node[01-04,07],other1."""
     found = _FIRST_HOST.match(hosts)

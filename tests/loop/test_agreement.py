@@ -75,6 +75,16 @@ def test_an_error_of_one_process(words: list[str], tmp_path: Path) -> None:
     check_refused("Process 1: .*text.txt", ranks(2, *words, cwds=both(tmp_path)))
 
 
+def test_an_error_of_rank_0_alone(words: list[str], tmp_path: Path) -> None:
+    """It prepares the data while the others wait."""
+    (folder(tmp_path, 0) / "text.txt").unlink()
+    main, other = ranks(2, *words, cwds=both(tmp_path))
+    assert [main.returncode, other.returncode] == [2, 3]
+    assert re.search("text.txt", main.stderr)
+    assert main.stderr.count("\n") == 1
+    assert other.stderr == ""
+
+
 def test_an_error_of_all_processes(words: list[str], tmp_path: Path) -> None:
     sentence = "batch_size 5 cannot be shared evenly by 2 processes"
     check_refused(sentence, ranks(2, *words, "--batch-size", "5", cwds=both(tmp_path)))

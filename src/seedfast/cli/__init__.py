@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks must not end the command
             stream.reconfigure(errors="replace")
     launcher.adopt()
+    launcher.quiet_engine()
     try:
         sys.exit(_run(words))
     except UserError as error:

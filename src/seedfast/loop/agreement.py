@@ -17,11 +17,11 @@ from seedfast.errors import TrainingStopped, UserError
 from seedfast.files import sha256
 from seedfast.loop.config import Run, settings
 from seedfast.loop.distributed import DistributedContext
-from seedfast.loop.lost_ranks import error_key, failed, within
+from seedfast.loop.lost_ranks import TOLD, error_key, failed, within
 from seedfast.version import VERSION
 
-_TOLD, _LEFT = "rank 0 prints the error", "rank has left"
-"""Keys of the store of the group."""
+_LEFT = "rank has left"
+"""Key of the store of the group, with the number of the rank."""
 
 
 def check_same_run(run: Run, place: DistributedContext) -> None:
@@ -70,7 +70,7 @@ def one_sentence(place: DistributedContext) -> Iterator[None]:
         yield
     except UserError as error:
         if place.is_main:
-            store.set(_TOLD, "")
+            store.set(TOLD, "")
         else:
             error.is_told = _told(place, store, str(error))
         _leave(place, store)
@@ -89,7 +89,7 @@ def _told(place: DistributedContext, store: Store, sentence: str) -> bool:
     with suppress(RuntimeError):  # rank 0 has ended, and printed why
         store.set(key, sentence)
         dist.destroy_process_group()  # which rank 0 notices wherever it waits for this process
-        if _comes(store, [_TOLD], seconds=3.0):
+        if _comes(store, [TOLD], seconds=3.0):
             return True
         store.delete_key(key)
         return False
@@ -100,7 +100,7 @@ def _sentence(place: DistributedContext, store: Store) -> str | None:
     """The error that another process has left; None without one."""
     if (rank := failed(store, place.world_size)) is None:
         return None
-    store.set(_TOLD, "")
+    store.set(TOLD, "")
     return f"Process {rank}: {store.get(error_key(rank)).decode()}"
 
 

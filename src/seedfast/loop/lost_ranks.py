@@ -15,6 +15,8 @@ _WAITED, _LOST = "waited", "lost"
 _OF_GLOO = "gloo", "Application timeout caused pair closure"
 """What its errors contain: their source file, or of operations beside one that had no answer in time, this sentence."""
 _TIMED_OUT = "timed out", "timeout"
+TOLD = "rank 0 prints the error"
+"""Key of the store: set once rank 0 ends with a sentence, so that the others end without one."""
 
 
 def is_of_group(error: RuntimeError) -> bool:
@@ -55,7 +57,10 @@ def _reports(rank: int, world_size: int, *, timed_out: bool) -> tuple[list[int],
 
 
 def _exchange(rank: int, world_size: int, report: str, reports: dict[int, str]) -> None:
-    """Report to the store, and collect the reports of all ranks until the time is over, or one had an error."""
+    """Report to the store, and collect the reports of all ranks until the time is over, or one had an error.
+
+    Rank 0 counts as one that has reported if it prints an error of its own. Its store ends soon then.
+    """
     keys = {each: f"seedfast/ended/{each}" for each in range(world_size)}
     end = time.monotonic() + _REPORT
     with suppress(RuntimeError):  # the store has ended with its process
@@ -65,6 +70,9 @@ def _exchange(rank: int, world_size: int, report: str, reports: dict[int, str]) 
             time.sleep(0.05)
             arrived = {each: key for each, key in keys.items() if each not in reports and store.check([key])}
             reports.update({each: store.get(key).decode() for each, key in arrived.items()})
+            if store.check([TOLD]):
+                reports.setdefault(0, _LOST)
+                return
 
 
 def within(seconds: float, function: Callable[[], object]) -> bool:
