@@ -118,6 +118,13 @@ def test_an_exported_pipeline_has_the_classes_of_a_conditional_model(
         pipeline(["bird"])
 
 
+def test_an_exported_pipeline_draws_in_half_precision(conditional: tuple[trained.Trained, Path, Any]) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    half = diffusers.DiffusionPipeline.from_pretrained(conditional[1], trust_remote_code=True, dtype=torch.bfloat16)
+    half.set_progress_bar_config(disable=True)
+    assert [image.size for image in half(["few"], num_inference_steps=2).images] == [(8, 8)]
+
+
 def test_the_card_of_an_exported_pipeline_shows_its_usage(
     conditional: tuple[trained.Trained, Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,6 +277,7 @@ def test_the_front_door_refuses_what_the_command_line_cannot_be_given(story: Pat
     mistakes: list[tuple[dict[str, Any], str]] = [
         ({"families": ("masked", "marked")}, "families has 'marked'"),
         ({"data": ()}, "Name the text to study"),
+        ({"jobs": 0}, "jobs must be at least 1"),
     ]
     for changes, message in mistakes:
         with pytest.raises(UserError, match=message):
@@ -294,7 +295,14 @@ def test_mistakes_are_refused_in_one_sentence(done: Path, story: Path, tmp_path:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "study.json").write_text("{")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    plan = json.loads((done / "study.json").read_text())
+    plan["runs"][0]["name"] = "../../stray"
+    (outside / "study.json").write_text(json.dumps(plan))
     for command, message in (
+        (words(story, outside, "autoregressive", "masked"), "is no name of a run"),
+        ([*same, "--jobs", "0"], "jobs must be at least 1"),
         ([*same, "--seed", "2"], "seed = 1, and 2 is asked for"),
         (words(short, done, "autoregressive", "masked"), "holds a study with data ="),
         (words(story, other, "masked"), "holds no study"),

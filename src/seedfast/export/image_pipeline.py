@@ -66,7 +66,7 @@ class ImagePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers has n
             x = step.prev_sample
         images: Any = (F.pixel_shuffle(x, patch) / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":
-            images = images.cpu().permute(0, 2, 3, 1).numpy()
+            images = images.cpu().permute(0, 2, 3, 1).float().numpy()
             if output_type == "pil":
                 images = self.numpy_to_pil(images)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -52,7 +52,7 @@ def study(
     if len(set(families)) < len(families):
         raise UserError(f"families ({' '.join(families)}) must name each family once.")
     if jobs is not None and jobs < 1:
-        raise UserError(f"jobs is {jobs}: give at least 1.")
+        raise UserError(f"jobs must be at least 1, not {jobs}.")
     places = [str(each) for each in ([data] if isinstance(data, str | Path) else data)]
     if not places:
         raise UserError("Name the text to study: its path, or the name of a source.")

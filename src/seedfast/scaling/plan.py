@@ -59,6 +59,10 @@ class PlannedRun:
     budget: float
     in_fit: bool = True
 
+    def __post_init__(self) -> None:
+        if Path(self.name).name != self.name:
+            raise ValueError(f"{self.name!r} is no name of a run")
+
     @property
     def flops(self) -> float:
         """The FLOPs of its training."""
