@@ -48,10 +48,13 @@ def test_what_a_task_tells_arrives_before_its_answer() -> None:
 
 
 @pytest.mark.parametrize(("task", "error"), [("refuse", UserError), ("stop", TrainingStopped)])
-def test_the_error_of_a_task_is_raised(task: str, error: type[Exception], tmp_path: Path) -> None:
+def test_the_error_of_a_task_is_raised(
+    task: str, error: type[Exception], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Another worker, which is busy, is interrupted."""
     with Workers(MODULE, 2, None) as workers, pytest.raises(error, match=r"^this is wrong$"):
         next(workers.results([["wait", str(tmp_path)], [task, "this is wrong"], ["more"]]))
+    assert "Traceback" not in capfd.readouterr().err
     assert len(list(tmp_path.glob("begun-*"))) <= len(list(tmp_path.glob("saved-*"))) <= 1
 
 

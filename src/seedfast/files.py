@@ -14,6 +14,9 @@ UNFINISHED = ".seedfast-unfinished"
 """What is being written has this name, as a folder or as the end of a file's name, until it is committed."""
 
 
+_STREAMS = Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd")
+
+
 def sync(path: Path) -> None:
     """fsync a file or a folder (a rename is durable only after an fsync of the folder that holds the name)."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -54,7 +57,11 @@ def commit(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content` atomically: a reader finds the old file or the new one, never a part.
 
     What a killed process leaves is overwritten by the next commit of the same path. An error leaves nothing.
+    A device, a pipe or a stream of this process (/dev/stdout) is written into, and stays.
     """
+    if _is_stream(path):
+        _write_into(path, content.encode() if isinstance(content, str) else content)
+        return
     attempt = path.with_name(path.name + UNFINISHED)
     data = content.encode() if isinstance(content, str) else content
     with locked_file(attempt) as descriptor:
@@ -68,6 +75,19 @@ def commit(path: Path, content: bytes | str) -> None:
             attempt.unlink(missing_ok=True)
             raise
     sync(path.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is there and is no file that could be replaced."""
+    return path.exists() and (not path.is_file() or path.absolute().parent in _STREAMS)
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    """Raises OSError for a pipe that nobody reads, for which one would wait, and for a folder."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
 
 
 def to_json(value: Any) -> str:

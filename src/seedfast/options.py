@@ -7,6 +7,7 @@
 rule that depends on anything but the options, such as the files on the disk, is enforced with `refuse_unused`.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -56,7 +57,7 @@ class MoreThan(Rule):
         return "positive" if self.limit == 0 else f"more than {self.limit:g}"
 
     def allows(self, value: Any) -> bool:
-        return bool(value > self.limit)
+        return bool(self.limit < value < math.inf)
 
 
 @dataclass(frozen=True)

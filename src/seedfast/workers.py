@@ -151,9 +151,12 @@ def serve(prepare: Callable[[Any], Callable[[Any, Tell], Any]]) -> None:
     os.dup2(2, 1)  # what somebody's code prints is no answer
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
     lines = SimpleQueue[str]()
-    Thread(target=_read, args=(lines,), daemon=True).start()
     with suppress(KeyboardInterrupt):
-        _answer(prepare, lines, answers)
+        try:
+            Thread(target=_read, args=(lines,), daemon=True).start()
+            _answer(prepare, lines, answers)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the input is no more to be told of
 
 
 def _answer(prepare: Callable[[Any], Callable[[Any, Tell], Any]], lines: "SimpleQueue[str]", answers: int) -> None:

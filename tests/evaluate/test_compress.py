@@ -116,6 +116,14 @@ def come_back(model: Trained, contents: list[bytes], *, coded: int) -> None:
     assert count >= coded
 
 
+def test_a_file_that_the_model_cannot_read_grows_by_a_short_header(models: dict[str, Trained]) -> None:
+    """Its many short pieces would be listed in the header, which is then longer than what they save."""
+    content = random.Random(1).randbytes(6000)
+    found = compress(models["autoregressive"], content)
+    assert len(found.content) < len(content) + 400
+    assert decompress(models["autoregressive"], found.content) == content
+
+
 @pytest.mark.parametrize(
     ("name", "rows"),
     [*((name, 2) for name in KINDS), ("block", 7), *(pytest.param(n, 7, marks=SLOW) for n in KINDS if n != "block")],

@@ -1,8 +1,8 @@
 """A worker of the tests (see `seedfast.workers`), which does what a task says."""
 
+import atexit
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,5 +49,5 @@ def _wait(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(time.sleep, 0.1)  # as modules do that have much to end
     serve(prepare)
-    sys.exit()

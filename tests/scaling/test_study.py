@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.helpers import past, processes
 from tests.helpers.cli import Run as Command
 
@@ -20,7 +23,7 @@ from seedfast.cli.train import parse_run
 from seedfast.evaluate.held_out import HeldOut
 from seedfast.scaling import front, table
 from seedfast.scaling import plan as plans
-from seedfast.scaling.plan import TooSmall, planned
+from seedfast.scaling.plan import TooSmall, planned, rounded_up
 from seedfast.scaling.request import Request
 from seedfast.scaling.runs import known
 from seedfast.scaling.worker import working
@@ -107,6 +110,11 @@ def test_a_budget_that_is_too_small_names_the_least_one() -> None:
     assert planned(STEP_FLOPS, caught.value.flops * 1.001, tokens=1024, check=False)
     with pytest.raises(TooSmall):
         planned(STEP_FLOPS, caught.value.flops * 0.999, tokens=1024, check=False)
+
+
+@given(number=st.floats(1, 1e30))
+def test_the_least_budget_is_rounded_up(number: float) -> None:
+    assert number <= float(rounded_up(number)) <= 1.11 * number
 
 
 def test_a_budget_that_nobody_chose_grows_to_the_least_one(
@@ -277,6 +285,7 @@ def test_the_front_door_refuses_what_the_command_line_cannot_be_given(story: Pat
     mistakes: list[tuple[dict[str, Any], str]] = [
         ({"families": ("masked", "marked")}, "families has 'marked'"),
         ({"data": ()}, "Name the text to study"),
+        ({"flops": math.nan}, "flops must be positive, not nan"),
         ({"jobs": 0}, "jobs must be at least 1"),
     ]
     for changes, message in mistakes:
@@ -300,8 +309,18 @@ def test_mistakes_are_refused_in_one_sentence(done: Path, story: Path, tmp_path:
     plan = json.loads((done / "study.json").read_text())
     plan["runs"][0]["name"] = "../../stray"
     (outside / "study.json").write_text(json.dumps(plan))
+    other_data = shutil.copytree(done, tmp_path / "other-data")
+    (other_data / "results" / "masked-1-x1.json").unlink()
+    plan = json.loads((done / "study.json").read_text())
+    plan["data"]["digest"] = "0" * 64
+    (other_data / "study.json").write_text(json.dumps(plan))
     for command, message in (
         (words(story, outside, "autoregressive", "masked"), "is no name of a run"),
+        (words(story, other_data, "autoregressive", "masked"), "has changed (the same files, prepared differently)"),
+        (words(story, tmp_path / "new", "masked", flops=math.inf), "flops must be positive, not inf"),
+        (words(story, tmp_path / "new", "masked", flops=1e300), "give less than 1e+09"),
+        ([*same, "--scale", "inf"], "scale must be positive, not inf"),
+        ([*same, "--scale", "1e308"], "inf FLOPs are more than 1e+09 steps of"),
         ([*same, "--jobs", "0"], "jobs must be at least 1"),
         ([*same, "--seed", "2"], "seed = 1, and 2 is asked for"),
         (words(short, done, "autoregressive", "masked"), "holds a study with data ="),

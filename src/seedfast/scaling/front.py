@@ -1,5 +1,6 @@
 """`seedfast.study`: a study as one call."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def study(
     for names, one, other in (("minutes and flops", minutes, flops), ("for_flops and scale", for_flops, scale)):
         if one is not None and other is not None:
             raise UserError(f"{names} are two forms of one thing: give one of them.")
+    for name, value in (("minutes", minutes), ("flops", flops), ("for_flops", for_flops), ("scale", scale)):
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{name} must be positive, not {value}.")
     if unknown := [each for each in families if each not in FAMILIES]:
         raise UserError(f"families has {unknown[0]!r}; a study knows {', '.join(FAMILIES)}.")
     if len(set(families)) < len(families):

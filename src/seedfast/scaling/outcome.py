@@ -15,7 +15,7 @@ from seedfast.run_folder.lock import locked
 from seedfast.scaling.choice import Choice, choose, smaller
 from seedfast.scaling.draws import FittedLaw, Miss, Sample, band, fitted, other_texts
 from seedfast.scaling.law import Floats
-from seedfast.scaling.plan import FILE, Plan, make, read
+from seedfast.scaling.plan import FILE, MOST_STEPS, Plan, make, read
 from seedfast.scaling.request import Request
 from seedfast.scaling.runs import Measured, exact, refuse_other_texts
 from seedfast.scaling.worker import measured_runs, working
@@ -252,6 +252,8 @@ def _best(
     def at(size: int) -> tuple[float, float]:
         return step_flops[size] / tokens_of_a_step / 6, flops / step_flops[size] * tokens_of_a_step
 
+    if flops > MOST_STEPS * max(step_flops[size] for size in sizes):
+        raise UserError(f"{flops:.3g} FLOPs are more than {MOST_STEPS:.0g} steps of {law.name}: give less.")
     size = min(possible, key=lambda each: float(law.law.loss(*at(each))[0]))
     n, tokens = at(size)
     value, drawn = law.predict(n, tokens, of="best")

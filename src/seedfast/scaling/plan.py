@@ -17,11 +17,12 @@ N-gram tables are left out: they take no FLOPs, and a family that reads vectors 
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from seedfast.console import say
+from seedfast.data.dataset import Fingerprint, describe_difference
 from seedfast.data.text.config import TextData
 from seedfast.data.text.corpus import TextAssets
 from seedfast.errors import UserError
@@ -36,6 +37,7 @@ LADDER = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32)
 """The sizes: layers, and heads of 16 channels. A single layer of attention follows another law."""
 LEAST_STEPS = 200
 """Steps of a run: the loss of the first few hundred falls faster than any power law."""
+MOST_STEPS = 10**9
 LENGTHS = (1, 2, 4)
 CHECK = 4
 """FLOPs of the run that checks the law, over those of the largest run of the fit."""
@@ -71,12 +73,25 @@ class PlannedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What was asked for, the part of the text that is held out, FLOPs of a step by family and size, and the runs."""
+    """What was asked for, the part of the text that is held out, FLOPs of a step by family and size, and the runs.
+
+    data: what they are trained on.
+    """
 
     request: Request
     validation: float
     step_flops: Mapping[str, Mapping[int, float]]
     runs: tuple[PlannedRun, ...]
+    data: Fingerprint | None = None
+
+    def refuse_other_data(self, folder: Path) -> None:
+        """Raise UserError if the data is not what the study began with. A plan of an earlier version does not know."""
+        now = self.run(self.runs[0]).data.load().fingerprint
+        if self.data is not None and self.data.digest != now.digest:
+            raise UserError(
+                f"The data of the study in {folder} has changed ({describe_difference(self.data, now)}): restore it to "
+                "continue, or give another --out."
+            )
 
     def write(self, folder: Path) -> None:
         """Commit it as the study's file."""
@@ -109,6 +124,7 @@ def read(folder: Path, request: Request) -> Plan | None:
                 for family, each in stored["step_flops"].items()
             },
             runs=tuple(PlannedRun(**each) for each in stored["runs"]),
+            data=Fingerprint(**stored["data"]) if stored.get("data") else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as the plan of a study ({error}): give another --out.") from error
@@ -157,17 +173,25 @@ def make(request: Request, workers: Workers, *, may_grow: bool = False) -> Plan:
     try:
         runs = planned(flops, each, tokens=BATCH * request.context, check=request.check)
     except TooSmall as error:
-        needed = f"--flops {error.flops * len(request.families):.2g}"
+        needed = f"--flops {rounded_up(error.flops * len(request.families))}"
         if request.minutes is not None:
             minutes = (error.flops * seconds + opening) / 60 / _MARGIN
             needed = f"--minutes {math.ceil(minutes + (time.perf_counter() - began) / 60)}"
+        fewer = " or fewer --families" if len(request.families) > 1 else ""
         if not may_grow:
             raise UserError(
-                f"The budget leaves a run fewer than {LEAST_STEPS} steps: give at least {needed} or fewer --families."
+                f"The budget leaves a run fewer than {LEAST_STEPS} steps: give at least {needed}{fewer}."
             ) from None
         say(f"{request.minutes:g} minutes leave a run fewer than {LEAST_STEPS} steps here, so this study has {needed}.")
         runs = planned(flops, _MORE * error.flops, tokens=BATCH * request.context, check=request.check)
-    return Plan(request=request, validation=validation, step_flops=flops, runs=runs)
+    plan = Plan(request=request, validation=validation, step_flops=flops, runs=runs)
+    return replace(plan, data=plan.run(runs[0]).data.load().fingerprint)
+
+
+def rounded_up(number: float) -> str:
+    """With two digits, and not less."""
+    unit = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return f"{(math.floor(number / unit) + 1) * unit:.2g}"
 
 
 class TooSmall(Exception):
@@ -183,7 +207,7 @@ def planned(
 ) -> tuple[PlannedRun, ...]:
     """The runs of all families, those with fewer FLOPs first. each: FLOPs of one family. tokens: of a step.
 
-    Raises TooSmall.
+    Raises TooSmall, and UserError for a budget that no training could use up.
     """
     reference = next(iter(step_flops.values()))
     needed, fitting = list[float](), list[tuple[float, int, float]]()
@@ -209,6 +233,9 @@ def planned(
     ]
     if check:
         cells.append((f"{LADDER[first + _SIZES]}-check", LADDER[first + _SIZES], CHECK * cells[-1][2], False))
+    most = max(budget / flops[size] for _, size, budget, _ in cells for flops in step_flops.values())
+    if most > MOST_STEPS:
+        raise UserError(f"The budget is {most:.2g} steps for a run: give less than {MOST_STEPS:.0g}.")
     runs = [
         PlannedRun(
             name=f"{family}-{name}",

@@ -96,48 +96,52 @@ def compress(
     cut = pieces.cut(writer.tokenizer, content)
     rows = rows or writer.rows(len(cut.tokens))
     probe = writer.probe(rows)
-    bits, ideal = b"", 0.0
-    if cut.tokens:
-        try:
-            bits, ideal = _encoded(writer, cut.tokens, Plan(len(cut.tokens), writer.context, rows), probe, result)
-        except ImpossibleError:
-            cut = pieces.Pieces([], [(0, len(content))], content)
-        if len(bits) > len(content) - len(cut.raw):  # the model knows nothing of such text
-            cut, bits, ideal = pieces.Pieces([], [(0, len(content))], content), b"", 0.0
-    before = _before(writer, cut.tokens, rows)
-    raw = container.deflated(cut.raw)
-    header = Header(
-        size=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        recipe=model.run.recipe,
-        weights=model.weights,
-        step=model.step,
-        model=writer.digest,
-        steps=steps,
-        rows=rows,
-        tokens=len(cut.tokens),
-        before=before,
-        pieces=cut.table,
-        raw=len(raw),
-        device=device_name(model.distributed.device),
-        precision=model.distributed.precision,
-        threads=torch.get_num_threads(),
-        machine=machine(),
-        versions=versions(),
-        probe=probe,
-    )
-    file = container.write(header, raw, bits)
-    return Compressed(
-        content=file,
-        size=len(content),
-        text=len(content) - len(cut.raw),
-        tokens=len(cut.tokens),
-        ideal=ideal,
-        bits=8 * len(bits),
-        raw=len(raw),
-        overhead=len(file) - len(raw) - len(bits),
-        decoding=writer.decoding,
-    )
+
+    def made(cut: pieces.Pieces, bits: bytes, ideal: float) -> Compressed:
+        raw = container.deflated(cut.raw)
+        header = Header(
+            size=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            recipe=model.run.recipe,
+            weights=model.weights,
+            step=model.step,
+            model=writer.digest,
+            steps=steps,
+            rows=rows,
+            tokens=len(cut.tokens),
+            before=_before(writer, cut.tokens, rows),
+            pieces=cut.table,
+            raw=len(raw),
+            device=device_name(model.distributed.device),
+            precision=model.distributed.precision,
+            threads=torch.get_num_threads(),
+            machine=machine(),
+            versions=versions(),
+            probe=probe,
+        )
+        file = container.write(header, raw, bits)
+        return Compressed(
+            content=file,
+            size=len(content),
+            text=len(content) - len(cut.raw),
+            tokens=len(cut.tokens),
+            ideal=ideal,
+            bits=8 * len(bits),
+            raw=len(raw),
+            overhead=len(file) - len(raw) - len(bits),
+            decoding=writer.decoding,
+        )
+
+    if not cut.tokens:
+        return made(cut, b"", 0.0)
+    stored = made(pieces.Pieces([], [(0, len(content))], content), b"", 0.0)
+    try:
+        coded = made(cut, *_encoded(writer, cut.tokens, Plan(len(cut.tokens), writer.context, rows), probe, result))
+    except ImpossibleError:
+        return stored
+    # Longer where the model knows nothing of such text, or where it is cut into many pieces.
+    is_longer = len(coded.content) > len(content) + min(stored.overhead, coded.overhead)
+    return stored if is_longer else coded
 
 
 def _before(writer: TextWriter, tokens: list[int], rows: int) -> list[int]:
