@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -90,7 +91,8 @@ def score(words: list[str]) -> int:
     if asked.json:
         print(json.dumps({"weights": model.weights, "step": model.step} | scores.record(), ensure_ascii=False))
     else:
-        print("\n".join([model.origin, f"decoding: {scores.decoding}", *table(scores, tokens=asked.tokens)]))
+        decoding = textwrap.wrap(f"decoding: {scores.decoding}", 80, subsequent_indent=" " * 10)
+        print("\n".join([model.origin, *decoding, *table(scores, tokens=asked.tokens)]))
     return 0
 
 

@@ -5,6 +5,7 @@ model to numbers by name.
 """
 
 import importlib
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -211,12 +212,13 @@ def _options(name: str) -> set[str]:
 
 
 def rows(record: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A record as lines of a name and a value."""
+    """A record as lines of a name and a value, of at most 80 columns where the value is of several words."""
     lines: list[str] = []
     for name, value in record.items():
         if isinstance(value, Mapping):
             lines += rows(value, f"{prefix}{name}.")
             continue
         shown = f"{value:,.5f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
-        lines.append(f"{(prefix + name).replace('_', ' '):<30} {shown}")
+        line = f"{(prefix + name).replace('_', ' '):<30} {shown}"
+        lines += textwrap.wrap(line, 80, subsequent_indent=" " * 31, break_long_words=False, break_on_hyphens=False)
     return lines

@@ -66,7 +66,7 @@ class Compressed:
         lines = [f"{self.size:,} bytes → {len(self.content):,} bytes{ratio}"]
         if self.tokens:
             lines += [
-                f"ideal    {self.ideal:>14,.1f} bits: -log₂ of the probability of {self.tokens:,} tokens, "
+                f"ideal    {self.ideal:>14,.1f} bits: -log₂ p of {self.tokens:,} tokens, "
                 f"{self.ideal / self.text:.4f} bits per byte",
                 f"coded    {self.bits:>14,} bits, {self.bits - self.ideal:+.1f}",
             ]
