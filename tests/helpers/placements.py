@@ -36,10 +36,10 @@ class Trainer:
         return place
 
 
-def distance(one: Path, other: Path) -> float:
-    """The largest difference of the losses of two trainings over all steps: relative, and absolute below 1."""
-    losses, others = ([entry["loss"] for entry in journal.read(place) if "loss" in entry] for place in (one, other))
-    return max(abs(a - b) / max(1, abs(b)) for a, b in zip(losses, others, strict=True))
+def distances(one: Path, other: Path, name: str = "loss") -> list[float]:
+    """How far the losses of two trainings (or another number) differ at each step: relative, and absolute below 1."""
+    values, others = ([entry[name] for entry in journal.read(place) if "loss" in entry] for place in (one, other))
+    return [abs(a - b) / max(1, abs(b)) for a, b in zip(values, others, strict=True)]
 
 
 def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4) -> None:

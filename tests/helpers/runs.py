@@ -19,6 +19,7 @@ from seedfast.data.image.config import ImageData
 from seedfast.data.text.config import TextData
 from seedfast.families.image.augment import Augment
 from seedfast.families.image.family import ImageDiffusion
+from seedfast.families.text.block_diffusion import Block
 from seedfast.loop.config import Run
 from seedfast.loop.open import open_session
 from seedfast.loop.progress import Silent
@@ -82,7 +83,9 @@ def _text(recipe: str, text: Path) -> dict[str, Any]:
         if not pairs.exists():
             preferences.write(pairs)
         return {"data": TextData(path=str(pairs), tokenizer="characters", context=48), "model": model}
-    return {"data": TextData(path=str(text), tokenizer="characters", context=16), "model": model}
+    data = TextData(path=str(text), tokenizer="characters", context=16)
+    # By default a window as short as this one is a single block, which is masked diffusion.
+    return {"data": data, "model": model, **({"objective": Block(block=4)} if recipe == "text-block" else {})}
 
 
 def _fields(recipe: str, text: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.helpers.cli import Run as Command
-from tests.helpers.placements import Trainer, distance, same_training
+from tests.helpers.placements import Trainer, distances, same_training
 from tests.helpers.processes import ranks
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in
 
@@ -182,13 +182,11 @@ LONG: dict[str, Any] = {"steps": 200, "eval_every": 100}
 
 
 @pytest.fixture(scope="module", params=EVERY)
-def alone(request: pytest.FixtureRequest, trainer: Trainer) -> tuple[str, Path, float]:
-    """A recipe, its run of 200 steps by one process, and how far another order of additions moves the losses of that
-    process: training makes rounding grow, so that two micro-batches differ by 1e-7 to 1e-5."""
+def alone(request: pytest.FixtureRequest, trainer: Trainer) -> tuple[str, Path, Path]:
+    """A recipe, its run of 200 steps by one process, and the same by one process that adds in another order."""
     recipe = request.param
     place = trainer.train(recipe, "auto", 1, out=f"{recipe}-alone", micro_batch=2, **LONG)
-    other = trainer.train(recipe, "auto", 1, out=f"{recipe}-other", micro_batch=1, **LONG)
-    return recipe, place, distance(place, other)
+    return recipe, place, trainer.train(recipe, "auto", 1, out=f"{recipe}-other", micro_batch=1, **LONG)
 
 
 @pytest.mark.slow
@@ -196,13 +194,16 @@ def alone(request: pytest.FixtureRequest, trainer: Trainer) -> tuple[str, Path, 
     ("placement", "processes"), [("ddp", 2), ("ddp", 4), ("fsdp", 1), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4)]
 )
 def test_every_family_trains_the_same_in_every_topology(
-    placement: str, processes: int, alone: tuple[str, Path, float], trainer: Trainer
+    placement: str, processes: int, alone: tuple[str, Path, Path], trainer: Trainer
 ) -> None:
-    """The same samples; losses that differ no more than those of two micro-batches of one process, or by 1e-6."""
+    """The same samples, and losses that differ by 1e-6. Training makes rounding grow, by about a factor of ten in 40
+    steps, so after the first 20 they may differ as much as those of one process that adds in another order do."""
     words = ("--shard-degree", "2") if placement == "hsdp" else ()
-    recipe, one, rounding = alone
+    recipe, one, reordered = alone
     other = trainer.train(recipe, placement, processes, *words, micro_batch=2, **LONG)
-    same_training(one, other, loss=max(1e-6, 4 * rounding), norm=1e-3)
+    assert max(distances(one, other)[:20]) <= 1e-6
+    grown = {name: 10 * max(distances(one, reordered, name)) for name in ("loss", "gradient_norm")}
+    same_training(one, other, loss=max(1e-6, grown["loss"]), norm=max(1e-4, grown["gradient_norm"]))
 
 
 @pytest.mark.slow
