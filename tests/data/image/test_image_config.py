@@ -28,7 +28,7 @@ from seedfast.errors import UserError
         ({"balance": "manual"}, "data.balance manual needs data.class_weights"),
         ({"balance": "manual", "class_weights": (1.0,)}, "2 numbers, one for each class"),
         ({"balance": "manual", "class_weights": (1.0, -1.0)}, "class_weights must be positive, not -1.0"),
-        ({"balance": "manual", "class_weights": (1.0, float("inf"))}, "must be positive numbers"),
+        ({"balance": "manual", "class_weights": (1.0, float("inf"))}, "must be positive, not inf"),
     ],
     ids=str,
 )

@@ -36,7 +36,7 @@ from seedfast.loop.plain_config import from_mapping
             {"class_balance_beta": 2.0, "class_balance": "effective-number"},
             r"objective.class_balance_beta must be in \[0, 1\), not 2.0",
         ),
-        ({"class_weights": (1.0, float("inf")), "class_balance": "manual"}, "class_weights must be positive numbers"),
+        ({"class_weights": (1.0, float("inf")), "class_balance": "manual"}, "class_weights must be positive, not inf"),
         ({"class_weights": (1.0, -1.0), "class_balance": "manual"}, "class_weights must be positive, not -1.0"),
         ({"evaluation_draws": 0}, "objective.evaluation_draws must be at least 1, not 0"),
     ],
