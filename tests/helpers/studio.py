@@ -15,10 +15,11 @@ from seedfast.studio.app import Studio
 
 
 class Running:
-    """A studio that answers at a URL, which ends with /."""
+    """A studio that answers at a URL, which ends with /. pages: what is open in a browser, and is closed before it."""
 
     def __init__(self, studio: Studio, url: str) -> None:
         self.studio, self.url = studio, url
+        self.pages: list[Any] = []
 
     def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, bytes, Any]:
         """Status, content and headers of an answer. body: sent as JSON by POST."""
@@ -60,7 +61,10 @@ def studio_of(*folders: Path, **options: Any) -> Iterator[Running]:
     try:
         while not server.started:
             time.sleep(0.005)
-        yield Running(made, address_of(listening, "/"))
+        running = Running(made, address_of(listening, "/"))
+        yield running
+        for page in running.pages:
+            page.close()
     finally:
         server.end()
         thread.join(60)

@@ -39,12 +39,13 @@ def playground(models: dict[str, Path]) -> Iterator[Running]:
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Open]:
     """Opens a page of a studio. The test fails if the page reports an error, or asks another server."""
-    contexts = []
+    opened_in: list[tuple[Running, Any]] = []
     errors: list[object] = []
 
     def opened(running: Running, place: str = "", **options: Any) -> Any:
         context = browser.new_context(reduced_motion="reduce", **options)
-        contexts.append(context)
+        opened_in.append((running, context))
+        running.pages.append(context)
         shown = context.new_page()
         shown.set_default_timeout(20_000)
         shown.on("pageerror", lambda error: errors.append(error))
@@ -57,6 +58,7 @@ def visit(browser: Any) -> Iterator[Open]:
         return shown
 
     yield opened
-    for context in contexts:
+    for running, context in opened_in:
+        running.pages.remove(context)
         context.close()
     assert not errors
