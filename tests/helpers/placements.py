@@ -1,5 +1,6 @@
 """Trainings under every placement, to compare: `train(recipe, "fsdp", 2)`."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,16 @@ def distances(one: Path, other: Path, name: str = "loss") -> list[float]:
     return [abs(a - b) / max(1, abs(b)) for a, b in zip(values, others, strict=True)]
 
 
-def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4) -> None:
-    """Assert that two trainings have the same samples, and losses up to rounding, also if one was continued."""
+def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4, until: float = math.inf) -> None:
+    """Assert that two trainings have the same samples, and losses up to rounding, also if one was continued.
+
+    until: the last step that is compared.
+    """
     steps, others = (
         {entry["step"]: entry for entry in journal.read(place) if "loss" in entry} for place in (one, other)
     )
     assert steps.keys() == others.keys()
-    for step, a in steps.items():
+    for step, a in ((step, entry) for step, entry in steps.items() if step <= until):
         b = others[step]
         assert a["weight"] == b["weight"]
         # A self-critical loss is a difference of two sums of about one, and can be near 0.
@@ -59,6 +63,6 @@ def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1
         for place in (one, other)
     )
     assert validations.keys() <= others.keys()  # the end of each part is validated too
-    for step, validation in validations.items():
+    for step, validation in ((step, found) for step, found in validations.items() if step <= until):
         for weights, score in validation.items():
             assert score["loss"] == pytest.approx(others[step][weights]["loss"], rel=loss)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers.outcome import outcome
-from tests.helpers.processes import ranks
+from tests.helpers.processes import LIMIT, ranks, start_ranks
 from tests.helpers.quick import slow_but
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in, train_until
 
@@ -80,7 +80,8 @@ def train_by(processes: int, folder: Path, run: Run) -> Outcome:
     """What a run by this many real processes leaves."""
     config = folder.with_suffix(".yaml")
     config.write_text(to_yaml(run))
-    done = ranks(processes, "train", "--config", config, "--no-report", "--out", folder)
+    group = start_ranks(processes, "seedfast", ["train", "--config", config, "--no-report", "--out", folder])
+    done = [command.finish(LIMIT + 5 * run.steps) for command in group]
     assert [each.returncode for each in done] == [0] * processes, done[0].stderr
     return outcome(folder)
 

@@ -202,8 +202,16 @@ def test_every_family_trains_the_same_in_every_topology(
     recipe, one, reordered = alone
     other = trainer.train(recipe, placement, processes, *words, micro_batch=2, **LONG)
     assert max(distances(one, other)[:20]) <= 1e-6
-    grown = {name: 10 * max(distances(one, reordered, name)) for name in ("loss", "gradient_norm")}
-    same_training(one, other, loss=max(1e-6, grown["loss"]), norm=max(1e-4, grown["gradient_norm"]))
+    # Self-critical captions are drawn: at some step rounding decides a draw, and from there on they are others.
+    until = min(_alike(one, reordered), _alike(one, other))
+    assert until == 200 or (recipe == "image-caption" and until >= 100)
+    grown = {name: 10 * max(distances(one, reordered, name)[:until]) for name in ("loss", "gradient_norm")}
+    same_training(one, other, loss=max(1e-6, grown["loss"]), norm=max(1e-4, grown["gradient_norm"]), until=until)
+
+
+def _alike(one: Path, other: Path) -> int:
+    """The steps before the first whose losses differ by more than rounding."""
+    return next((step for step, each in enumerate(distances(one, other)) if each > 1e-2), LONG["steps"])
 
 
 @pytest.mark.slow
