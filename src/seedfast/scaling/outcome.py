@@ -17,7 +17,7 @@ from seedfast.scaling.draws import FittedLaw, Miss, Sample, band, fitted, other_
 from seedfast.scaling.law import Floats
 from seedfast.scaling.plan import FILE, MOST_STEPS, Plan, make, read
 from seedfast.scaling.request import Request
-from seedfast.scaling.runs import Measured, exact, refuse_other_texts
+from seedfast.scaling.runs import Measured, exact, known, refuse_other_texts
 from seedfast.scaling.worker import measured_runs, working
 
 
@@ -144,6 +144,8 @@ def study(
             plan.write(folder)
             each = sum(run.flops for run in plan.runs) / len(request.families)
             say(f"{len(plan.runs)} runs, {each:.3g} FLOPs for each family; the plan is in {folder / FILE}.")
+        elif any(known(folder, run) is None for run in plan.runs):
+            plan.refuse_other_data(folder)
         with locked(folder):
             found = measured_runs(folder, plan, workers)
             refuse_other_texts(folder, found)

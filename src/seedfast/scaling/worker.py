@@ -44,8 +44,6 @@ def working(request: Request, folder: Path, jobs: int | None) -> Iterator[Worker
 def measured_runs(folder: Path, plan: Plan, workers: Workers) -> list[Measured]:
     """The results of all runs of the plan, in its order: those that are missing are trained, the longest first."""
     missing = [run for run in reversed(plan.runs) if known(folder, run) is None]
-    if missing:
-        plan.refuse_other_data(folder)
     left = [run.steps for run in missing]
     with Bar(f"{len(missing)} runs, {workers.processes} at a time", sum(int(run.flops) for run in missing)) as bar:
 
