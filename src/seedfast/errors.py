@@ -11,6 +11,11 @@ class UserError(ValueError):
     is_told = False
     """Whether rank 0 of a group of processes prints it, so that the others need not."""
 
+    def __init__(self, message: str, *, option: str | None = None) -> None:
+        """option: the name of the option that is wrong, where it is a single one."""
+        super().__init__(message)
+        self.option = option
+
 
 class TrainingStopped(RuntimeError):
     """Training stopped although the input was valid: the loss diverged, or the disk failed.

@@ -244,17 +244,17 @@ def check(options: Any, prefix: str = "") -> None:
     Raises UserError naming the key, the value and the rule.
     """
     for field in fields(options):
-        value = getattr(options, field.name)
+        name, value = f"{prefix}{field.name}", getattr(options, field.name)
         for rule in rules_of(options)[field.name]:
             if isinstance(rule, OnlyWith):
                 if value != default(field) and not rule.holds(options):
                     needed = rule.description(prefix).removeprefix("only with ")
-                    raise UserError(f"{prefix}{field.name} ({value}) has no effect without {needed}: leave it out.")
+                    raise UserError(f"{name} ({value}) has no effect without {needed}: leave it out.", option=name)
                 continue
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not rule.allows(number):
                     shown = number if number != "" else "empty"
-                    raise UserError(f"{prefix}{field.name} must be {rule.description()}, not {shown}.")
+                    raise UserError(f"{name} must be {rule.description()}, not {shown}.", option=name)
 
 
 def refuse_unused(options: Any, name: str, reason: str, prefix: str = "") -> None:

@@ -141,8 +141,10 @@ def test_what_has_no_exact_likelihood_is_refused(models: dict[str, Trained]) -> 
         models["masked"].score(TEXT, order="ancestral", steps=4, remdm=0.5)
     with pytest.raises(UserError, match="leave --infill out"):
         models["autoregressive"].sample(infill="the <gap:3> sees", explain=True)
-    with pytest.raises(UserError, match="There is no option steps"):
+    with pytest.raises(UserError, match="There is no option steps") as unknown:
         models["autoregressive"].score(TEXT, steps=3)
+    assert "temperature" in str(unknown.value)
+    assert "on_token" not in str(unknown.value)
     with pytest.raises(UserError, match="has no effect on the score"):
         models["masked"].score(TEXT, num=3)
     with pytest.raises(UserError, match="Text 2 is empty"):

@@ -53,7 +53,9 @@ def test_a_mistake_is_one_sentence_with_status_400(causal: Running, name: str) -
     value, sentence = MISTAKES[name]
     response = post(causal, **{name: value})
     assert response.status_code == 400, response.text
-    assert re.search(sentence, error_of(response)["message"]), response.text
+    error = error_of(response)
+    assert error["param"] == name
+    assert re.search(sentence, error["message"]), response.text
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from seedfast.data.text.corpus import TextAssets
 from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.journal import Journal, journal
+from seedfast.evaluate.sampling_options import make_request
 from seedfast.evaluate.text_windows import encoded, text_windows
 from seedfast.evaluate.unmasking import batches, forced_batch, policy, why_not, windows_of
 from seedfast.families.text.autoregressive import AutoregressiveGenerator, AutoregressiveObjective
@@ -181,8 +182,6 @@ def request_of(model: "Trained", options: dict[str, Any]) -> MaskedRequest | Aut
 
     Raises UserError for a model without an exact likelihood of texts, or an option that does not fit it.
     """
-    from seedfast.evaluate.trained import make_request
-
     if useless := sorted(_NOT_FOR_GIVEN_TEXT & set(options)):
         raise UserError(f"The option {useless[0]} has no effect on the score of a given text: leave it out.")
     if isinstance(model.family.generator, AutoregressiveGenerator):

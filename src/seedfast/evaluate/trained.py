@@ -1,13 +1,10 @@
 """A trained model taken out of its run folder, to sample from and to measure."""
 
 import hashlib
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,14 +17,13 @@ from seedfast.data.text.tokenizers import Tokenizer
 from seedfast.errors import UserError
 from seedfast.evaluate.log_prob import log_prob
 from seedfast.evaluate.origin import Origin
+from seedfast.evaluate.sampling_options import make_request
 from seedfast.families.family import Family
 from seedfast.families.generator import Generator, Request, Samples, State
 from seedfast.loop.config import Run
 from seedfast.loop.distributed import DistributedContext
-from seedfast.loop.plain_config import typed
 from seedfast.loop.sample import generate
 from seedfast.loop.session import data_of
-from seedfast.options import renamed
 from seedfast.run_folder import train_state
 from seedfast.run_folder.checkpoint import Checkpoint
 from seedfast.run_folder.choice import Weights, is_best, run_folder_of
@@ -219,41 +215,6 @@ class Trained:
         from html import escape
 
         return f"<code>{escape(repr(self))}</code>"
-
-
-def make_request(kind: type[Any], options: dict[str, Any]) -> Request:
-    """A request from options by name; a single value stands for a tuple of one.
-
-    Raises UserError for an unknown option, naming the nearest, or a value of another type.
-    """
-    hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]
-    values: dict[str, Any] = {}
-    old = renamed(kind)
-    for name, value in options.items():
-        if name in old:
-            raise UserError(f"The option {name} is now called {old[name]}.")
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
-            raise UserError(f"There is no option {name} of sampling from this model; {hint}")
-        values[name] = _option(value, hints[name], name)
-    request: Request = kind(**values)
-    return request
-
-
-def _option(value: Any, hint: Any, name: str) -> Any:
-    """The value of an option. A single number, text or path stands for a tuple of one, an integer for a class of this
-    name."""
-    is_tuple = get_origin(hint) is tuple
-    if is_tuple and isinstance(value, str | Path | int | float | np.generic):
-        value = (value,)
-    if is_tuple and isinstance(value, list | tuple) and get_args(hint)[-1] is Ellipsis:
-        return tuple(_option(each, get_args(hint)[0], name) for each in value)
-    if name == "label" and hint is str and isinstance(value, int | np.integer) and not isinstance(value, bool):
-        value = str(value)
-    written = value is None or isinstance(value, str | Path | int | float | list | tuple | np.generic)
-    return typed(value, hint, name, "sample") if written else value
 
 
 def restored_assets(run: Run, checkpoint: Checkpoint) -> Assets:

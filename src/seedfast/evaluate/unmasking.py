@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seedfast.console import track
 from seedfast.data.dataset import Batch
+from seedfast.evaluate.sampling_options import make_request
 from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.block_diffusion import BlockGenerator
 from seedfast.families.text.masked import MaskedObjective, documents
@@ -48,8 +49,6 @@ def policy(model: "Trained", **options: Any) -> MaskedRequest:
 
     options: of `seedfast sample`; None leaves one at its default. Raises UserError for an unknown option or value.
     """
-    from seedfast.evaluate.trained import make_request
-
     kind = model.generator.Request
     given = {name: value for name, value in options.items() if value is not None}
     passes = {"passes": 0} if "passes" in {f.name for f in fields(kind)} else {}

@@ -124,7 +124,8 @@ def typed(value: Any, hint: Any, name: str, where: str) -> Any:
         *some, last = map(str, arguments if origin is Literal else choices)
         raise UserError(f"{where}: {name} must be {', '.join(some)}{' or ' if some else ''}{last}, not {value!r}.")
     expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-    raise UserError(f"{where}: {name} must be of type {expected}, not {value!r} ({type(value).__name__}).")
+    reason = f"{where}: {name} must be of type {expected}, not {value!r} ({type(value).__name__})."
+    raise UserError(reason, option=name)
 
 
 def _is_finite_int(value: Any) -> bool:

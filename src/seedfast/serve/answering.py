@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from seedfast.errors import UserError
 from seedfast.serve import answers
 from seedfast.serve.answers import Answer
-from seedfast.serve.body import WireError, parsed
+from seedfast.serve.body import parsed
 from seedfast.serve.engine import CancelledRowError, FullError
 from seedfast.serve.events import Delta, Ended, Event, Plan, UnableError
 from seedfast.serve.json_response import ASCIIResponse
@@ -54,8 +54,7 @@ def refusal(error: BaseException, status: int) -> RefusedError:
     if isinstance(error, CancelledRowError):
         return RefusedError(503, "The server is closing.", kind="server_error", headers={"Retry-After": "5"})
     if isinstance(error, UserError):
-        param = error.param if isinstance(error, WireError) else None
-        return RefusedError(422 if isinstance(error, UnableError) else status, str(error), param=param)
+        return RefusedError(422 if isinstance(error, UnableError) else status, str(error), param=error.option)
     raise error
 
 

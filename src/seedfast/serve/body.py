@@ -32,11 +32,10 @@ _NOTHING: Mapping[str, tuple[Any, ...]] = {
 
 
 class WireError(UserError):
-    """A body that no model could answer. param: the parameter that is wrong."""
+    """A body that no model could answer."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message, option=option)
 
 
 def parsed(body: bytes) -> Mapping[str, Any]:

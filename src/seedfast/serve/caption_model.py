@@ -10,7 +10,8 @@ import torch
 
 from seedfast.data.image.decode import ImageError, open_image
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import Trained, make_request
+from seedfast.evaluate.sampling_options import make_request
+from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.generator import CaptionGenerator
 from seedfast.families.caption.request import CaptionRequest, ImageBatch
 from seedfast.families.caption.samples import CaptionSamples

@@ -2,13 +2,11 @@
 
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
-
-import tyro
+from dataclasses import dataclass
+from typing import Any
 
 from seedfast.errors import UserError
+from seedfast.evaluate.sampling_options import settable
 from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.generator import CaptionGenerator
 from seedfast.families.text.base import TextGenerator
@@ -53,7 +51,7 @@ class Service:
         else:
             raise UserError(f"A model of {model.run.recipe or 'this kind'} writes no text, so it cannot be served.")
         self.engine = Engine(slots=slots, queue=queue, on_batch=on_batch)
-        self.options = _options(model.generator.Request)
+        self.options = [name for name in settable(model.generator.Request) if name not in _OTHERWISE]
         origin = model.came_from
         self.fingerprint = f"{name}-{origin.weights}-{origin.step}" if origin else name
 
@@ -131,15 +129,3 @@ class Service:
 def drawn_seed() -> int:
     """A seed for a request that names none. The answer holds it, so that the request can be repeated."""
     return secrets.randbelow(1 << 31)
-
-
-def _options(kind: Callable[..., Any]) -> list[str]:
-    """The names of the sampling options of a model that requests may set."""
-    hints = get_type_hints(kind, include_extras=True)
-    names = []
-    for f in fields(kind):  # type: ignore[arg-type]
-        hint = hints[f.name]
-        is_hidden = get_origin(hint) is Annotated and tyro.conf.Suppress in get_args(hint)[1:]
-        if f.name not in _OTHERWISE and not is_hidden:
-            names.append(f.name)
-    return names

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from seedfast.data.text.tokenizers import Subwords
 from seedfast.errors import UserError
-from seedfast.evaluate.trained import Trained, make_request
+from seedfast.evaluate.sampling_options import make_request
+from seedfast.evaluate.trained import Trained
 from seedfast.families.text.autoregressive import AutoregressiveGenerator
 from seedfast.families.text.base import TextGenerator
 from seedfast.families.text.decoding import Decoding

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import tyro
-
+from seedfast.evaluate.sampling_options import settable
 from seedfast.options import default, describe
 
 OWN = {
@@ -28,8 +27,9 @@ def described(kind: type[Any]) -> list[dict[str, Any]]:
     """
     hints, helps = get_type_hints(kind, include_extras=True), _helps(kind)
     found = []
+    chosen = set(settable(kind)) - OWN
     for field in fields(kind):
-        control = None if field.name in OWN else _control(hints[field.name])
+        control = _control(hints[field.name]) if field.name in chosen else None
         if control is not None:
             value = default(field)
             found.append(
@@ -48,7 +48,7 @@ def _control(hint: Any) -> dict[str, Any] | None:
     """The control of a type; None for a type that has none."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return None if tyro.conf.Suppress in arguments[1:] else _control(arguments[0])
+        return _control(arguments[0])
     if origin in (Union, UnionType):
         inner = [each for each in arguments if each is not type(None)]
         return _control(inner[0]) if len(inner) == 1 else None

@@ -13,7 +13,8 @@ from seedfast import api
 from seedfast.console import silenced
 from seedfast.errors import UserError
 from seedfast.evaluate.conversation import Conversation
-from seedfast.evaluate.trained import Trained, make_request
+from seedfast.evaluate.sampling_options import make_request
+from seedfast.evaluate.trained import Trained
 from seedfast.families.caption.generator import CaptionGenerator
 from seedfast.families.caption.samples import CaptionSamples, picture_of
 from seedfast.families.film import Film, TextFrame

@@ -21,11 +21,12 @@ _UNIT = 2.0**-51
 def check_shaping(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise UserError for values without a distribution."""
     if not (math.isfinite(temperature) and temperature >= 0):
-        raise UserError(f"temperature must be 0 (the likeliest token) or positive, not {temperature}.")
+        reason = f"temperature must be 0 (the likeliest token) or positive, not {temperature}."
+        raise UserError(reason, option="temperature")
     if top_k is not None and top_k < 1:
-        raise UserError(f"top-k must be at least 1, not {top_k}.")
+        raise UserError(f"top-k must be at least 1, not {top_k}.", option="top_k")
     if top_p is not None and not 0 < top_p <= 1:
-        raise UserError(f"top-p must be in (0, 1], not {top_p}.")
+        raise UserError(f"top-p must be in (0, 1], not {top_p}.", option="top_p")
 
 
 def shape(logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
