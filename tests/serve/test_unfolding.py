@@ -1,5 +1,7 @@
 """Texts that are passed on piece by piece: append-only, whole characters, stops held back until they are decided."""
 
+import codecs
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,3 +62,29 @@ def test_tokens_come_with_the_text_that_they_complete() -> None:
     assert [piece.text for piece in sent] == ["a", "", "é", "", "Ex", ""]
     assert [[token.log_prob for token in piece.tokens] for piece in sent] == [[0], [-1], [-2], [], [-3, -4], []]
     assert [token.offset for piece in sent for token in piece.tokens] == [0, 1, 1, 2, 3]
+
+
+def places(text: bytes) -> list[int]:
+    """The reference: the number of the character that each byte is a part of."""
+    sizes: list[int] = []
+
+    def replaced(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeDecodeError)
+        wrong[error.start] = error.end - error.start
+        return "\ufffd", error.end
+
+    wrong: dict[int, int] = {}
+    codecs.register_error("noted", replaced)
+    start = 0
+    for character in text.decode(errors="noted"):
+        sizes.append(wrong.get(start) or len(character.encode()))
+        start += sizes[-1]
+    return [number for number, size in enumerate(sizes) for _ in range(size)]
+
+
+@given(st.one_of(st.binary(max_size=12), st.text("aé€😀\ufffd", max_size=6).map(str.encode)))
+def test_a_token_begins_where_its_first_character_does(text: bytes) -> None:
+    unfolding = Unfolding([], BYTES.decode, [], lambda number: (None, ()))
+    tokens = [*unfolding.extend([*text]).tokens, *unfolding.finish().tokens]
+    assert [token.offset for token in tokens] == places(text)[: len(tokens)]
+    assert len(tokens) == len(text)

@@ -36,9 +36,9 @@ class Serve:
     machine cannot see; without it, none)."""
     name: str | None = None
     """The name of the model in requests (default: that of its folder)."""
-    slots: Annotated[int, AtLeast(1)] = 8
+    slots: Annotated[int, Between(1, 1024)] = 8
     """Texts that are written side by side; each has a key-value cache of the whole context."""
-    queue: Annotated[int, AtLeast(0)] = 64
+    queue: Annotated[int, Between(0, 1 << 20)] = 64
     """Texts that may wait for a slot; further requests are answered with status 429."""
     max_tokens: Annotated[int, AtLeast(1)] = 4096
     """The most tokens of one text."""

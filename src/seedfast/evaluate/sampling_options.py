@@ -54,4 +54,4 @@ def _option(value: Any, hint: Any, name: str) -> Any:
     if name == "label" and hint is str and isinstance(value, int | np.integer) and not isinstance(value, bool):
         value = str(value)
     written = value is None or isinstance(value, str | Path | int | float | list | tuple | np.generic)
-    return typed(value, hint, name, "sample") if written else value
+    return typed(value, hint, name, "") if written else value

@@ -16,6 +16,7 @@ from seedfast.errors import UserError
 from seedfast.options import AddedLater, renamed, rules
 
 C = TypeVar("C")
+_SHOWN = 200  # characters of a wrong value in a message
 
 
 def to_yaml(run: Any) -> str:
@@ -93,7 +94,7 @@ def _added_later(kind: type, given: Set[str]) -> dict[str, Any]:
 def typed(value: Any, hint: Any, name: str, where: str) -> Any:
     """`value` as the type `hint`, where YAML's own types, NumPy's numbers and paths allow it without loss.
 
-    name: the key. Raises UserError for another type, naming the key.
+    name: the key. where: what precedes it in messages, if anything. Raises UserError for another type, naming the key.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if isinstance(value, np.generic):
@@ -120,12 +121,19 @@ def typed(value: Any, hint: Any, name: str, where: str) -> Any:
     choices = [
         value for part in arguments or (hint,) for value in (get_args(part) if get_origin(part) is Literal else ())
     ]
+    key, shown = f"{where}: {name}" if where else name, _shown(value)
     if origin is Literal or choices:
         *some, last = map(str, arguments if origin is Literal else choices)
-        raise UserError(f"{where}: {name} must be {', '.join(some)}{' or ' if some else ''}{last}, not {value!r}.")
+        raise UserError(f"{key} must be {', '.join(some)}{' or ' if some else ''}{last}, not {shown}.", option=name)
     expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-    reason = f"{where}: {name} must be of type {expected}, not {value!r} ({type(value).__name__})."
+    reason = f"{key} must be of type {expected}, not {shown} ({type(value).__name__})."
     raise UserError(reason, option=name)
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it."""
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
 def _is_finite_int(value: Any) -> bool:

@@ -113,6 +113,12 @@ class Answering:
     def _begin(self, plan: Plan) -> Writing:
         """The rows of a plan. Raises RefusedError with the time to wait, if too many wait already."""
         engine = self._service.engine
+        if plan.choices > engine.room:
+            raise RefusedError(
+                400,
+                f"n times the prompts are {plan.choices} texts; this server holds {engine.room} at once.",
+                param="n",
+            )
         try:
             return Writing(engine, plan)
         except FullError:

@@ -164,8 +164,9 @@ class Endpoint:
 
 
 def _name_in(host: str) -> str:
-    """The name or address in a Host header, without the port."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """The name or address in a Host header, in small letters, without the port."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.lower()
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

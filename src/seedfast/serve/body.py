@@ -44,10 +44,14 @@ def parsed(body: bytes) -> Mapping[str, Any]:
         values = json.loads(body.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise WireError("The body is not UTF-8.") from None
+    except WireError:
+        raise
     except RecursionError:
         raise WireError("The body is nested too deeply.") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise WireError(f"The body is not JSON: {error}.") from None
+    except ValueError:  # Python's, of numbers with thousands of digits
+        raise WireError("The body holds a number with too many digits.") from None
     if not isinstance(values, dict):
         raise WireError('The body must be a JSON object, such as {"model": …}.')
     return values
@@ -77,7 +81,7 @@ class Body:
                 raise WireError(f"{name} ({short(value)}) is not supported: leave it out.", name)
             near = get_close_matches(name, [*known, *options], n=1, cutoff=0.75)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join([*known, *options])}."
-            raise WireError(f"There is no parameter called {short(name)}; {hint}", name)
+            raise WireError(f"There is no parameter called {short(name)}; {hint}", short(name))
 
 
 def short(value: Any) -> str:

@@ -100,6 +100,11 @@ class Engine:
         self._alone = self._in_flight = 0
 
     @property
+    def room(self) -> int:
+        """Rows that may run and wait in all."""
+        return self.slots + self.queue
+
+    @property
     def running(self) -> int:
         """Rows that have a slot."""
         return self.slots - len(self._free)
@@ -112,10 +117,10 @@ class Engine:
     def submit(self, works: Sequence[Callable[[Row], None]]) -> list[Row]:
         """Each work as a row, which runs as soon as a slot is free.
 
-        Raises FullError if as many rows run and wait as may: then none of the works is taken.
+        Raises FullError if more rows would run and wait than may: then none of the works is taken.
         """
         with self._lock:
-            if len(self._rows) >= self.slots + self.queue:
+            if len(self._rows) + len(works) > self.room:
                 raise FullError
             rows = [Row(self, work) for work in works]
             self._rows.update(rows)

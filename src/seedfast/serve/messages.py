@@ -1,11 +1,14 @@
 """The messages of a chat: the text of each, and the images in their contents."""
 
+import re
 from base64 import b64decode
 from binascii import Error as NoBase64Error
 from collections.abc import Mapping
 from typing import Any
 
 from seedfast.serve.body import Body, WireError, items, object_, short, text
+
+_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 def read_messages(values: list[Any]) -> tuple[tuple[Mapping[str, str], ...], tuple[bytes, ...]]:
@@ -19,6 +22,8 @@ def read_messages(values: list[Any]) -> tuple[tuple[Mapping[str, str], ...], tup
         role = body.take("role", text, "")
         if not role:
             raise WireError(f"{where} has no role, such as user, assistant or system.", "messages")
+        if not _ROLE.fullmatch(role):  # a template writes it between its own special tokens
+            raise WireError(f"{where} has a role that is no word ({short(role)}), such as user.", "messages")
         content = body.take("content", lambda _name, found: found, "")
         body.take("name", text, "")
         body.refuse_rest(["role", "content"], [])

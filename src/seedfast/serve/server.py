@@ -16,9 +16,12 @@ from seedfast.console import silenced
 from seedfast.errors import UserError
 from seedfast.evaluate.trained import Trained
 from seedfast.serve.app import Endpoint
+from seedfast.serve.connection import Connection
 from seedfast.serve.metrics import Metrics
 from seedfast.serve.service import Limits, Service
 
+_BACKLOG = 32
+"""Clients that wait for their connection; asyncio takes so many at once, before it tells how many there are."""
 _LAST_WORDS = 5
 """Seconds that answers which are cut have for their errors."""
 
@@ -56,7 +59,7 @@ def endpoint(
     """The endpoint of a model. Raises UserError for one that writes no text."""
     metrics = Metrics()
     service = Service(model, name=name, slots=slots, queue=queue, limits=limits, on_batch=metrics.rows.observe)
-    names = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else None
+    names = {"127.0.0.1", "localhost", "::1", host.lower()} if is_loopback(host) else None
     return Endpoint(service, metrics, key=key, hosts=names)
 
 
@@ -88,6 +91,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 endpoint.app(),
+                http=Connection,
+                backlog=_BACKLOG,
                 log_level="warning",
                 access_log=False,
                 server_header=False,

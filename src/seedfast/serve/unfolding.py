@@ -54,6 +54,7 @@ class Unfolding:
         self._before = decode(self._lead) if lead else ""
         self._pending: list[tuple[Token, int]] = []  # tokens that are not passed on, with the end of each in the text
         self._passed = 0
+        self._decoded = ""
         self.tokens: list[int] = []
         self.text = ""
         """All that is decoded so far; after a stop, the text before it."""
@@ -65,21 +66,23 @@ class Unfolding:
             if self.is_stopped:
                 break
             self.tokens.append(token)
-            start, self.text = len(self.text), self._decoded().rstrip(REPLACEMENT)
+            before, self._decoded = self._decoded, self._decode_all()
+            start, self.text = len(self.text), self._decoded.rstrip(REPLACEMENT)
             if self._describe:
                 log_prob, top = self._describe(len(self.tokens) - 1)
-                self._pending.append((Token(self._decode([token]), start, log_prob, top), len(self.text)))
+                place = _place(before, self._decoded)
+                self._pending.append((Token(self._decode([token]), place, log_prob, top), len(self.text)))
             self._stop_from(start)
         return self._passed_on(len(self.text) - (0 if self.is_stopped else self._held()))
 
     def finish(self) -> Piece:
         """The rest of the text, with what no further token can complete."""
         if not self.is_stopped:
-            start, self.text = len(self.text), self._decoded()
+            start, self.text = len(self.text), self._decode_all()
             self._stop_from(start)
         return self._passed_on(len(self.text), is_last=True)
 
-    def _decoded(self) -> str:
+    def _decode_all(self) -> str:
         whole = self._decode([*self._lead, *self.tokens])
         return whole[len(self._before) :] if whole.startswith(self._before) else self._decode(self.tokens)
 
@@ -109,3 +112,12 @@ class Unfolding:
         done = [token for token, stop in self._pending if stop <= end or (is_last and token.offset < end)]
         self._pending = [] if is_last else self._pending[len(done) :]
         return Piece(text, tuple(done))
+
+
+def _place(before: str, after: str) -> int:
+    """Where a token begins that changes what is decoded from `before` to `after`.
+
+    At its end, or in its last character if that was a part of one, which the token continues.
+    """
+    continues = before.endswith(REPLACEMENT) and (after == before or not after.startswith(before))
+    return len(before) - continues
