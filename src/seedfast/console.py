@@ -1,4 +1,4 @@
-"""Messages and progress bars on stderr."""
+"""What people read on a terminal: results on stdout, messages and progress bars on stderr."""
 
 import sys
 import time
@@ -47,20 +47,28 @@ def animates(console: Console) -> bool:
 
 
 def printable(text: str) -> str:
-    """A text without the control characters that would move the cursor or change the colours of a terminal."""
-    return "".join(c if category(c) != "Cc" or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """A text without the control characters that would move the cursor or change the colours of a terminal.
+
+    Bytes of a name that are not UTF-8 (half characters in Python) are replaced too.
+    """
+    return "".join(c if category(c) not in ("Cc", "Cs") or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def put(text: str) -> None:
+    """Print on stdout; on a terminal what is not printable in names and texts from elsewhere is replaced."""
+    print(printable(text) if sys.stdout.isatty() else text, flush=True)
 
 
 def say(message: str) -> None:
     """Print one line on stderr; of several processes of a run, only rank 0 prints."""
     if is_first():
-        terminal().print(message, soft_wrap=True)
+        terminal().print(printable(message), soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr, also where messages are silenced; only rank 0 prints."""
     if is_first():
-        print(f"seedfast: WARNING: {message}", file=sys.stderr)
+        print(f"seedfast: WARNING: {printable(message)}", file=sys.stderr)
 
 
 @contextmanager

@@ -197,9 +197,22 @@ def test_a_journal_is_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     make(tmp_path, [step(1, 4.0), step(2, 3.5), validation(2, raw=score(3.25)), step(3, None)])
     assert seedfast("journal", tmp_path) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["training/loss"] for row in rows] == ["4", "3.5", "", ""]
+    assert [row["training/loss"] for row in rows] == ["4", "3.5", "", "nan"]
     assert rows[2]["validation/raw/loss"] == "3.25"
     assert seedfast("journal", tmp_path, "--columns", "training/loss", "--last", "1") == 0
-    assert capsys.readouterr().out == "step,training/loss\n2,3.5\n"
+    assert capsys.readouterr().out == "step,training/loss\n3,nan\n"
     assert seedfast("journal", tmp_path, "--columns", "loss") == 2
     assert "has no column loss; it has step, training/loss" in capsys.readouterr().err
+    for last in ("0", "-1"):
+        assert seedfast("journal", tmp_path, "--last", last) == 2
+        assert f"last must be at least 1, not {last}" in capsys.readouterr().err
+    assert seedfast("journal", tmp_path / "nowhere") == 2
+    assert "There is no folder" in capsys.readouterr().err
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write(json.dumps(step(4, 1.0) | {"loss": 10**400}) + "\n")
+    assert seedfast("journal", tmp_path, "--columns", "training/loss", "--last", "1") == 0
+    assert capsys.readouterr().out == "step,training/loss\n4,inf\n"
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write(json.dumps(step(4, 1.0) | {"step": 10**400}) + "\n")
+    assert seedfast("journal", tmp_path) == 2
+    assert "is not an entry of a journal" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The copy of the journal for TensorBoard: each step once, samples, settings, and few flushes."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.helpers.runs import small_run, train_in, train_until
 
 from seedfast.errors import UserError
+from seedfast.listeners import base
 from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.loop.open import open_session
 from seedfast.run_folder import journal
@@ -120,9 +120,10 @@ def test_files_are_flushed_at_validations_and_samples_but_not_at_steps(
 def test_a_missing_package_is_an_error_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, story: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
     run = small_run("text-masked", story, steps=2, tensorboard=True)
     with pytest.raises(UserError, match="seedfast\\[tensorboard\\]"):
         train_in(tmp_path / "run", run)
+    assert not (tmp_path / "run").exists()
     train_in(tmp_path / "run", replace(run, tensorboard=False))
     assert json.loads((tmp_path / "run" / "latest.json").read_text())["step"] == 2

@@ -17,9 +17,9 @@ COMMANDS = {
     "recipes": "list the ready runs",
     "preview": "show the training task of a recipe, without training",
     "train": "train a recipe, or continue the run in a folder",
-    "evaluate": "all numbers of a run: exact loss, bits per byte, metrics that fit",
+    "evaluate": "all numbers of a run: loss, bits per byte, metrics that fit",
     "compare": "one table over runs on the same bytes, with paired differences",
-    "study": "which kind of model suits a text and a budget: runs, laws, a recommendation",
+    "study": "which kind of model suits a text and a budget",
     "sample": "generate text, images or captions with a trained model",
     "chat": "talk with a model that has a chat template",
     "serve": "answer requests over HTTP, as OpenAI's API does",
@@ -41,14 +41,14 @@ COMMANDS = {
     "clean": "list what runs do not need, or remove it",
     "digest": "one SHA-256 over every tensor of the latest checkpoint",
     "cache": "list the prepared data in the cache, or remove it",
-    "verify": "prove it: resume after kills, mathematical identities, checkpoints, whole runs",
+    "verify": "prove it: resume after kills, identities, checkpoints, whole runs",
     "completion": "print a completion script for bash, zsh, fish or tcsh",
 }
 """Name → summary. A command is the function of its name in the module of its name (`import_run` for import)."""
 
 _EXITS = """\
-Exit status: 0 done · 1 a proof failed · 2 bad input · 3 training stopped ·
-130, 138 or 143 interrupted after saving (run the same command again to continue)."""
+Exit status: 0 done · 1 a proof or a part failed · 2 bad input · 3 training stopped ·
+130, 138 or 143 interrupted after saving (the same command continues)."""
 _PATIENCE = 2.0  # seconds
 
 
@@ -90,7 +90,9 @@ def _print_once(error: UserError) -> None:
 
 
 def _print_error(message: str) -> None:
-    print(f"seedfast: {message}", file=sys.stderr)
+    from seedfast.console import printable
+
+    print(f"seedfast: {printable(message)}", file=sys.stderr)
 
 
 def _run(words: list[str]) -> int:

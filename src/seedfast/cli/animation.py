@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from seedfast.cli.arguments import check_output
 from seedfast.errors import UserError
 
 _ENDINGS = {"animate": ".html", "gif": ".gif"}
@@ -21,8 +22,7 @@ def filmed(request: Any, files: Mapping[str, Path], *, beside: str | None) -> An
     if beside:
         raise UserError(f"--{flag} shows the samples of one kind of weights: leave --beside out.")
     for name, path in files.items():
-        if path.suffix.lower() != _ENDINGS[name]:
-            raise UserError(f"--{name} ({path}) must name a file that ends in {_ENDINGS[name]}.")
+        check_output(name, path, _ENDINGS[name])
     return replace(request, trace=True)
 
 
@@ -33,6 +33,7 @@ def without_frames(samples: Any) -> Any:
 
 def write(files: Mapping[str, Path], samples: Any, model: Any, request: Any, seed: int) -> None:
     """Write the animation of some samples into these files, and print their names."""
+    from seedfast.console import put
     from seedfast.files import commit
     from seedfast.report.animation.page import page
     from seedfast.report.animation.picture import animation
@@ -41,4 +42,4 @@ def write(files: Mapping[str, Path], samples: Any, model: Any, request: Any, see
         facts = [fact for fact in (model.origin, model.decoding(request), f"seed {seed}") if fact]
         title = model.run.recipe or "Samples"
         commit(path, page(title, facts, samples.films) if name == "animate" else animation(samples.films))
-        print(path)
+        put(str(path))

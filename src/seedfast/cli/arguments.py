@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import tyro
@@ -29,6 +30,15 @@ Trust = Annotated[
     ),
 ]
 """The flag `--trust`."""
+
+
+def check_output(flag: str, path: Path, *endings: str) -> None:
+    """Raise UserError for a file that cannot be written, before the work that leads to it. endings: of its name."""
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise UserError(f"--{flag} {path} cannot be written: {reason}.")
+    if endings and path.suffix.lower() not in endings:
+        raise UserError(f"--{flag} {path} must end in {' or '.join(endings)}.")
 
 
 def trusts(words: Sequence[str]) -> bool:

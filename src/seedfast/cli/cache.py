@@ -30,6 +30,7 @@ class Cache:
 def cache(words: list[str]) -> int:
     """List or clear the cache; see `Cache` for the flags."""
     asked = parse(Cache, words, prog="seedfast cache")
+    from seedfast.console import put
     from seedfast.data.cache import cache_folder, clear, entries
     from seedfast.report.format import age, size
 
@@ -45,13 +46,13 @@ def cache(words: list[str]) -> int:
     ]
     if asked.clear:
         removed = [entry for entry in chosen if clear(entry)]
-        print(f"removed {len(removed)} entries, {size(sum(entry.size for entry in removed))}")
+        put(f"removed {len(removed)} entries, {size(sum(entry.size for entry in removed))}")
         if busy := len(chosen) - len(removed):
-            print(f"{busy} entries stay: other processes are preparing them")
+            put(f"{busy} entries stay: other processes are preparing them")
         return 0
     for entry in chosen:
-        print(f"{entry.kind:<10} {size(entry.size):>9}  {age(now - entry.used):>9}  {entry.title or entry.path.name}")
+        put(f"{entry.kind:<10} {size(entry.size):>9}  {age(now - entry.used):>9}  {entry.title or entry.path.name}")
     total = Counter(entry.kind for entry in chosen)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(total.items())) or "nothing"
-    print(f"{cache_folder()} holds {counts}: {size(sum(entry.size for entry in chosen))}")
+    put(f"{cache_folder()} holds {counts}: {size(sum(entry.size for entry in chosen))}")
     return 0

@@ -39,6 +39,7 @@ def captions(words: list[str]) -> int:
     """Measure a run's captions; see `CaptionArguments` for the flags."""
     asked = parse(CaptionArguments, words, prog="seedfast captions")
     from seedfast.cli.evaluate import show
+    from seedfast.console import put
     from seedfast.errors import UserError
     from seedfast.evaluate.caption_quality import CaptionQuality
     from seedfast.run_folder.choice import run_folder_of
@@ -53,5 +54,5 @@ def captions(words: list[str]) -> int:
     page = result.write_gallery(run_folder_of(asked.run))
     show(result, model, as_json=asked.json)
     if not asked.json:
-        print(f"gallery {page}")
+        put(f"gallery {page}")
     return 0

@@ -27,6 +27,7 @@ class Clean:
 def clean(words: list[str]) -> int:
     """List or remove what runs do not need; see `Clean` for the flags. Exits with 1 if a run could not be cleaned."""
     asked = parse(Clean, words, prog="seedfast clean")
+    from seedfast.console import printable, put
     from seedfast.report.format import size
     from seedfast.run_folder.cleaning import remove, unneeded
     from seedfast.run_folder.listing import runs_below
@@ -37,12 +38,12 @@ def clean(words: list[str]) -> int:
             found = unneeded(run.path)
             stay = remove(run.path, found) if asked.remove and found else []
         except UserError as error:
-            print(f"seedfast: {error}", file=sys.stderr)
+            print(f"seedfast: {printable(str(error))}", file=sys.stderr)
             refused = 1
             continue
         for each in found:
             note = "  (stays: another process uses it)" if each in stay else ""
-            print(f"{size(each.size):>9}  {each.path}  {each.reason}{note}")
+            put(f"{size(each.size):>9}  {each.path}  {each.reason}{note}")
         total += sum(each.size for each in found if each not in stay)
-    print(f"{'removed' if asked.remove else 'not needed'}: {size(total)}")
+    put(f"{'removed' if asked.remove else 'not needed'}: {size(total)}")
     return refused

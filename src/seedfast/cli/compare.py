@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from seedfast.cli.arguments import Trust, parse
+from seedfast.cli.arguments import Trust, check_output, parse
 from seedfast.errors import UserError
 from seedfast.options import AtLeast, check
 
@@ -72,9 +72,10 @@ def compare(words: list[str]) -> int:
         raise UserError("--json and --markdown are two forms of one table: give one of them.")
     if asked.judge is None and asked.temperatures:
         raise UserError("--temperatures has no effect without --judge RUN: name a judge, or leave it out.")
-    if asked.html and (asked.html.is_dir() or not asked.html.parent.is_dir()):
-        raise UserError(f"--html {asked.html} is no file in a folder that exists: name one.")
+    if asked.html:
+        check_output("html", asked.html)
     from seedfast import api
+    from seedfast.console import put
     from seedfast.evaluate import comparison_table
     from seedfast.files import commit
 
@@ -96,7 +97,7 @@ def compare(words: list[str]) -> int:
     if asked.json:
         print(json.dumps(found.record(), ensure_ascii=False))
     else:
-        print("\n".join(comparison_table.markdown(found) if asked.markdown else comparison_table.text(found)))
+        put("\n".join(comparison_table.markdown(found) if asked.markdown else comparison_table.text(found)))
     return 0
 
 

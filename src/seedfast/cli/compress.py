@@ -42,7 +42,7 @@ def compress(words: list[str]) -> int:
     """Compress a file; see `Compress` for the flags."""
     asked: Compress = parse(Compress, words, prog="seedfast compress")
     check_files(asked.file, asked.out)
-    from seedfast.console import say
+    from seedfast.console import put, say
     from seedfast.evaluate.codec.codec import compress as encode
     from seedfast.files import commit
 
@@ -57,7 +57,7 @@ def compress(words: list[str]) -> int:
     if asked.json:
         print(json.dumps({"weights": model.weights, "step": model.step} | found.record(), ensure_ascii=False))
     else:
-        print("\n".join([model.origin, f"decoding: {found.decoding}", *found.table()]))
+        put("\n".join([model.origin, f"decoding: {found.decoding}", *found.table()]))
     say(speed(len(content), time.monotonic() - began))
     return 0
 

@@ -34,7 +34,7 @@ def decompress(words: list[str]) -> int:
     asked: Decompress = parse(Decompress, words, prog="seedfast decompress")
     check_files(asked.file, asked.out)
     import seedfast
-    from seedfast.console import say
+    from seedfast.console import put, say
     from seedfast.evaluate.bare import is_bare
     from seedfast.evaluate.codec import container
     from seedfast.evaluate.codec.codec import restore
@@ -54,6 +54,6 @@ def decompress(words: list[str]) -> int:
         say(f"{asked.out} is not written; what is done of it is kept, and the same command continues.")
         raise
     commit(asked.out, plain)
-    print(f"{asked.out}: {len(plain):,} bytes, SHA-256 {header.sha256}")
+    put(f"{asked.out}: {len(plain):,} bytes, SHA-256 {header.sha256}")
     say(speed(len(plain), time.monotonic() - began))
     return 0

@@ -27,19 +27,20 @@ def diff(words: list[str]) -> int:
     """Compare two runs; see `Diff` for the flags."""
     asked: Diff = parse(Diff, words, prog="seedfast diff")
     from seedfast import api
+    from seedfast.console import put
 
     found = api.diff(*asked.runs, device=asked.device, trust=asked.trust)
     if asked.json:
         print(json.dumps(found.as_json()))
     else:
-        print(found.sentence)
+        put(found.sentence)
         others = [part for part in found.differs if part != found.cause]
         if others:
-            print(f"  in the same step, of themselves: {', '.join(others)}")
+            put(f"  in the same step, of themselves: {', '.join(others)}")
         for name, (one, other) in found.settings.items():
-            print(f"  {name}: {one} → {other}")
+            put(f"  {name}: {one} → {other}")
         if found.start is not None:
-            print(f"  computed again from step {found.start}")
+            put(f"  computed again from step {found.start}")
         if found.note:
-            print(f"  {found.note}")
+            put(f"  {found.note}")
     return 0 if found.step is None else 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import tyro
 
-from seedfast.cli.arguments import parse, step_of, trusts, without
+from seedfast.cli.arguments import check_output, parse, step_of, trusts, without
 from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 
@@ -139,7 +139,7 @@ def _judge(words: list[str]) -> int:
         prog="seedfast evaluate",
     )
     if asked.plot:
-        checked_plot(asked.plot)
+        check_output("plot", asked.plot, ".png", ".svg")
     judge = asked.chosen.load(asked.judge, weights=None, step="best")
     evaluator = Frontier(
         by=judge,
@@ -158,14 +158,6 @@ def _judge(words: list[str]) -> int:
     return show(result, model, as_json=asked.json)
 
 
-def checked_plot(path: Path) -> None:
-    """Raise UserError for a file that no picture can be written to."""
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise UserError(f"--plot {path} must end in .png or .svg.")
-    if not path.parent.is_dir():
-        raise UserError(f"--plot {path}: there is no folder {path.parent}.")
-
-
 def _swept(asked: Any, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     """The values of an option of sampling that are tried: those of its list, or the one of `--sampling`."""
     given = {f.name: f.default for f in fields(asked.sampling)}
@@ -179,8 +171,10 @@ def _swept(asked: Any, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def show(result: "Result", model: "Trained", *, as_json: bool) -> int:
     """Print a result, with the step and the weights that it is of."""
+    from seedfast.console import put
+
     if as_json:
         print(json.dumps({"weights": model.weights, "step": model.step} | result.record()))
     else:
-        print("\n".join([model.origin, *result.table()]))
+        put("\n".join([model.origin, *result.table()]))
     return 0

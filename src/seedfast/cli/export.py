@@ -34,11 +34,12 @@ def export(words: list[str]) -> int:
     """Export a run; see `Export` for the flags."""
     asked = parse(Export, words, prog="seedfast export")
     import seedfast
+    from seedfast.console import put
     from seedfast.evaluate.bare import is_bare
     from seedfast.export.export import export as write
 
     model = seedfast.load(asked.run, step=asked.at, weights=asked.weights, device="cpu", trust=asked.trust)
     write(model, asked.out, merge=asked.merge)
     use = f"seedfast sample {asked.out}" if is_bare(asked.out) else f"{asked.out}/README.md says how to use it"
-    print(f"{asked.out} holds the {model.origin}: {use}")
+    put(f"{asked.out} holds the {model.origin}: {use}")
     return 0

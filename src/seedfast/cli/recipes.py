@@ -1,6 +1,7 @@
 """`seedfast recipes`."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ class Recipes:
 def recipes(words: list[str]) -> int:
     """List the recipes."""
     asked: Recipes = parse(Recipes, words, prog="seedfast recipes")
+    from seedfast.cli.help import listing
     from seedfast.recipes import RECIPES
 
     found = {}
@@ -35,8 +37,8 @@ def recipes(words: list[str]) -> int:
         entries = [{"name": n, "subject": s, "description": what} for n, (s, what) in RECIPES.items()]
         print(json.dumps([entry | ({"sizes": found[entry["name"]]} if asked.sizes else {}) for entry in entries]))
         return 0
-    for name, (_, what) in RECIPES.items():
-        print(f"{name:<22} {_line(found[name]) if asked.sizes else what}")
+    shown = {name: _line(found[name]) if asked.sizes else what for name, (_, what) in RECIPES.items()}
+    print("\n".join(listing(shown) if sys.stdout.isatty() else (f"{name:<22} {what}" for name, what in shown.items())))
     if asked.sizes:
         print(f"Parameters for {DATA}.")
     return 0

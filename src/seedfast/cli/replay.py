@@ -50,11 +50,12 @@ def replay(words: list[str]) -> int:
     if asked.pictures and not asked.rows:
         raise UserError("--pictures shows the images of the rows: pass --rows too.")
     from seedfast import api
+    from seedfast.console import put
 
     found = api.replay(asked.run, asked.step, rows=asked.rows, data=asked.data, device=asked.device, trust=asked.trust)
     if asked.pictures:
         _draw(found.pixels, asked.pictures)
-    print(json.dumps(found.as_json()) if asked.json else "\n".join(_lines(found)))
+    put(json.dumps(found.as_json()) if asked.json else "\n".join(_lines(found)))
     return 1 if found.verdict == "different" else 0
 
 

@@ -19,8 +19,9 @@ class Report:
 def report(words: list[str]) -> int:
     """Write a run's report and print where it is."""
     asked = parse(Report, words, prog="seedfast report")
+    from seedfast.console import put
     from seedfast.report import page
     from seedfast.run_folder.choice import run_folder_of
 
-    print(page.write(run_folder_of(asked.run)))
+    put(str(page.write(run_folder_of(asked.run))))
     return 0

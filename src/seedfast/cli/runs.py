@@ -32,6 +32,7 @@ class Runs:
 def runs(words: list[str]) -> int:
     """List runs; see `Runs` for the flags."""
     asked = parse(Runs, words, prog="seedfast runs")
+    from seedfast.console import put
     from seedfast.run_folder.listing import runs_below
 
     found = runs_below(asked.folders)
@@ -40,7 +41,7 @@ def runs(words: list[str]) -> int:
     elif found:
         _print(found)
     else:
-        print(f"no runs in {', '.join(map(str, asked.folders))}")
+        put(f"no runs in {', '.join(map(str, asked.folders))}")
     return 0
 
 
@@ -48,22 +49,23 @@ def _print(found: "list[RunSummary]") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from seedfast.console import printable
     from seedfast.report.format import age, size
 
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("run", overflow="fold")
     for name in ("step", "loss", "state", "size", "changed"):
         table.add_column(name, justify="right" if name in ("step", "size") else "left", no_wrap=True)
-    now = time.time()
+    now, shown = time.time(), printable if sys.stdout.isatty() else str
     for each in found:
         step = f"{each.step}/{each.steps}" if each.steps else ""
-        table.add_row(str(each.path), step, _loss(each), each.state, size(each.size), age(now - each.changed))
+        table.add_row(shown(str(each.path)), step, _loss(each), each.state, size(each.size), age(now - each.changed))
     width = None if sys.stdout.isatty() else 10_000  # for other programs, a run is one line
     console = Console(markup=False, emoji=False, highlight=False, width=width)
     console.print(table)
     for each in found:
         if each.problem:
-            console.print(f"{each.path}: {each.problem}", soft_wrap=True)
+            console.print(shown(f"{each.path}: {each.problem}"), soft_wrap=True)
 
 
 def _loss(each: "RunSummary") -> str:

@@ -170,9 +170,11 @@ def _say_decoding(model: Any, request: Any) -> None:
 
 def _save(samples: Any, folder: Path, *, replace: bool, more: dict[str, bytes] | None = None) -> None:
     """Write samples into a folder. replace: whether it is the run's own, so that nothing in it is the user's."""
+    from seedfast.console import put
+
     folder.mkdir(parents=True, exist_ok=True)
     for file in samples.save(folder, replace=replace, more=more):
-        print(file)
+        put(str(file))
 
 
 def _streamed(request: Any, console: Console) -> Any:
@@ -180,8 +182,10 @@ def _streamed(request: Any, console: Console) -> Any:
     if "on_token" not in {f.name for f in fields(request)}:
         raise UserError("Only autoregressive models write from left to right, so only they take --stream.")
 
+    from seedfast.console import printable
+
     def show(text: str) -> None:
-        console.file.write(text)
+        console.file.write(printable(text) if console.is_terminal else text)
         console.file.flush()
 
     return replace(request, on_token=show)

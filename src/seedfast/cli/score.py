@@ -64,7 +64,7 @@ def score(words: list[str]) -> int:
         raise UserError("--json has every token, so --tokens has no effect: leave it out.")
     if asked.html and asked.html.is_dir():
         raise UserError(f"--html {asked.html} is a folder: name a file.")
-    from seedfast.console import say
+    from seedfast.console import put, say
     from seedfast.data.text.sources import file_source
     from seedfast.evaluate.score import score as measure
     from seedfast.files import commit
@@ -92,7 +92,7 @@ def score(words: list[str]) -> int:
         print(json.dumps({"weights": model.weights, "step": model.step} | scores.record(), ensure_ascii=False))
     else:
         decoding = textwrap.wrap(f"decoding: {scores.decoding}", 80, subsequent_indent=" " * 10)
-        print("\n".join([model.origin, *decoding, *table(scores, tokens=asked.tokens)]))
+        put("\n".join([model.origin, *decoding, *table(scores, tokens=asked.tokens)]))
     return 0
 
 

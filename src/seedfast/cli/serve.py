@@ -57,7 +57,7 @@ def serve(words: list[str]) -> int:
     asked: Serve = parse(Serve, words, prog="seedfast serve")
     if missing := [each for each in ("starlette", "uvicorn", "prometheus_client") if find_spec(each) is None]:
         raise UserError(f"Serving needs {missing[0].replace('_', '-')}: pip install 'seedfast[serve]'.")
-    from seedfast.console import warn
+    from seedfast.console import put, warn
     from seedfast.run_folder.choice import run_folder_of
     from seedfast.serve.server import Server, address_of, bound, endpoint, is_loopback
     from seedfast.serve.service import Limits
@@ -80,6 +80,6 @@ def serve(words: list[str]) -> int:
     if not is_loopback(asked.host) and key is None:
         warn(f"everyone who can reach {asked.host} can use this model: set --api-key, or {KEY}.")
     listening.listen()  # whoever reads the address can connect at once
-    print(f"{model.origin}\n{name} at {address_of(listening)} (Ctrl-C ends)", flush=True)
+    put(f"{model.origin}\n{name} at {address_of(listening)} (Ctrl-C ends)")
     ended_by = Server(made, listening, grace=asked.grace).answer()
     return 128 + signal.SIGINT if ended_by == signal.SIGINT else 0

@@ -45,7 +45,7 @@ def studio(words: list[str]) -> int:
     asked: Studio = parse(Studio, words, prog="seedfast studio")
     if missing := [each for each in ("starlette", "uvicorn", "prometheus_client") if find_spec(each) is None]:
         raise UserError(f"The studio needs {missing[0].replace('_', '-')}: pip install 'seedfast[studio]'.")
-    from seedfast.console import warn
+    from seedfast.console import put, warn
     from seedfast.serve.server import Server, address_of, bound, is_loopback
     from seedfast.studio.app import Studio as Application
 
@@ -56,7 +56,7 @@ def studio(words: list[str]) -> int:
     listening.listen()
     address = address_of(listening, "/")
     count = len(made.runs.listed())
-    print(f"{count} run{'' if count == 1 else 's'} at {address} (Ctrl-C ends)", flush=True)
+    put(f"{count} run{'' if count == 1 else 's'} at {address} (Ctrl-C ends)")
     if asked.open:
         import webbrowser
 

@@ -71,6 +71,7 @@ def study(words: list[str]) -> int:
     if asked.json and asked.markdown:
         raise UserError("--json and --markdown are two forms of one thing: give one of them.")
     import seedfast
+    from seedfast.console import put
     from seedfast.files import commit
     from seedfast.scaling import table
 
@@ -85,7 +86,7 @@ def study(words: list[str]) -> int:
     if asked.json:
         print(json.dumps(found.record(), ensure_ascii=False))
     else:
-        print("\n".join(table.markdown(found) if asked.markdown else table.text(found)))
+        put("\n".join(table.markdown(found) if asked.markdown else table.text(found)))
     return 0
 
 

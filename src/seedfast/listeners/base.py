@@ -6,11 +6,22 @@ warning, and work that needs a network runs in a separate process (`background.p
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 
+from seedfast.errors import UserError
 from seedfast.run_folder.journal import Entry
 
 Warn = Callable[[str], None]
 """Prints a sentence on stderr and adds it to the events of the run."""
+
+
+def require(package: str) -> None:
+    """Raise UserError if the package of a listener is missing; the flag and the extra have its name."""
+    if find_spec(package) is None:
+        raise UserError(
+            f"--{package} needs the package {package}; install it (pip install 'seedfast[{package}]') or leave the "
+            "option out: the journal has every number too."
+        )
 
 
 class Listener:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seedfast.errors import UserError
-from seedfast.listeners.base import Listener
+from seedfast.listeners.base import Listener, require
 from seedfast.run_folder.journal import Entry, sample_files, scalars
 
 _FLUSH_SECONDS = 5
@@ -22,14 +21,10 @@ class TensorBoardListener(Listener):
 
     def __init__(self, run_folder: Path, settings: Mapping[str, Any], *, step: int) -> None:
         """Raises UserError if the package is missing."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-            from torch.utils.tensorboard.summary import hparams as hparams_untyped
-        except ImportError as error:
-            raise UserError(
-                "--tensorboard needs the package tensorboard; install it (pip install 'seedfast[tensorboard]') or "
-                "leave the option out: the journal has every number too."
-            ) from error
+        require("tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams as hparams_untyped
+
         hparams: Any = hparams_untyped
         self._folder = run_folder
         self._writer: Any = SummaryWriter(

@@ -8,14 +8,12 @@ import select
 import sys
 import uuid
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from seedfast.errors import UserError
 from seedfast.files import commit
 from seedfast.listeners.background import BackgroundProcess
-from seedfast.listeners.base import Listener, Warn
+from seedfast.listeners.base import Listener, Warn, require
 from seedfast.run_folder.journal import Entry
 
 PATIENCE = 60.0
@@ -34,11 +32,7 @@ class TrackerListener(Listener):
 
     def __init__(self, run_folder: Path, project: str, warn: Warn) -> None:
         """Raises UserError if the package is missing."""
-        if find_spec(self.package) is None:
-            raise UserError(
-                f"--{self.package} needs the package {self.package}; install it (pip install "
-                f"'seedfast[{self.package}]') or leave the option out: the journal has every number too."
-            )
+        require(self.package)
         self._folder, self._warn = run_folder, warn
         self._process: BackgroundProcess | None = BackgroundProcess(
             f"seedfast.listeners.{self.package}", str(run_folder), project

@@ -12,7 +12,8 @@ from seedfast.console import say, warn
 from seedfast.data.dataset import describe_difference
 from seedfast.errors import UserError
 from seedfast.files import UNFINISHED, commit
-from seedfast.listeners.base import Listener, Listeners
+from seedfast.huggingface import check_repository
+from seedfast.listeners.base import Listener, Listeners, require
 from seedfast.listeners.hub import HubListener
 from seedfast.listeners.tensorboard import TensorBoardListener
 from seedfast.listeners.trackio import TrackioListener
@@ -57,6 +58,7 @@ def open_session(
         stack.enter_context(one_sentence(distributed))
         stack.enter_context(distributed.stopping())
         check_same_run(run, distributed)
+        _check_listeners(run)
         _check_shares(run, distributed.world_size)
         placement = choose(run.placement, run.shard_degree, distributed)
         if run.async_save and placement.is_sharded:
@@ -127,8 +129,17 @@ def _remember(folder: Path) -> None:
         )
 
 
+def _check_listeners(run: Run) -> None:
+    """Raise UserError for a missing package or an impossible name, before the run has a folder."""
+    for package in ("tensorboard", "wandb", "trackio"):
+        if getattr(run, package):
+            require(package)
+    if run.hub:
+        check_repository(run.hub)
+
+
 def _listeners(session: Session) -> Listener:
-    """The listeners that the run names. Raises UserError for a missing package or an impossible name."""
+    """The listeners that the run names."""
     run, folder, listeners = session.run, session.folder, list[Listener]()
     if run.tensorboard:
         listeners.append(TensorBoardListener(folder, settings(run), step=session.state.step))

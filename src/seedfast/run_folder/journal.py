@@ -7,6 +7,7 @@ that of an uninterrupted one. Events of the process (started, resumed, interrupt
 import errno
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from seedfast.untrusted import regular
 from seedfast.version import VERSION
 
 _LONGEST = 16 << 20  # bytes of a line: a validation has the scores of each source of a mixture, up to a thousand
+_DIGITS = 19  # of whole numbers that are too large for 64 bits
 _END = 1 << 18  # bytes in which the last line is looked for at first
 
 
@@ -204,12 +206,23 @@ def read(run_folder: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n") and len(line) < _LONGEST:
                 return
             try:
-                entry = json.loads(line)
+                yield parsed(line)
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}, is not JSON ({error}); restore the journal.") from error
-            if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-                raise UserError(f"{path}, line {number}, is not an entry of a journal; restore the journal.")
-            yield entry
+                raise UserError(f"{path}, line {number}, {error}; restore the journal.") from error
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """The entry in a line. Raises ValueError, which continues "the line …", or RecursionError, for any other line.
+
+    Whole numbers that no float can hold are infinite, as other numbers are in JSON.
+    """
+    try:
+        entry = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < _DIGITS else float(digits))
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error})") from error
+    if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+        raise ValueError("is not an entry of a journal")
+    return entry
 
 
 def last(run_folder: Path, file: str = "journal.jsonl") -> dict[str, Any]:
@@ -223,8 +236,7 @@ def last(run_folder: Path, file: str = "journal.jsonl") -> dict[str, Any]:
             lines.seek(max(0, size - end))
             for line in reversed(lines.read(end).split(b"\n")[:-1]):
                 with suppress(ValueError, RecursionError):
-                    if isinstance(entry := json.loads(line), dict) and isinstance(entry.get("step"), int):
-                        return entry
+                    return parsed(line)
             if end >= size:
                 break
     return {}
@@ -241,17 +253,22 @@ def follow(run_folder: Path, is_over: Callable[[], bool]) -> Iterator[dict[str, 
             lines.seek(-len(line), os.SEEK_CUR)
 
 
-def scalars(values: Mapping[str, Any], group: str = "") -> dict[str, float]:
-    """The numbers of an entry by the names of their curves, such as `training/lr/adamw` or `validation/ema/loss`."""
+def scalars(values: Mapping[str, Any], group: str = "", *, also_nan: bool = False) -> dict[str, float]:
+    """The numbers of an entry by the names of their curves, such as `training/lr/adamw` or `validation/ema/loss`.
+
+    also_nan: with NaN for those that were not finite.
+    """
     if not group:
         parts = {"validation": values["validation"]} if "validation" in values else {}
         values = parts | ({"training": values} if "loss" in values else {})
     found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= scalars(value, f"{group}{name}/")
+            found |= scalars(value, f"{group}{name}/", also_nan=also_nan)
         elif isinstance(value, int | float) and name != "step":
             found[f"{group}{name}"] = value
+        elif value is None and also_nan:
+            found[f"{group}{name}"] = math.nan
     return found
 
 

@@ -67,9 +67,13 @@ def summary(path: Path) -> RunSummary:
     """A run folder in a line. What cannot be read is described and not raised: another run is listed all the same."""
     try:
         return _summary(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        problem = " ".join(f"{kind}{error}".split())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            problem = " ".join(str(error).split())
+        elif isinstance(error, OSError) and error.filename:
+            problem = f"{Path(error.filename).name} cannot be read ({error.strerror})"
+        else:
+            problem = "run.yaml, latest.json, best.json or journal.jsonl does not hold what it should"
         return RunSummary(
             path=path, recipe="?", step=0, steps=0, state="unreadable", best=None, is_bound=False,
             size=tree_size(path), changed=_modified(path), problem=problem,
@@ -122,6 +126,8 @@ def _state(path: Path, newest: int, steps: int) -> State:
 
 
 def _is_bound(path: Path) -> bool:
-    """Whether the loss is a bound, as the newest checkpoint says."""
-    committed = Checkpoints(path).committed()
-    return committed[-1].manifest.measure.is_bound if committed else False
+    """Whether the loss is a bound, as the newest checkpoint that can be read says."""
+    for checkpoint in reversed(Checkpoints(path).committed()):
+        with suppress(OSError):  # a folder of this name that is no checkpoint
+            return checkpoint.manifest.measure.is_bound
+    return False

@@ -51,11 +51,21 @@ def _cell(value: np.float64) -> str:
     return "" if np.isnan(value) else f"{value:,.6g}"
 
 
-def read_table(run_folder: Path) -> Table:
-    """The journal of a run folder. Raises UserError if it holds none, or a damaged one."""
+def read_lines(run_folder: Path) -> tuple[list[str], list[dict[str, float]]]:
+    """The names of all columns, and each line of the journal by them; NaN is what was not finite.
+
+    Raises UserError for a folder without a journal, or with a damaged one.
+    """
+    if not run_folder.is_dir():
+        raise UserError(f"There is no folder {run_folder}.")
     if not (run_folder / "journal.jsonl").is_file():
         raise UserError(f"{run_folder} has no journal.jsonl, so it is not a run of seedfast.")
-    entries = list(journal.read(run_folder))
-    lines = [{"step": float(entry["step"])} | journal.scalars(entry) for entry in entries]
-    names = dict.fromkeys(["step", *(name for line in lines for name in line)])
+    entries = journal.read(run_folder)
+    lines = [{"step": float(entry["step"])} | journal.scalars(entry, also_nan=True) for entry in entries]
+    return list(dict.fromkeys(["step", *(name for line in lines for name in line)])), lines
+
+
+def read_table(run_folder: Path) -> Table:
+    """The journal of a run folder; what a line does not have is NaN. Raises UserError as `read_lines`."""
+    names, lines = read_lines(run_folder)
     return Table({name: np.array([line.get(name, np.nan) for line in lines]) for name in names})

@@ -1,11 +1,11 @@
 """The journal of a run while it grows: each read parses only what was appended since the one before."""
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from seedfast.run_folder.journal import parsed
 from seedfast.untrusted import regular
 
 _MOST = 256 << 20  # bytes of one read; the next one goes on from there
@@ -51,7 +51,5 @@ class Tail:
 
 def _entry(line: bytes) -> dict[str, Any] | None:
     with suppress(ValueError, RecursionError):
-        entry = json.loads(line)
-        if isinstance(entry, dict) and type(entry.get("step")) is int:
-            return entry
+        return parsed(line)
     return None

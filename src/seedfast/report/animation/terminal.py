@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from seedfast.console import printable
 from seedfast.families.film import OPEN, Cell, TextFilm, TextFrame
 from seedfast.report.animation.layout import Line, lines, window
 from seedfast.report.animation.palette import TERMINAL, confidence
@@ -72,7 +73,7 @@ class Player:
 def _line(line: Line, frame: TextFrame) -> Text:
     drawn = Text(no_wrap=True, overflow="crop", end="\n")
     for text, _, cell in line:
-        drawn.append(text, _style(cell, frame))
+        drawn.append(printable(text), _style(cell, frame))
     return drawn
 
 
