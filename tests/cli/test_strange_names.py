@@ -13,7 +13,6 @@ from tests.helpers.run_folders import make, step
 
 from seedfast.console import printable
 from seedfast.families.text.request import TextSamples
-from seedfast.sealed_folder import UNFINISHED
 
 NAME = "esc\x1b[31mred\x07\udcff"
 SHOWN = "esc\ufffd[31mred\ufffd\ufffd"
@@ -42,8 +41,7 @@ def on_a_terminal(*words: str, cwd: Path) -> str:
 def test_the_name_of_a_run_moves_no_cursor(command: str, tmp_path: Path) -> None:
     run = tmp_path / NAME
     make(run, [step(1, 4.0)])
-    (run / "checkpoints" / UNFINISHED).mkdir(parents=True)
-    (run / "checkpoints" / UNFINISHED / "file").touch()
+    (run / "checkpoints" / "step-00000001").mkdir(parents=True)  # which is none, so that there is something to say
     output = on_a_terminal(command, "." if command in ("runs", "clean") else NAME, cwd=tmp_path)
     assert "\x1b" not in output
     assert "\x07" not in output
