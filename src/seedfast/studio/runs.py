@@ -24,8 +24,8 @@ MEDIA = {".png": "image/png", ".gif": "image/gif", ".txt": "text/plain; charset=
 """The media types of the sample files that are shown. SVG and HTML can hold scripts, so they are not among them."""
 
 
-class UnknownError(Exception):
-    """An id or a name that does not exist; the message is a sentence."""
+class UnknownError(UserError):
+    """An id or a name that does not exist."""
 
 
 class Runs:
