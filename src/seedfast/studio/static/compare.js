@@ -53,15 +53,17 @@ function Curves({ shown, names, query }) {
 function Settings({ query, names }) {
   const { value, error } = usePolled(`api/settings?${query}`, 0);
   const [isAll, setAll] = useState(false);
-  const rows = (value || []).filter((row) => isAll || row.differs);
+  const rows = value ? value.rows.filter((row) => isAll || row.differs) : [];
+  const problems = value ? value.problems : [];
   return html`<h2>Settings</h2>
     <label><input type="checkbox" id="all-settings" checked=${isAll} onChange=${(event) => setAll(event.target.checked)} /> show those that are equal too</label>
     <${Problem} text=${error} />
+    ${problems.map((each, place) => each && html`<${Problem} key=${place} text=${`${names[place]}: ${each}`} />`)}
     ${value && !rows.length && html`<p class="faint">No setting differs.</p>`}
     ${rows.length > 0 && html`<div class="scroll"><table id="settings">
       <thead><tr><th>setting</th>${names.map((name) => html`<th key=${name}>${name}</th>`)}</tr></thead>
       <tbody>${rows.map((row) => html`<tr key=${row.name} class=${row.differs ? "differs" : ""}><td>${row.name}</td>
-        ${row.values.map((each, place) => html`<td key=${place}>${each === null ? html`<span class="faint">none</span>` : each}</td>`)}</tr>`)}</tbody>
+        ${row.values.map((each, place) => html`<td key=${place}>${each === null ? html`<span class="faint">${problems[place] ? "unknown" : "none"}</span>` : each}</td>`)}</tr>`)}</tbody>
     </table></div>`}`;
 }
 
