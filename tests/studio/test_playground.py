@@ -192,6 +192,23 @@ def test_a_part_of_an_image_is_painted_over_and_filled(
     finished(shown)
 
 
+@pytest.mark.parametrize("recipe", ["image-diffusion", "image-caption"])
+def test_a_file_that_is_no_picture_is_told_when_it_is_chosen(
+    visit: Visit, playground: Running, models: dict[str, Path], picture: Path, tmp_path: Path, recipe: str
+) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    shown = opened(visit, playground, models[recipe])
+    if recipe == "image-diffusion":
+        shown.check("input[name=mode][value=inpaint]")
+    shown.set_input_files("#source", tmp_path / "notes.png")
+    expect(shown.locator("[role=alert]")).to_contain_text("notes.png is no picture")
+    assert shown.locator("#mask").count() == 0
+    shown.set_input_files("#source", picture)
+    expect(shown.locator("[role=alert]")).to_have_count(0)
+    if recipe == "image-diffusion":
+        shown.locator("#mask").wait_for()
+
+
 def test_a_caption_shows_where_each_token_attends_to(
     visit: Visit, playground: Running, models: dict[str, Path], picture: Path
 ) -> None:
