@@ -9,6 +9,8 @@ from tests.helpers import run_folders
 from tests.helpers.browser import expect
 from tests.helpers.studio import studio_of
 
+from seedfast.run_folder.lock import locked
+
 Visit = Callable[..., Any]
 
 RECORD = """
@@ -92,6 +94,40 @@ def test_a_long_name_is_shortened(visit: Visit, tmp_path: Path, tab: str, width:
         if tab == "compare":
             titles = [each.get_attribute("title") for each in shown.locator(".legend .name").all()]
             assert titles == names
+
+
+def cut(journal: Path) -> None:
+    journal.write_bytes(journal.read_bytes()[:-20])
+
+
+def folder_for(journal: Path) -> None:
+    journal.unlink()
+    journal.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "last", "legend"),
+    [
+        (cut, "8.0000", "step 2"),
+        (lambda journal: journal.write_bytes(b"\x00\xff" * 500 + b"\n"), "no such curve", "step 0"),
+        (lambda journal: journal.unlink(), "no such curve", "step 0"),
+        (folder_for, "no such curve", "journal.jsonl is no regular file"),
+    ],
+)
+def test_a_journal_that_is_damaged_meanwhile_leaves_the_other_run(
+    visit: Visit, tmp_path: Path, damage: Callable[[Path], None], last: str, legend: str
+) -> None:
+    for name in "ab":
+        run_folders.make(tmp_path / name, [run_folders.step(n, 10.0 - n) for n in (1, 2, 3)])
+    with studio_of(tmp_path) as studio, locked(tmp_path / "b"):
+        shown = visit(studio, "#compare/" + ",".join(studio.id(tmp_path / name) for name in "ab"))
+        rows = shown.locator("#last tbody td.number")
+        expect(rows).to_have_text(["7.0000", "7.0000"])
+        damage(tmp_path / "a/journal.jsonl")
+        expect(rows).to_have_text([last, "7.0000"])
+        expect(shown.locator(".legend li").first).to_contain_text(legend)
+        shown.keyboard.press("1")
+        expect(shown.locator("#runs tbody tr")).to_have_count(2)
 
 
 def test_a_damaged_run_leaves_the_settings_of_the_others(visit: Visit, tmp_path: Path) -> None:

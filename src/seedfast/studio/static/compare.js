@@ -14,7 +14,8 @@ export function Compare({ runs, chosen }) {
   return html`
     <ul class="legend">${shown.map((run, place) => html`<li key=${run.id}>
       <${Line} place=${place} /><${Name} text=${names[place]} />
-      <span class="faint"> step ${run.step.toLocaleString("en")} · ${run.state} ${loss(run)}</span></li>`)}</ul>
+      <span class="faint"> step ${run.step.toLocaleString("en")} · ${run.state} ${loss(run)}</span>
+      ${run.problem && html`<div class="warning">${run.problem}</div>`}</li>`)}</ul>
     <${Curves} key=${query} shown=${shown} names=${names} query=${query} />
     <${Settings} query=${query} names=${names} />
     <h2>Samples</h2>
