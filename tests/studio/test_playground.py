@@ -55,8 +55,8 @@ def test_a_text_is_written_and_watched(visit: Visit, playground: Running, models
     expect(shown.locator(".status")).to_contain_text("step 4")
     expect(shown.locator("#play")).to_have_text("Play")
     shown.check("input[value=age]")
-    assert shown.locator("#key-age").is_visible()
-    assert shown.locator(".stage .a0").count() == 2
+    expect(shown.locator("#key-age")).to_be_visible()
+    expect(shown.locator(".stage .a0")).to_have_count(2)
 
 
 def test_gaps_are_drawn_in_the_text_and_filled(visit: Visit, playground: Running, models: dict[str, Path]) -> None:
