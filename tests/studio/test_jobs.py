@@ -47,6 +47,26 @@ def test_a_mistake_is_a_sentence_and_a_failure_is_printed(capsys: pytest.Capture
     assert "secret of the program" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("The best step is unknown; pass --at newest.", "The best step is unknown."),
+        ("Intact are 1, 2 (name one with --at), and 3 is damaged.", "Intact are 1, 2, and 3 is damaged."),
+        ("Nothing can be generated; name an earlier one with --at.", "Nothing can be generated."),
+        ("--remdm needs --order ancestral.", "remdm needs order ancestral."),
+        ("Its files are run with --trust only.", "Its files are run with --trust only."),
+    ],
+)
+def test_an_error_is_worded_for_the_page(message: str, shown: str) -> None:
+    def mistaken(emit: Emit) -> dict[str, Any]:
+        raise UserError(message)
+
+    async def main() -> list[Any]:
+        return await lines(Jobs().stream(mistaken))
+
+    assert asyncio.run(main()) == [{"error": shown}]
+
+
 def test_too_many_jobs_are_refused_and_a_client_that_leaves_makes_room() -> None:
     ended = Event()
 

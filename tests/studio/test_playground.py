@@ -55,8 +55,8 @@ def test_a_text_is_written_and_watched(visit: Visit, playground: Running, models
     expect(shown.locator(".status")).to_contain_text("step 4")
     expect(shown.locator("#play")).to_have_text("Play")
     shown.check("input[value=age]")
-    assert shown.locator("#key-age").is_visible()
-    assert shown.locator(".stage .a0").count() == 2
+    expect(shown.locator("#key-age")).to_be_visible()
+    expect(shown.locator(".stage .a0")).to_have_count(2)
 
 
 def test_gaps_are_drawn_in_the_text_and_filled(visit: Visit, playground: Running, models: dict[str, Path]) -> None:
@@ -190,6 +190,23 @@ def test_a_part_of_an_image_is_painted_over_and_filled(
     shown.check("input[name=mode][value=image]")
     shown.click("#generate")
     finished(shown)
+
+
+@pytest.mark.parametrize("recipe", ["image-diffusion", "image-caption"])
+def test_a_file_that_is_no_picture_is_told_when_it_is_chosen(
+    visit: Visit, playground: Running, models: dict[str, Path], picture: Path, tmp_path: Path, recipe: str
+) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    shown = opened(visit, playground, models[recipe])
+    if recipe == "image-diffusion":
+        shown.check("input[name=mode][value=inpaint]")
+    shown.set_input_files("#source", tmp_path / "notes.png")
+    expect(shown.locator("[role=alert]")).to_contain_text("notes.png is no picture")
+    assert shown.locator("#mask").count() == 0
+    shown.set_input_files("#source", picture)
+    expect(shown.locator("[role=alert]")).to_have_count(0)
+    if recipe == "image-diffusion":
+        shown.locator("#mask").wait_for()
 
 
 def test_a_caption_shows_where_each_token_attends_to(

@@ -71,9 +71,25 @@ def test_curves_of_several_runs_are_compared_and_not_sent_twice(studio: Running,
 
 def test_settings_that_differ_are_marked(studio: Running, runs: Path) -> None:
     a, b = (studio.id(runs / name) for name in "ab")
-    rows = {row["name"]: row for row in studio.get(f"api/settings?run={a}&run={b}")}
+    rows = {row["name"]: row for row in studio.get(f"api/settings?run={a}&run={b}")["rows"]}
     assert rows["clip"] == {"name": "clip", "values": ["1.0", "2.0"], "differs": True}
     assert not rows["model.width"]["differs"]
+
+
+@pytest.mark.parametrize("content", ["steps: [oops\n", "- 1\n", "", None])
+def test_damaged_settings_take_no_others_with_them(tmp_path: Path, content: str | None) -> None:
+    for name in "abc":
+        run_folders.make(tmp_path / name, [run_folders.step(1)], steps=8 if name == "a" else 9)
+    with studio_of(tmp_path) as studio:
+        ids = [studio.id(tmp_path / name) for name in "bac"]
+        path = tmp_path / "b/run.yaml"
+        path.unlink() if content is None else path.write_text(content)
+        found = studio.get("api/settings?" + "&".join(f"run={id}" for id in ids))
+    rows = {row["name"]: row for row in found["rows"]}
+    assert rows["steps"] == {"name": "steps", "values": [None, "8", "9"], "differs": True}
+    assert not rows["clip"]["differs"], "what is unknown does not differ"
+    assert found["problems"][0].startswith("run.yaml cannot be read (")
+    assert found["problems"][1:] == [None, None]
 
 
 def test_samples_are_sent_as_data_and_never_as_a_page(studio: Running, runs: Path) -> None:

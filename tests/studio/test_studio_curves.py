@@ -80,6 +80,31 @@ def test_the_running_mean_is_that_of_its_definition() -> None:
     assert not np.allclose(running_mean(values, 0.1), running_mean(values, 0.2), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("share", [0.02, 0.2, 1.0])
+def test_a_mean_depends_on_the_values_of_its_window_alone(share: float) -> None:
+    values = np.linspace(5, 1, 10_000)
+    spiked = values.copy()
+    spiked[100] = 1e18
+    plain, found = running_mean(values, share), running_mean(spiked, share)
+    place, reach = np.arange(len(values)), round(share * len(values) / 2)
+    is_outside = (place > 100 + reach) | (2 * place < 100)
+    assert np.array_equal(found[is_outside], plain[is_outside])
+    assert plain[-1] == pytest.approx(values[-1 - reach :].mean(), rel=1e-14)
+
+
+def test_numbers_near_the_end_of_the_range_break_no_curve(tmp_path: Path) -> None:
+    values = [3.0, 1e308, -1e308, 1e308, 1e308, 1e290, -1e290, 1e-300, 2.0]
+    folder = run_folders.make(tmp_path / "a", [run_folders.step(n, loss) for n, loss in enumerate(values, 1)])
+    append(folder, run_folders.step(10**300, 1.0))
+    for smoothing in (0.0, 0.3, 1.0):
+        found = Curves(folder).curve("training/loss", **{**WHOLE, "points": 2, "smoothing": smoothing})
+        assert np.isfinite(list(found.values())).all()
+        assert (max(found["high"]), min(found["low"])) == (1e290, -1e290), "what no sum can hold is left out"
+    whole = Curves(folder).curve("training/loss", **WHOLE)
+    assert whole["step"] == [1, 6, 7, 8, 9]
+    assert whole["smooth"] == [3.0, 1e290, -1e290, 1e-300, 2.0]
+
+
 def test_every_number_of_a_journal_is_a_curve(tmp_path: Path) -> None:
     entries = [run_folders.step(1), run_folders.validation(1, ema=run_folders.score(2.5)), run_folders.step(2, None)]
     curves = Curves(run_folders.make(tmp_path / "a", entries))

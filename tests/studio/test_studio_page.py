@@ -145,6 +145,16 @@ def test_a_run_that_trains_is_followed(visit: Callable[..., Any], tmp_path: Path
         expect(shown.locator("#runs tbody tr")).to_have_count(2)
 
 
+def test_the_age_of_a_run_grows_though_nothing_changes(visit: Callable[..., Any], tmp_path: Path) -> None:
+    run_folders.make(tmp_path / "a", [run_folders.step(1)])
+    with studio_of(tmp_path) as studio:
+        shown = visit(studio)
+        changed = shown.locator("#runs tbody .changed")
+        changed.wait_for()
+        before = changed.inner_text()
+        expect(changed).not_to_have_text(before)
+
+
 def test_keys_change_the_tab(visit: Callable[..., Any], studio: Running) -> None:
     shown = visit(studio)
     shown.wait_for_selector("#runs")

@@ -53,5 +53,5 @@ def _option(value: Any, hint: Any, name: str) -> Any:
         return tuple(_option(each, get_args(hint)[0], name) for each in value)
     if name == "label" and hint is str and isinstance(value, int | np.integer) and not isinstance(value, bool):
         value = str(value)
-    written = value is None or isinstance(value, str | Path | int | float | list | tuple | np.generic)
+    written = value is None or isinstance(value, str | Path | int | float | list | tuple | dict | np.generic)
     return typed(value, hint, name, "") if written else value

@@ -1,6 +1,5 @@
 """The curves of a run: every number of its journal, kept in memory, smoothed, and reduced to what a screen can show."""
 
-import math
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from seedfast.run_folder.tail import Tail
 Floats = NDArray[np.float64]
 
 _MOST_CURVES = 1000  # of a run; a journal with more names is damaged, or made to exhaust the memory
+_LARGEST = 1e290  # no sum of the values of a curve up to this overflows, and neither does its axis in the page
 
 
 class Curves:
@@ -45,7 +45,7 @@ class Curves:
 
         Each bucket has its mean `step`, the range `low` to `high` of its values, and their smoothed mean `smooth`.
         smoothing: the share of the values, 0 … 1, that the window of the running mean has. Smoothing is computed before
-        the values are put into buckets. Values that are not finite are left out.
+        the values are put into buckets. Values that are not finite, or beyond 1e290, are left out.
         """
         with self._lock:
             self._update()
@@ -70,13 +70,12 @@ class Curves:
 
 
 def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of an entry by their names; none of one that is nested too deeply."""
+    """The numbers of an entry that can be drawn, by their names; none of one that is nested too deeply."""
     try:
-        found = {name: float(value) for name, value in scalars(entry).items()}
-        float(entry["step"])
-    except (RecursionError, OverflowError):
+        found = {name: value for name, value in scalars(entry).items() if abs(value) <= _LARGEST and is_utf8(name)}
+    except RecursionError:
         return {}
-    return {name: value for name, value in found.items() if math.isfinite(value) and is_utf8(name)}
+    return {name: float(value) for name, value in found.items()} if abs(entry["step"]) <= _LARGEST else {}
 
 
 def running_mean(values: Floats, share: float) -> Floats:
@@ -92,9 +91,26 @@ def running_mean(values: Floats, share: float) -> Floats:
     places = np.arange(count)
     before = np.minimum(reach, places)
     after = np.minimum(before, count - 1 - places)
-    sums = np.concatenate([[0.0], np.cumsum(values - values[0])])  # of differences, which are small
-    means: Floats = values[0] + (sums[places + after + 1] - sums[places - before]) / (before + after + 1)
+    # Every window gets the same width: those that shrink reach into zeros beside the values.
+    beside = np.zeros(2 * reach)
+    sums = _window_sums(np.concatenate([beside, values, beside]), 2 * reach + 1)
+    means: Floats = sums[places + before] / (before + after + 1)
     return means
+
+
+def _window_sums(values: Floats, width: int) -> Floats:
+    """The sum of each `width` successive values, as one of windows whose widths are powers of two.
+
+    A difference of two running totals would be faster, but one large value makes all totals after it inexact.
+    """
+    count = len(values) - width + 1
+    sums, place = np.zeros(count), 0  # of the first `place` values of each window
+    for power in range(width.bit_length()):
+        if width >> power & 1:
+            sums += values[place : place + count]
+            place += 1 << power
+        values = values[: -(1 << power)] + values[1 << power :]  # of windows that are twice as wide
+    return sums
 
 
 def bucketed(steps: Floats, values: Floats, smooth: Floats, points: int) -> dict[str, Floats]:

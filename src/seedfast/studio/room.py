@@ -30,7 +30,10 @@ _LOADED, _KEPT = 2, 16
 """The most models, and the most results, that are kept."""
 _MOST, _MOST_SAMPLES = 4096, 64
 """The largest whole number among the options, and the most samples of a request."""
+_MOST_OF = {"num": _MOST_SAMPLES, "top_k": 2**63 - 1, "to_seed": 2**63 - 1}
+"""The largest whole numbers of the options that have another one."""
 _PICTURES = ("image", "inpaint", "mask")
+_ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Room:
                     samples: Any = model.sample(request, seed=seed)
                 facts = [fact for fact in (model.origin, model.decoding(request), f"seed {seed}") if fact]
             except UserError as error:
-                raise UserError(str(error).replace(f"{place}/", "").replace("--", "")) from None
+                raise UserError(str(error).replace(f"{place}/", "")) from None
             text = str(samples).replace(f"{place}/", "")
         films = list(samples.films)
         files = {name: content for name, content in samples.files().items() if Path(name).suffix in MEDIA}
@@ -185,9 +188,9 @@ def _options(asked: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise UserError("options must be a JSON object.")
     for name, value in options.items():
-        most = _MOST_SAMPLES if name == "num" else _MOST
-        if type(value) is int and value > most and name not in ("top_k", "to_seed"):
-            raise UserError(f"{name} is {value}, and the studio takes {most} at most.")
+        most = _MOST_OF.get(name, _MOST)
+        if type(value) is int and value > most:
+            raise UserError(f"{name} is {value!r:.40}, and the studio takes {most} at most.")
         if isinstance(value, list) and len(value) > _MOST_SAMPLES:
             raise UserError(f"{name} has {len(value)} values, and the studio takes {_MOST_SAMPLES} at most.")
     return dict(options)
@@ -245,7 +248,10 @@ def _attention(samples: CaptionSamples, files: dict[str, bytes]) -> dict[str, An
 
 def _is_chat(messages: Any) -> bool:
     return isinstance(messages, list) and all(
-        isinstance(each, dict) and each.keys() == {"role", "content"} and all(isinstance(v, str) for v in each.values())
+        isinstance(each, dict)
+        and each.keys() == {"role", "content"}
+        and each["role"] in _ROLES
+        and isinstance(each["content"], str)
         for each in messages
     )
 

@@ -24,8 +24,8 @@ MEDIA = {".png": "image/png", ".gif": "image/gif", ".txt": "text/plain; charset=
 """The media types of the sample files that are shown. SVG and HTML can hold scripts, so they are not among them."""
 
 
-class UnknownError(Exception):
-    """An id or a name that does not exist; the message is a sentence."""
+class UnknownError(UserError):
+    """An id or a name that does not exist."""
 
 
 class Runs:
@@ -66,15 +66,20 @@ class Runs:
         with self._lock:
             return self._curves.setdefault(run, Curves(path))
 
-    def settings(self, runs: Sequence[str]) -> list[dict[str, Any]]:
-        """Each field of the run.yaml of these runs: its dotted name, its value in each run as text (None: the run has
-        no such field), and whether the values differ. Raises UnknownError, or UserError for a file that is damaged."""
+    def settings(self, runs: Sequence[str]) -> dict[str, list[Any]]:
+        """The fields of the run.yaml of these runs, as rows, and for each run why it cannot be read (None: it can).
+
+        A row has the dotted name of a field, its value in each run as text (None: the run has no such field), and
+        whether the values of the runs that can be read differ. Raises UnknownError.
+        """
         found = [_settings(self.path(run)) for run in runs]
+        readable = [each for each in found if isinstance(each, dict)]
         rows = []
-        for name in sorted({name for each in found for name in each}):
-            values = [each.get(name) for each in found]
-            rows.append({"name": name, "values": values, "differs": len(set(values)) > 1})
-        return rows
+        for name in sorted({name for each in readable for name in each}):
+            values = [each.get(name) if isinstance(each, dict) else None for each in found]
+            differs = len({each.get(name) for each in readable}) > 1
+            rows.append({"name": name, "values": values, "differs": differs})
+        return {"rows": rows, "problems": [each if isinstance(each, str) else None for each in found]}
 
     def samples(self, run: str) -> list[dict[str, Any]]:
         """The files of samples of a run by their folder, newest step first. Raises UnknownError."""
@@ -121,11 +126,14 @@ def _number(folder: Path) -> tuple[list[int], str]:
     return [int(digits) for digits in re.findall(r"\d{1,18}", folder.name)], folder.name
 
 
-def _settings(path: Path) -> dict[str, str]:
+def _settings(path: Path) -> dict[str, str] | str:
+    """The settings of a run by their dotted names; a sentence for those that cannot be read."""
     if is_bare(path):
         return {}
     try:
         content = read_yaml(path / "run.yaml", root=path)
+        if not isinstance(content, Mapping):
+            raise ValueError("it has no fields")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / 'run.yaml'} cannot be read: {' '.join(str(error).split())}.") from None
-    return {name: str(value) for name, value in flatten(content).items()} if isinstance(content, Mapping) else {}
+        return f"run.yaml cannot be read ({' '.join(str(error).split())})."
+    return {name: str(value) for name, value in flatten(content).items()}

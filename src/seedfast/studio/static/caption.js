@@ -1,25 +1,25 @@
 /** Captions of a picture, and where each token attends to. */
 import { Problem, html, useEffect, useRef, useState } from "./lib.js";
 import { Options } from "./options.js";
-import { Status, encoded, useSampling } from "./sampling.js";
+import { Status, encoded, usePicture, useSampling } from "./sampling.js";
 
 export function CaptionPlay({ run, model }) {
   const [seed, setSeed] = useState(1);
   const [values, setValues] = useState({});
-  const [blob, setBlob] = useState(null);
+  const { blob, mistake, take } = usePicture();
   const { panels, error, isBusy, progress, run: sample, stop } = useSampling(run.id);
   const shown = panels[0]?.result ? panels[0] : null;
   const caption = async () => sample([{ title: "", body: { seed, options: values, image: await encoded(blob) } }]);
   return html`
     <div class="bar">
-      <label>image <input type="file" id="source" accept="image/*" onChange=${(event) => setBlob(event.target.files[0] || null)} /></label>
+      <label>image <input type="file" id="source" accept="image/*" onChange=${(event) => take(event.target.files[0] || null)} /></label>
       <button type="button" class="main" id="caption" disabled=${isBusy || !blob} onClick=${caption}>Caption</button>
       <button type="button" id="stop" disabled=${!isBusy} onClick=${stop}>Stop</button>
       <label>seed <input type="number" id="seed" min="0" value=${seed} onInput=${(event) => setSeed(Math.max(0, Math.trunc(Number(event.target.value))))} /></label>
       <${Status} isBusy=${isBusy} progress=${progress} what="captioning" />
     </div>
     <${Options} options=${model.options} values=${values} set=${setValues} legend="decoding" />
-    <${Problem} text=${error} />
+    <${Problem} text=${mistake || error} />
     ${shown && html`<pre id="captions">${shown.text.replaceAll(/^image: /gm, "")}</pre>`}
     ${shown?.attention && html`<${Attention} key=${shown.result} shown=${shown} />`}`;
 }

@@ -1,6 +1,6 @@
 /** Curves, settings and samples of several runs side by side. */
 import { Chart } from "./chart.js";
-import { Problem, colourOf, get, html, shortNames, useEffect, useState, usePolled } from "./lib.js";
+import { Name, Problem, colourOf, dashOf, get, html, shortNames, useEffect, useState, usePolled } from "./lib.js";
 import { isLive, loss } from "./runs.js";
 
 const POINTS = 800, LIVE = 2, QUIET = 15; // buckets of a curve; seconds between reads
@@ -13,13 +13,18 @@ export function Compare({ runs, chosen }) {
   const query = shown.map((run) => `run=${run.id}`).join("&");
   return html`
     <ul class="legend">${shown.map((run, place) => html`<li key=${run.id}>
-      <span class="dot" style=${{ background: colourOf(place) }}></span>${names[place]}
-      <span class="faint"> step ${run.step.toLocaleString("en")} · ${run.state} ${loss(run)}</span></li>`)}</ul>
+      <${Line} place=${place} /><${Name} text=${names[place]} />
+      <span class="faint"> step ${run.step.toLocaleString("en")} · ${run.state} ${loss(run)}</span>
+      ${run.problem && html`<div class="warning">${run.problem}</div>`}</li>`)}</ul>
     <${Curves} key=${query} shown=${shown} names=${names} query=${query} />
     <${Settings} query=${query} names=${names} />
     <h2>Samples</h2>
     <div class="columns">${shown.map((run, place) => html`<${Samples} key=${run.id} run=${run} name=${names[place]} />`)}</div>`;
 }
+
+/** The line of a run in the chart. */
+const Line = ({ place }) => html`<svg class="line" viewBox="0 0 40 8" aria-hidden="true">
+  <line x2="40" y1="4" y2="4" stroke=${colourOf(place)} stroke-dasharray=${dashOf(place).join(" ") || "none"} /></svg>`;
 
 function Curves({ shown, names, query }) {
   const [name, setName] = useState(FIRST[0]);
@@ -46,22 +51,24 @@ function Curves({ shown, names, query }) {
     <${Chart} names=${names} curves=${curves} isLog=${isLog} onZoom=${setZoom} />
     <p class="faint">Bands are the range of the values, lines their smoothed mean. Drag over steps to enlarge them; a double click shows all.</p>
     <div class="scroll"><table id="last"><thead><tr><th>run</th><th class="number">${name}, last</th></tr></thead>
-      <tbody>${names.map((each, place) => html`<tr key=${each}><td>${each}</td><td class="number">${last[place] === undefined ? (value ? "no such curve" : "reading …") : last[place].toPrecision(5)}</td></tr>`)}</tbody>
+      <tbody>${names.map((each, place) => html`<tr key=${each}><td><${Name} text=${each} /></td><td class="number">${last[place] === undefined ? (value ? "no such curve" : "reading …") : last[place].toPrecision(5)}</td></tr>`)}</tbody>
     </table></div>`;
 }
 
 function Settings({ query, names }) {
   const { value, error } = usePolled(`api/settings?${query}`, 0);
   const [isAll, setAll] = useState(false);
-  const rows = (value || []).filter((row) => isAll || row.differs);
+  const rows = value ? value.rows.filter((row) => isAll || row.differs) : [];
+  const problems = value ? value.problems : [];
   return html`<h2>Settings</h2>
     <label><input type="checkbox" id="all-settings" checked=${isAll} onChange=${(event) => setAll(event.target.checked)} /> show those that are equal too</label>
     <${Problem} text=${error} />
+    ${problems.map((each, place) => each && html`<${Problem} key=${place} text=${`${names[place]}: ${each}`} />`)}
     ${value && !rows.length && html`<p class="faint">No setting differs.</p>`}
     ${rows.length > 0 && html`<div class="scroll"><table id="settings">
-      <thead><tr><th>setting</th>${names.map((name) => html`<th key=${name}>${name}</th>`)}</tr></thead>
+      <thead><tr><th>setting</th>${names.map((name) => html`<th key=${name}><${Name} text=${name} /></th>`)}</tr></thead>
       <tbody>${rows.map((row) => html`<tr key=${row.name} class=${row.differs ? "differs" : ""}><td>${row.name}</td>
-        ${row.values.map((each, place) => html`<td key=${place}>${each === null ? html`<span class="faint">none</span>` : each}</td>`)}</tr>`)}</tbody>
+        ${row.values.map((each, place) => html`<td key=${place}>${each === null ? html`<span class="faint">${problems[place] ? "unknown" : "none"}</span>` : each}</td>`)}</tr>`)}</tbody>
     </table></div>`}`;
 }
 

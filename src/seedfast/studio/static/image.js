@@ -2,7 +2,7 @@
 import { Problem, html, useEffect, useRef, useState } from "./lib.js";
 import { Options } from "./options.js";
 import { Player } from "./player.js";
-import { Status, encoded, useSampling } from "./sampling.js";
+import { Status, encoded, usePicture, useSampling } from "./sampling.js";
 
 const MODES = { noise: "from noise", image: "from an image", inpaint: "fill a part of an image" };
 const ONLY = { strength: "image", resample: "inpaint" }; // options that only one mode has
@@ -12,24 +12,22 @@ export function ImagePlay({ run, model }) {
   const [seed, setSeed] = useState(1);
   const [labels, setLabels] = useState([]);
   const [values, setValues] = useState({ num: 4 });
-  const [source, setSource] = useState(null); // {blob, url}
+  const source = usePicture();
   const [mistake, setMistake] = useState(null);
   const mask = useRef(null);
   const { panels, error, isBusy, progress, run: sample, stop } = useSampling(run.id);
-  useEffect(() => () => source && URL.revokeObjectURL(source.url), [source]);
 
-  const choose = (blob) => setSource({ blob, url: URL.createObjectURL(blob) });
   const useFirst = async () => {
     const { result, files } = panels[0];
     const name = files.find((each) => each.startsWith("sample_")) || files[0];
-    choose(await (await fetch(`api/results/${result}/files/${encodeURIComponent(name)}`)).blob());
+    source.take(await (await fetch(`api/results/${result}/files/${encodeURIComponent(name)}`)).blob());
   };
 
   async function generate() {
     setMistake(null);
     const kept = Object.entries(values).filter(([name]) => !ONLY[name] || ONLY[name] === mode);
     const body = { seed, options: { ...Object.fromEntries(kept), ...(labels.length ? { label: labels } : {}) } };
-    if (mode !== "noise" && !source) { setMistake("Choose an image first."); return; }
+    if (mode !== "noise" && !source.blob) { setMistake("Choose an image first."); return; }
     if (mode !== "noise") body[mode] = await encoded(source.blob);
     if (mode === "inpaint") {
       if (!mask.current) { setMistake("The image is not loaded yet."); return; }
@@ -43,10 +41,10 @@ export function ImagePlay({ run, model }) {
   return html`
     <fieldset class="options"><legend>begin</legend>${Object.entries(MODES).map(([name, title]) => html`<label key=${name}>
       <input type="radio" name="mode" value=${name} checked=${mode === name} onChange=${() => setMode(name)} />${title}</label>`)}</fieldset>
-    ${mode !== "noise" && html`<p class="bar"><label>image <input type="file" id="source" accept="image/*" onChange=${(event) => event.target.files[0] && choose(event.target.files[0])} /></label>
-      ${panels[0]?.result && html`<button type="button" id="use-first" onClick=${useFirst}>Use the first sample</button>`}</p>`}
-    ${source && mode === "image" && html`<div class="paint"><img src=${source.url} alt="the image to begin with" /></div>`}
-    ${source && mode === "inpaint" && html`<${Brush} key=${source.url} url=${source.url} mask=${mask} />`}
+    ${mode !== "noise" && html`<p class="bar"><label>image <input type="file" id="source" accept="image/*" onChange=${(event) => source.take(event.target.files[0] || null)} /></label>
+      ${panels[0]?.result && html`<button type="button" id="use-first" onClick=${useFirst}>Use the first sample</button>`}</p><${Problem} text=${source.mistake} />`}
+    ${source.blob && mode === "image" && html`<div class="paint"><img src=${source.url} alt="the image to begin with" /></div>`}
+    ${source.blob && mode === "inpaint" && html`<${Brush} key=${source.url} url=${source.url} mask=${mask} />`}
     ${model.classes.length > 0 && html`<fieldset class="classes"><legend>classes (none: any)</legend>
       ${[...model.classes, "none"].map((name) => html`<label key=${name}><input type="checkbox" name="label" value=${name} checked=${labels.includes(name)} onChange=${() => toggle(name)} /> ${name === "none" ? "the null label" : name}</label>`)}</fieldset>`}
     <${Options} options=${model.options} values=${values} set=${setValues} without=${without} />

@@ -68,6 +68,16 @@ export function usePolled(url, seconds) {
   return state;
 }
 
+/** The seconds since the epoch, read again every second. */
+export function useNow() {
+  const [now, setNow] = useState(Date.now() / 1000);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return now;
+}
+
 /** The tab and the runs that the address names, as #compare/ID,ID. */
 export function usePlace() {
   const read = () => {
@@ -78,6 +88,7 @@ export function usePlace() {
   useEffect(() => {
     const changed = () => setPlace(read());
     addEventListener("hashchange", changed);
+    changed(); // the address may have changed since the first rendering
     return () => removeEventListener("hashchange", changed);
   }, []);
   return place;
@@ -103,5 +114,8 @@ export function shortNames(paths) {
   while (parts.length && parts.every((each) => each.length > shared + 1 && each[shared] === parts[0][shared])) shared += 1;
   return parts.map((each) => each.slice(shared).join("/"));
 }
+
+/** The name of a run, shortened where it is long. */
+export const Name = ({ text }) => html`<span class="name" title=${text}>${text}</span>`;
 
 export const Problem = ({ text }) => text && html`<p class="warning" role="alert">${text}</p>`;

@@ -1,5 +1,5 @@
 /** The list of runs, and which of them are chosen. */
-import { address, html, shortNames, useState } from "./lib.js";
+import { address, html, shortNames, useNow, useState } from "./lib.js";
 
 export const isLive = (run) => run.state === "training";
 
@@ -10,7 +10,8 @@ function size(bytes) {
   return `${unit && bytes < 10 ? bytes.toFixed(1) : Math.round(bytes)} ${UNITS[unit]}`;
 }
 
-function age(seconds) {
+function Age({ since }) {
+  const seconds = useNow() - since;
   if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s ago`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
   return seconds < 129600 ? `${Math.round(seconds / 3600)} h ago` : `${Math.round(seconds / 86400)} days ago`;
@@ -70,6 +71,6 @@ function Row({ run, name, isChosen, toggle }) {
     <td class="number loss">${loss(run)}</td>
     <td class="state-of"><span class=${`state ${isLive(run) ? "running" : run.state === "finished" ? "finished" : ""}`}>${run.state}</span></td>
     <td class="number size">${size(run.size)}</td>
-    <td class="number changed">${age(Date.now() / 1000 - run.changed)}</td>
+    <td class="number changed"><${Age} since=${run.changed} /></td>
   </tr>`;
 }

@@ -1,5 +1,5 @@
 /** Requests of samples, whose frames are shown while they come. */
-import { html, post, useRef, useState } from "./lib.js";
+import { html, post, useEffect, useRef, useState } from "./lib.js";
 
 /** A panel of the player for a request that runs. */
 const begun = (title) => ({ title, films: [[]], facts: [], files: [], result: null, isLive: true });
@@ -47,6 +47,21 @@ export function useSampling(id) {
 /** That the model computes, and how far it is. */
 export const Status = ({ isBusy, progress, what }) => isBusy
   && html`<span class="faint" role="status">${what} … ${progress === null ? "" : `${Math.round(100 * progress)} %`}</span>`;
+
+/** {blob, url, mistake, take(blob)}: a picture, and what is wrong with one that cannot be taken. */
+export function usePicture() {
+  const [state, setState] = useState({ blob: null, url: null, mistake: null });
+  const newest = useRef(null);
+  useEffect(() => () => URL.revokeObjectURL(state.url), [state.url]);
+  async function take(blob) {
+    newest.current = blob;
+    const isPicture = !blob || await createImageBitmap(blob).then((image) => { image.close(); return true; }, () => false);
+    if (newest.current !== blob) return; // another one was chosen meanwhile
+    if (isPicture) setState({ blob, url: blob && URL.createObjectURL(blob), mistake: null });
+    else setState({ blob: null, url: null, mistake: `${blob.name || "This"} is no picture that this browser can read: choose another file.` });
+  }
+  return { ...state, take };
+}
 
 /** A file as base64. */
 export function encoded(blob) {
