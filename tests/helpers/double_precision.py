@@ -1,7 +1,9 @@
-"""seedfast with more digits: every float32 of the program is a float64. `python -m tests.helpers.double_precision train …`
+"""seedfast with more digits: every float32 of the program is a float64.
 
-Where two trainings differ only because additions round, they then differ by 10⁻⁹ of what they did; where they differ for
-another reason, by as much as before.
+Where two trainings differ only because additions round, they then differ by 10⁻⁹ of what they did; where they differ
+for another reason, by as much as before.
+
+    python -m tests.helpers.double_precision train …
 """
 
 import os

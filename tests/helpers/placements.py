@@ -1,6 +1,5 @@
 """Trainings under every placement, to compare: `train(recipe, "fsdp", 2)`."""
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,22 +43,13 @@ class Trainer:
         return place
 
 
-def distances(one: Path, other: Path, name: str = "loss") -> list[float]:
-    """How far the losses of two trainings (or another number) differ at each step: relative, and absolute below 1."""
-    values, others = ([entry[name] for entry in journal.read(place) if "loss" in entry] for place in (one, other))
-    return [abs(a - b) / max(1, abs(b)) for a, b in zip(values, others, strict=True)]
-
-
-def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4, until: float = math.inf) -> None:
-    """Assert that two trainings have the same samples, and losses up to rounding, also if one was continued.
-
-    until: the last step that is compared.
-    """
+def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1e-4) -> None:
+    """Assert that two trainings have the same samples, and losses up to rounding, also if one was continued."""
     steps, others = (
         {entry["step"]: entry for entry in journal.read(place) if "loss" in entry} for place in (one, other)
     )
     assert steps.keys() == others.keys()
-    for step, a in ((step, entry) for step, entry in steps.items() if step <= until):
+    for step, a in steps.items():
         b = others[step]
         assert a["weight"] == b["weight"]
         # A self-critical loss is a difference of two sums of about one, and can be near 0.
@@ -70,6 +60,6 @@ def same_training(one: Path, other: Path, *, loss: float = 1e-6, norm: float = 1
         for place in (one, other)
     )
     assert validations.keys() <= others.keys()  # the end of each part is validated too
-    for step, validation in ((step, found) for step, found in validations.items() if step <= until):
+    for step, validation in validations.items():
         for weights, score in validation.items():
             assert score["loss"] == pytest.approx(others[step][weights]["loss"], rel=loss)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.helpers.cli import Run as Command
-from tests.helpers.placements import Trainer, distances, same_training
+from tests.helpers.placements import Trainer, same_training
 from tests.helpers.processes import ranks
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in
 
@@ -198,7 +198,6 @@ def test_every_family_trains_the_same_in_every_topology(
         words = ("--shard-degree", "2") if placement == "hsdp" else ()
         other = trainer.train(recipe, placement, processes, *words, **how)
         same_training(one, other, loss=most)
-        print(recipe, module, placement, processes, max(distances(one, other)), max(distances(one, other, "gradient_norm")))
 
 
 @pytest.mark.slow
