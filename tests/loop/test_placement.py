@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.helpers.cli import Run as Command
-from tests.helpers.placements import Trainer, distances, same_training
+from tests.helpers.placements import Trainer, same_training
 from tests.helpers.processes import ranks
 from tests.helpers.runs import FAMILIES, FINETUNE, flags, small_run, train_in
 
@@ -178,40 +178,26 @@ EVERY = (*FAMILIES, "image-transformer", "image-diffusers", FINETUNE, "dpo")
 """The families, and the networks of each that are cut in another way."""
 
 
-LONG: dict[str, Any] = {"steps": 200, "eval_every": 100}
-
-
-@pytest.fixture(scope="module", params=EVERY)
-def alone(request: pytest.FixtureRequest, trainer: Trainer) -> tuple[str, Path, Path]:
-    """A recipe, its run of 200 steps by one process, and the same by one process that adds in another order."""
-    recipe = request.param
-    place = trainer.train(recipe, "auto", 1, out=f"{recipe}-alone", micro_batch=2, **LONG)
-    return recipe, place, trainer.train(recipe, "auto", 1, out=f"{recipe}-other", micro_batch=1, **LONG)
+TOPOLOGIES = [("ddp", 2), ("ddp", 4), ("fsdp", 1), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("placement", "processes"), [("ddp", 2), ("ddp", 4), ("fsdp", 1), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4)]
+    ("module", "steps", "most"), [("seedfast", 20, 1e-6), ("tests.helpers.double_precision", 200, 1e-9)]
 )
+@pytest.mark.parametrize("recipe", EVERY)
 def test_every_family_trains_the_same_in_every_topology(
-    placement: str, processes: int, alone: tuple[str, Path, Path], trainer: Trainer
+    recipe: str, module: str, steps: int, most: float, story: Path, tmp_path: Path
 ) -> None:
-    """The same samples, and losses that differ by 1e-6. Training makes rounding grow, by about a factor of ten in 40
-    steps, so after the first 20 they may differ as much as those of one process that adds in another order do."""
-    words = ("--shard-degree", "2") if placement == "hsdp" else ()
-    recipe, one, reordered = alone
-    other = trainer.train(recipe, placement, processes, *words, micro_batch=2, **LONG)
-    assert max(distances(one, other)[:20]) <= 1e-6
-    # Self-critical captions are drawn: at some step rounding decides a draw, and from there on they are others.
-    until = min(_alike(one, reordered), _alike(one, other))
-    assert until == 200 or (recipe == "image-caption" and until >= 100)
-    grown = {name: 10 * max(distances(one, reordered, name)[:until]) for name in ("loss", "gradient_norm")}
-    same_training(one, other, loss=max(1e-6, grown["loss"]), norm=max(1e-4, grown["gradient_norm"]), until=until)
-
-
-def _alike(one: Path, other: Path) -> int:
-    """The steps before the first whose losses differ by more than rounding."""
-    return next((step for step, each in enumerate(distances(one, other)) if each > 1e-2), LONG["steps"])
+    """The same samples, and losses that differ by rounding only. Training makes it grow by about a factor of ten in 40
+    steps, so runs of 200 steps are computed with more digits."""
+    trainer = Trainer(story, tmp_path, module)
+    how: dict[str, Any] = {"micro_batch": 2, "steps": steps, "eval_every": steps // 2}
+    one = trainer.train(recipe, "auto", 1, **how)
+    for placement, processes in TOPOLOGIES:
+        words = ("--shard-degree", "2") if placement == "hsdp" else ()
+        other = trainer.train(recipe, placement, processes, *words, **how)
+        same_training(one, other, loss=most)
 
 
 @pytest.mark.slow
