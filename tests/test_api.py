@@ -287,5 +287,5 @@ def test_the_journal_is_a_table(model: Any) -> None:
     assert np.isfinite(table["training/loss"]).sum() == 6
     assert np.isfinite(table["validation/raw/loss"]).sum() == 2
     assert "<table>" in table._repr_html_()
-    with pytest.raises(UserError, match=r"journal\.jsonl"):
+    with pytest.raises(UserError, match="There is no folder nowhere"):
         seedfast.journal("nowhere")

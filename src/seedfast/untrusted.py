@@ -20,6 +20,10 @@ _YAML_NODES = 20_000  # of a document with every alias written out; a run has ab
 _YAML_DEPTH = 50
 
 
+class UntrustedError(ValueError):
+    """A file that is refused for what it is. The message, which names it, is the first part of a sentence."""
+
+
 def plain_path(folder: Path, name: Any) -> Path:
     """The path of a file inside `folder`, by the name that another file gives it.
 
@@ -28,7 +32,7 @@ def plain_path(folder: Path, name: Any) -> Path:
     """
     parts = PurePosixPath(name).parts if isinstance(name, str) and "\0" not in name else ()
     if not parts or name.startswith("/") or ".." in parts:
-        raise ValueError(f"{name!r} is no name of a file inside {folder}")
+        raise UntrustedError(f"{name!r} is no name of a file inside {folder}")
     return regular(folder.joinpath(*parts), folder)
 
 
@@ -36,9 +40,9 @@ def regular(path: Path, root: Path) -> Path:
     """The same path. Raises ValueError if a link leads out of `root`, or if it exists and is no regular file."""
     try:
         if leads_out(path, root):
-            raise ValueError(f"{path} is a link that leads out of {root}: put the file itself there")
+            raise UntrustedError(f"{path} is a link that leads out of {root}: put the file itself there")
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError(f"{path} is no regular file")
+            raise UntrustedError(f"{path} is no regular file")
     except FileNotFoundError:
         pass
     return path
@@ -59,7 +63,7 @@ def read_bytes(path: Path, *, limit: int, root: Path | None = None) -> bytes:
         # Python allocates what it is asked to read, so no more than the file is asked for.
         content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > limit:
-        raise ValueError(f"{path} has more than {limit} bytes")
+        raise UntrustedError(f"{path} has more than {limit} bytes")
     return content
 
 
@@ -68,7 +72,7 @@ def read_json(path: Path, *, limit: int = JSON_LIMIT, root: Path | None = None) 
     try:
         return json.loads(read_bytes(path, limit=limit, root=root))
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply") from None
+        raise UntrustedError(f"{path} is nested too deeply") from None
 
 
 def read_yaml(path: Path, *, root: Path | None = None) -> Any:
@@ -83,18 +87,18 @@ def read_yaml(path: Path, *, root: Path | None = None) -> Any:
         for number, event in enumerate(yaml.parse(text, kind)):  # as it is read, so that it can end early
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if number > _YAML_NODES or depth > _YAML_DEPTH:
-                raise ValueError(
+                raise UntrustedError(
                     f"{path} has more than {_YAML_NODES} values, or is nested more than {_YAML_DEPTH} deep"
                 )
         loader = kind(text)
         node = loader.get_single_node()
         if node is not None and _nodes(node, {}) > _YAML_NODES:
-            raise ValueError(f"{path} has more than {_YAML_NODES} values")
+            raise UntrustedError(f"{path} has more than {_YAML_NODES} values")
         return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split()).replace('in "<unicode string>", line', "at line")) from error
+        raise UntrustedError(" ".join(str(error).split()).replace('in "<unicode string>", line', "at line")) from error
     except RecursionError:
-        raise ValueError(f"{path} contains itself") from None
+        raise UntrustedError(f"{path} contains itself") from None
 
 
 class _Strict(yaml.constructor.SafeConstructor):

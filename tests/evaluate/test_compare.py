@@ -192,7 +192,7 @@ def test_mistakes_are_refused_in_one_sentence(runs: Path, tmp_path: Path, seedfa
         ((runs / "images", runs / "more-images", "--judge", ar), "which no judge scores"),
         ((ar, masked, "--json", "--markdown"), "give one of them"),
         ((ar, masked, "--windows", "1"), "windows must be at least 2"),
-        ((ar, masked, "--html", tmp_path), "is no file in a folder"),
+        ((ar, masked, "--html", tmp_path), "cannot be written: it is a folder"),
         ((ar, masked, "--judge", masked), "must be an autoregressive"),
     ):
         status, _, error = seedfast("compare", *words)

@@ -13,7 +13,7 @@ from seedfast.run_folder import journal
 from seedfast.run_folder.checkpoints import Checkpoints
 from seedfast.run_folder.lock import owner_is_alive
 from seedfast.run_folder.records import read_best
-from seedfast.untrusted import read_json, read_yaml
+from seedfast.untrusted import UntrustedError, read_json, read_yaml
 
 State = Literal["training", "finished", "interrupted", "stopped", "not finished", "unreadable"]
 """training: its process lives. finished: it has taken all of its steps, or stopped early. interrupted: by Ctrl-C or
@@ -68,7 +68,7 @@ def summary(path: Path) -> RunSummary:
     try:
         return _summary(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, UserError):
+        if isinstance(error, UserError | UntrustedError):
             problem = " ".join(str(error).split())
         elif isinstance(error, OSError) and error.filename:
             problem = f"{Path(error.filename).name} cannot be read ({error.strerror})"
