@@ -49,14 +49,22 @@ def animates(console: Console) -> bool:
 def printable(text: str) -> str:
     """A text without the control characters that would move the cursor or change the colours of a terminal.
 
-    Bytes of a name that are not UTF-8 (half characters in Python) are replaced too.
+    Bytes of a name that are not UTF-8 (half characters in Python) are replaced too. Carriage returns are left out, of
+    which lines of Windows have one each.
     """
-    return "".join(c if category(c) not in ("Cc", "Cs") or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if category(c) not in ("Cc", "Cs") or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text if c != "\r"
+    )
+
+
+def is_on_screen() -> bool:
+    """Whether stdout is a terminal; a closed one (None) is not."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def put(text: str) -> None:
     """Print on stdout; on a terminal what is not printable in names and texts from elsewhere is replaced."""
-    print(printable(text) if sys.stdout.isatty() else text, flush=True)
+    print(printable(text) if is_on_screen() else text, flush=True)
 
 
 def say(message: str) -> None:

@@ -15,6 +15,7 @@ from seedfast.console import printable
 from seedfast.families.text.request import TextSamples
 
 NAME = "esc\x1b[31mred\x07\udcff"
+LINES = "a\r\nb\tc"
 SHOWN = "esc\ufffd[31mred\ufffd\ufffd"
 
 
@@ -46,6 +47,24 @@ def test_the_name_of_a_run_moves_no_cursor(command: str, tmp_path: Path) -> None
     assert "\x1b" not in output
     assert "\x07" not in output
     assert SHOWN in output.replace("\r\n", ""), output
+
+
+def test_lines_of_windows_stay_lines() -> None:
+    assert printable(LINES) == "a\nb\tc"
+
+
+@pytest.mark.parametrize("command", ["runs", "clean", "recipes", "journal"])
+def test_a_closed_stdout_is_no_error(command: str, tmp_path: Path) -> None:
+    make(tmp_path, [step(1, 4.0)])
+    words = [command] if command == "recipes" else [command, "."]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "seedfast", *words]
+    done = subprocess.run(closed, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_strange_column_of_a_journal_moves_no_cursor(tmp_path: Path) -> None:
+    make(tmp_path, [step(1, 4.0) | {"\x1b[31mred": 1.0}])
+    assert "\x1b" not in on_a_terminal("journal", ".", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("is_dumb", [False, True])

@@ -16,7 +16,8 @@ from seedfast.serve.service import Limits
 class Running:
     """A server that answers. url: ends with /v1."""
 
-    def __init__(self, made: Endpoint, url: str) -> None:
+    def __init__(self, made: Endpoint, url: str, server: Server) -> None:
+        self.connections = server.server_state.connections
         self.endpoint, self.url, self.root = made, url, url.removesuffix("/v1")
         self.engine, self.model = made.service.engine, made.service.name
 
@@ -57,7 +58,7 @@ def served(
     try:
         while not server.started:
             time.sleep(0.005)
-        yield Running(made, url)
+        yield Running(made, url, server)
     finally:
         server.end()
         thread.join(60)

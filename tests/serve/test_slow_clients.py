@@ -1,8 +1,10 @@
 """Clients that send their requests slowly, or never to their end, keep nobody else out."""
 
+import resource
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,11 +28,20 @@ def connected(url: str, sent: bytes) -> socket.socket:
 
 
 def is_closed(client: socket.socket) -> bool:
-    """Whether the server has closed a connection; waits for something to happen to it."""
+    """Wait until the server closes a connection. Raises TimeoutError."""
     try:
-        return client.recv(1 << 16) == b""
+        while client.recv(1 << 16):
+            pass
     except ConnectionResetError:
-        return True
+        pass
+    return True
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=60).status_code == 200
+    except httpx.NetworkError:
+        return False
 
 
 def is_answered(running: Running) -> bool:
@@ -66,16 +77,58 @@ def test_an_answer_may_take_longer_than_its_request(causal: Running, monkeypatch
     assert cancelled  # the deadline does not outlast the request
 
 
+def test_what_follows_an_answer_has_its_time_too(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    with served(folders["text-autoregressive"]) as running:
+        first = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        with connected(running.url, first + UNFINISHED["body"]) as client:
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            assert is_closed(client)
+
+
+def test_a_client_that_does_not_read_is_given_up(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    with served(folders["text-autoregressive"]) as running, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(60)
+        client.connect(("127.0.0.1", urlsplit(running.url).port))
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012  # the end comes at some request
+            for _ in range(100_000):
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+
+
+@pytest.mark.parametrize(("files", "kept"), [(1024, 928), (1 << 20, 4096), (16, 8), (resource.RLIM_INFINITY, 4096)])
+def test_as_many_connections_as_files_are_kept(files: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert connection.most_connections() == kept
+
+
 def test_a_new_client_takes_the_place_of_the_one_that_has_waited_longest(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "most_connections", lambda: 4)
     with served(folders["text-autoregressive"]) as running:
         clients = [connected(running.url, UNFINISHED["body"]) for _ in range(4)]
+        while len(running.connections) < 4:
+            time.sleep(0.005)
+        with connected(running.url, b"") as late:
+            assert is_closed(late)  # nobody has waited for a second yet
+        monkeypatch.setattr(connection, "PRESSED", 0.0)
         assert is_answered(running)
         assert is_closed(clients[0])
         for client in clients:
             client.close()
+
+
+def test_a_client_that_has_its_answer_gives_its_place_away(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "most_connections", lambda: 2)
+    monkeypatch.setattr(connection, "PRESSED", 0.0)
+    with served(folders["text-autoregressive"]) as running, httpx.Client() as one, httpx.Client() as other:
+        for client in (one, other):
+            assert client.get(f"{running.root}/health").status_code == 200
+        assert is_answered(running)
 
 
 def test_more_clients_than_the_process_may_open_files_keep_nobody_out(folders: dict[str, Path]) -> None:
@@ -87,7 +140,8 @@ def test_more_clients_than_the_process_may_open_files_keep_nobody_out(folders: d
             line = next(line for line in server.stdout if "http://" in line)
             url = next(word for word in line.split() if word.startswith("http://"))
             clients = [connected(url, UNFINISHED["body"]) for _ in range(150)]
-            assert httpx.get(f"{url.removesuffix('/v1')}/health", timeout=60).status_code == 200
+            while not answers(f"{url.removesuffix('/v1')}/health"):  # in a second those have waited for long enough
+                time.sleep(0.1)
             for client in clients:
                 client.close()
         finally:

@@ -1,7 +1,7 @@
 """`seedfast journal`."""
 
 import csv
-import sys
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -35,18 +35,20 @@ class Journal:
 def journal(words: list[str]) -> int:
     """Print a journal as CSV; see `Journal` for the flags."""
     asked = parse(Journal, words, prog="seedfast journal")
+    from seedfast.console import put
     from seedfast.run_folder.choice import run_folder_of
     from seedfast.run_folder.table import read_lines
 
     names, lines = read_lines(run_folder_of(asked.run))
     if unknown := [name for name in asked.columns if name not in names]:
         raise UserError(f"The journal has no column {unknown[0]}; it has {', '.join(names)}.")
-    chosen = list(dict.fromkeys(asked.columns or names[1:]))
-    rows = [line for line in lines if any(name in line for name in chosen)]
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    chosen = [name for name in dict.fromkeys(asked.columns or names) if name != "step"]
+    rows = [line for line in lines if any(name in line for name in chosen or ["step"])]
+    writer = csv.writer(table := io.StringIO(), lineterminator="\n")
     writer.writerow(["step", *chosen])
     for row in rows if asked.last is None else rows[-asked.last :]:
         writer.writerow(["" if name not in row else _cell(float(row[name])) for name in ["step", *chosen]])
+    put(table.getvalue().removesuffix("\n"))
     return 0
 
 

@@ -1,7 +1,6 @@
 """`seedfast recipes`."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ def recipes(words: list[str]) -> int:
     """List the recipes."""
     asked: Recipes = parse(Recipes, words, prog="seedfast recipes")
     from seedfast.cli.help import listing
+    from seedfast.console import is_on_screen
     from seedfast.recipes import RECIPES
 
     found = {}
@@ -38,7 +38,7 @@ def recipes(words: list[str]) -> int:
         print(json.dumps([entry | ({"sizes": found[entry["name"]]} if asked.sizes else {}) for entry in entries]))
         return 0
     shown = {name: _line(found[name]) if asked.sizes else what for name, (_, what) in RECIPES.items()}
-    print("\n".join(listing(shown) if sys.stdout.isatty() else (f"{name:<22} {what}" for name, what in shown.items())))
+    print("\n".join(listing(shown) if is_on_screen() else (f"{name:<22} {what}" for name, what in shown.items())))
     if asked.sizes:
         print(f"Parameters for {DATA}.")
     return 0

@@ -1,7 +1,6 @@
 """`seedfast runs`."""
 
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,18 +48,18 @@ def _print(found: "list[RunSummary]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from seedfast.console import printable
+    from seedfast.console import is_on_screen, printable
     from seedfast.report.format import age, size
 
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("run", overflow="fold")
     for name in ("step", "loss", "state", "size", "changed"):
         table.add_column(name, justify="right" if name in ("step", "size") else "left", no_wrap=True)
-    now, shown = time.time(), printable if sys.stdout.isatty() else str
+    now, shown = time.time(), printable if is_on_screen() else str
     for each in found:
         step = f"{each.step}/{each.steps}" if each.steps else ""
         table.add_row(shown(str(each.path)), step, _loss(each), each.state, size(each.size), age(now - each.changed))
-    width = None if sys.stdout.isatty() else 10_000  # for other programs, a run is one line
+    width = None if is_on_screen() else 10_000  # for other programs, a run is one line
     console = Console(markup=False, emoji=False, highlight=False, width=width)
     console.print(table)
     for each in found:

@@ -115,14 +115,16 @@ class Service:
 
     def _limited(self, count: int) -> int:
         if count > self.limits.tokens:
-            raise UserError(f"max_tokens is {count}, and this server writes {self.limits.tokens} at most.")
+            reason = f"max_tokens is {count}, and this server writes {self.limits.tokens} at most."
+            raise UserError(reason, option="max_tokens")
         return count
 
     def _bounded(self, asked: Asked) -> dict[str, Any]:
         """The sampling options, none of which asks for absurdly many evaluations."""
         for name, value in asked.options.items():
             if type(value) is int and value > self.limits.tokens and name != "top_k":
-                raise UserError(f"{name} is {value}, and this server takes {self.limits.tokens} at most.")
+                reason = f"{name} is {value}, and this server takes {self.limits.tokens} at most."
+                raise UserError(reason, option=name)
         return dict(asked.options)
 
 

@@ -96,7 +96,8 @@ class TextModel:
         if read < len(prompt):
             raise UserError(
                 f"The prompt has {len(prompt)} tokens, but this model reads {self.generator.context} at most: shorten "
-                "it."
+                "it.",
+                option="prompt",
             )
         return room
 
