@@ -57,6 +57,11 @@ def printable(text: str) -> str:
     )
 
 
+def shown(text: str, console: Console) -> str:
+    """A text as it is printed there: `printable` on a terminal, unchanged elsewhere."""
+    return printable(text) if console.is_terminal else text
+
+
 def is_on_screen() -> bool:
     """Whether stdout is a terminal; a closed one (None) is not."""
     return sys.stdout is not None and sys.stdout.isatty()
@@ -76,7 +81,12 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning on stderr, also where messages are silenced; only rank 0 prints."""
     if is_first():
-        print(f"seedfast: WARNING: {printable(message)}", file=sys.stderr)
+        tell(f"WARNING: {message}")
+
+
+def tell(message: str) -> None:
+    """Print a line of the program on stderr, whatever the rank and also where messages are silenced."""
+    print(f"seedfast: {printable(message)}", file=sys.stderr)
 
 
 @contextmanager

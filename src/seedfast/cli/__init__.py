@@ -90,9 +90,9 @@ def _print_once(error: UserError) -> None:
 
 
 def _print_error(message: str) -> None:
-    from seedfast.console import printable
+    from seedfast.console import tell
 
-    print(f"seedfast: {printable(message)}", file=sys.stderr)
+    tell(message)
 
 
 def _run(words: list[str]) -> int:

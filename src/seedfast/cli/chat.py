@@ -127,14 +127,13 @@ def _answer(conversation: "Conversation", message: str, ctrl_c: CtrlC | None) ->
 
     ctrl_c: what stops it; None if that ends the command.
     """
-    from seedfast.console import animates, printable, say
+    from seedfast.console import animates, say, shown
 
     console = Console()
-    on_screen = console.is_terminal
     interrupts = ctrl_c.interrupts if ctrl_c else nullcontext
 
     def show(piece: str) -> None:
-        console.file.write(printable(piece) if on_screen else piece)
+        console.file.write(shown(piece, console))
         console.file.flush()
 
     if animates(console) and not conversation.streams:

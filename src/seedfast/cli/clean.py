@@ -1,6 +1,5 @@
 """`seedfast clean`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class Clean:
 def clean(words: list[str]) -> int:
     """List or remove what runs do not need; see `Clean` for the flags. Exits with 1 if a run could not be cleaned."""
     asked = parse(Clean, words, prog="seedfast clean")
-    from seedfast.console import printable, put
+    from seedfast.console import put, tell
     from seedfast.report.format import size
     from seedfast.run_folder.cleaning import remove, unneeded
     from seedfast.run_folder.listing import runs_below
@@ -38,7 +37,7 @@ def clean(words: list[str]) -> int:
             found = unneeded(run.path)
             stay = remove(run.path, found) if asked.remove and found else []
         except UserError as error:
-            print(f"seedfast: {printable(str(error))}", file=sys.stderr)
+            tell(str(error))
             refused = 1
             continue
         for each in found:

@@ -1,6 +1,5 @@
 """`seedfast import`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +31,11 @@ class Import:
 def import_run(words: list[str]) -> int:
     """Import weights; see `Import` for the flags."""
     asked = parse(Import, words, prog="seedfast import")
+    from seedfast.console import put, tell
     from seedfast.recipes.imported import import_checkpoint
 
     made = import_checkpoint(asked.source, asked.out, data=asked.data, tokenizer=asked.tokenizer)
     for note in made.notes:
-        print(f"seedfast: {note}", file=sys.stderr)
-    print(f"{asked.out} is a run of {made.run.recipe} at step 0: seedfast evaluate {asked.out}")
+        tell(note)
+    put(f"{asked.out} is a run of {made.run.recipe} at step 0: seedfast evaluate {asked.out}")
     return 0

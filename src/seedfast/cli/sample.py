@@ -182,10 +182,10 @@ def _streamed(request: Any, console: Console) -> Any:
     if "on_token" not in {f.name for f in fields(request)}:
         raise UserError("Only autoregressive models write from left to right, so only they take --stream.")
 
-    from seedfast.console import printable
+    from seedfast.console import shown
 
     def show(text: str) -> None:
-        console.file.write(printable(text) if console.is_terminal else text)
+        console.file.write(shown(text, console))
         console.file.flush()
 
     return replace(request, on_token=show)

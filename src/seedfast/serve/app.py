@@ -77,7 +77,7 @@ class Endpoint:
 
     def _check(self, request: Request) -> None:
         """Raise RefusedError for a request that may not be answered."""
-        host = _name_in(request.headers.get("host", ""))
+        host = host_name(request.headers.get("host", ""))
         if self.hosts is not None and host not in self.hosts:
             # A page in a browser could otherwise reach a server on this machine by a name that it points here.
             raise RefusedError(403, f"This server does not answer to the name {host!r:.80}: call it as 127.0.0.1.")
@@ -163,7 +163,7 @@ class Endpoint:
         return bytes(body)
 
 
-def _name_in(host: str) -> str:
+def host_name(host: str) -> str:
     """The name or address in a Host header, in small letters, without the port."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return name.lower()

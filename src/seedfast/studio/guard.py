@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from seedfast.serve.app import host_name
 from seedfast.serve.json_response import ASCIIResponse
 
 _HEADERS = {
@@ -69,11 +70,11 @@ class Guard:
 
     def _is_own(self, host: str) -> bool:
         """Whether a Host header names this machine. An address is no name, so nobody can point it elsewhere."""
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        name = host_name(host)
         try:
             return bool(ipaddress.ip_address(name))
         except ValueError:
-            return name.lower() in self._hosts
+            return name in self._hosts
 
 
 async def body_of(request: Request, limit: int) -> Mapping[str, Any]:

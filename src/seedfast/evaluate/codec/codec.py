@@ -134,16 +134,17 @@ def compress(
 
     if not cut.tokens:
         return made(cut, b"", 0.0)
+    whole = pieces.Pieces([], [(0, len(content))], content)
     try:
         coded = made(cut, *_encoded(writer, cut.tokens, Plan(len(cut.tokens), writer.context, rows), probe, result))
     except ImpossibleError:
-        coded = None
-    if coded and len(coded.content) <= len(content):
+        return made(whole, b"", 0.0)
+    if len(coded.content) <= len(content):
         return coded
     # Longer where the model knows nothing of such text, or where it is cut into many pieces.
-    stored = made(pieces.Pieces([], [(0, len(content))], content), b"", 0.0)
-    is_short = coded and len(coded.content) <= len(content) + min(stored.overhead, coded.overhead)
-    return coded if coded and is_short else stored
+    stored = made(whole, b"", 0.0)
+    is_longer = len(coded.content) > len(content) + min(stored.overhead, coded.overhead)
+    return stored if is_longer else coded
 
 
 def _before(writer: TextWriter, tokens: list[int], rows: int) -> list[int]:

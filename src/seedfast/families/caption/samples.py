@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from torch import Tensor
 
-from seedfast.console import printable
+from seedfast.console import shown
 from seedfast.families.caption.request import ImageBatch
 from seedfast.families.generator import Samples
 from seedfast.files import to_json
@@ -63,9 +63,7 @@ class CaptionSamples(Samples):
     def show(self, console: Console) -> None:
         """Print each image's name and captions."""
         for line in self._lines():
-            console.print(
-                printable(line) if console.is_terminal else line, markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(shown(line, console), markup=False, highlight=False, soft_wrap=True)
 
     def _lines(self) -> list[str]:
         lines = []

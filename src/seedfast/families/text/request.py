@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from seedfast.console import animates, printable
+from seedfast.console import animates, shown
 from seedfast.errors import UserError
 from seedfast.families.film import TextFilm, TextFrame
 from seedfast.families.generator import Samples
@@ -186,15 +186,16 @@ class TextSamples(Samples):
             if number:
                 console.rule(style="dim")
             if not animates(console):  # the exact text: rich would expand tabs and drop control characters
-                shown = printable if console.is_terminal else str
                 frames = self.frames[number] if self.films else []
-                console.file.writelines(f"step {step + 1}\n{shown(frame)}\n" for step, frame in enumerate(frames))
-                console.file.write(shown(self.texts[number]) + "\n")
+                console.file.writelines(
+                    f"step {step + 1}\n{shown(frame, console)}\n" for step, frame in enumerate(frames)
+                )
+                console.file.write(shown(self.texts[number], console) + "\n")
                 console.file.writelines(f"{line}\n" for line in self.explanation(number))
                 continue
             text = Text()
             for piece, is_fixed in pieces:
-                text.append(printable(piece), style="" if is_fixed else "bold green")
+                text.append(shown(piece, console), style="" if is_fixed else "bold green")
             console.print(text, soft_wrap=True)
             for line in self.explanation(number):
                 console.print(Text(line), soft_wrap=True)
