@@ -11,10 +11,11 @@ class UserError(ValueError):
     is_told = False
     """Whether rank 0 of a group of processes prints it, so that the others need not."""
 
-    def __init__(self, message: str, *, option: str | None = None) -> None:
-        """option: the name of the option that is wrong, where it is a single one."""
-        super().__init__(message)
-        self.option = option
+    def __init__(self, message: str, *, option: str | None = None, command: str | None = None) -> None:
+        """option: the name of the option that is wrong, where it is a single one. command: a further sentence, what to
+        do about it on a command line, which a page leaves out (`reason`)."""
+        super().__init__(f"{message} {command}" if command else message)
+        self.reason, self.option = message, option
 
 
 class TrainingStopped(RuntimeError):

@@ -20,11 +20,12 @@ import seedfast as front
 from seedfast.data.text.config import TextData
 from seedfast.errors import UserError
 from seedfast.evaluate import journal
-from seedfast.evaluate.codec import container, entropy, writer
+from seedfast.evaluate.codec import container, entropy
 from seedfast.evaluate.codec.codec import compress, decompress
 from seedfast.evaluate.codec.writer import Plan, TextWriter
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.block_diffusion import Block
+from seedfast.threads import threads
 
 UNMASKING = ("masked", "block", "proofreading")
 FAMILIES = ("autoregressive", *UNMASKING)
@@ -287,7 +288,7 @@ def test_other_weights_and_arithmetics_are_refused_in_a_sentence(
 
 def test_the_threads_are_those_of_the_encoder(models: dict[str, Trained], story: Path) -> None:
     before = torch.get_num_threads()
-    with writer.threads(2):
+    with threads(2):
         found = compress(models["masked"], story.read_bytes()[:20]).content
     assert container.read(found, "").header.threads == 2
     assert decompress(models["masked"], found) == story.read_bytes()[:20]
@@ -444,7 +445,7 @@ def mistakes(folder: Path, embedding: Path) -> Iterator[tuple[tuple[str | Path, 
     yield ("compress", folder / "none", "--with", embedding, "--out", out), "is no file"
     yield ("compress", plain, "--with", embedding, "--out", folder), "is a folder"
     yield ("compress", plain, "--with", embedding, "--out", plain), "is the file itself"
-    yield ("compress", plain, "--with", embedding, "--out", folder / "no" / "out"), "does not exist"
+    yield ("compress", plain, "--with", embedding, "--out", folder / "no" / "out"), "there is no folder"
     yield ("compress", plain, "--with", embedding, "--out", out), "gives only a bound"
     yield ("compress", plain, "--with", folder / "no", "--out", out), "no"
     yield ("decompress", empty, "--with", embedding, "--out", out), "was not written by seedfast compress"

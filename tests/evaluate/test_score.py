@@ -211,7 +211,7 @@ def test_the_command_prints_the_bracket_and_the_deployed_likelihood(folders: dic
 
 
 def test_the_command_scores_the_documents_of_a_file(folders: dict[str, Path], tmp_path: Path, seedfast: Run) -> None:
-    file, html = tmp_path / "rows.jsonl", tmp_path / "page" / "score.html"
+    file, html = tmp_path / "rows.jsonl", tmp_path / "score.html"
     file.write_text('{"text": "the cat"}\n{"text": "the dog sees a bird"}\n')
     found = json.loads(seedfast("score", folders["masked"], file, "--json", "--html", html)[1])
     by_hand: Any = load(folders["masked"]).score(["the cat", "the dog sees a bird"])

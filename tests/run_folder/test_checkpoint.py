@@ -148,9 +148,7 @@ def test_an_error_names_the_steps_that_exist(tmp_path: Path) -> None:
     assert store.newest() is None
     assert store.newest(at=None) is None
     save(store, 3)
-    with pytest.raises(
-        UserError, match=r"no checkpoint at step 4; intact are those of the steps 3 \(name one with --at\)\."
-    ):
+    with pytest.raises(UserError, match=r"no checkpoint at step 4; intact are those of the steps 3\. Name .* --at\."):
         store.newest(at=4)
     assert store.at(4) is None
     assert store.at(3) == store.newest()
@@ -163,7 +161,7 @@ def test_a_step_that_is_damaged_is_named_with_the_reason_and_the_state_of_the_ot
     for step in (2, 3):
         (tmp_path / f"checkpoints/step-0000000{step}/a.bin").write_bytes(b"ab")
     message = (
-        r"step-00000003 is damaged: .*a\.bin has 2 bytes .*; intact are those of the steps 1 .*, and that of step 2 is"
+        r"step-00000003 is damaged: .*a\.bin has 2 bytes .*; intact are those of the steps 1, and that of step 2 is"
     )
     with pytest.raises(UserError, match=message):
         store.newest(at=3)

@@ -104,7 +104,7 @@ def test_a_damaged_best_checkpoint_is_named_and_others_are_still_used(
 ) -> None:
     (two_best / "checkpoints/step-00000008/ema.safetensors").write_bytes(b"broken")
     assert cli.seedfast("sample", two_best, "--tokens", "2") == 2
-    named = r"step-00000008 is damaged: .*ema\.safetensors .*; intact are those of the steps 0, 4, 12, 16, 20 .*--at"
+    named = r"step-00000008 is damaged: .*ema\.safetensors .*; intact are those of the steps 0, 4, 12, 16, 20\..*--at"
     assert re.search(named, capsys.readouterr().err)
     for words in (["--at", "newest"], ["--at=4"]):
         assert cli.seedfast("sample", two_best, "--tokens", "2", *words) == 0
@@ -130,7 +130,7 @@ def test_without_a_validation_the_best_is_the_newest(run: Path, tmp_path: Path) 
         json.dumps({"raw": {**record, "step": "1"}}),
     ):
         (tmp_path / "run/best.json").write_text(content)
-        with pytest.raises(UserError, match=r"best\.json .* pass --at newest"):
+        with pytest.raises(UserError, match=r"best\.json .* Pass --at newest"):
             find(tmp_path / "run")
     with pytest.raises(UserError, match="has no checkpoint"):
         find(tmp_path)

@@ -48,18 +48,16 @@ def test_a_mistake_is_a_sentence_and_a_failure_is_printed(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("message", "shown"),
+    ("error", "shown"),
     [
-        ("The best step is unknown; pass --at newest.", "The best step is unknown."),
-        ("Intact are 1, 2 (name one with --at), and 3 is damaged.", "Intact are 1, 2, and 3 is damaged."),
-        ("Nothing can be generated; name an earlier one with --at.", "Nothing can be generated."),
-        ("--remdm needs --order ancestral.", "remdm needs order ancestral."),
-        ("Its files are run with --trust only.", "Its files are run with --trust only."),
+        (UserError("The best step is unknown.", command="Pass --at newest."), "The best step is unknown."),
+        (UserError("--remdm needs --order ancestral."), "remdm needs order ancestral."),
+        (UserError("Its files are run with --trust only."), "Its files are run with --trust only."),
     ],
 )
-def test_an_error_is_worded_for_the_page(message: str, shown: str) -> None:
+def test_an_error_is_worded_for_the_page(error: UserError, shown: str) -> None:
     def mistaken(emit: Emit) -> dict[str, Any]:
-        raise UserError(message)
+        raise error
 
     async def main() -> list[Any]:
         return await lines(Jobs().stream(mistaken))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import check_output, parse
 from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 
@@ -66,10 +66,7 @@ def check_files(file: Path, out: Path) -> None:
     """Raise UserError for a file that cannot be read, or a result that is a folder or the file itself."""
     if not file.is_file():
         raise UserError(f"{file} is no file: name the one that is to be read.")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder: name a file.")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out} lies in a folder that does not exist: make it, or name another file.")
+    check_output("out", out)
     if out.exists() and out.samefile(file):
         raise UserError(f"--out {out} is the file itself, which would be replaced: name another file.")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from seedfast.cli.arguments import parse
+from seedfast.cli.arguments import check_output, parse
 from seedfast.cli.chosen import ChosenFlags
 from seedfast.errors import UserError
 
@@ -62,8 +62,8 @@ def score(words: list[str]) -> int:
     asked: Score = parse(Score, words, prog="seedfast score")
     if asked.json and asked.tokens:
         raise UserError("--json has every token, so --tokens has no effect: leave it out.")
-    if asked.html and asked.html.is_dir():
-        raise UserError(f"--html {asked.html} is a folder: name a file.")
+    if asked.html:
+        check_output("html", asked.html)
     from seedfast.console import put, say
     from seedfast.data.text.sources import file_source
     from seedfast.evaluate.score import score as measure
@@ -86,7 +86,6 @@ def score(words: list[str]) -> int:
         say("What is scored is kept, and the same command continues.")
         raise
     if asked.html:
-        asked.html.parent.mkdir(parents=True, exist_ok=True)
         commit(asked.html, page(model, scores, asked.file.name).encode())
     if asked.json:
         print(json.dumps({"weights": model.weights, "step": model.step} | scores.record(), ensure_ascii=False))

@@ -37,8 +37,8 @@ def generate(
     """
     if has_diverged(network):
         raise UserError(
-            "The weights are not finite, because the training has diverged: nothing can be generated with them; "
-            "name an earlier checkpoint with --at."
+            "The weights are not finite, because the training has diverged: nothing can be generated with them.",
+            command="Name an earlier checkpoint with --at.",
         )
     positions_B = torch.arange(request.count, device=distributed.device)
     draws = Draws(seed=seed, scope="sample", positions_B=positions_B, group=request.count)

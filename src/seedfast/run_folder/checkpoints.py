@@ -55,10 +55,10 @@ class Checkpoints:
                 return candidate
             found = f"checkpoint {candidate.folder.name} is damaged: {'; '.join(problems)}"
             if at is not None:
-                raise UserError(f"The {found}; {self._others(committed, at)}.")
+                raise self._with_others(f"The {found}", committed, at)
             warn(found)
         if at is not None:
-            raise UserError(f"{self.folder} has no checkpoint at step {at}; {self._others(committed, at)}.")
+            raise self._with_others(f"{self.folder} has no checkpoint at step {at}", committed, at)
         if candidates:
             raise UserError(
                 f"None of the {len(candidates)} checkpoints in {self.folder} is intact; restore one from a backup, "
@@ -66,13 +66,15 @@ class Checkpoints:
             )
         return None
 
-    def _others(self, committed: Sequence[Checkpoint], at: int) -> str:
-        """Which checkpoints besides that of a step are intact, and why others are not, as a clause."""
+    def _with_others(self, reason: str, committed: Sequence[Checkpoint], at: int) -> UserError:
+        """Why a checkpoint of a step is not to be had, which others are intact, and why some are not."""
         problems = {each.step: each.problems() for each in committed if each.step != at}
         intact = [str(step) for step, found in problems.items() if not found]
         damaged = [f"that of step {step} is damaged ({'; '.join(found)})" for step, found in problems.items() if found]
-        found = [f"intact are those of the steps {', '.join(intact)} (name one with --at)"] if intact else []
-        return ", and ".join([*found, *damaged]) or "there is no other"
+        found = [f"intact are those of the steps {', '.join(intact)}"] if intact else []
+        others = ", and ".join([*found, *damaged]) or "there is no other"
+        command = "Name an intact one with --at." if intact else None
+        return UserError(f"{reason}; {others}.", command=command)
 
     def save(
         self, step: int, write: Callable[[Path], Mapping[str, FileDigest] | None], facts: Mapping[str, Any]

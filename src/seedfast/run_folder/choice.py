@@ -82,9 +82,8 @@ def _itself(folder: Path, at: At) -> Checkpoint:
     except (OSError, ValueError) as error:
         raise UserError(f"The checkpoint {folder} is damaged ({error}); name another one, or its run.") from error
     if isinstance(at, int) and at != checkpoint.step:
-        raise UserError(
-            f"{folder} is the checkpoint of step {checkpoint.step}; leave --at {at} out, or name its run folder."
-        )
+        reason = f"{folder} is the checkpoint of step {checkpoint.step}, not {at}."
+        raise UserError(reason, command="Leave --at out, or name its run folder.")
     if problems := checkpoint.open():
         raise UserError(f"The checkpoint {folder} is damaged: {'; '.join(problems)}; name another one, or its run.")
     return checkpoint
@@ -95,6 +94,6 @@ def _best_step(folder: Path, weights: Weights | None) -> int | None:
     try:
         records = read_best(folder)
     except UserError as error:
-        raise UserError(f"{error} So the best step is unknown; pass --at newest.") from error
+        raise UserError(f"{error} So the best step is unknown.", command="Pass --at newest.") from error
     kind = weights if weights in records else "ema" if "ema" in records else "raw"
     return int(records[kind]["step"]) if kind in records else None

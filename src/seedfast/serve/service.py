@@ -41,7 +41,8 @@ class Service:
     def __init__(self, model: Trained, *, name: str, slots: int, queue: int, limits: Limits, on_batch: Any) -> None:
         self.name, self.limits, self.created = name, limits, int(time.time())
         if has_diverged(model.network):
-            raise UserError("The weights are not finite, because the training has diverged: name another with --at.")
+            reason = "The weights are not finite, because the training has diverged."
+            raise UserError(reason, command="Name an earlier checkpoint with --at.")
         self.texts: TextModel | None = None
         self.captions: CaptionModel | None = None
         if isinstance(model.generator, TextGenerator):

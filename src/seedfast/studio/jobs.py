@@ -21,8 +21,6 @@ Emit = Callable[[dict[str, Any]], None]
 
 _INTERVAL = 0.25
 """Seconds between two lines of progress."""
-_OF_COMMANDS = re.compile(r"[;:,]? \(?[^;:,.()]*--at\b[^;:,.()]*\)?")
-"""Advice to take another checkpoint: the page has no control for it."""
 _OF_OPTIONS = re.compile(r"--(?!trust\b)(?=[a-z])")
 """The dashes before the name of an option, which is a control of the page; --trust is a flag of the studio."""
 
@@ -111,7 +109,7 @@ async def _lines(lines: "asyncio.Queue[dict[str, Any] | None]", left: Event) -> 
 def _sentence(error: BaseException) -> str:
     """An error for the page. A mistake of this program is printed on the terminal."""
     if isinstance(error, UserError):
-        return _OF_OPTIONS.sub("", _OF_COMMANDS.sub("", str(error)))
+        return _OF_OPTIONS.sub("", error.reason)
     if isinstance(error, LeftError):
         return "The server is closing."
     traceback.print_exception(error, file=sys.stderr)

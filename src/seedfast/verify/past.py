@@ -8,7 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from seedfast.run_folder.choice import run_folder_of
 from seedfast.run_folder.records import CheckpointManifest
 from seedfast.run_folder.tensors import FROZEN, Groups
 from seedfast.run_folder.train_state import NoLargerThan, load_network, network_tensors
+from seedfast.threads import threads
 from seedfast.user_code import named_by
 
 _THREADS = 256  # the most that a run folder can ask for
@@ -171,16 +172,10 @@ class Past:
             session.corpus = objective.cache_frozen_features(session.state.network, session.corpus)
             yield session
 
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
+    def _threads(self) -> AbstractContextManager[None]:
         """As many threads as the run had: another number adds in another order."""
-        before, then = torch.get_num_threads(), self.manifest.topology.get("threads")
-        if isinstance(then, int) and 0 < then <= _THREADS:
-            torch.set_num_threads(then)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        then = self.manifest.topology.get("threads")
+        return threads(then) if isinstance(then, int) and 0 < then <= _THREADS else nullcontext()
 
     def advance(self, session: Session, step: int) -> Line | None:
         """Compute the steps up to `step` (1, 2, …); returns the line of the last one, None if none was computed."""

@@ -17,8 +17,9 @@ from seedfast.errors import UserError
 from seedfast.evaluate.codec import container, pieces
 from seedfast.evaluate.codec.container import Container, Header
 from seedfast.evaluate.codec.entropy import DamagedError, Decoder, Encoder, ImpossibleError, constriction, pack, trees
-from seedfast.evaluate.codec.writer import Plan, TextWriter, device_name, machine, threads, versions
+from seedfast.evaluate.codec.writer import Plan, TextWriter, device_name, machine, versions
 from seedfast.evaluate.journal import Journal, journal
+from seedfast.threads import threads
 
 if TYPE_CHECKING:
     from seedfast.evaluate.trained import Trained

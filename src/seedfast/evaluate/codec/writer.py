@@ -7,7 +7,6 @@ encoder forces the tokens of the text, the decoder those that it decodes (`Decod
 import hashlib
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -186,14 +185,3 @@ def device_name(device: torch.device) -> str:
 def versions() -> str:
     """The versions of the libraries that the bits depend on."""
     return ", ".join(f"{name} {version(name)}" for name in ("torch", "tokenizers", "constriction"))
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with this number of threads: sums depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
