@@ -235,6 +235,7 @@ def test_the_command_refuses_mistakes_in_one_sentence(folders: dict[str, Path], 
         ((folders["masked"], empty), "empty"),
         ((folders["masked"], binary), "is not UTF-8"),
         ((folders["masked"], whole, "--html", tmp_path), "is a folder"),
+        ((folders["masked"], whole, "--html", tmp_path / "no" / "page.html"), "there is no folder"),
         ((folders["masked"], whole, "--top-p", "2"), "top-p must be in (0, 1]"),
         ((folders["autoregressive"], whole, "--steps", "3"), "There is no option steps"),
     ):

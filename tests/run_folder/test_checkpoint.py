@@ -148,8 +148,11 @@ def test_an_error_names_the_steps_that_exist(tmp_path: Path) -> None:
     assert store.newest() is None
     assert store.newest(at=None) is None
     save(store, 3)
-    with pytest.raises(UserError, match=r"no checkpoint at step 4; intact are those of the steps 3\. Name .* --at\."):
+    with pytest.raises(
+        UserError, match=r"no checkpoint at step 4; intact are those of the steps 3\. Name .* --at\."
+    ) as found:
         store.newest(at=4)
+    assert found.value.reason.endswith("intact are those of the steps 3.")
     assert store.at(4) is None
     assert store.at(3) == store.newest()
 

@@ -16,6 +16,7 @@ from tests.helpers.processes import Command
 from tests.helpers.studio import Running, studio_of
 
 import seedfast
+from seedfast.loop import sample
 from seedfast.studio.options import described
 
 
@@ -146,6 +147,16 @@ def test_an_error_names_no_flag_that_the_page_does_not_have(models: dict[str, Pa
         error = studio.lines(f"api/runs/{studio.id(folder)}/model", {})[-1]["error"]
         assert error.endswith("So the best step is unknown.")
         assert "--" not in error.replace(str(tmp_path), "")
+
+
+def test_an_error_of_a_sampler_names_no_flag_that_the_page_does_not_have(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "has_diverged", lambda network: True)
+    folder = shutil.copytree(models["text-masked"], tmp_path / "a")
+    with studio_of(tmp_path) as studio:
+        error = studio.lines(f"api/runs/{studio.id(folder)}/sample", {"options": {}})[-1]["error"]
+        assert error.endswith("nothing can be generated with them.")
 
 
 def test_a_model_without_a_template_does_not_chat(playground: Running, models: dict[str, Path]) -> None:

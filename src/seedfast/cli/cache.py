@@ -51,7 +51,8 @@ def cache(words: list[str]) -> int:
             put(f"{busy} entries stay: other processes are preparing them")
         return 0
     for entry in chosen:
-        put(f"{entry.kind:<10} {size(entry.size):>9}  {age(now - entry.used):>9}  {entry.title or entry.path.stem[:16]}")
+        name = entry.title or entry.path.stem[:16]
+        put(f"{entry.kind:<10} {size(entry.size):>9}  {age(now - entry.used):>9}  {name}")
     total = Counter(entry.kind for entry in chosen)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(total.items())) or "nothing"
     put(f"{cache_folder()} holds {counts}: {size(sum(entry.size for entry in chosen))}")

@@ -86,7 +86,7 @@ class Room:
                     samples: Any = model.sample(request, seed=seed)
                 facts = [fact for fact in (model.origin, model.decoding(request), f"seed {seed}") if fact]
             except UserError as error:
-                raise UserError(str(error).replace(f"{place}/", "")) from None
+                raise UserError(error.reason.replace(f"{place}/", "")) from None
             text = str(samples).replace(f"{place}/", "")
         films = list(samples.films)
         files = {name: content for name, content in samples.files().items() if Path(name).suffix in MEDIA}
