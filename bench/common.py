@@ -1,11 +1,12 @@
 """What several benchmarks share: the command line's usual options, a clock, the speed of seedfast's loop, a server."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +32,30 @@ def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     options = made.parse_args(arguments)
     torch.set_num_threads(options.threads)
     return options
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a command that is timed: as installed, with the bytecode of modules stored."""
+    variables = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
+
+
+def seconds_until(part: bytes, command: list[str], run_folder: Path, variables: Mapping[str, str]) -> float:
+    """Seconds from the start of a command until the journal of its run has a part; the command has ended afterwards.
+
+    The journal's lines are not parsed, which would slow the training. Raises RuntimeError if the command fails, or its
+    journal never has that part.
+    """
+    journal, began, seconds = run_folder / "journal.jsonl", time.perf_counter(), None
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if seconds is None and journal.exists() and part in journal.read_bytes():
+                seconds = time.perf_counter() - began
+            time.sleep(0.05)
+    if process.returncode or seconds is None:
+        raise RuntimeError(f"the training ended with status {process.returncode}; {part!r} was seen after {seconds} s")
+    return seconds
 
 
 class Clock(Silent):

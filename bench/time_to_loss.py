@@ -12,7 +12,6 @@ that of medians.
 
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import parse, parser
+from common import environment, parse, parser, seconds_until
 from nanogpt import NanoGPT
 from seedfast.run_folder import journal
 
@@ -111,18 +110,9 @@ def loss_of(network: NanoGPT, tokens: Tensor) -> float:
 
 
 def train_seedfast(file: Path, goal: Goal, folder: Path, threads: int) -> tuple[float, float]:
-    """Validation loss of a new run over all windows, and the seconds from the command to a validation in its journal.
-
-    Raises RuntimeError if the run ends without a validation.
-    """
-    began, seconds = time.perf_counter(), None
-    process = subprocess.Popen(training(file, goal.flags, folder), env=environment(threads))
-    while process.poll() is None:
-        if seconds is None and is_validated(folder):
-            seconds = time.perf_counter() - began
-        time.sleep(0.1)
-    if process.returncode or seconds is None:
-        raise RuntimeError(f"the training ended with status {process.returncode}, validated after {seconds} s")
+    """Validation loss of a new run over all windows, and the seconds from the command to the journal's validation."""
+    command = training(file, goal.flags, folder)
+    seconds = seconds_until(b'"validation"', command, folder, environment(threads))
     evaluate = [sys.executable, "-m", "seedfast", "evaluate", str(folder), "--only", "loss", "--json"]
     printed = subprocess.run(evaluate, env=environment(threads), check=True, capture_output=True, text=True).stdout
     return float(json.loads(printed)["nats_per_token"]), seconds
@@ -140,17 +130,6 @@ def training(file: Path, flags: str, folder: Path) -> list[str]:
     """A command that trains on a text."""
     words = [*flags.split(), "--data", str(file), "--data.tokenizer", "characters", "--out", str(folder)]
     return [sys.executable, "-m", "seedfast", "train", *words, "--eval-every", "1000000", "--quiet"]
-
-
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a command."""
-    return os.environ | {"OMP_NUM_THREADS": str(threads)}
-
-
-def is_validated(folder: Path) -> bool:
-    """Whether a validation is in the journal; its lines are not parsed, which would slow the training."""
-    path = folder / "journal.jsonl"
-    return path.exists() and b'"validation"' in path.read_bytes()
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ def test_every_benchmark_has_a_test() -> None:
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
     tested |= {"async_save", "faults", "kills", "damage", "compression", "serve", "studio"}
     elsewhere = {"study"}  # tests/scaling/test_study.py
-    others = {"time_to_loss", "exact_sums", "common", "nanogpt"}
+    others = {"time_to_loss", "start_up", "exact_sums", "common", "nanogpt"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | elsewhere | others
 
 
@@ -160,6 +160,11 @@ def test_time_to_loss(text: Path, tmp_path: Path) -> None:
     assert row.split()[0] == "masked"
     assert "of nanoGPT's time" in row
     assert "s beside (goal" in row
+
+
+def test_start_up(text: Path, tmp_path: Path) -> None:
+    rows = run_bench("start_up", text, "--rounds", 1, "--threads", 1, cwd=tmp_path).splitlines()
+    assert [re.split(r"\s{2,}", row)[0] for row in rows] == ["import torch", "seedfast"]
 
 
 def test_compression(text: Path, runs: dict[str, Path], tmp_path: Path) -> None:
