@@ -127,9 +127,12 @@ def test_a_refusal_is_short_and_speaks_of_the_body(causal: Running, body: bytes,
 
 def test_more_texts_than_the_server_ever_holds_are_refused_for_good(folders: dict[str, Path]) -> None:
     with served(folders["text-masked"], slots=2, queue=3) as running:
-        response = post(running, n=6)
-        assert (response.status_code, error_of(response)["param"]) == (400, "n")
-        assert "6 texts; this server holds 5 at once" in error_of(response)["message"]
+        many = {"n": 6, "prompt": ["the "] * 6}
+        for param, value in many.items():
+            response = post(running, **{param: value})
+            assert (response.status_code, error_of(response)["param"]) == (400, param)
+            assert "6 texts; this server holds 5 at once" in error_of(response)["message"]
+        assert error_of(post(running, prompt=["the "] * 129))["param"] == "prompt"  # more than one request may have
         assert post(running, n=5, max_tokens=1).status_code == 200
 
 

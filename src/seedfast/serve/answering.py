@@ -86,7 +86,7 @@ class Answering:
             choices=plan.choices,
             include_usage=asked.include_usage,
         )
-        writing = self._begin(plan)
+        writing = self._begin(plan, asked)
         events = self._counted(writing, answer)
         reading = asyncio.ensure_future(_first(events) if asked.stream else _all(events))
         leaving = asyncio.ensure_future(_left(request))
@@ -110,14 +110,14 @@ class Answering:
         if writing.cancel():
             self._metrics.cancelled.inc()
 
-    def _begin(self, plan: Plan) -> Writing:
+    def _begin(self, plan: Plan, asked: Asked) -> Writing:
         """The rows of a plan. Raises RefusedError with the time to wait, if too many wait already."""
         engine = self._service.engine
         if plan.choices > engine.room:
             raise RefusedError(
                 400,
                 f"n times the prompts are {plan.choices} texts; this server holds {engine.room} at once.",
-                param="n",
+                param="n" if asked.n > 1 else "prompt",
             )
         try:
             return Writing(engine, plan)

@@ -105,7 +105,8 @@ def _common(body: Body, options: Sequence[str], prompts: int) -> dict[str, Any]:
         raise WireError("model is missing: name the model, as /v1/models lists it.", "model")
     n = body.take("n", whole(1, MOST_CHOICES), 1)
     if n * prompts > MOST_CHOICES:
-        raise WireError(f"n times the prompts are {n * prompts} texts; {MOST_CHOICES} at most.", "n")
+        param = "n" if n > 1 else "prompt"
+        raise WireError(f"n times the prompts are {n * prompts} texts; {MOST_CHOICES} at most.", param)
     stream = body.take("stream", flag, False)
     nothing: dict[str, Any] = {}
     stream_options = body.take("stream_options", object_, nothing)
