@@ -1,5 +1,8 @@
 """A user's own function is found by file and name, and every way in which that fails is one sentence."""
 
+import py_compile
+import sys
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,15 @@ def test_a_file_may_define_dataclasses_with_postponed_annotations(tmp_path: Path
     import sys
 
     assert sys.modules["json"] is json
+
+
+def test_bytecode_beside_the_file_is_neither_run_nor_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file, other = tmp_path / "own.py", tmp_path / "other.py"
+    file.write_text("def f():\n    return 'read'\n")
+    other.write_text("def f():\n    return 'never read'\n")
+    assert own_function(f"{file}:f").call() == "read"
+    stored = Path(cache_from_source(str(file)))
+    assert not stored.exists()
+    py_compile.compile(str(other), str(stored), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert own_function(f"{file}:f").call() == "read"  # an import would run what is stored

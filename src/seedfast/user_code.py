@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seedfast.errors import UserError
-from seedfast.files import commit, sha256, to_json
+from seedfast.files import commit, to_json
 
 _executed: dict[str, str] = {}
 """SHA-256 of each file that this process has executed, by its real path."""
@@ -54,7 +54,8 @@ def names_function(name: str) -> bool:
 
 
 def own_function(name: str) -> OwnFunction:
-    """The function that `path/to/file.py:function` names. The file is executed, as an import would.
+    """The function that `path/to/file.py:function` names. The file is executed, as an import would do it, but always as
+    it is now: bytecode beside it may be of an earlier version or a stranger's, whom nobody has read.
 
     Raises UserError if the file or the function does not exist, the file cannot be executed, or it is named by a run
     folder without the user's consent.
@@ -65,16 +66,17 @@ def own_function(name: str) -> OwnFunction:
     path = Path(file).expanduser().absolute()
     if not path.is_file():
         raise UserError(f"{name} names the file {path}, which does not exist.")
+    source = path.read_bytes()  # once: what is executed is what has been agreed to, and is recorded
+    digest = hashlib.sha256(source).hexdigest()
     if _folders:
-        _folders[-1].require_consent(path)
-    _executed[os.path.realpath(path)] = sha256(path)
+        _folders[-1].require_consent(path, digest)
+    _executed[os.path.realpath(path)] = digest
     name = str(path.with_suffix(""))  # no name of another module
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file.")
+    assert spec is not None  # the name ends with .py
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look up their types
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     except UserError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -129,10 +131,10 @@ class _Folder(NamedTuple):
     path: Path
     trust: bool
 
-    def require_consent(self, file: Path) -> None:
-        """Raise UserError without the user's consent to run the file."""
+    def require_consent(self, file: Path, digest: str) -> None:
+        """Raise UserError without the user's consent to run the file with these contents."""
         real = os.path.realpath(file)
-        if not (self.trust or real in _named or _record(self.path, real, sha256(file)).is_file()):
+        if not (self.trust or real in _named or _record(self.path, real, digest).is_file()):
             names = f"The run in {self.path}" if not self.path.is_file() else str(self.path)
             raise UserError(
                 f"{names} names the Python file {file}, which could do everything on this machine that "
