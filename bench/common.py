@@ -41,19 +41,23 @@ def environment(threads: int) -> dict[str, str]:
     return variables
 
 
-def seconds_until(part: bytes, command: list[str], run_folder: Path, variables: Mapping[str, str]) -> float:
-    """Seconds from the start of a command until the journal of its run has a part; the command has ended afterwards.
+def seconds_until(
+    part: bytes, command: list[str], run_folder: Path, variables: Mapping[str, str], *, then_kill: bool = False
+) -> float:
+    """Seconds from the start of a command until the journal of its run has a part; it has ended afterwards.
 
-    The journal's lines are not parsed, which would slow the training. Raises RuntimeError if the command fails, or its
-    journal never has that part.
+    then_kill: do not wait for its own end. The journal's lines are not parsed, which would slow the training. Raises
+    RuntimeError if the command fails, or its journal never has that part.
     """
     journal, began, seconds = run_folder / "journal.jsonl", time.perf_counter(), None
     with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             if seconds is None and journal.exists() and part in journal.read_bytes():
                 seconds = time.perf_counter() - began
+                if then_kill:
+                    process.kill()
             time.sleep(0.05)
-    if process.returncode or seconds is None:
+    if seconds is None or (process.returncode and not then_kill):
         raise RuntimeError(f"the training ended with status {process.returncode}; {part!r} was seen after {seconds} s")
     return seconds
 

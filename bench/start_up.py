@@ -25,7 +25,7 @@ def seconds_to_first_step(file: Path, cache: Path, source: Path, threads: int) -
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "seedfast", "train", *_FLAGS.split(), "--data", str(file), "--out", str(out)]
         variables = environment(threads) | {"PYTHONPATH": str(source), "SEEDFAST_CACHE": str(cache)}
-        return seconds_until(b'"loss"', command, out, variables)
+        return seconds_until(b'"loss"', command, out, variables, then_kill=True)
 
 
 def seconds_to_import(threads: int) -> float:
@@ -49,11 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         caches = {name: Path(folder) / name for name in sources}
         for number in range(options.rounds + 1):
-            times = {"import torch": seconds_to_import(options.threads)}
             for name, source in sources.items():
-                times[name] = seconds_to_first_step(options.file, caches[name], source, options.threads)
-            for name, seconds in times.items() if number else ():
-                found[name].append(seconds)
+                seconds = seconds_to_first_step(options.file, caches[name], source, options.threads)
+                found[name] += [seconds] if number else []
+            found["import torch"] += [seconds_to_import(options.threads)] if number else []
     for name, each in found.items():
         spread = f"{min(each):.2f} to {max(each):.2f}"
         print(f"{name:14} {statistics.median(each):5.2f} s, median of {options.rounds} ({spread})")
