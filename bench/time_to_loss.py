@@ -50,11 +50,11 @@ class Goal:
 _SHAPE = "--model.layers 4 --model.heads 4 --model.width 128 --data.context 64"
 _LARGE = "--model.layers 4 --model.heads 5 --model.width 160 --data.context 256 --model.ngrams 8192"
 _FAST = "--optimizer.iterations 3 --optimizer.form gram --optimizer.momentum 0.9"
-_LEARN = f"--model.ngrams-in layers {_FAST}"
+_LEARN = f"--model.ngrams-in layers {_FAST} --optimizer.weight-decay 0"
 _SHORT = f"{_LEARN} --optimizer.lr 0.02 --batch-size 12 --ema.half-life 0"
 _LONG = f"{_LEARN} --optimizer.lr 0.0125 --batch-size 24"
 _MASKED = f"{_LEARN} --optimizer.lr 0.018 --batch-size 24"
-_EPOCHS = f"{_FAST} --optimizer.lr 0.0125 --optimizer.weight-decay 0.1 --batch-size 6"
+_EPOCHS = f"{_FAST} --optimizer.lr 0.0125 --batch-size 6"
 GOALS = {
     "first": Goal(f"text-autoregressive {_SHAPE} {_SHORT} --steps 94 --schedule.warmup 5", 1.898, share=1 / 8),
     "whole": Goal(f"text-autoregressive {_SHAPE} {_LONG} --steps 700 --schedule.warmup 35", 1.55, share=1),

@@ -53,7 +53,7 @@ def _text(recipe: str, objective: FamilyConfig, *, reads_tokens: bool = True) ->
         objective=objective,
         data=TextData(context=128, one_document_per_window=not reads_tokens),
         model=Transformer(layers=4, heads=4, width=128, ngrams=_NGRAMS if reads_tokens else ()),
-        optimizer=OptimizerConfig(kind="muon", lr=1e-2, weight_decay=0.0),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-2),
         schedule=Schedule(shape="linear", warmup=100),
         ema=EMA(half_life=100),
         clip=None,
