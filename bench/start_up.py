@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import seedfast
@@ -45,14 +46,17 @@ def main() -> None:
     sources = {"seedfast": Path(seedfast.__file__).parents[1]}
     if options.beside:
         sources["beside"] = options.beside.absolute()
-    found: dict[str, list[float]] = {name: [] for name in ("import torch", *sources)}
     with tempfile.TemporaryDirectory() as folder:
-        caches = {name: Path(folder) / name for name in sources}
-        for number in range(options.rounds + 1):
-            for name, source in sources.items():
-                seconds = seconds_to_first_step(options.file, caches[name], source, options.threads)
-                found[name] += [seconds] if number else []
-            found["import torch"] += [seconds_to_import(options.threads)] if number else []
+        starts = {"import torch": partial(seconds_to_import, options.threads)} | {
+            name: partial(seconds_to_first_step, options.file, Path(folder) / name, source, options.threads)
+            for name, source in sources.items()
+        }
+        for name in sources:
+            starts[name]()
+        found: dict[str, list[float]] = {name: [] for name in starts}
+        for _ in range(options.rounds):
+            for name, start in starts.items():
+                found[name].append(start())
     for name, each in found.items():
         spread = f"{min(each):.2f} to {max(each):.2f}"
         print(f"{name:14} {statistics.median(each):5.2f} s, median of {options.rounds} ({spread})")

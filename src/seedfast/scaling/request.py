@@ -16,7 +16,7 @@ BATCH = 4
 LEARNING_RATE = 0.02
 """Twice that of the recipes, which are larger than most runs of a study."""
 WEIGHT_DECAY = 0.0
-"""None, unlike in the recipes: it matters most to runs that read a text several times, which no law here describes."""
+"""None, unlike in the recipes: how well the laws predict has been measured without (docs/study.md)."""
 EXAMPLES = 8
 """Of the validation that ends a training."""
 DRAWS = 2

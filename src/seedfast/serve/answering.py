@@ -19,7 +19,7 @@ from seedfast.serve.engine import CancelledRowError, FullError
 from seedfast.serve.events import Delta, Ended, Event, Plan, UnableError
 from seedfast.serve.json_response import ASCIIResponse
 from seedfast.serve.metrics import Metrics
-from seedfast.serve.requests import Asked, Chat
+from seedfast.serve.requests import Asked, Chat, param_of_many
 from seedfast.serve.service import Service, drawn_seed
 from seedfast.serve.writing import Writing
 
@@ -117,7 +117,7 @@ class Answering:
             raise RefusedError(
                 400,
                 f"n times the prompts are {plan.choices} texts; this server holds {engine.room} at once.",
-                param="n" if asked.n > 1 else "prompt",
+                param=param_of_many(asked.n),
             )
         try:
             return Writing(engine, plan)

@@ -98,6 +98,11 @@ def _names(kind: type[Asked]) -> list[str]:
     return [own.get(f.name, f.name) for f in fields(kind) if f.name not in ("options", "images")]
 
 
+def param_of_many(n: int) -> str:
+    """The parameter by which a request asks for too many texts."""
+    return "n" if n > 1 else "prompt"
+
+
 def _common(body: Body, options: Sequence[str], prompts: int) -> dict[str, Any]:
     """The fields of `Asked`, except those that the endpoints call by different names."""
     model = body.take("model", text, "")
@@ -105,8 +110,7 @@ def _common(body: Body, options: Sequence[str], prompts: int) -> dict[str, Any]:
         raise WireError("model is missing: name the model, as /v1/models lists it.", "model")
     n = body.take("n", whole(1, MOST_CHOICES), 1)
     if n * prompts > MOST_CHOICES:
-        param = "n" if n > 1 else "prompt"
-        raise WireError(f"n times the prompts are {n * prompts} texts; {MOST_CHOICES} at most.", param)
+        raise WireError(f"n times the prompts are {n * prompts} texts; {MOST_CHOICES} at most.", param_of_many(n))
     stream = body.take("stream", flag, False)
     nothing: dict[str, Any] = {}
     stream_options = body.take("stream_options", object_, nothing)
