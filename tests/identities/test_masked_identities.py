@@ -13,8 +13,10 @@ from seedfast.data.dataset import Batch
 from seedfast.data.text.corpus import TextAssets
 from seedfast.families.family import Terms
 from seedfast.families.generator import State
+from seedfast.families.text import mask_counts
 from seedfast.families.text import masked as family_module
 from seedfast.families.text.decoding import Decoding
+from seedfast.families.text.mask_counts import CountLaw
 from seedfast.families.text.masked import Masked, MaskedGenerator, MaskedObjective, MaskedTask
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_policy import MaskedRequest, alpha
@@ -88,7 +90,7 @@ def test_twins_whose_sampler_breaks_subs_fail(twin: masked.BuildGenerator) -> No
 
 
 class CountsFromZero(MaskedObjective):
-    """It masks k uniform in 0 … n-1 of n tokens."""
+    """It masks one token less than it says."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
@@ -98,7 +100,6 @@ class CountsFromZero(MaskedObjective):
             task,
             masked_BL=masked_BL,
             inputs_BL=task.targets_BL.masked_fill(masked_BL, self.mask),
-            scale_BL=(task.weight_B / masked_BL.sum(dim=1).clamp(min=1)).unsqueeze(1).expand_as(task.scale_BL),
         )
 
 
@@ -111,7 +112,7 @@ class Unweighted(MaskedObjective):
 
 
 class CountsThePadding(MaskedObjective):
-    """Its weight is n/k with n the window's length, also where fewer tokens are scored."""
+    """It weighs by the window's length, also where fewer tokens are scored."""
 
     def task(self, batch: Batch, draws: Draws) -> MaskedTask:
         task = super().task(batch, draws)
@@ -130,6 +131,15 @@ class MasksUnscoredInTime(MaskedObjective):
 @pytest.mark.parametrize("twin", [CountsFromZero, Unweighted, CountsThePadding, CountsVisible, MasksUnscoredInTime])
 def test_twins_that_estimate_something_else_fail(twin: masked.Build) -> None:
     assert not masked.nelbo_three_ways(twin).holds
+
+
+def test_twin_that_weighs_other_counts_than_it_draws_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def weighed_as_uniform(law: CountLaw, u_P: Tensor, scored_P: Tensor) -> tuple[Tensor, Tensor]:
+        k_P = mask_counts.counts(law, u_P, scored_P)[0]
+        return k_P, scored_P / k_P
+
+    monkeypatch.setattr(family_module, "counts", weighed_as_uniform)
+    assert not masked.nelbo_three_ways().holds
 
 
 def test_twin_with_the_weight_of_reversed_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +203,18 @@ class Independent(MaskedObjective):
 
 
 def test_twin_in_continuous_time_is_not_better_than_itself() -> None:
-    assert not masked.estimator_variance(_continuous).holds
+    assert not masked.loss_variance(_continuous).holds
 
 
 def test_stratification_contributes_to_the_lower_deviation() -> None:
-    whole, unstratified = (masked.estimator_variance(build).detail for build in (MaskedObjective, Independent))
+    whole, unstratified = (masked.loss_variance(build).detail for build in (MaskedObjective, Independent))
     assert float(whole.split()[0]) < 0.9 * float(unstratified.split()[0])
+
+
+def _uniform(options: Masked, home: TextAssets) -> MaskedObjective:
+    return MaskedObjective(Masked(estimator="fixed-k"), home)
+
+
+@pytest.mark.parametrize("twin", [_uniform, _continuous])
+def test_twins_with_other_counts_do_not_have_the_lower_gradient_deviation(twin: masked.Build) -> None:
+    assert not masked.gradient_variance(twin).holds

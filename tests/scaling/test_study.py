@@ -218,12 +218,16 @@ def test_the_tables_fit_a_terminal_and_name_bounds(done: Path, story: Path, seed
 
 def test_the_printed_command_trains_a_run_like_those_of_the_study(done: Path, story: Path) -> None:
     found = study(story, done, families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16)
-    best = found.recommended
-    _, _, recipe, *flags = table.command(found).split()
-    asked = parse_run(recipe, flags).run.located()
-    known = found.plan.request.run(best.name, best.size, best.steps, found.plan.validation)
-    for part in ("recipe", "data", "model", "optimizer", "schedule", "ema", "batch_size", "steps", "seed"):
-        assert getattr(asked, part) == getattr(known, part)
+    for family in found.families:
+        alone = replace(found, families=(family,))
+        best = alone.recommended
+        _, _, recipe, *flags = table.command(alone).split()
+        asked = parse_run(recipe, flags).run.located()
+        known = found.plan.request.run(best.name, best.size, best.steps, found.plan.validation)
+        for part in (
+            "recipe", "data", "model", "objective", "optimizer", "schedule", "ema", "batch_size", "steps", "seed"
+        ):  # fmt: skip
+            assert getattr(asked, part) == getattr(known, part)
 
 
 def test_the_recommended_family_has_the_best_prediction_not_the_widest_band(done: Path, story: Path) -> None:

@@ -11,7 +11,7 @@ from seedfast.report.theme import DARK, LIGHT
 from seedfast.scaling.draws import COUNT, LEVEL, TIMES, band
 from seedfast.scaling.law import Form
 from seedfast.scaling.outcome import Family, Study
-from seedfast.scaling.request import BATCH, LEARNING_RATE, WEIGHT_DECAY, shape_flags, warmup
+from seedfast.scaling.request import BATCH, ESTIMATOR, LEARNING_RATE, WEIGHT_DECAY, shape_flags, warmup
 
 Table = tuple[str, list[str], list[list[str]]]
 """A caption, the header, and rows, whose first cell is a name."""
@@ -165,11 +165,12 @@ def command(found: Study) -> str:
     """The command that trains the recommended run."""
     best, request = found.recommended, found.plan.request
     data = " ".join(request.data)
+    estimator = f"--objective.estimator {ESTIMATOR} " if best.name in ("masked", "block") else ""
     return (
         f"seedfast train text-{best.name} --data {data} --data.validation {found.plan.validation:g} "
         f"--data.tokenizer {request.tokenizer} --data.context {request.context} {shape_flags(best.size)} "
         f"--batch-size {BATCH} --optimizer.lr {LEARNING_RATE} --optimizer.weight-decay {WEIGHT_DECAY:g} "
-        f"--schedule.warmup {warmup(best.steps)} "
+        f"{estimator}--schedule.warmup {warmup(best.steps)} "
         f"--ema.half-life 0 --steps {best.steps} --seed {request.seed}"
     )
 

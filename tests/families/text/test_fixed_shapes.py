@@ -1,6 +1,5 @@
 """Tasks in fixed shapes: the same losses, and shapes that depend on nothing but the size of the batch."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,15 @@ from torch import nn
 from seedfast.families.family import Task
 from seedfast.families.text.autoregressive import NextTokenTask
 from seedfast.families.text.block_diffusion import Block
-from seedfast.families.text.masked import Masked, most_masked
+from seedfast.families.text.mask_counts import CountLaw, counts, most_masked
+from seedfast.families.text.masked import Masked
 from seedfast.loop.open import open_session
 from seedfast.loop.session import Session
 from seedfast.loop.tasks import step_tasks
 
 CASES = {
     "text-masked": {},
+    "text-masked, uniform": {"objective": Masked(estimator="fixed-k")},
     "text-masked, continuous": {"objective": Masked(estimator="continuous")},
     "text-block": {"objective": Block(block=4)},
     "text-autoregressive": {},
@@ -64,21 +65,59 @@ def test_fixed_shapes_have_the_same_losses_and_gradients(case: str, story: Path,
         assert len(found) == 1
 
 
+LAWS: list[CountLaw] = ["root-k", "fixed-k"]
+
+
+@pytest.mark.parametrize("law", LAWS)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 7), st.data())
-def test_no_batch_masks_more_than_the_bound(group: int, blocks: int, size: int, data: st.DataObject) -> None:
+def test_no_batch_masks_more_than_the_bound(
+    law: CountLaw, group: int, blocks: int, size: int, data: st.DataObject
+) -> None:
     rows = data.draw(st.integers(1, group))
     jitter = [data.draw(st.sampled_from([0.0, 0.5, 1 - 2**-40])) for _ in range(group)]
     u = [(i + jitter[i]) / group for i in range(group)][-rows:]  # the highest strata
-    masked = sum(1 + math.floor((time + k / blocks) % 1 * size) for time in u for k in range(blocks))
-    assert masked <= most_masked(rows, blocks, size, group)
+    u_P = torch.tensor([(time + k / blocks) % 1 for time in u for k in range(blocks)], dtype=torch.float64)
+    masked = int(counts(law, u_P, torch.full((len(u_P),), size))[0].sum())
+    assert masked <= most_masked(law, rows, blocks, size, group)
 
 
+@pytest.mark.parametrize(("law", "share"), [("root-k", 1 / 3), ("fixed-k", 1 / 2)])
 @pytest.mark.parametrize(("blocks", "size"), [(1, 64), (8, 8)])
-def test_the_bound_is_near_half_of_the_positions(blocks: int, size: int) -> None:
-    most, rows = most_masked(32, blocks, size, 32), 32
-    assert rows * blocks * size / 2 <= most <= rows * blocks * size * 0.7
+def test_the_bound_is_near_the_mean(blocks: int, size: int, law: CountLaw, share: float) -> None:
+    most, rows = most_masked(law, 32, blocks, size, 32), 32
+    assert rows * blocks * size * share <= most <= rows * blocks * size * (share + 0.3)
 
 
-def test_twin_half_of_the_positions_is_no_bound() -> None:
-    u = [(i + 1 - 2**-40) / 8 for i in range(8)]
-    assert sum(1 + math.floor(time * 16) for time in u) > 8 * 16 / 2
+@pytest.mark.parametrize(("law", "share"), [("root-k", 1 / 3), ("fixed-k", 1 / 2)])
+def test_twin_the_mean_is_no_bound(law: CountLaw, share: float) -> None:
+    u_P = (torch.arange(1, 9, dtype=torch.float64) - 2**-40) / 8
+    assert counts(law, u_P, torch.full((8,), 16))[0].sum() > 8 * 16 * share
+
+
+@pytest.mark.parametrize("law", LAWS)
+@given(scored=st.integers(1, 2000), data=st.data())
+def test_a_count_is_drawn_with_the_probability_that_its_factor_says(
+    law: CountLaw, scored: int, data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, scored))
+    quantiles = []  # up to which at most k-1 and at most k tokens are masked
+    for most in (k - 1, k):
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            drawn = counts(law, torch.tensor([middle], dtype=torch.float64), torch.tensor([scored]))[0]
+            low, high = (middle, high) if drawn <= most else (low, middle)
+        quantiles.append(low)
+    inside = torch.tensor([sum(quantiles) / 2], dtype=torch.float64)
+    (drawn, factor) = counts(law, inside, torch.tensor([scored]))
+    assert int(drawn) == k
+    assert float(factor) * k * (quantiles[1] - quantiles[0]) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_counts_of_texts_with_few_scored_tokens(law: CountLaw) -> None:
+    ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    for scored, expected in ((0, [1, 1]), (1, [1, 1]), (3, [1, 3]), (65_536, [1, 65_536])):
+        k, factor = counts(law, ends, torch.tensor([scored, scored]))
+        assert k.tolist() == expected
+        assert (factor == 0).all() if scored == 0 else (factor > 0).all()

@@ -23,6 +23,7 @@ OPTIONS: dict[str, Any] = {
     "autoregressive": Autoregressive(),
     "autoregressive, documents": Autoregressive(document_mask=True),
     "masked": Masked(document_mask=True),
+    "masked, uniform": Masked(estimator="fixed-k"),
     "masked, continuous": Masked(estimator="continuous"),
     "block": Block(block=4),
     "proofreading": Proofreading(weights=Weights(entropy=0.5, mask_ratio=0.5, state_dependent=True)),

@@ -4,16 +4,15 @@ A text of n scored tokens loses some of them to [MASK]; the network, which atten
 x the text, S the masked set, q the network and CE(x, S) = -Σ_{i∈S} log q(x_i | x_{¬S}), the negative evidence lower
 bound has three equal forms (docs/identities.md#nelbo-forms):
 
-    ∫₀¹ (1/t) E_{S~Bernoulli(t)} CE dt  =  E_{k~U{1..n}} (n/k) E_{|S|=k} CE  =  E_π Σ_j -log q(x_{π_j} | x_{π_<j})
+    ∫₀¹ (1/t) E_{S~Bernoulli(t)} CE dt  =  E_{k~q} 1/(k q(k)) E_{|S|=k} CE  =  E_π Σ_j -log q(x_{π_j} | x_{π_<j})
 
 The first, under any noise schedule α (the weight is -α'/(1-α), and the bound does not depend on α), is the usual
-estimator. The second needs no cut-off near t = 0 (where the first's variance diverges) and, with k stratified over the
-batch, has a sixth to two thirds of its standard deviation, less where the text is less predictable: it is the default.
+estimator. The second, for any probabilities q(k) of masking k tokens (`mask_counts`), needs no cut-off near t = 0,
+where the variance of the first diverges, and k is stratified over the batch: it is the default.
 """
 
 import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import torch
@@ -26,6 +25,7 @@ from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State
 from seedfast.families.text.base import TextGenerator, TextObjective, likelihood_measure
 from seedfast.families.text.decoding import Decoding
+from seedfast.families.text.mask_counts import counts, most_masked
 from seedfast.families.text.positions import first
 from seedfast.families.text.preview import TaskPreview
 from seedfast.families.text.request import DEMO_TEXTS, Canvas
@@ -40,8 +40,9 @@ from seedfast.options import AtLeast, Example, check
 class Masked:
     """Masked diffusion."""
 
-    estimator: Literal["fixed-k", "continuous"] = "fixed-k"
-    """How many tokens are masked: k uniform in 1 … n, stratified over the batch; or each with probability 1-α(t)."""
+    estimator: Literal["root-k", "fixed-k", "continuous"] = "root-k"
+    """How many tokens are masked: k of n, stratified over the batch, with a probability ∝ 1/√k (root-k, whose gradients
+    deviate least) or uniform (fixed-k); or each token with probability 1-α(t) (continuous)."""
     schedule: Annotated[NoiseSchedule, Example("cosine", estimator="continuous")] = "linear"
     """The noise schedule α(t) of the continuous estimator, and of how many tokens each sampling step unmasks."""
     evaluation_draws: Annotated[int, AtLeast(1)] = 8
@@ -64,7 +65,7 @@ class MaskedTask(Task):
 
     inputs_BL: token ids with [MASK]. targets_BL: the texts. masked_BL: the positions whose cross-entropy is summed.
     scale_BL: the factor of that sum for each of the K blocks of a text (one, without blocks) in the estimate of its
-        NELBO: n/k, or n/(n·t).
+        NELBO: 1/(k q(k)), or -α'/(1-α).
     documents_BL: the document of each token, or None where tokens attend to the whole window.
     most: the largest number of masked tokens that so many texts of a global batch can have.
 
@@ -149,20 +150,6 @@ def documents(batch: Batch, end_of_text: int) -> Tensor:
     return ends_BL.cumsum(dim=1) - ends_BL.long()
 
 
-def most_masked(rows: int, blocks: int, size: int, group: int) -> int:
-    """The largest number of tokens that fixed-k masks in `rows` texts of one global batch, of `group` texts.
-
-    A text has `blocks` blocks of `size` tokens, and a block of n tokens with the time u loses 1 + ⌊u n⌋ of them. No two
-    of the times lie in one stratum [i/s, (i+1)/s): those of the texts with s = group, or those of the blocks of a text
-    with s = blocks. So the upper ends of the highest strata bound the sum of the times.
-    """
-    if blocks == 1:
-        times = sum((1 - Fraction(i, group) for i in range(min(rows, group))), Fraction())
-    else:
-        times = Fraction(rows * (blocks + 1), 2)  # rows · Σ (1 - i / blocks)
-    return min(rows * blocks * size, rows * blocks + math.floor(times * size))
-
-
 class MaskedObjective(TextObjective[MaskedTask]):
     """An upper bound of the negative log-likelihood.
 
@@ -201,16 +188,15 @@ class MaskedObjective(TextObjective[MaskedTask]):
         order_BL = draws.uniform("mask", length, dtype=torch.float64)
         order_PL = F.pad(order_BL, (0, rest)).view(len(u_P), size)
         scored_PL = F.pad(scored_BL, (0, rest)).reshape(len(u_P), size)
-        if self.options.estimator == "fixed-k":
-            # k = 1 + floor(u n): uniform in 1 … n for every n, and stratified over the global batch like u is.
-            count_P = scored_PL.sum(dim=1)
-            k_P = 1 + (u_P * count_P).long()
-            masked_PL = first(order_PL, scored_PL, k_P)
-            scale_P = count_P / k_P
-        else:
+        law, most = self.options.estimator, None
+        if law == "continuous":
             t_P = 1 - u_P  # in (0, 1], so that the weight is finite
             masked_PL = scored_PL & (order_PL < 1 - alpha(self.options.schedule, t_P).unsqueeze(1))
             scale_P = weight(self.options.schedule, t_P)
+        else:
+            k_P, scale_P = counts(law, u_P, scored_PL.sum(dim=1))
+            masked_PL = first(order_PL, scored_PL, k_P)
+            most = most_masked(law, len(targets_BL), blocks, size, draws.group)
         masked_BL = masked_PL.view(len(targets_BL), -1)[:, :length]
         return MaskedTask.of(
             weight_B=scored_BL.sum(dim=1),
@@ -219,9 +205,7 @@ class MaskedObjective(TextObjective[MaskedTask]):
             masked_BL=masked_BL,
             scale_BL=scale_P.view(-1, blocks).float().repeat_interleave(size, dim=1)[:, :length],
             documents_BL=documents(batch, self.end_of_text) if self.options.document_mask else None,
-            most=most_masked(len(targets_BL), blocks, size, draws.group)
-            if self.options.estimator == "fixed-k"
-            else None,
+            most=most,
         )
 
     def inputs(self, task: MaskedTask) -> dict[str, Tensor | None]:

@@ -37,7 +37,7 @@ def checks() -> Mapping[str, tuple[Callable[[], Check], ...]]:
         "schedule-invariance": (masked.schedule_invariance,),
         "tightness": (masked.tightness,),
         "uniform-network": (masked.uniform_network,),
-        "estimator-variance": (masked.estimator_variance,),
+        "estimator-variance": (masked.loss_variance, masked.gradient_variance),
         "sampler-exactness": (sampling.exact_sampler, sampling.exact_generation),
         "deployed-likelihood": (bracket.deployed_likelihood, bracket.deployed_blocks, bracket.explained),
         "bracket": (bracket.inside,),

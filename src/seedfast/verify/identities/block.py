@@ -18,6 +18,7 @@ from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.keys import Draws
 from seedfast.models.transformer import Transformer
 from seedfast.verify.identities.check import LEAST_P_VALUE, ROUNDING, Check, p_value, relative_error
+from seedfast.verify.identities.masked import ESTIMATORS
 from seedfast.verify.identities.toys import all_texts, assets, codes, seeded_network, windows_of
 
 Build = Callable[[Block, TextAssets], MaskedObjective]
@@ -76,7 +77,7 @@ def whole_window(build: Build = block_objective) -> Check:
     """One block of the whole window is masked diffusion: the same tasks, the same loss of every one of them."""
     home, texts_NL = assets(_VOCABULARY, _LENGTH), all_texts(_VOCABULARY, _LENGTH)
     differences = []
-    for estimator in ("fixed-k", "continuous"):
+    for estimator in ESTIMATORS:
         block = build(Block(block=_LENGTH, estimator=estimator), home)
         masked = MaskedObjective(Masked(estimator=estimator), home)
         differences.append(
