@@ -19,7 +19,7 @@ LEARNING_RATE = 0.02
 WEIGHT_DECAY = 0.0
 """None, unlike in the recipes: how well the laws predict has been measured without (docs/study.md)."""
 ESTIMATOR: Literal["fixed-k"] = "fixed-k"
-"""Of masked models, unlike in the recipes: its bounds are the surest with few draws, and predictions were measured so."""
+"""Of masked models, unlike in the recipes: its bounds are surer with few draws, and predictions were measured so."""
 EXAMPLES = 8
 """Of the validation that ends a training."""
 DRAWS = 2

@@ -27,8 +27,9 @@ def counts(law: CountLaw, u_P: Tensor, scored_P: Tensor) -> tuple[Tensor, Tensor
     k_P = (1 + place_P.long()).minimum(scored_P.clamp(min=1))  # a place may be rounded up
     if law == "fixed-k":
         return k_P, scored_P / k_P
-    total_P = (scored_P + 0.5).sqrt() - 0.5**0.5
-    return k_P, total_P / (k_P * ((k_P + 0.5).sqrt() - (k_P - 0.5).sqrt()))
+    total_P = (scored_P.double() + 0.5).sqrt() - 0.5**0.5
+    roots_P = (k_P.double() + 0.5).sqrt() - (k_P.double() - 0.5).sqrt()
+    return k_P, total_P / (k_P * roots_P)
 
 
 def most_masked(law: CountLaw, rows: int, blocks: int, size: int, group: int) -> int:
