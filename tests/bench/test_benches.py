@@ -86,7 +86,7 @@ def run_bench_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 def test_every_benchmark_has_a_test() -> None:
     tested = {"loop_overhead", "finetune_speed", "chunked_memory", "corruption", "proofreading", "embedding_samplers"}
     tested |= {"digits_fidelity", "image_speed", "captions", "resume_cost", "decoding", "generation", "shards", "gpu"}
-    tested |= {"async_save", "faults", "kills", "damage", "compression", "serve", "studio"}
+    tested |= {"async_save", "faults", "kills", "damage", "compression", "serve", "studio", "gradient_noise"}
     elsewhere = {"study"}  # tests/scaling/test_study.py
     others = {"time_to_loss", "start_up", "exact_sums", "common", "nanogpt"}
     assert {path.stem for path in BENCH.glob("*.py")} == tested | elsewhere | others
@@ -128,6 +128,14 @@ def test_embedding_samplers(runs: dict[str, Path], tmp_path: Path) -> None:
     small = ("--samples", 2, "--seeds", 1, "--tables", "guidance")
     out = run_bench("embedding_samplers", runs["text-embedding"], runs["text-autoregressive"], *small, cwd=tmp_path)
     assert "guidance 3.0" in out
+
+
+def test_gradient_noise(runs: dict[str, Path], tmp_path: Path) -> None:
+    out = run_bench("gradient_noise", runs["text-masked"], "--windows", 2, cwd=tmp_path)
+    laws = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if "uniform k" in line}
+    assert set(laws) == {"root-k", "fixed-k", "best"}
+    assert laws["best"] <= min(laws.values()) + 1e-3
+    assert laws["fixed-k"] == pytest.approx(1, abs=2e-3)
 
 
 def test_digits_fidelity(tmp_path: Path) -> None:

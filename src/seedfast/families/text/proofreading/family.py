@@ -111,7 +111,10 @@ class ProofreadingObjective(TextObjective[ProofreadingTask]):
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:
         super().__init__(assets)
         self.options, self.symbols = options, Symbols(self.vocabulary, options.version)
-        bound = Masked(evaluation_draws=options.evaluation_draws, document_mask=options.document_mask)
+        # Never trained, only measured: with few draws, uniform k has the surer bound.
+        bound = Masked(
+            estimator="fixed-k", evaluation_draws=options.evaluation_draws, document_mask=options.document_mask
+        )
         self.likelihood = MaskedObjective(bound, assets, mask=self.symbols.mask)
         self.measure = Measure(
             loss_unit="weighted_nats",
