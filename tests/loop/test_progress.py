@@ -14,7 +14,7 @@ from seedfast.loop.progress import LOG, Line, fit
 from seedfast.loop.train import run_training
 
 PARTS = [
-    "step 1260/1500", "loss 4.145", "7.79k tokens/s", "1:06 left", "epoch 0.80", "bits per byte 1.954",
+    "step 1260/1500", "loss 4.025", "7.79k tokens/s", "1:06 left", "epoch 0.80", "bits per byte 1.954",
     "waiting for data 3%", "memory 612 MB", "lr muon 3.0e-03", "lr adamw 2.0e-03",
 ]  # fmt: skip
 """What a line can show, in order of importance."""
