@@ -132,7 +132,7 @@ def _twin(forward: Callable[..., Tensor]) -> Callable[[], nn.Module]:
         assert isinstance(network, TransformerNetwork)
         original = network.forward
         network.forward = lambda tokens_BL=None, **inputs: forward(original, tokens_BL, **inputs)  # type: ignore[method-assign]
-        network.next_token = partial(TokenNetwork.next_token, network)  # type: ignore[method-assign]
+        network.reader = partial(TokenNetwork.reader, network)  # type: ignore[method-assign]
         return network
 
     return build

@@ -33,10 +33,14 @@ def tokens(rows: int) -> Tensor:
 @torch.no_grad()
 def by_steps(network: TransformerNetwork, tokens_BL: Tensor, read: int, real_BL: Tensor | None = None) -> Tensor:
     """The logits after each token from number `read` on, [B, L - read, V]: `read` tokens at once, then one by one."""
-    cache, step = network.cache(len(tokens_BL)), network.next_token()
-    assert isinstance(step, DecodeStep)
-    network(tokens_BL[:, :read], cache=cache, real_BL=None if real_BL is None else real_BL[:, :read])
-    return torch.stack([step(tokens_B, cache) for tokens_B in tokens_BL[:, read:].unbind(1)], dim=1)
+    cache, read_on = network.cache(len(tokens_BL)), network.reader()
+    assert isinstance(read_on, DecodeStep)
+    if real_BL is None:
+        begun_BV = read_on(tokens_BL[:, :read], cache)
+        torch.testing.assert_close(begun_BV, network(tokens_BL[:, :read])[:, -1], rtol=1e-4, atol=1e-4)
+    else:
+        network(tokens_BL[:, :read], cache=cache, real_BL=real_BL[:, :read])
+    return torch.stack([read_on(tokens_B1, cache) for tokens_B1 in tokens_BL[:, read:].split(1, dim=1)], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,21 @@ def test_rows_of_unequal_length_have_the_logits_that_they_have_alone(positions: 
         torch.testing.assert_close(found[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("read", [1, 2, C])
+def test_a_prompt_of_any_length_is_read_at_once(read: int) -> None:
+    made, tokens_BL = network(SMALL), tokens(2)
+    cache = made.cache(2)
+    found = made.reader()(tokens_BL[:, :read], cache)
+    with torch.no_grad():
+        torch.testing.assert_close(found, made(tokens_BL[:, :read])[:, -1], rtol=1e-4, atol=1e-4)
+    other = made.cache(2)
+    with torch.no_grad():
+        made(tokens_BL[:, :read], cache=other)
+    torch.testing.assert_close(cache.pairs_NBPCD, other.pairs_NBPCD, rtol=1e-4, atol=1e-4)
+    assert cache.length == other.length == read
+    assert torch.equal(cache.next_B, other.next_B)
+
+
 def test_the_weights_of_the_network_stay_as_they_are() -> None:
     made = network(SMALL)
     before = {name: value.clone() for name, value in made.state_dict().items()}
@@ -81,18 +100,18 @@ def test_the_weights_of_the_network_stay_as_they_are() -> None:
 
 def test_a_full_cache_takes_no_token() -> None:
     made = network(SMALL)
-    cache, step = made.cache(1, 1), made.next_token()
-    step(torch.tensor([1]), cache)
+    cache, read = made.cache(1, 1), made.reader()
+    read(torch.tensor([[1]]), cache)
     with pytest.raises(UserError, match="no room for more than 1 token"):
-        step(torch.tensor([1]), cache)
+        read(torch.tensor([[1]]), cache)
 
 
 def test_rows_that_are_kept_go_on_as_before() -> None:
     made, tokens_BL = network(SMALL), tokens(3)
     kept = torch.tensor([2, 0])
-    cache, step = made.cache(3), made.next_token()
+    cache, read = made.cache(3), made.reader()
     with torch.no_grad():
         made(tokens_BL[:, :4], cache=cache)
         cache.select(kept)
-        found = step(tokens_BL[kept, 4], cache)
+        found = read(tokens_BL[kept, 4:5], cache)
         torch.testing.assert_close(found, made(tokens_BL[kept, :5])[:, 4], rtol=1e-4, atol=1e-4)

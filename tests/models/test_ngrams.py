@@ -82,10 +82,13 @@ def test_the_decode_step_has_the_logits_of_the_network(padded: bool, config: Tra
     network, x_BL = build(config), tokens(3, 10)
     real_BL = torch.tensor([[at >= (0, 2, 4)[row] * padded for at in range(10)] for row in range(3)])
     expected_BLV = network(x_BL, real_BL=real_BL)
-    cache, step = network.cache(3), network.next_token()
-    network(x_BL[:, :5], cache=cache, **({"real_BL": real_BL[:, :5]} if padded else {}))
+    cache, read = network.cache(3), network.reader()
+    if padded:
+        network(x_BL[:, :5], cache=cache, real_BL=real_BL[:, :5])
+    else:
+        torch.testing.assert_close(read(x_BL[:, :5], cache), expected_BLV[:, 4], atol=1e-5, rtol=0)
     for at in range(5, 10):
-        torch.testing.assert_close(step(x_BL[:, at], cache), expected_BLV[:, at], atol=1e-5, rtol=0)
+        torch.testing.assert_close(read(x_BL[:, at : at + 1], cache), expected_BLV[:, at], atol=1e-5, rtol=0)
 
 
 @PLACES

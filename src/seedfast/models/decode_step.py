@@ -1,11 +1,12 @@
-"""One new token of each row through a causal transformer: the network's forward pass specialised for generation.
+"""New tokens of each row through a causal transformer: the network's forward pass specialised for generation.
 
 At one position a kernel takes microseconds, less than the checks, masks, views and modules around it, and all weights
 pass through the processor's cache for each token, so that the code of those is fetched anew. So the weights of a layer
 that read the same input are merged once, and a step is a short list of kernels, in place where a tensor is not needed
 again. The logits are those of the network up to rounding.
 
-Shapes: B rows, W width, H heads, P = 2 H (keys, then values), T = 3 H, D head size, C slots, V vocabulary.
+Shapes: B rows, L new tokens of each, N = B L, W width, H heads, P = 2 H (keys, then values), T = 3 H, D head size,
+C slots, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 class DecodeStep:
-    """The logits after one more token of each row, from the weights that the network has now.
+    """The logits after the next tokens of each row, from the weights that the network has now.
 
     network: causal, without time and cross-attention, in evaluation mode. Not for use under autocast.
     """
@@ -45,33 +46,40 @@ class DecodeStep:
         self.head_WV = network.head.weight.t() if scale == 1 else (scale * network.head.weight).t()
 
     @torch.inference_mode()
-    def __call__(self, tokens_B: Tensor, cache: KVCache) -> Tensor:
-        """Logits [B, V]; the cache holds the token afterwards. Raises UserError if the cache is full."""
-        slot = cache.length
-        if slot >= cache.room:
-            raise UserError(f"The key-value cache has no room for more than {slot} tokens.")
-        mask_B11C = ngrams_BG = None
-        position: Tensor | int = slot
+    def __call__(self, tokens_BL: Tensor, cache: KVCache) -> Tensor:
+        """Logits after the last token, [B, V]; the cache holds the tokens afterwards.
+
+        Several tokens are read into an empty cache. Raises UserError if the cache is full.
+        """
+        slot, (size, length) = cache.length, tokens_BL.shape
+        end = slot + length
+        if end > cache.room:
+            raise UserError(f"The key-value cache has no room for more than {cache.room} tokens.")
+        assert length == 1 or not (slot or cache.has_documents), "several tokens are read into an empty cache"
+        mask_B11C = ngrams_NG = None
+        position: Tensor | slice = slice(slot, end)
         if cache.has_documents:  # padding on the left: a row's position is not its slot
             cache.documents_BC[:, slot] = 0
-            mask_B11C = (cache.documents_BC[:, : slot + 1] == 0)[:, None, None]
-            position = cache.next_B.clone()
-        x_BW = torch.embedding(self.embedding, tokens_B)
+            mask_B11C = (cache.documents_BC[:, :end] == 0)[:, None, None]
+            position = cache.next_B.unsqueeze(1)
+        x_BLW = torch.embedding(self.embedding, tokens_BL)
         if self.ngrams is not None:
-            recent_BL, documents_BL = cache.add_tokens(tokens_B.unsqueeze(1), self.ngrams.reach)
-            before = [each_BL[:, -1] for each_BL in self.ngrams.preceding(recent_BL, documents_BL)]
-            ngrams_BG = self.ngrams.look_up(tokens_B, before)
-            x_BW += self.ngrams.read(ngrams_BG)
+            recent_BL, documents_BL = cache.add_tokens(tokens_BL, self.ngrams.reach)
+            before = [each_BL[:, -length:] for each_BL in self.ngrams.preceding(recent_BL, documents_BL)]
+            ngrams_BLG = self.ngrams.look_up(tokens_BL, before)
+            x_BLW += self.ngrams.read(ngrams_BLG)
+            ngrams_NG = ngrams_BLG.flatten(0, 1)
         if self.places is not None:
-            x_BW += self.places[position]
+            x_BLW += self.places[position]
         rope = None if self.rope is None else self.rope[position]
-        if rope is not None and rope.ndim == 2:
-            rope = rope[:, None, None]
+        if rope is not None and rope.ndim == 3:
+            rope = rope[:, None]
+        x = x_BLW.view(size * length, -1)
         for layer, views in zip(self.layers, cache.layers, strict=True):
-            layer(x_BW, rope, mask_B11C, views, slot, ngrams_BG)
-        cache.next_B += 1
-        cache.length += 1
-        return torch.mm(self.norm(x_BW), self.head_WV)
+            x = layer(x, rope, mask_B11C, views, slice(slot, end), ngrams_NG, is_last=layer is self.layers[-1])
+        cache.next_B += length
+        cache.length = end
+        return torch.mm(self.norm(x), self.head_WV)
 
 
 class _Layer:
@@ -95,37 +103,48 @@ class _Layer:
 
     def __call__(
         self,
-        x_BW: Tensor,
+        x_NW: Tensor,
         rope: Tensor | None,
         mask_B11C: Tensor | None,
         views: tuple[Tensor, Tensor, Tensor],
-        slot: int,
-        ngrams_BG: Tensor | None,
-    ) -> None:
-        """Add attention and MLP to the residual stream.
+        slots: slice,
+        ngrams_NG: Tensor | None,
+        *,
+        is_last: bool,
+    ) -> Tensor:
+        """Add attention and MLP to the residual stream, in place; returns it, after the last layer of the last token.
 
-        rope: complex64, [D / 2] or [B, 1, 1, D / 2], with the factor √D of QK-norm. views: of the layer's cache.
+        rope: complex64, [L, D / 2] or [B, 1, L, D / 2], with the factor √D of QK-norm. views: of the layer's cache.
         """
-        if self.ngrams is not None and ngrams_BG is not None:
-            x_BW.addmm_(ngrams_BG, self.ngrams)
+        if self.ngrams is not None and ngrams_NG is not None:
+            x_NW.addmm_(ngrams_NG, self.ngrams)
         heads, (pairs_BPCD, keys_BHCD, values_BHCD) = self.heads, views
-        qkv = _product(self.norm_attention(x_BW), self.qkv, self.qkv_bias)
-        qkv_BT1D = qkv.view(x_BW.shape[0], 3 * heads, 1, self.size)
+        length = slots.stop - slots.start
+        qkv = _product(self.norm_attention(x_NW), self.qkv, self.qkv_bias)
+        if length == 1:
+            qkv_BTLD = qkv.view(-1, 3 * heads, 1, self.size)
+        else:
+            qkv_BTLD = qkv.view(-1, length, 3 * heads, self.size).transpose(1, 2)
         if self.qk_norm or rope is not None:
-            qk = qkv_BT1D.narrow(1, 0, 2 * heads)
+            qk = qkv_BTLD.narrow(1, 0, 2 * heads)
             if self.qk_norm:
                 qk /= _length(qk, self.qk_rest)
             if rope is not None:
                 qk.view(torch.complex64).mul_(rope)
             elif self.qk_norm:
                 qk *= self.size**0.5
-        pairs_BPCD.narrow(2, slot, 1).copy_(qkv_BT1D.narrow(1, heads, 2 * heads))
-        q_BH1D = qkv_BT1D.narrow(1, 0, heads)
-        keys_BHCD, values_BHCD = keys_BHCD.narrow(2, 0, slot + 1), values_BHCD.narrow(2, 0, slot + 1)
-        y_BH1D = F.scaled_dot_product_attention(q_BH1D, keys_BHCD, values_BHCD, attn_mask=mask_B11C)
-        _add_product(x_BW, y_BH1D.view(x_BW.shape), self.out, self.out_bias)
-        h = self.bend(_product(self.norm_mlp(x_BW), self.up, self.up_bias))
-        _add_product(x_BW, h, self.down, self.down_bias)
+        pairs_BPCD.narrow(2, slots.start, length).copy_(qkv_BTLD.narrow(1, heads, 2 * heads))
+        q_BHLD = qkv_BTLD.narrow(1, 0, heads)
+        keys_BHCD, values_BHCD = keys_BHCD.narrow(2, 0, slots.stop), values_BHCD.narrow(2, 0, slots.stop)
+        if is_last and length > 1:
+            q_BHLD, x_NW = q_BHLD.narrow(2, length - 1, 1), x_NW[length - 1 :: length].contiguous()
+        is_causal = q_BHLD.shape[2] > 1
+        y_BHLD = F.scaled_dot_product_attention(q_BHLD, keys_BHCD, values_BHCD, mask_B11C, is_causal=is_causal)
+        y_NW = y_BHLD.transpose(1, 2).reshape(x_NW.shape) if is_causal else y_BHLD.view(x_NW.shape)
+        _add_product(x_NW, y_NW, self.out, self.out_bias)
+        h = self.bend(_product(self.norm_mlp(x_NW), self.up, self.up_bias))
+        _add_product(x_NW, h, self.down, self.down_bias)
+        return x_NW
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -155,17 +155,20 @@ class TokenNetwork(Network, ABC, Generic[CacheT]):
         Raises UserError for a network that cannot use one.
         """
 
-    def next_token(self) -> Callable[[Tensor, CacheT], Tensor]:
-        """(one more token of each row [B], the cache of those before) → the logits after it, [B, V].
+    def reader(self) -> Callable[[Tensor, CacheT], Tensor]:
+        """(the next tokens of each row [B, L], the cache of those before) → the logits after the last of them, [B, V].
 
-        For generation: the weights must not change while the function is in use.
+        Several tokens are read into an empty cache. For generation: the weights must not change while the function is
+        in use.
         """
 
-        def step(tokens_B: Tensor, cache: CacheT) -> Tensor:
-            logits_B1V: Tensor = self(tokens_B.unsqueeze(1), cache=cache)
-            return logits_B1V[:, 0]
+        def read(tokens_BL: Tensor, cache: CacheT) -> Tensor:
+            size, length = tokens_BL.shape
+            last_B = torch.arange(length - 1, size * length, length, device=tokens_BL.device)
+            logits_BV: Tensor = self(tokens_BL, cache=cache, where_N=last_B)
+            return logits_BV
 
-        return step
+        return read
 
     def forward(
         self,

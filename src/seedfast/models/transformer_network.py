@@ -138,13 +138,13 @@ class TransformerNetwork(TokenNetwork[KVCache]):
             tokens_BC=torch.zeros(batch, length, dtype=torch.int64, device=weight.device) if self.ngrams else None,
         )
 
-    def next_token(self) -> Callable[[Tensor, KVCache], Tensor]:
-        """`TokenNetwork.next_token`, by a `DecodeStep` where there is no autocast and no shard."""
+    def reader(self) -> Callable[[Tensor, KVCache], Tensor]:
+        """`TokenNetwork.reader`, a `DecodeStep` where there is no autocast and no shard."""
         plain = self.causal and self.time is None and self.memory_width is None and not self.training
         plain = plain and not self.same_passes
         if plain and not torch.is_autocast_enabled(self.tokens.weight.device.type):
             return DecodeStep(self)
-        return super().next_token()
+        return super().reader()
 
     def hidden_states(self, inputs: SequenceInputs[KVCache]) -> Tensor:
         """The input of the output layer, [B, L, W]; with `where_N` only at those positions, [N, W].

@@ -30,7 +30,7 @@ class Batches:
             self.slots = SlotBatches(network, context=context, slots=slots)  # type: ignore[arg-type]
         elif isinstance(network, TokenNetwork) and not getattr(network, "causal", True):
             self.windows = WindowBatches(network, context=context, slots=slots)
-        self._next_token: Callable[[Tensor, Any], Tensor] | None = None
+        self._reader: Callable[[Tensor, Any], Tensor] | None = None
 
     def of(self, row: Row) -> nn.Module:
         """The network for the sampler of a row."""
@@ -42,11 +42,11 @@ class Batches:
         with self._distributed.autocast():
             return compute(*arguments)
 
-    def next_token(self, tokens_B: Tensor, cache: Any) -> Tensor:
-        """The logits after one more token of each row, [B, V]; its merged weights are made once."""
+    def read(self, tokens_BL: Tensor, cache: Any) -> Tensor:
+        """The logits after the next tokens of each row, [B, V]; the merged weights are made once."""
         assert isinstance(self.network, TokenNetwork)
-        self._next_token = self._next_token or self.network.next_token()
-        return self._next_token(tokens_B, cache)
+        self._reader = self._reader or self.network.reader()
+        return self._reader(tokens_BL, cache)
 
 
 class SharedNetwork(TokenNetwork[Any]):
@@ -112,19 +112,22 @@ class SharedNetwork(TokenNetwork[Any]):
         hidden = self._alone(self._network.hidden_states, inputs)
         return hidden
 
-    def next_token(self) -> Callable[[Tensor, Any], Tensor]:
-        """(one more token of each text [B], the cache of those before) → the logits after it, [B, V]."""
+    def reader(self) -> Callable[[Tensor, Any], Tensor]:
+        """(the next tokens of each text [B, L], the cache of those before) → the logits after the last, [B, V]."""
+        begin = super().reader()
 
-        def step(tokens_B: Tensor, cache: Any) -> Tensor:
-            if isinstance(cache, SlotRow):
+        def read(tokens_BL: Tensor, cache: Any) -> Tensor:
+            if not isinstance(cache, SlotRow):
+                self.logits_BV = self._alone(self._batches.read, tokens_BL, cache)
+            elif tokens_BL.shape[1] == 1 and cache.length:
                 assert self._batches.slots is not None
-                logits_BV: Tensor = self._together("next", self._batches.slots.logits, Next(tokens_B, cache))
+                self.logits_BV = self._together("next", self._batches.slots.logits, Next(tokens_BL[:, 0], cache))
             else:
-                logits_BV = self._alone(self._batches.next_token, tokens_B, cache)
-            self.logits_BV = logits_BV
-            return logits_BV
+                begin(tokens_BL, cache)
+            assert self.logits_BV is not None
+            return self.logits_BV
 
-        return step
+        return read
 
 
 class _Head(nn.Module):

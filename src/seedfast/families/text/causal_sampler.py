@@ -139,14 +139,14 @@ def continue_prompts(
     u_SB = decoding.draws.uniform_of_stages(range(most), STREAM)
     progress = iter(track("Sampling", range(most), most))
     cached = cached and bool(decoding.network.has_cache)
-    read_on = decoding.network.next_token() if cached else None  # type: ignore[operator]
+    read = decoding.network.reader() if cached else None  # type: ignore[operator]
     done, rest = 0, [text for text in texts if text.left]
     while rest:  # each time as far as the shortest window reaches
         for text in rest:
             text.slide()
         rooms = [(vocabulary.context + 1 - len(text.window), text.left) for text in rest]
         shortest = min((room for room, left in rooms if left > room), default=max(text.left for text in rest))
-        reader = _Reader(decoding, vocabulary, rest, shortest if cached else 1, read_on, may_end=may_end)
+        reader = _Reader(decoding, vocabulary, rest, shortest if cached else 1, read, may_end=may_end)
         for _ in range(reader.steps):
             reader.step(u_SB[done], done)
             next(progress, None)
@@ -161,8 +161,8 @@ def continue_prompts(
 class _Reader:
     """A batch of texts whose windows the network reads once, and then one more token of each for every step.
 
-    steps: how many tokens are drawn for each text at most, for which the cache has room. read_on: the network's
-    `next_token`, for more than one step.
+    steps: how many tokens are drawn for each text at most, for which the cache has room. read: the network's `reader`,
+    for more than one step.
     """
 
     def __init__(
@@ -171,22 +171,23 @@ class _Reader:
         vocabulary: Vocabulary,
         texts: list[_Text],
         steps: int,
-        read_on: Callable[[Tensor, Any], Tensor] | None,
+        read: Callable[[Tensor, Any], Tensor] | None,
         *,
         may_end: bool,
     ) -> None:
         network, self.decoding, self.texts, self.steps = decoding.network, decoding, texts, steps
-        self.read_on = read_on
+        self.read = read
         tokens_BL, real_BL = _padded([text.window for text in texts], vocabulary.end_of_text, decoding.device)
         self.is_ragged = not bool(real_BL.all())
         size, length = tokens_BL.shape
         self.cache: Any = network.cache(size, length + steps - 1) if steps > 1 else None  # type: ignore[operator]
-        self.logits_BV: Tensor = network(
-            tokens_BL,
-            real_BL=real_BL if self.is_ragged else None,
-            cache=self.cache,
-            where_N=torch.arange(length - 1, size * length, length, device=decoding.device),
-        )
+        self.logits_BV: Tensor
+        if self.cache is None or self.is_ragged or read is None:
+            last_B = torch.arange(length - 1, size * length, length, device=decoding.device)
+            padding = {"real_BL": real_BL} if self.is_ragged else {}
+            self.logits_BV = network(tokens_BL, cache=self.cache, where_N=last_B, **padding)
+        else:
+            self.logits_BV = read(tokens_BL, self.cache)
         decoding.evaluations.count += 1
         self.next_B: Tensor | None = None
         self.rows_B = torch.tensor([text.row for text in texts], device=decoding.device)
@@ -194,24 +195,23 @@ class _Reader:
         self.forbidden_V = None if decoding.forced else self._forbidden(vocabulary, may_end=may_end)
 
     def _forbidden(self, vocabulary: Vocabulary, *, may_end: bool) -> Tensor | None:
-        """The tokens that are never generated, bool [V]; None if there are none."""
-        logits_V = torch.zeros(self.logits_BV.shape[-1], device=self.logits_BV.device)
-        vocabulary.forbid(logits_V)
+        """What is added to logits: -inf for tokens that are never generated, 0 for others, [V]; None if all are 0."""
+        added_V = torch.zeros_like(self.logits_BV[0])
+        vocabulary.forbid(added_V)
         if not may_end:
-            logits_V[vocabulary.end_of_text] = -torch.inf
-        forbidden_V = logits_V.isinf()
-        return forbidden_V if bool(forbidden_V.any()) else None
+            added_V[vocabulary.end_of_text] = -torch.inf
+        return added_V if bool(added_V.any()) else None
 
     def step(self, u_B: Tensor, number: int) -> None:
         """Draw the next token of each text, its number `number`, at the quantiles of its row."""
         request, decoding = self.decoding.request, self.decoding
         if self.next_B is not None:
-            assert self.read_on is not None, "a cache is needed for more than one step"
-            self.logits_BV = self.read_on(self.next_B, self.cache)
+            assert self.read is not None, "a cache is needed for more than one step"
+            self.logits_BV = self.read(self.next_B.unsqueeze(1), self.cache)
             decoding.evaluations.count += 1
         logits_BV = self.logits_BV
         if self.forbidden_V is not None:
-            logits_BV = logits_BV.masked_fill(self.forbidden_V, -torch.inf)
+            logits_BV = logits_BV + self.forbidden_V
         u_B = u_B if len(u_B) == len(self.texts) else u_B[self.rows_B]
         shaping: dict[str, Any] = {
             "temperature": request.temperature,
