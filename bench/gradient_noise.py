@@ -41,7 +41,7 @@ def masked(objective: MaskedObjective, batch: Batch, k: int, draws: Draws) -> Ma
 def gradients(model: Trained, k: int, windows: int) -> tuple[float, float]:
     """The mean square of a window's gradient, and the square of the mean gradient."""
     objective, weights = model.family.objective, list(model.network.parameters())
-    assert isinstance(objective, MaskedObjective), "give a run of masked diffusion"
+    assert isinstance(objective, MaskedObjective)
     total, square, text = None, 0.0, model.corpus.train
     for index in range(windows):
         draws = Draws(seed=0, scope="gradient noise", positions_B=torch.tensor([index]))
@@ -72,6 +72,11 @@ def main(options: list[str] | None = None) -> None:
     made.add_argument("--windows", type=int, default=150)
     asked = parse(made, options)
     model = seedfast.load(asked.run)
+    objective = model.family.objective
+    if not isinstance(objective, MaskedObjective) or objective.block is not None or objective.options.document_mask:
+        raise SystemExit("The run must be of masked diffusion over whole windows, without document masks.")
+    if asked.windows < 2:
+        raise SystemExit("At least two windows are needed.")
     model.network.requires_grad_()
     length = model.assets.context  # type: ignore[attr-defined]
     measured = sorted({min(length, 2**i) for i in range(length.bit_length() + 1)} | {3 * length // 8, 3 * length // 4})

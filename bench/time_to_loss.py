@@ -65,7 +65,7 @@ GOALS = {
         f"text-masked {_SHAPE} {_MASKED} --steps 550 --schedule.warmup 35",
         2.145,
         share=1 / 2,
-        # the recipe when the goal was set, which reached the loss in 2000 steps
+        # with the numbers of masks of the recipe when the goal was set, which reached the loss in 2000 steps
         beside=f"text-masked {_SHAPE} --batch-size 12 --objective.estimator fixed-k",
     ),
 }

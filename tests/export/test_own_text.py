@@ -20,6 +20,8 @@ from seedfast.export import transformers_shape
 from seedfast.export.export import export
 from seedfast.export.hf_tokenizer import write_tokenizer
 from seedfast.export.transformers_shape import as_transformers
+from seedfast.families.text.mask_counts import MEASURED
+from seedfast.families.text.masked import MaskedObjective
 from seedfast.models.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -145,6 +147,12 @@ def test_seedfast_samples_from_an_export_as_from_its_run(exported: tuple[str, Pa
     assert run.tokenizer == bare.tokenizer
     if "proofreading" not in name:  # whose run also goes back over its words
         assert bare.sample(prompt="the ", tokens=8).texts == run.sample(prompt="the ", tokens=8).texts
+
+
+def test_the_bound_of_an_export_is_measured_with_uniform_numbers_of_masks(exported: tuple[str, Path]) -> None:
+    objective = api.load(exported[1] / "out", device="cpu").family.evaluated
+    if isinstance(objective, MaskedObjective):
+        assert objective.options.estimator == MEASURED
 
 
 def test_an_export_tells_the_step_and_the_weights_that_it_holds(exported: tuple[str, Path]) -> None:

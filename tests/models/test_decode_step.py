@@ -1,4 +1,4 @@
-"""The step of generation gives the logits of the network itself, for every architecture, padding and batch."""
+"""What reads prompts and tokens in generation gives the logits of the network itself, for every architecture, padding and batch."""
 
 from dataclasses import replace
 from typing import Any
@@ -102,8 +102,16 @@ def test_a_full_cache_takes_no_token() -> None:
     made = network(SMALL)
     cache, read = made.cache(1, 1), made.reader()
     read(torch.tensor([[1]]), cache)
-    with pytest.raises(UserError, match="no room for more than 1 token"):
+    with pytest.raises(UserError, match="no room for more than 1 token\\."):
         read(torch.tensor([[1]]), cache)
+
+
+def test_several_tokens_are_read_into_an_empty_cache_alone() -> None:
+    made = network(SMALL)
+    cache, read = made.cache(1), made.reader()
+    read(torch.tensor([[1, 2]]), cache)
+    with pytest.raises(AssertionError, match="empty cache"):
+        read(torch.tensor([[1, 2]]), cache)
 
 
 def test_rows_that_are_kept_go_on_as_before() -> None:

@@ -21,6 +21,7 @@ from tests.helpers.cli import Run as Command
 from seedfast import UserError, load, study
 from seedfast.cli.train import parse_run
 from seedfast.evaluate.held_out import HeldOut
+from seedfast.families.text.mask_counts import MEASURED
 from seedfast.scaling import front, table
 from seedfast.scaling import plan as plans
 from seedfast.scaling.plan import TooSmall, planned, rounded_up
@@ -218,7 +219,8 @@ def test_the_tables_fit_a_terminal_and_name_bounds(done: Path, story: Path, seed
 
 def test_the_printed_command_trains_a_run_like_those_of_the_study(done: Path, story: Path) -> None:
     found = study(story, done, families=("autoregressive", "masked"), flops=2 * FLOPS, check=True, context=16)
-    for family in found.families:
+    *_, masked = found.families
+    for family in (*found.families, replace(masked, name="block")):
         alone = replace(found, families=(family,))
         best = alone.recommended
         _, _, recipe, *flags = table.command(alone).split()
@@ -228,6 +230,7 @@ def test_the_printed_command_trains_a_run_like_those_of_the_study(done: Path, st
             "recipe", "data", "model", "objective", "optimizer", "schedule", "ema", "batch_size", "steps", "seed"
         ):  # fmt: skip
             assert getattr(asked, part) == getattr(known, part)
+        assert getattr(known.objective, "estimator", MEASURED) == MEASURED
 
 
 def test_the_recommended_family_has_the_best_prediction_not_the_widest_band(done: Path, story: Path) -> None:

@@ -54,7 +54,8 @@ class DecodeStep:
         slot, (size, length) = cache.length, tokens_BL.shape
         end = slot + length
         if end > cache.room:
-            raise UserError(f"The key-value cache has no room for more than {cache.room} tokens.")
+            tokens = "token" if cache.room == 1 else "tokens"
+            raise UserError(f"The key-value cache has no room for more than {cache.room} {tokens}.")
         assert length == 1 or not (slot or cache.has_documents), "several tokens are read into an empty cache"
         mask_B11C = ngrams_NG = None
         position: Tensor | slice = slice(slot, end)
@@ -112,16 +113,17 @@ class _Layer:
         *,
         is_last: bool,
     ) -> Tensor:
-        """Add attention and MLP to the residual stream, in place; returns it, after the last layer of the last token.
+        """Add attention and MLP to the residual stream, in place; returns it, [N, W].
 
-        rope: complex64, [L, D / 2] or [B, 1, L, D / 2], with the factor √D of QK-norm. views: of the layer's cache.
+        The last layer computes and returns only what the last token of each row needs, [B, W]. rope: complex64,
+        [L, D / 2] or [B, 1, 1, D / 2], with the factor √D of QK-norm. views: of the layer's cache.
         """
         if self.ngrams is not None and ngrams_NG is not None:
             x_NW.addmm_(ngrams_NG, self.ngrams)
         heads, (pairs_BPCD, keys_BHCD, values_BHCD) = self.heads, views
         length = slots.stop - slots.start
         qkv = _product(self.norm_attention(x_NW), self.qkv, self.qkv_bias)
-        if length == 1:
+        if length == 1:  # the same without a view more
             qkv_BTLD = qkv.view(-1, 3 * heads, 1, self.size)
         else:
             qkv_BTLD = qkv.view(-1, length, 3 * heads, self.size).transpose(1, 2)

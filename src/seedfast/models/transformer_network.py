@@ -149,8 +149,8 @@ class TransformerNetwork(TokenNetwork[KVCache]):
     def hidden_states(self, inputs: SequenceInputs[KVCache]) -> Tensor:
         """The input of the output layer, [B, L, W]; with `where_N` only at those positions, [N, W].
 
-        The last block's MLP, which does not mix positions, is then computed only there: masked diffusion needs half of
-        the positions on average. Raises UserError if the sequence is longer than the context.
+        The last block's MLP, which does not mix positions, is then computed only there: masked diffusion needs a
+        third of the positions or a little more. Raises UserError if the sequence is longer than the context.
         """
         x_BLW = self._embed(inputs)
         length, where_N, is_block_pass = x_BLW.shape[1], inputs.where_N, inputs.clean_BL is not None

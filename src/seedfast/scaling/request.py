@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from seedfast import recipes
 from seedfast.data.text.config import TextData
+from seedfast.families.text.mask_counts import MEASURED
 from seedfast.families.text.masked import Masked
 from seedfast.loop.config import Run
 from seedfast.models.transformer import Transformer
@@ -18,8 +19,6 @@ LEARNING_RATE = 0.02
 """Twice that of the recipes, which are larger than most runs of a study."""
 WEIGHT_DECAY = 0.0
 """None, unlike in the recipes: how well the laws predict has been measured without (docs/study.md)."""
-ESTIMATOR: Literal["fixed-k"] = "fixed-k"
-"""Of masked models, unlike in the recipes: its bounds are surer with few draws, and predictions were measured so."""
 EXAMPLES = 8
 """Of the validation that ends a training."""
 DRAWS = 2
@@ -53,7 +52,7 @@ class Request:
             made.data.with_path(*self.data), tokenizer=self.tokenizer, context=self.context, validation=validation
         )
         objective = (
-            replace(made.objective, estimator=ESTIMATOR) if isinstance(made.objective, Masked) else made.objective
+            replace(made.objective, estimator=MEASURED) if isinstance(made.objective, Masked) else made.objective
         )
         return replace(
             made,

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from seedfast.families.text.masked import Masked
 from seedfast.report.format import measured
 from seedfast.report.study import PlottedFamily, PlottedRun, draw
 from seedfast.report.theme import DARK, LIGHT
 from seedfast.scaling.draws import COUNT, LEVEL, TIMES, band
 from seedfast.scaling.law import Form
 from seedfast.scaling.outcome import Family, Study
-from seedfast.scaling.request import BATCH, ESTIMATOR, LEARNING_RATE, WEIGHT_DECAY, shape_flags, warmup
+from seedfast.scaling.request import BATCH, LEARNING_RATE, WEIGHT_DECAY, shape_flags, warmup
 
 Table = tuple[str, list[str], list[list[str]]]
 """A caption, the header, and rows, whose first cell is a name."""
@@ -165,7 +166,8 @@ def command(found: Study) -> str:
     """The command that trains the recommended run."""
     best, request = found.recommended, found.plan.request
     data = " ".join(request.data)
-    estimator = f"--objective.estimator {ESTIMATOR} " if best.name in ("masked", "block") else ""
+    objective = request.run(best.name, best.size, best.steps, found.plan.validation).objective
+    estimator = f"--objective.estimator {objective.estimator} " if isinstance(objective, Masked) else ""
     return (
         f"seedfast train text-{best.name} --data {data} --data.validation {found.plan.validation:g} "
         f"--data.tokenizer {request.tokenizer} --data.context {request.context} {shape_flags(best.size)} "

@@ -114,18 +114,20 @@ class SharedNetwork(TokenNetwork[Any]):
 
     def reader(self) -> Callable[[Tensor, Any], Tensor]:
         """(the next tokens of each text [B, L], the cache of those before) → the logits after the last, [B, V]."""
-        begin = super().reader()
+        compute = super().reader()
 
         def read(tokens_BL: Tensor, cache: Any) -> Tensor:
+            logits_BV: Tensor
             if not isinstance(cache, SlotRow):
-                self.logits_BV = self._alone(self._batches.read, tokens_BL, cache)
-            elif tokens_BL.shape[1] == 1 and cache.length:
+                logits_BV = self._alone(self._batches.read, tokens_BL, cache)
+            elif cache.length:
                 assert self._batches.slots is not None
-                self.logits_BV = self._together("next", self._batches.slots.logits, Next(tokens_BL[:, 0], cache))
+                assert tokens_BL.shape[1] == 1, "several tokens are read into an empty slot"
+                logits_BV = self._together("next", self._batches.slots.logits, Next(tokens_BL[:, 0], cache))
             else:
-                begin(tokens_BL, cache)
-            assert self.logits_BV is not None
-            return self.logits_BV
+                logits_BV = compute(tokens_BL, cache)
+            self.logits_BV = logits_BV
+            return logits_BV
 
         return read
 

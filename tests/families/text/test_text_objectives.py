@@ -11,7 +11,8 @@ from seedfast.families.family import Family
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.block_diffusion import Block
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
-from seedfast.families.text.masked import Masked
+from seedfast.families.text.mask_counts import MEASURED
+from seedfast.families.text.masked import Masked, MaskedObjective
 from seedfast.families.text.proofreading import Proofreading
 from seedfast.families.text.proofreading.loss_weights import Weights
 from seedfast.keys import Draws
@@ -42,6 +43,12 @@ class NoDataDependentShapes(TorchDispatchMode):
         assert not reads, f"{func} depends on the data"
         assert not by_mask, "an index that is a mask depends on the data"
         return func(*args, **(kwargs or {}))
+
+
+def test_a_bound_that_is_only_measured_has_uniform_numbers_of_masks() -> None:
+    bound = Proofreading().build(assets(WORDS, LENGTH)).evaluated
+    assert isinstance(bound, MaskedObjective)
+    assert bound.options.estimator == MEASURED
 
 
 def task_of(family: Family, scored_L: Tensor, step: int | None) -> tuple[Any, Any, Any]:

@@ -17,6 +17,7 @@ from seedfast.evaluate.trained import Trained
 from seedfast.families.family import FamilyConfig
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
+from seedfast.families.text.mask_counts import MEASURED
 from seedfast.families.text.masked import Masked
 from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.loop.config import Run
@@ -74,7 +75,9 @@ def _language_model(folder: Path, device: str, data: str | None) -> Trained:
     assets = _assets(folder, model, str(folder))
     # A network that was trained from scratch has seen the other documents of its window.
     isolated = not (folder / STORED).is_dir()
-    objective = Masked(document_mask=isolated) if is_masked else Autoregressive(document_mask=isolated)
+    objective = (
+        Masked(estimator=MEASURED, document_mask=isolated) if is_masked else Autoregressive(document_mask=isolated)
+    )
     return text_model(model, objective, assets, tokenizer=folder, device=device, data=data)
 
 

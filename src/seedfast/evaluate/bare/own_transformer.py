@@ -13,6 +13,7 @@ from seedfast.evaluate.bare.language_model import text_model
 from seedfast.evaluate.trained import Trained
 from seedfast.families.text.autoregressive import Autoregressive
 from seedfast.families.text.causal_sampler import AutoregressiveRequest
+from seedfast.families.text.mask_counts import MEASURED
 from seedfast.families.text.masked import Masked
 from seedfast.families.text.unmask_policy import MaskedRequest
 from seedfast.loop.plain_config import from_mapping
@@ -41,7 +42,7 @@ def _load(folder: Path, device: str, data: str | None) -> Trained:
         raise UserError(f'{path} has no "transformer", so it is not an export of seedfast.')
     config = from_mapping(Transformer(), shape, where=str(path))
     model = _Stored(**vars(config), folder=folder)
-    objective = Masked() if _is_masked(folder) else Autoregressive()
+    objective = Masked(estimator=MEASURED) if _is_masked(folder) else Autoregressive()
     assets = TextAssets.load(folder / STORED)
     return text_model(model, objective, assets, tokenizer=folder, device=device, data=data)
 

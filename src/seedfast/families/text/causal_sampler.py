@@ -182,10 +182,10 @@ class _Reader:
         size, length = tokens_BL.shape
         self.cache: Any = network.cache(size, length + steps - 1) if steps > 1 else None  # type: ignore[operator]
         self.logits_BV: Tensor
-        if self.cache is None or self.is_ragged or read is None:
+        if self.is_ragged or self.cache is None or read is None:
             last_B = torch.arange(length - 1, size * length, length, device=decoding.device)
-            padding = {"real_BL": real_BL} if self.is_ragged else {}
-            self.logits_BV = network(tokens_BL, cache=self.cache, where_N=last_B, **padding)
+            padding_BL = real_BL if self.is_ragged else None
+            self.logits_BV = network(tokens_BL, real_BL=padding_BL, cache=self.cache, where_N=last_B)
         else:
             self.logits_BV = read(tokens_BL, self.cache)
         decoding.evaluations.count += 1
@@ -195,12 +195,13 @@ class _Reader:
         self.forbidden_V = None if decoding.forced else self._forbidden(vocabulary, may_end=may_end)
 
     def _forbidden(self, vocabulary: Vocabulary, *, may_end: bool) -> Tensor | None:
-        """What is added to logits: -inf for tokens that are never generated, 0 for others, [V]; None if all are 0."""
-        added_V = torch.zeros_like(self.logits_BV[0])
-        vocabulary.forbid(added_V)
+        """The tokens that are never generated, bool [V]; None if there are none."""
+        logits_V = torch.zeros(self.logits_BV.shape[-1], device=self.logits_BV.device)
+        vocabulary.forbid(logits_V)
         if not may_end:
-            added_V[vocabulary.end_of_text] = -torch.inf
-        return added_V if bool(added_V.any()) else None
+            logits_V[vocabulary.end_of_text] = -torch.inf
+        forbidden_V = logits_V.isinf()
+        return forbidden_V if bool(forbidden_V.any()) else None
 
     def step(self, u_B: Tensor, number: int) -> None:
         """Draw the next token of each text, its number `number`, at the quantiles of its row."""
@@ -211,7 +212,7 @@ class _Reader:
             decoding.evaluations.count += 1
         logits_BV = self.logits_BV
         if self.forbidden_V is not None:
-            logits_BV = logits_BV + self.forbidden_V
+            logits_BV = torch.where(self.forbidden_V, -torch.inf, logits_BV)
         u_B = u_B if len(u_B) == len(self.texts) else u_B[self.rows_B]
         shaping: dict[str, Any] = {
             "temperature": request.temperature,

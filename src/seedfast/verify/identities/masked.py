@@ -55,8 +55,8 @@ def by_count(
     """The exact expectation of the estimate of each text, over all numbers of masked tokens and all their orders."""
     length = texts_NL.shape[1]
     scored = length if scored_L is None else int(scored_L.sum())
-    edges_U = _quantiles(objective, length, scored, scored_L)
-    u_U, share_U = (edges_U[:-1] + edges_U[1:]) / 2, edges_U.diff()
+    edges_E = _quantiles(objective, length, scored, scored_L)
+    u_U, share_U = (edges_E[:-1] + edges_E[1:]) / 2, edges_E.diff()
     orders_PL = torch.tensor(list(itertools.permutations(range(length))))
     times_R = u_U.repeat_interleave(len(orders_PL))
     masks_RL = ((orders_PL + 0.5) / length).repeat(len(u_U), 1)

@@ -20,6 +20,7 @@ from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State
 from seedfast.families.measure import Curve, Measure
 from seedfast.families.text.base import TextObjective
+from seedfast.families.text.mask_counts import MEASURED
 from seedfast.families.text.masked import Masked, MaskedObjective, MaskedTask, documents
 from seedfast.families.text.preview import TaskPreview
 from seedfast.families.text.proofreading import diagnostics
@@ -111,9 +112,8 @@ class ProofreadingObjective(TextObjective[ProofreadingTask]):
     def __init__(self, options: Proofreading, assets: TextAssets) -> None:
         super().__init__(assets)
         self.options, self.symbols = options, Symbols(self.vocabulary, options.version)
-        # Never trained, only measured: with few draws, uniform k has the surer bound.
         bound = Masked(
-            estimator="fixed-k", evaluation_draws=options.evaluation_draws, document_mask=options.document_mask
+            estimator=MEASURED, evaluation_draws=options.evaluation_draws, document_mask=options.document_mask
         )
         self.likelihood = MaskedObjective(bound, assets, mask=self.symbols.mask)
         self.measure = Measure(
