@@ -1,4 +1,4 @@
-"""What reads prompts and tokens in generation gives the logits of the network itself, for every architecture, padding and batch."""
+"""What reads prompts and tokens in generation gives the logits of the network, for every architecture and padding."""
 
 from dataclasses import replace
 from typing import Any
