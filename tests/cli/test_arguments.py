@@ -1,6 +1,7 @@
 """Flags have one convention: bare or with a value; one flag with several values or the flag several times."""
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,18 @@ def test_help_has_80_columns_where_the_terminal_has(
     monkeypatch.setenv("COLUMNS", "80")
     assert seedfast(*words) == 0
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert seedfast("train", "text-masked", "--help-all") == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    text = " " * 26
+    pairs = [pair for pair in pairwise(lines) if all(line.startswith(text) for line in pair)]
+    assert len(pairs) > 50
+    assert [first for first, second in pairs if len(f"{first} {second.split()[0]}") <= 78] == []
 
 
 def test_a_printed_configuration_starts_its_own_recipe(

@@ -18,6 +18,7 @@ import tyro
 
 from seedfast.cli.other_tools import refuse_foreign_flags
 from seedfast.errors import UserError
+from seedfast.field_docstrings import field_docstrings
 from seedfast.options import Formerly, describe, rules
 from seedfast.options import default as default_of
 
@@ -74,6 +75,8 @@ def parse(kind: Any, words: Sequence[str], *, prog: str, default: Any = None) ->
     options = kind if default is None else default
     for each in {flag.kind for flag in flags(options)}:
         _show_rules(each)
+        if not _HELP.isdisjoint(words):
+            _join_lines(each)
     refuse_old_flags(words, options)
     refuse_foreign_flags(prog.split()[1], words, _own_flags(options))
     written, default = _one_form(words, options, default)
@@ -95,6 +98,8 @@ def _own_flags(options: Any) -> set[str]:
     names = {flag.name for flag in flags(options)}
     return names | {_negated(name) for name in names}
 
+
+_HELP = {"-h", "--help"}
 
 _HIDDEN: Any = tyro.conf.SuppressFixed
 
@@ -193,6 +198,17 @@ def _show_rules(kind: type) -> None:
             hint = tyro.conf.arg(help_behavior_hint=_Hint(words, is_list=_is_list(hints[f.name])))
             annotations[f.name] = Annotated[hints[f.name], hint]
     kind.__annotations__ = annotations
+
+
+@cache
+def _join_lines(kind: type) -> None:
+    """Let tyro wrap the docstring of each field as one paragraph: it keeps line breaks within it, wherever they are."""
+    docstrings, hints = field_docstrings(kind), get_type_hints(kind, include_extras=True)
+    kind.__annotations__ = kind.__annotations__ | {
+        name: Annotated[hints[name], tyro.conf.arg(help=docstrings[name])]
+        for name in kind.__annotations__
+        if name in docstrings
+    }
 
 
 class _Hint:

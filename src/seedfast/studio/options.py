@@ -1,15 +1,12 @@
 """The options of a family's requests as descriptions of form controls."""
 
-import ast
-import inspect
-import textwrap
-from dataclasses import MISSING, fields, is_dataclass
-from itertools import pairwise
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from seedfast.evaluate.sampling_options import settable
+from seedfast.field_docstrings import field_docstrings
 from seedfast.options import default, describe
 
 OWN = {
@@ -25,7 +22,7 @@ def described(kind: type[Any]) -> list[dict[str, Any]]:
 
     Kinds are choice, switch, integer, number, text, and texts for a list of texts.
     """
-    hints, helps = get_type_hints(kind, include_extras=True), _helps(kind)
+    hints, helps = get_type_hints(kind, include_extras=True), field_docstrings(kind)
     found = []
     chosen = set(settable(kind)) - OWN
     for field in fields(kind):
@@ -57,20 +54,3 @@ def _control(hint: Any) -> dict[str, Any] | None:
     if origin is tuple and arguments == (str, ...):
         return {"kind": "texts"}
     return {"kind": _KINDS[hint]} if hint in _KINDS and hint is not Path else None
-
-
-def _helps(kind: type[Any]) -> dict[str, str]:
-    """The docstring below each field of a dataclass, which Python does not keep."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if not is_dataclass(base) or "__dataclass_fields__" not in vars(base):
-            continue
-        try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        except (OSError, TypeError):  # the source is not at hand
-            continue
-        for field, text in pairwise(getattr(body, "body", [])):
-            is_named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if is_named and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value.value).split())
-    return found

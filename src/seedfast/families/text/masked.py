@@ -41,8 +41,8 @@ class Masked:
     """Masked diffusion."""
 
     estimator: Literal["root-k", "fixed-k", "continuous"] = "root-k"
-    """How many tokens are masked: k of n, stratified over the batch, with a probability ∝ 1/√k (root-k, whose gradients
-    deviate least) or uniform (fixed-k); or each token with probability 1-α(t) (continuous)."""
+    """Masked are k of n tokens with a probability ∝ 1/√k (root-k: least gradient noise) or uniform k (fixed-k), or each
+    token with probability 1-α(t) (continuous). k is stratified over the batch."""
     schedule: Annotated[NoiseSchedule, Example("cosine", estimator="continuous")] = "linear"
     """The noise schedule α(t) of the continuous estimator, and of how many tokens each sampling step unmasks."""
     evaluation_draws: Annotated[int, AtLeast(1)] = 8
