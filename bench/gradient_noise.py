@@ -10,6 +10,7 @@ tokens between those that are measured are interpolated, as powers of k.
 """
 
 import math
+from typing import get_args
 
 import numpy as np
 import torch
@@ -61,16 +62,16 @@ def probabilities(law: CountLaw, length: int) -> Tensor:
     u_U = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     k_U, factor_U = counts(law, u_U, torch.full(u_U.shape, length))
     q_K = torch.zeros(length, dtype=torch.float64)
-    q_K[k_U - 1] = 1 / (k_U * factor_U.double())
+    q_K[k_U - 1] = 1 / (k_U * factor_U)
     return q_K
 
 
-def main(options: list[str] | None = None) -> None:
+def main() -> None:
     """Print the table."""
     made = parser(__doc__, threads=1)
     made.add_argument("run")
     made.add_argument("--windows", type=int, default=150)
-    asked = parse(made, options)
+    asked = parse(made)
     model = seedfast.load(asked.run)
     objective = model.family.objective
     if not isinstance(objective, MaskedObjective) or objective.block is not None or objective.options.document_mask:
@@ -88,7 +89,7 @@ def main(options: list[str] | None = None) -> None:
         print(f"{k:6} {square:7.3f} {mean_square:7.3f} {math.sqrt(k * square):11.2f}", flush=True)
     ks = np.arange(1, length + 1)
     square_K = torch.from_numpy(np.exp(np.interp(np.log(ks), np.log(measured), np.log(squares))))
-    laws = {law: probabilities(law, length) for law in ("root-k", "fixed-k")} | {
+    laws = {law: probabilities(law, length) for law in get_args(CountLaw)} | {
         "best": square_K.sqrt() / square_K.sqrt().sum()
     }
     uniform = float(square_K.mean())

@@ -25,7 +25,7 @@ from seedfast.families.family import Family, Task, Terms
 from seedfast.families.generator import State
 from seedfast.families.text.base import TextGenerator, TextObjective, likelihood_measure
 from seedfast.families.text.decoding import Decoding
-from seedfast.families.text.mask_counts import counts, most_masked
+from seedfast.families.text.mask_counts import CountLaw, counts, most_masked
 from seedfast.families.text.positions import first
 from seedfast.families.text.preview import TaskPreview
 from seedfast.families.text.request import DEMO_TEXTS, Canvas
@@ -35,12 +35,14 @@ from seedfast.families.text.unmask_step import MaskedVocabulary
 from seedfast.keys import Draws
 from seedfast.options import AtLeast, Example, check
 
+Estimator = Literal[CountLaw, "continuous"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
     """Masked diffusion."""
 
-    estimator: Literal["root-k", "fixed-k", "continuous"] = "root-k"
+    estimator: Estimator = "root-k"
     """Masked are k of n tokens with a probability ∝ 1/√k (root-k: least gradient noise) or uniform k (fixed-k), or each
     token with probability 1-α(t) (continuous). k is stratified over the batch."""
     schedule: Annotated[NoiseSchedule, Example("cosine", estimator="continuous")] = "linear"

@@ -7,7 +7,7 @@ expectation of what training and validation compute. See docs/identities.md#subs
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from seedfast.families.text import masked
 from seedfast.families.text.autoregressive import Autoregressive, AutoregressiveObjective
 from seedfast.families.text.decoding import Decoding
 from seedfast.families.text.mask_counts import CountLaw
-from seedfast.families.text.masked import Masked, MaskedGenerator, MaskedObjective
+from seedfast.families.text.masked import Estimator, Masked, MaskedGenerator, MaskedObjective
 from seedfast.families.text.request import Canvas
 from seedfast.families.text.unmask_policy import MaskedRequest, alpha
 from seedfast.keys import Draws
@@ -41,8 +41,7 @@ Build = Callable[[Masked, TextAssets], MaskedObjective]
 BuildGenerator = Callable[[Masked, TextAssets], MaskedGenerator]
 Schedule = Literal["linear", "cosine", "polynomial"]
 SCHEDULES: tuple[Schedule, ...] = ("linear", "cosine", "polynomial")
-Estimator = Literal["root-k", "fixed-k", "continuous"]
-COUNTED: tuple[CountLaw, ...] = ("root-k", "fixed-k")
+COUNTED: tuple[CountLaw, ...] = get_args(CountLaw)
 VOCABULARY, LENGTH = 3, 4
 _NODES = 32  # Gauss-Legendre: exact for polynomials up to degree 63, and to rounding for the cosine schedule
 _ALMOST_ONE = 1 - 2.0**-53
